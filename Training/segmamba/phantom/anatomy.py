@@ -48,7 +48,7 @@ class Head:
 
     def tissues(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """What lies at world `points` (3, N), each (N,): white, grey, fluid (sum 1), the atlas' detail, mm
-        to the lateral ventricles and below the surface (`depth`), and MNI x (`side`) and z (`height`) in mm."""
+        to the lateral ventricles and below the surface (`depth`), MNI x (`side`) and z (`height`) in mm."""
         at = np.stack([FINE.sample(p, points) for p in self.position])
         grey, white = (self.atlas.sample(name, at) for name in ("grey", "white"))
         thickness = FINE.sample(self.thickness, points)
@@ -116,7 +116,7 @@ def make_head(rng: np.random.Generator, atlas: Atlas) -> Head:
         atlas=atlas,
         position=at.reshape(3, *FINE.shape),
         edge=edge + rng.normal(-0.8, 0.5),
-        fissure=rng.uniform(1.8, 5.0),
+        fissure=rng.uniform(2.2, 5.0),
         sharpness=rng.uniform(1.3, 2.6),
         thickness=thickness + 0.5 * FINE.noise(rng, 14.0),
         fold=sheet / np.maximum(slope, 0.03),

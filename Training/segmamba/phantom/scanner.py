@@ -23,7 +23,7 @@ def draw_scanner(rng: np.random.Generator) -> dict[str, dict]:
             "shift": rng.uniform(-0.6, 0.6, 3) * (shifted and m != "t1n"),
             "bias": abs(rng.normal(0, 0.06)) + 0.01,
             "field": _WIDE.noise(rng, 70.0),
-            "noise": rng.uniform(0.015, 0.08),
+            "noise": rng.uniform(0.015, 0.065),
             "scale": scale * rng.lognormal(0, 0.5),
         }
         for m, scale in _SCALE.items()
