@@ -1,0 +1,175 @@
+"""Which back end of the scan is taken, what happens where one is missing, and what bad input says."""
+
+import logging
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from scan_inputs import NAMES, inputs
+from segmamba.errors import InputError
+from segmamba.network import scan
+from segmamba.network.scan import available_backends, causal_conv1d_silu, choose_backend, selective_scan
+
+
+@pytest.fixture(autouse=True)
+def automatic(monkeypatch):
+    monkeypatch.delenv("SEGMAMBA_SCAN", raising=False)
+
+
+def test_the_automatic_choice_on_a_cpu():
+    assert choose_backend("cpu") == "cpu"
+    reasons = available_backends("cpu")
+    assert list(reasons) == ["cuda", "cpu", "torch", "reference"]
+    assert reasons["cpu"] == reasons["torch"] == reasons["reference"] == ""
+    assert "GPU" in reasons["cuda"]
+
+
+def test_the_environment_overrides(monkeypatch):
+    values = inputs(1, 40, 8)
+    for name in ("cpu", "torch", "reference"):
+        monkeypatch.setenv("SEGMAMBA_SCAN", name)
+        assert choose_backend("cpu") == name
+        assert torch.equal(selective_scan(*values), selective_scan(*values, backend=name))
+    monkeypatch.setenv("SEGMAMBA_SCAN", "cuda")
+    with pytest.raises(InputError, match=r"SEGMAMBA_SCAN.*'cuda'.*GPU"):
+        choose_backend("cpu")
+    selective_scan(*values, backend="torch")  # the argument goes before the environment
+    monkeypatch.setenv("SEGMAMBA_SCAN", "fast")
+    with pytest.raises(InputError, match=r"unknown scan back end 'fast'.*cuda, cpu, torch, reference"):
+        selective_scan(*values)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tpu"])
+def test_an_unusable_back_end_is_an_error(backend):
+    values = inputs(1, 5, 8)
+    with pytest.raises(InputError, match=f"argument backend.*{backend}"):
+        selective_scan(*values, backend=backend)
+    with pytest.raises(InputError, match=f"argument backend.*{backend}"):
+        causal_conv1d_silu(values[0], torch.ones(8, 1, 4), torch.ones(8), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("u", (2, 10)),
+        ("u", (2, 0, 8)),
+        ("u", (2, 10, 7)),
+        ("delta", (2, 9, 8)),
+        ("A", (7, 16)),
+        ("B", (2, 10, 15)),
+        ("C", (1, 10, 16)),
+        ("D", (1,)),
+        ("delta_bias", (8, 1)),
+        ("z", (2, 10, 16)),
+    ],
+)
+def test_shapes_that_do_not_fit(name, shape):
+    values = dict(zip(NAMES, inputs(2, 10, 8)))
+    values[name] = torch.zeros(shape)
+    with pytest.raises(InputError, match="of the scan"):
+        selective_scan(**values)
+
+
+def test_bad_convolutions():
+    x, weight, bias = torch.zeros(1, 5, 8), torch.zeros(8, 1, 4), torch.zeros(8)
+    for bad in (
+        (x[:, :0], weight, bias),
+        (x.long(), weight, bias),
+        (x, weight[:4], bias),
+        (x, weight, bias[:4]),
+    ):
+        with pytest.raises(InputError):
+            causal_conv1d_silu(*bad)
+
+
+# --- other machines, played in a process of their own
+
+
+def in_process(before, after=""):
+    """`before`, then the shared parts, then `after`, in a new interpreter; what it printed."""
+    code = f"{textwrap.dedent(before)}\nfrom scan_inputs import *\n{textwrap.dedent(after)}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_nothing_heavy_is_imported_before_first_use():
+    in_process(
+        "import sys, segmamba.network.scan",
+        "assert not {'numba', 'mamba_ssm', 'causal_conv1d'} & set(sys.modules)",
+    )
+
+
+def test_without_numba_torch_takes_over_with_one_notice():
+    text = in_process(
+        """
+        import importlib.abc, logging, sys
+        class Blocker(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("numba", "llvmlite"):
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        sys.meta_path.insert(0, Blocker())
+        logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+        """,
+        """
+        import pytest
+        from segmamba.errors import InputError
+        from segmamba.network.scan import choose_backend
+        assert choose_backend("cpu") == choose_backend("cpu") == "torch"
+        check_everything(None)
+        values = inputs(1, 20, 8)
+        assert torch.equal(selective_scan(*values), selective_scan(*values, backend="torch"))
+        with pytest.raises(InputError, match="numba cannot be imported.*pip install numba"):
+            selective_scan(*values, backend="cpu")
+        """,
+    )
+    assert text.count("WARNING segmamba.network.scan") == 1, text
+
+
+@pytest.mark.parametrize(
+    ("width", "processor"),
+    [
+        (4, "import platform; platform.machine = lambda: 'arm64'"),
+        (
+            8,
+            """
+            import llvmlite.binding as llvm
+            def features(real=llvm.get_host_cpu_features):
+                found = real()
+                found.update({name: False for name in found if name.startswith("avx512")})
+                return found
+            llvm.get_host_cpu_features = features
+            """,
+        ),
+    ],
+    ids=["4", "8"],
+)
+def test_other_vector_widths(width, processor):
+    in_process(
+        processor,
+        f"""
+        from segmamba.network.scan import simd
+        assert simd.WIDTH == {width}
+        check_everything("cpu")
+        """,
+    )
+
+
+def test_without_a_folder_for_numbas_cache():
+    in_process(
+        "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')"
+    )
+
+
+def test_the_notice_names_the_reason(caplog, monkeypatch):
+    monkeypatch.setattr(scan.cpu, "why_not", lambda device: "because of the test")
+    scan._notice.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert choose_backend("cpu") == choose_backend("cpu") == "torch"
+    assert len(caplog.records) == 1 and "because of the test" in caplog.text
+    scan._notice.cache_clear()

@@ -1,0 +1,170 @@
+"""The selective scan of Mamba and its causal convolution: one function each, several back ends, both passes.
+
+    dt_t = softplus(delta_t + delta_bias), h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t, y_t = <C_t, h_t> + D u_t
+    (Gu and Dao 2023, arXiv 2312.00752, algorithm 2; here with the gate: y_t SiLU(z_t))
+
+back end    runs on                  what it is
+cuda        NVIDIA, mamba-ssm        the fused kernels of mamba-ssm and causal-conv1d
+cpu         CPU, numba               SIMD kernels, threads split over batch and channels; float32
+torch       any device, any float    chunk after chunk, parallel inside the chunk; memory bounded by the chunk
+reference   any device               a plain float64 loop over the tokens: the oracle of the tests
+
+The best usable one is chosen by device. The environment variable SEGMAMBA_SCAN or the argument ``backend``
+overrides it. Numba, mamba-ssm and causal-conv1d are imported at first use, never before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from segmamba.errors import InputError
+
+from . import chunked, cpu, cuda, reference
+
+__all__ = ["BACKENDS", "available_backends", "causal_conv1d_silu", "choose_backend", "selective_scan"]
+
+BACKENDS = {"cuda": cuda, "cpu": cpu, "torch": chunked, "reference": reference}
+OVERRIDE = "SEGMAMBA_SCAN"
+_PREFERENCE = {"cuda": ("cuda", "torch"), "cpu": ("cpu", "torch")}  # by device type; others: torch
+
+_log = logging.getLogger(__name__)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """The selective scan, differentiable with respect to every tensor.
+
+    u, delta, z: (B, L, d), channels last; A: (d, N), negative; B, C: (B, L, N); D, delta_bias: (d,).
+    Returns (B, L, d) in u's dtype. Half precision is computed in float32, also under autocast. float64 goes
+    to the torch back end even where "cpu" or "cuda" is asked for, for their kernels have no float64.
+    Raises InputError for shapes that do not fit, an empty sequence, and a back end that cannot be used.
+    """
+    _check_scan(u, delta, A, B, C, D, delta_bias, z)
+    name = _backend_for(u, backend)
+    return BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z)
+
+
+def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+    """SiLU of the causal depthwise convolution: y_t = SiLU(bias + sum_k weight_k x_{t-K+1+k}), from zeros.
+
+    x: (B, L, d); weight: (d, 1, K), as nn.Conv1d(groups=d) keeps it; bias: (d,).
+    Returns (B, L, d) in x's dtype. Raises InputError as `selective_scan` does.
+    """
+    d = _tokens("x", x)[2]
+    if weight.ndim != 3 or weight.shape[:2] != (d, 1) or weight.shape[2] < 1:
+        raise InputError(
+            f"weight of the causal convolution has shape {tuple(weight.shape)}; expected ({d}, 1, K)"
+        )
+    _expect("bias", bias, (d,), x)
+    name = _backend_for(x, backend)
+    return BACKENDS[name].causal_conv1d_silu(x, weight, bias)
+
+
+def available_backends(device: torch.device | str) -> dict[str, str]:
+    """Every back end by name: "" if it can be used for tensors on `device`, else the reason why not."""
+    device = torch.device(device)
+    return {name: room.why_not(device) for name, room in BACKENDS.items()}
+
+
+def choose_backend(device: torch.device | str) -> str:
+    """The back end for tensors on `device`: what SEGMAMBA_SCAN says, else the fastest usable one.
+
+    Raises InputError when SEGMAMBA_SCAN names one that is unknown or cannot be used there.
+    """
+    device = torch.device(device)
+    wanted = os.environ.get(OVERRIDE, "").strip().lower()
+    if wanted:
+        return _usable(wanted, device, f"the environment variable {OVERRIDE}")
+    best, *others = _PREFERENCE.get(device.type, ("torch",))
+    for name in (best, *others):
+        reason = BACKENDS[name].why_not(device)
+        if not reason:
+            return name
+        _notice(name, device.type, reason)
+    raise AssertionError("the torch back end runs everywhere")
+
+
+def _backend_for(x: Tensor, backend: str | None) -> str:
+    name = _usable(backend, x.device, "the argument backend") if backend else choose_backend(x.device)
+    if name in ("cuda", "cpu") and x.dtype == torch.float64:
+        return "torch"  # their kernels have no float64
+    return name
+
+
+def _usable(name: str, device: torch.device, source: str) -> str:
+    if name not in BACKENDS:
+        raise InputError(
+            f"{source} asks for the unknown scan back end {name!r}; use one of {', '.join(BACKENDS)}"
+        )
+    if reason := BACKENDS[name].why_not(device):
+        raise InputError(
+            f"{source} asks for the scan back end {name!r}, which cannot be used here: {reason}. "
+            f"Remove the override to choose automatically, or use 'torch', which runs everywhere"
+        )
+    return name
+
+
+@cache
+def _notice(name: str, device: str, reason: str) -> None:
+    """Says once that a faster back end is missing."""
+    _log.warning(
+        "selective scan on %s: %r cannot be used (%s); a slower back end takes its place",
+        device,
+        name,
+        reason,
+    )
+
+
+def _tokens(name: str, x: Tensor) -> tuple[int, int, int]:
+    if x.ndim != 3 or not x.is_floating_point():
+        raise InputError(
+            f"{name} of the scan has shape {tuple(x.shape)}, {x.dtype}; expected floating point (B, L, d)"
+        )
+    if 0 in x.shape:
+        raise InputError(
+            f"{name} of the scan is empty, shape {tuple(x.shape)}; every one of B, L, d must be 1 or more"
+        )
+    return tuple(x.shape)
+
+
+def _expect(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    if tuple(x.shape) != shape:
+        raise InputError(
+            f"{name} of the scan has shape {tuple(x.shape)}; expected {shape} for tokens {tuple(like.shape)}"
+        )
+    if x.device != like.device:
+        raise InputError(
+            f"{name} of the scan is on {x.device}, the tokens are on {like.device}; move them to one device"
+        )
+
+
+def _check_scan(u, delta, A, B, C, D, delta_bias, z) -> None:
+    batch, length, d = _tokens("u", u)
+    if A.ndim != 2 or A.shape[0] != d or A.shape[1] < 1:
+        raise InputError(
+            f"A of the scan has shape {tuple(A.shape)}; expected ({d}, N) to fit u {tuple(u.shape)}"
+        )
+    states = A.shape[1]
+    _expect("A", A, (d, states), u)
+    _expect("delta", delta, (batch, length, d), u)
+    _expect("B", B, (batch, length, states), u)
+    _expect("C", C, (batch, length, states), u)
+    _expect("D", D, (d,), u)
+    _expect("delta_bias", delta_bias, (d,), u)
+    if z is not None:
+        _expect("z", z, (batch, length, d), u)

@@ -1,0 +1,267 @@
+"""The CPU back end: torch tensors in, the numba kernels run over them, gradients out.
+
+Work is split over batch and channels (the scan) or batch and tokens (the convolution) and handed to a few
+Python threads; the kernels release the GIL. Numba's own parallel loops are not used: their default layer may
+not be entered from two threads at once, and its OpenMP layer clashes with torch's.
+Sums over channels are kept apart in a partition that depends on the shapes alone and added in a fixed order,
+so results are the same bits whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import chunked
+from .work import Call, parts, rows, run
+
+CONV_TILE = 2048  # tokens of one piece of the convolution
+MOST_TAPS = 8  # a kernel is compiled for each number of taps; longer convolutions go to torch
+
+
+def why_not(device: torch.device) -> str:
+    if device.type != "cpu":
+        return f"it needs tensors on the CPU, not on {device.type}"
+    return _problem()
+
+
+@lru_cache(maxsize=1)
+def _problem() -> str:
+    """Imports numba and compiles the scan, or finds it in its cache; says what went wrong, if anything."""
+    try:
+        from . import jit
+
+        for kernel in ("scan forward", "scan backward"):
+            jit.build(kernel, 1)
+    except ImportError as error:
+        return f"numba cannot be imported ({error}); pip install numba"
+    except Exception as error:  # whatever numba, LLVM or this processor may raise: torch takes over
+        return f"numba cannot compile here ({type(error).__name__}: {str(error).strip()[:200]})"
+    return ""
+
+
+def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
+    from . import kernels
+
+    if bool((A > 0).any()):  # states that grow: the kernels' exponential is made for decay
+        return chunked.selective_scan(u, delta, A, B, C, D, delta_bias, z)
+    dtype, d = u.dtype, u.shape[2]
+    wide, deep = -d % kernels.WIDTH, -A.shape[1] % kernels.GROUP
+    # Whole vectors only: channels and states of zeros are added, and change nothing.
+    u, delta, D, delta_bias = (_padded(x, wide) for x in (u, delta, D, delta_bias))
+    z = None if z is None else _padded(z, wide)
+    B, C = _padded(B, deep), _padded(C, deep)
+    A = F.pad(A.float(), (0, deep, 0, wide)) if wide or deep else A.float()
+    inputs = (u, delta, A, B, C, D, delta_bias, z)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        y = _Scan.apply(*inputs)
+    else:
+        y, _ = _scan_forward(*inputs, keep=False)
+    return (y[..., :d] if wide else y).to(dtype)
+
+
+def causal_conv1d_silu(x, weight, bias) -> Tensor:
+    from . import kernels
+
+    taps = weight.shape[2]
+    if taps > MOST_TAPS:
+        return chunked.causal_conv1d_silu(x, weight, bias)
+    dtype, d = x.dtype, x.shape[2]
+    wide = -d % kernels.WIDTH
+    inputs = (_padded(x, wide), _padded(weight[:, 0].T, wide), _padded(bias, wide))
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        y = _Conv.apply(*inputs)
+    else:
+        y = _conv_forward(*inputs)
+    return (y[..., :d] if wide else y).to(dtype)
+
+
+def _padded(x: Tensor, extra: int) -> Tensor:
+    x = x.float()
+    return F.pad(x, (0, extra)) if extra else x
+
+
+class _Scan(torch.autograd.Function):
+    """Keeps its inputs and the states at the starts of chunks; backward computes the rest again."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        y, states = _scan_forward(*inputs, keep=True)
+        ctx.save_for_backward(*inputs, states)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _scan_backward(*ctx.saved_tensors, grad)
+
+
+def _scan_forward(u, delta, A, B, C, D, bias, z, keep: bool) -> tuple[Tensor, Tensor]:
+    """y, and the states (batch, chunks + 1, N, d) at the starts of chunks when `keep`, else only the last."""
+    from . import kernels as k
+    from .simd import LOG2E
+
+    (batch, length, d), states = u.shape, A.shape[1]
+    u, delta, B, C, z, D, bias = (rows(x) for x in (u, delta, B, C, z, D, bias))
+    a, out = (A.detach() * LOG2E).T.contiguous(), torch.empty(batch, length, d)
+    state = torch.empty(batch, -(-length // k.CHUNK) + 1 if keep else 1, states, d)
+    state[:, 0] = 0.0
+    threads = torch.get_num_threads()
+    calls = [
+        Call(
+            "scan forward",
+            z is not None,
+            tokens=length,
+            blocks=(lanes.stop - lanes.start) // k.WIDTH,
+            groups=states // k.GROUP,
+            u=u[i, :, lanes],
+            delta=delta[i, :, lanes],
+            b=B[i],
+            c=C[i],
+            z=None if z is None else z[i, :, lanes],
+            out=out[i, :, lanes],
+            a=a[:, lanes],
+            skip=D[lanes],
+            bias=bias[lanes],
+            state=state[i, :, :, lanes],
+            state_step=4 * states * d if keep else 0,
+            scratch=torch.empty(k.FORWARD_SCRATCH),
+        )
+        for i in range(batch)
+        for lanes in parts(d // k.WIDTH, 1 if batch % threads == 0 else threads, k.WIDTH)
+    ]
+    run(calls, out.numel())
+    return out, state
+
+
+def _scan_backward(u, delta, A, B, C, D, bias, z, state, grad) -> tuple[Tensor | None, ...]:
+    """The gradients of u, delta, A, B, C, D, bias and z."""
+    from . import kernels as k
+    from .simd import LOG2E
+
+    (batch, length, d), states = u.shape, A.shape[1]
+    u, delta, B, C, z, D, bias, grad = (rows(x) for x in (u, delta, B, C, z, D, bias, grad))
+    a = (A * LOG2E).T.contiguous()
+    u_grad, delta_grad = torch.empty(batch, length, d), torch.empty(batch, length, d)
+    z_grad = None if z is None else torch.empty(batch, length, d)
+    a_grad, carry = torch.zeros(batch, states, d), torch.zeros(batch, states, d)
+    skip_grad, bias_grad = torch.zeros(batch, d), torch.zeros(batch, d)
+    shares = parts(d // k.WIDTH, max(2, d // 48), k.WIDTH)  # by shape alone, never by the number of threads
+    b_grad, c_grad = (torch.empty(batch, len(shares), length, states) for _ in range(2))
+    calls = [
+        Call(
+            "scan backward",
+            z is not None,
+            tokens=length,
+            blocks=(lanes.stop - lanes.start) // k.WIDTH,
+            groups=states // k.GROUP,
+            u=u[i, :, lanes],
+            delta=delta[i, :, lanes],
+            b=B[i],
+            c=C[i],
+            z=None if z is None else z[i, :, lanes],
+            grad=grad[i, :, lanes],
+            a=a[:, lanes],
+            skip=D[lanes],
+            bias=bias[lanes],
+            state=state[i, :, :, lanes],
+            state_step=4 * states * d,
+            carry=carry[i, :, lanes],
+            u_grad=u_grad[i, :, lanes],
+            delta_grad=delta_grad[i, :, lanes],
+            z_grad=None if z is None else z_grad[i, :, lanes],
+            b_grad=b_grad[i, share],
+            c_grad=c_grad[i, share],
+            a_grad=a_grad[i, :, lanes],
+            skip_grad=skip_grad[i, lanes],
+            bias_grad=bias_grad[i, lanes],
+            scratch=torch.empty(k.BACKWARD_SCRATCH),
+        )
+        for i in range(batch)
+        for share, lanes in enumerate(shares)
+    ]
+    run(calls, u.numel())
+    for total in (b_grad, c_grad):
+        for share in range(1, len(shares)):
+            total[:, 0] += total[:, share]
+    sums = a_grad.sum(0).T, b_grad[:, 0], c_grad[:, 0], skip_grad.sum(0), bias_grad.sum(0)
+    return u_grad, delta_grad, *sums, z_grad
+
+
+class _Conv(torch.autograd.Function):
+    """x (B, L, d), weight (K, d), bias (d,); backward computes the convolution again."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight, bias)
+        return _conv_forward(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _conv_backward(*ctx.saved_tensors, grad)
+
+
+def _conv_forward(x, weight, bias) -> Tensor:
+    from . import kernels as k
+
+    batch, length, d = x.shape
+    x, weight, bias, out = rows(x), rows(weight), rows(bias), torch.empty(batch, length, d)
+    calls = [
+        Call(
+            "conv forward",
+            len(weight),
+            first=tile.start,
+            count=tile.stop - tile.start,
+            blocks=d // k.WIDTH,
+            x=x[i],
+            weight=weight,
+            bias=bias,
+            out=out[i],
+        )
+        for i in range(batch)
+        for tile in parts(length, -(-length // CONV_TILE))
+    ]
+    run(calls, out.numel())
+    return out
+
+
+def _conv_backward(x, weight, bias, grad) -> tuple[Tensor, Tensor, Tensor]:
+    from . import kernels as k
+
+    (batch, length, d), taps = x.shape, len(weight)
+    x, weight, bias, grad, x_grad = (
+        rows(x),
+        rows(weight),
+        rows(bias),
+        rows(grad),
+        torch.empty(batch, length, d),
+    )
+    tiles = parts(length, -(-length // CONV_TILE))
+    sums = torch.empty(batch, len(tiles), taps + 1, d)
+    calls = [
+        Call(
+            "conv backward",
+            taps,
+            first=tile.start,
+            count=tile.stop - tile.start,
+            after=min(taps - 1, length - tile.stop),
+            blocks=d // k.WIDTH,
+            x=x[i],
+            weight=weight,
+            bias=bias,
+            grad=grad[i],
+            x_grad=x_grad[i],
+            weight_grad=sums[i, n],
+            bias_grad=sums[i, n, taps],
+        )
+        for i in range(batch)
+        for n, tile in enumerate(tiles)
+    ]
+    run(calls, x.numel())
+    total = sums.sum((0, 1))
+    return x_grad, total[:taps], total[taps]

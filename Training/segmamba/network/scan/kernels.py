@@ -1,0 +1,177 @@
+"""The CPU kernels of the selective scan: rows of tokens, WIDTH channels a vector, GROUP states in registers.
+
+The sequence is walked in chunks of CHUNK tokens. Forward, a chunk starts from the state the last one left.
+Backward (chunks in reverse), the states inside a chunk are computed again from the saved state at its start,
+so the memory kept for backward is d N / CHUNK floats a token. Notation of the Mamba paper (arXiv 2312.00752):
+
+    h_t = a_t h_{t-1} + dt_t B_t u_t,  y_t = <C_t, h_t> + D u_t,  o_t = y_t SiLU(z_t)
+    a_t = exp(dt_t A) = exp2(dt_t A log2(e))
+
+and with g_t = dL/dy_t and e_t = dL/dh_t = C_t g_t + a_{t+1} e_{t+1}:
+
+    dC_t = g_t h_t,  dB_t = e_t dt_t u_t,  dA = sum_t dt_t e_t a_t h_{t-1},
+    ddt_t = sum_n e_t (A a_t h_{t-1} + B_t u_t),  du_t = D g_t + dt_t sum_n e_t B_t,  dD = sum_t g_t u_t.
+
+A kernel's arguments are those named in its ``*_FIELDS``: counts, addresses, and strides in bytes.
+"""
+
+from __future__ import annotations
+
+from .simd import CELL, LN2, WIDTH, Emitter, Fields
+
+CHUNK = 64  # tokens between saved states
+GROUP = max(8, WIDTH)  # states held in registers at a time; the number of states is padded to a multiple
+
+# *_row: the step from one row (of tokens, or of states) to the next.
+# a: (N, d) = A log2(e); state: (chunks + 1, N, d), with state_step = 0 where nothing need be kept.
+FORWARD_FIELDS = (
+    "tokens blocks groups u u_row delta delta_row b b_row c c_row z z_row out out_row "
+    "a a_row skip bias state state_step scratch"
+)
+# b_grad, c_grad: (L, N), this task's own sums over its channels; a_grad, carry: (N, d), rows as in a;
+# carry: a_{t+1} e_{t+1} at the end of the chunk.
+BACKWARD_FIELDS = (
+    "tokens blocks groups u u_row delta delta_row b b_row c c_row z z_row grad grad_row "
+    "a a_row skip bias state state_step carry u_grad u_grad_row delta_grad delta_grad_row z_grad z_grad_row "
+    "b_grad b_grad_row c_grad c_grad_row a_grad skip_grad bias_grad scratch"
+)
+FORWARD_SCRATCH = CHUNK * WIDTH  # floats
+BACKWARD_SCRATCH = WIDTH * (CHUNK * (8 + 2 * GROUP) + GROUP)
+
+
+def emit_forward(pen: Emitter, f: Fields, gated: int) -> None:
+    with pen.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk, pen.loop(f.blocks) as block:
+        start, lane = chunk * CHUNK, block * CELL
+        count = pen.smaller(f.tokens - start, CHUNK)
+        skip, bias = pen.load(f.skip + lane), pen.load(f.bias + lane)
+        with pen.loop(count) as i:
+            t = start + i
+            dt, _ = pen.softplus_and_slope(pen.load(f.delta + t * f.delta_row + lane) + bias)
+            pen.store(dt, f.scratch + i * CELL)
+            pen.store(skip * pen.load(f.u + t * f.u_row + lane), f.out + t * f.out_row + lane)
+        with pen.loop(f.groups) as group:
+            state = f.state + chunk * f.state_step + group * GROUP * f.a_row + lane
+            a = f.a + group * GROUP * f.a_row + lane
+            h = [pen.variable(pen.load(state + f.a_row * n)) for n in range(GROUP)]
+            with pen.loop(count) as i:
+                t = start + i
+                dt = pen.load(f.scratch + i * CELL)
+                x = dt * pen.load(f.u + t * f.u_row + lane)
+                b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
+                out = f.out + t * f.out_row + lane
+                y = [pen.load(out), pen.lanes(0.0)]
+                for n in range(GROUP):
+                    decay = pen.exp2(dt * pen.load(a + f.a_row * n))
+                    new = pen.fma(decay, h[n].get(), x * pen.load_all(b + 4 * n))
+                    h[n].set(new)
+                    y[n % 2] = pen.fma(new, pen.load_all(c + 4 * n), y[n % 2])
+                pen.store(y[0] + y[1], out)
+            for n in range(GROUP):
+                pen.store(h[n].get(), state + f.state_step + f.a_row * n)
+        if gated:
+            with pen.loop(count) as i:
+                t = start + i
+                out, z = f.out + t * f.out_row + lane, pen.load(f.z + t * f.z_row + lane)
+                pen.store(pen.load(out) * (z * pen.sigmoid(z)), out)
+
+
+def emit_backward(pen: Emitter, f: Fields, gated: int) -> None:
+    size = CHUNK * CELL
+    s_dt, s_slope, s_x, s_g, s_y, s_a, s_b = (f.scratch + k * size for k in range(7))
+    s_decay, s_h = f.scratch + 8 * size, f.scratch + (8 + GROUP) * size
+    with pen.loop((f.tokens + (CHUNK - 1)) / CHUNK, backwards=True) as chunk, pen.loop(f.blocks) as block:
+        start, lane = chunk * CHUNK, block * CELL
+        count = pen.smaller(f.tokens - start, CHUNK)
+        skip, bias = pen.load(f.skip + lane), pen.load(f.bias + lane)
+        with pen.loop(count) as i:
+            t, cell = start + i, i * CELL
+            dt, slope = pen.softplus_and_slope(pen.load(f.delta + t * f.delta_row + lane) + bias)
+            u, g = pen.load(f.u + t * f.u_row + lane), pen.load(f.grad + t * f.grad_row + lane)
+            if gated:
+                z = pen.load(f.z + t * f.z_row + lane)
+                g = g * (z * pen.sigmoid(z))
+                pen.store(skip * u, s_y + cell)
+            for value, place in (
+                (dt, s_dt),
+                (slope, s_slope),
+                (dt * u, s_x),
+                (g, s_g),
+                (0.0, s_a),
+                (0.0, s_b),
+            ):
+                pen.store(value, place + cell)
+        with pen.loop(f.groups) as group:
+            first = group * GROUP
+            state = f.state + chunk * f.state_step + first * f.a_row + lane
+            carry, a_grad = (p + first * f.a_row + lane for p in (f.carry, f.a_grad))
+            a = f.a + first * f.a_row + lane
+            _states_again(pen, f, gated, start, count, group, a, state, (s_dt, s_x, s_y, s_decay, s_h))
+            e = [pen.variable(pen.load(carry + f.a_row * n)) for n in range(GROUP)]
+            da = [pen.variable() for _ in range(GROUP)]
+            with pen.loop(count, backwards=True) as i:
+                t, cell = start + i, i * CELL
+                dt, x, g = (pen.load(s + cell) for s in (s_dt, s_x, s_g))
+                b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
+                sum_a, sum_b, db, dc = pen.load(s_a + cell), pen.load(s_b + cell), [], []
+                for n in range(GROUP):
+                    now = s_h + (i * GROUP + n) * CELL + GROUP * CELL  # h_t; h_{t-1} lies one row before
+                    grad = pen.fma(g, pen.load_all(c + 4 * n), e[n].get())
+                    back = grad * pen.load(s_decay + (i * GROUP + n) * CELL)
+                    e[n].set(back)
+                    through = back * pen.load(now - GROUP * CELL)
+                    da[n].set(pen.fma(dt, through, da[n].get()))
+                    sum_a = pen.fma(pen.load(a + f.a_row * n), through, sum_a)
+                    sum_b = pen.fma(grad, pen.load_all(b + 4 * n), sum_b)
+                    db.append(grad * x)
+                    dc.append(g * pen.load(now))
+                pen.store(sum_a, s_a + cell)
+                pen.store(sum_b, s_b + cell)
+                for v, base, row in ((db, f.b_grad, f.b_grad_row), (dc, f.c_grad, f.c_grad_row)):
+                    for k, value in enumerate(pen.sums(v)):
+                        place = base + t * row + group * (4 * GROUP) + k * CELL
+                        pen.store(pen.where(block, pen.load(place) + value, value), place)
+            for n in range(GROUP):
+                pen.store(e[n].get(), carry + f.a_row * n)
+                pen.store(pen.load(a_grad + f.a_row * n) + da[n].get(), a_grad + f.a_row * n)
+        skip_grad, bias_grad = pen.variable(), pen.variable()
+        with pen.loop(count) as i:
+            t, cell = start + i, i * CELL
+            dt, slope, g, sum_a, sum_b = (pen.load(s + cell) for s in (s_dt, s_slope, s_g, s_a, s_b))
+            u = pen.load(f.u + t * f.u_row + lane)
+            pen.store(pen.fma(dt, sum_b, g * skip), f.u_grad + t * f.u_grad_row + lane)
+            delta_grad = pen.fma(sum_a, LN2, u * sum_b) * slope
+            pen.store(delta_grad, f.delta_grad + t * f.delta_grad_row + lane)
+            skip_grad.set(pen.fma(g, u, skip_grad.get()))
+            bias_grad.set(bias_grad.get() + delta_grad)
+            if gated:
+                z, y = pen.load(f.z + t * f.z_row + lane), pen.load(s_y + cell)
+                s = pen.sigmoid(z)
+                slope_z = s * pen.fma(z, 1.0 - s, 1.0)
+                pen.store(
+                    pen.load(f.grad + t * f.grad_row + lane) * y * slope_z, f.z_grad + t * f.z_grad_row + lane
+                )
+        for total, base in ((skip_grad, f.skip_grad), (bias_grad, f.bias_grad)):
+            pen.store(pen.load(base + lane) + total.get(), base + lane)
+
+
+def _states_again(pen: Emitter, f: Fields, gated: int, start, count, group, a, state, places) -> None:
+    """Forward through one chunk: decays and states go to the scratch, and the output if the gate needs it."""
+    s_dt, s_x, s_y, s_decay, s_h = places
+    h = [pen.variable(pen.load(state + f.a_row * n)) for n in range(GROUP)]
+    for n in range(GROUP):
+        pen.store(h[n].get(), s_h + n * CELL)
+    with pen.loop(count) as i:
+        t, cell = start + i, i * CELL
+        dt, x = pen.load(s_dt + cell), pen.load(s_x + cell)
+        b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
+        y = [pen.load(s_y + cell), pen.lanes(0.0)] if gated else []
+        for n in range(GROUP):
+            decay = pen.exp2(dt * pen.load(a + f.a_row * n))
+            new = pen.fma(decay, h[n].get(), x * pen.load_all(b + 4 * n))
+            h[n].set(new)
+            pen.store(decay, s_decay + (i * GROUP + n) * CELL)
+            pen.store(new, s_h + (i * GROUP + n) * CELL + GROUP * CELL)
+            if gated:
+                y[n % 2] = pen.fma(new, pen.load_all(c + 4 * n), y[n % 2])
+        if gated:
+            pen.store(y[0] + y[1], s_y + cell)

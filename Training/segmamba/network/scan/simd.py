@@ -1,0 +1,237 @@
+"""Vectors for numba: arithmetic on WIDTH floats at a time, written as formulas, emitted as LLVM IR.
+
+Numba leaves vectorising to LLVM, which does not find this code's best shape (one block of channels in a
+vector, the states in registers). So the kernels emit LLVM vector instructions themselves, through llvmlite,
+which every platform numba runs on understands. ``Emitter`` is a thin pen over llvmlite's IRBuilder and
+``Value`` gives its results operators, so that a kernel reads like the formula it computes.
+Importing this file imports numba: only ``cpu.py`` does, at first use.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import contextmanager
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils
+
+
+def _native_width() -> int:
+    """Floats in one vector register of this processor."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return 4
+    features = llvm.get_host_cpu_features()
+    return 16 if features.get("avx512f") and features.get("avx512vl") else 8
+
+
+WIDTH = _native_width()  # the one constant every kernel is written in: 4, 8 or 16
+CELL = 4 * WIDTH  # bytes of one vector
+
+WORD = ir.IntType(64)
+FLOAT = ir.FloatType()
+LANES = ir.VectorType(FLOAT, WIDTH)
+LANE_BITS = ir.VectorType(ir.IntType(32), WIDTH)
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+
+# exp2(f) = 1 + f q(f) on |f| <= 1/2, relative error 9.2e-8, exact at 0 (decay factors near 1 stay unbiased).
+# log1p(e) = 2 s p(s^2), s = e / (2 + e), on 0 <= e <= 1, relative error 4.0e-9.
+# Both are minimax fits of the relative error, found by linear programming.
+EXP2_COEFFICIENTS = (0.0013264727630, 0.0096715126462, 0.0555073374176, 0.2402224208526, 0.6931469776003)
+LOG1P_COEFFICIENTS = (0.1408931220831, 0.1398027310884, 0.2001245683466, 0.3333315730941, 1.0)
+ROUNDER = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in a float's low bits
+
+
+class Value:
+    """One LLVM value (a vector of floats or a 64-bit integer) with operators; plain numbers join in."""
+
+    __slots__ = ("ir", "pen")
+
+    def __init__(self, pen: Emitter, value):
+        self.pen, self.ir = pen, value
+
+    def _emit(self, other, on_floats: str, on_words: str, swap: bool = False) -> Value:
+        vector = self.ir.type == LANES
+        left, right = self.ir, self.pen.like(other, self).ir
+        if swap:
+            left, right = right, left
+        return Value(self.pen, getattr(self.pen.builder, on_floats if vector else on_words)(left, right))
+
+    def __add__(self, other):
+        return self._emit(other, "fadd", "add")
+
+    def __mul__(self, other):
+        return self._emit(other, "fmul", "mul")
+
+    def __sub__(self, other):
+        return self._emit(other, "fsub", "sub")
+
+    def __rsub__(self, other):
+        return self._emit(other, "fsub", "sub", swap=True)
+
+    def __truediv__(self, other):
+        return self._emit(other, "fdiv", "sdiv")
+
+    def __rtruediv__(self, other):
+        return self._emit(other, "fdiv", "sdiv", swap=True)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+
+class Variable:
+    """A vector that changes inside loops; LLVM keeps it in a register."""
+
+    def __init__(self, pen: Emitter, start):
+        self.pen = pen
+        self.slot = cgutils.alloca_once(pen.builder, LANES)
+        self.set(start)
+
+    def get(self) -> Value:
+        return Value(self.pen, self.pen.builder.load(self.slot))
+
+    def set(self, value) -> None:
+        self.pen.builder.store(self.pen.lanes(value).ir, self.slot)
+
+
+class Emitter:
+    """Writes LLVM IR at the builder's place. Addresses are 64-bit integers in bytes."""
+
+    def __init__(self, builder):
+        self.builder = builder
+
+    # --- constants, memory, loops
+    def lanes(self, x) -> Value:
+        return x if isinstance(x, Value) else Value(self, ir.Constant(LANES, [float(x)] * WIDTH))
+
+    def word(self, x) -> Value:
+        return x if isinstance(x, Value) else Value(self, ir.Constant(WORD, int(x)))
+
+    def value(self, raw) -> Value:
+        return Value(self, raw)
+
+    def like(self, x, model: Value) -> Value:
+        return self.lanes(x) if model.ir.type == LANES else self.word(x)
+
+    def _pointer(self, address, kind):
+        return self.builder.inttoptr(self.word(address).ir, kind.as_pointer())
+
+    def load(self, address) -> Value:
+        """WIDTH floats from an address."""
+        return Value(self, self.builder.load(self._pointer(address, LANES), align=4))
+
+    def load_word(self, address) -> Value:
+        return Value(self, self.builder.load(self._pointer(address, WORD), align=8))
+
+    def load_all(self, address) -> Value:
+        """One float from an address, in every lane."""
+        one = self.builder.load(self._pointer(address, FLOAT), align=4)
+        empty = ir.Constant(LANES, ir.Undefined)
+        first = self.builder.insert_element(empty, one, ir.Constant(ir.IntType(32), 0))
+        return Value(self, self.builder.shuffle_vector(first, empty, ir.Constant(LANE_BITS, [0] * WIDTH)))
+
+    def store(self, value, address) -> None:
+        self.builder.store(self.lanes(value).ir, self._pointer(address, LANES), align=4)
+
+    @contextmanager
+    def loop(self, count, backwards: bool = False):
+        """for i in range(count), or from count - 1 down to 0."""
+        count = self.word(count)
+        with cgutils.for_range(self.builder, count.ir) as turn:
+            index = Value(self, turn.index)
+            yield (count - 1) - index if backwards else index
+
+    def larger(self, a, b) -> Value:
+        a, b = self.word(a), self.word(b)
+        return Value(self, self.builder.select(self.builder.icmp_signed(">", a.ir, b.ir), a.ir, b.ir))
+
+    def smaller(self, a, b) -> Value:
+        a, b = self.word(a), self.word(b)
+        return Value(self, self.builder.select(self.builder.icmp_signed("<", a.ir, b.ir), a.ir, b.ir))
+
+    def where(self, word: Value, yes: Value, no: Value) -> Value:
+        """`yes` where an integer is not 0, else `no`."""
+        condition = self.builder.icmp_signed("!=", word.ir, ir.Constant(WORD, 0))
+        return Value(self, self.builder.select(condition, yes.ir, no.ir))
+
+    def variable(self, start=0.0) -> Variable:
+        return Variable(self, start)
+
+    # --- arithmetic
+    def fma(self, a, b, c) -> Value:
+        """a b + c, fused where the processor can."""
+        kind = ir.FunctionType(LANES, [LANES] * 3)
+        call = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32")
+        return Value(self, self.builder.call(call, [self.lanes(x).ir for x in (a, b, c)]))
+
+    def _select(self, test: str, a, b, yes, no) -> Value:
+        condition = self.builder.fcmp_ordered(test, self.lanes(a).ir, self.lanes(b).ir)
+        return Value(self, self.builder.select(condition, self.lanes(yes).ir, self.lanes(no).ir))
+
+    def at_least(self, x, floor) -> Value:
+        return self._select("<", x, floor, floor, x)  # a NaN stays NaN
+
+    def at_most(self, x, ceiling) -> Value:
+        return self._select(">", x, ceiling, ceiling, x)
+
+    def polynomial(self, x, coefficients) -> Value:
+        """Horner, highest power first."""
+        total = self.lanes(coefficients[0])
+        for c in coefficients[1:]:
+            total = self.fma(total, x, c)
+        return total
+
+    def exp2(self, x) -> Value:
+        """2^x for x <= 127; below 2^-126 it stays there, which is as good as 0."""
+        b = self.builder
+        x = self.at_least(x, -126.0)
+        shifted = x + ROUNDER
+        fraction = x - (shifted - ROUNDER)
+        power = b.shl(b.bitcast(shifted.ir, LANE_BITS), ir.Constant(LANE_BITS, [23] * WIDTH))
+        mantissa = self.fma(self.polynomial(fraction, EXP2_COEFFICIENTS), fraction, 1.0)
+        return Value(self, b.bitcast(b.add(b.bitcast(mantissa.ir, LANE_BITS), power), LANES))
+
+    def sigmoid(self, x) -> Value:
+        return 1.0 / (self.exp2(self.at_most(x * -LOG2E, 126.0)) + 1.0)
+
+    def softplus_and_slope(self, x) -> tuple[Value, Value]:
+        """softplus(x) = max(x, 0) + log1p(exp(-|x|)), without cancellation, and its derivative sigmoid(x)."""
+        positive = self.at_least(x, 0.0)
+        e = self.exp2((x - positive * 2.0) * LOG2E)  # -|x|
+        s = e / (e + 2.0)
+        log1p = s * 2.0 * self.polynomial(s * s, LOG1P_COEFFICIENTS)
+        slope = self._select("<", x, 0.0, e, 1.0) / (e + 1.0)
+        return positive + log1p, slope
+
+    def sums(self, vectors: list[Value]) -> list[Value]:
+        """The sum over the lanes of each vector; the sums of WIDTH vectors come packed in one, in order."""
+        stride = 1
+        while stride < WIDTH:
+            vectors = [self._pairwise(a, b, stride) for a, b in zip(vectors[::2], vectors[1::2])]
+            stride *= 2
+        return vectors
+
+    def _pairwise(self, a: Value, b: Value, stride: int) -> Value:
+        """Sums of neighbours: first inside groups of 4 lanes (cheap on x86), then of the groups."""
+        group, unit = (4, 1) if stride < 4 else (WIDTH, 4)
+        even, odd = [], []
+        for start in range(0, WIDTH, group):
+            for source in (0, WIDTH):
+                for cell in range(start // unit, (start + group) // unit):
+                    lanes = [source + cell * unit + k for k in range(unit)]
+                    (odd if (cell - start // unit) % 2 else even).extend(lanes)
+
+        def pick(mask):
+            shuffle = ir.Constant(LANE_BITS, mask)
+            return Value(self, self.builder.shuffle_vector(a.ir, b.ir, shuffle))
+
+        return pick(even) + pick(odd)
+
+
+class Fields:
+    """The kernel's arguments by name."""
+
+    def __init__(self, pen: Emitter, names, address):
+        for i, name in enumerate(names):
+            setattr(self, name, pen.load_word(address + 8 * i))
