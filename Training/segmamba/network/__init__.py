@@ -1,0 +1,31 @@
+"""The network room: (B, C, D, H, W) float32 -> logits. Knows nothing of files, cases or labels.
+
+`build_network("released")` makes a network by preset; `load_published` reads a published checkpoint.
+"""
+
+from __future__ import annotations
+
+from segmamba.errors import InputError
+from segmamba.network.published import load_published
+from segmamba.network.segmamba import STRIDE, NetworkConfig, SegMamba
+
+PRESETS = {
+    "released": NetworkConfig(form="released"),
+    "paper": NetworkConfig(form="paper"),
+    "v1": NetworkConfig(form="v1", directions=("forward", "reverse"), mamba_residual=False),
+    "quick": NetworkConfig(features=(24, 48, 64, 64), full_features=16, bottleneck=96, depths=(1, 1, 1, 1)),
+}
+
+__all__ = ["PRESETS", "STRIDE", "NetworkConfig", "SegMamba", "build_network", "load_published", "preset_config"]
+
+
+def preset_config(preset: str, **overrides) -> NetworkConfig:
+    """The configuration of a preset, with single settings replaced. Raises InputError for an unknown preset."""
+    if preset not in PRESETS:
+        raise InputError(f"unknown network preset {preset!r}; known are {', '.join(PRESETS)}")
+    return NetworkConfig.from_dict({**PRESETS[preset].to_dict(), **overrides})
+
+
+def build_network(preset: str = "released", **overrides) -> SegMamba:
+    """A network with fresh weights, e.g. ``build_network("released", in_channels=1, out_channels=2)``."""
+    return SegMamba(preset_config(preset, **overrides))
