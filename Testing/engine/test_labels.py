@@ -1,0 +1,104 @@
+"""Label conventions and regions, against tables typed from the data sets' own descriptions."""
+
+import numpy as np
+import pytest
+from segmamba.errors import InputError
+from segmamba.labels import CONVENTIONS, find_convention, from_regions, to_regions, to_standard
+
+NCR, ED, ET = 1, 2, 3
+SHAPE = (4, 5, 6)
+
+# what each value means: BraTS 2021 and 2023 data pages, dataset.json of MSD Task01
+PUBLISHED = [
+    ("brats2023", {1: NCR, 2: ED, 3: ET}),
+    ("brats2021", {1: NCR, 2: ED, 4: ET}),
+    ("msd", {1: ED, 2: NCR, 3: ET}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(("convention", "meaning"), PUBLISHED)
+def test_to_standard(convention, meaning, dtype):
+    values = np.array([0, *meaning], dtype)
+    label_map = np.random.default_rng(0).choice(values, SHAPE)
+    standard = to_standard(label_map, convention)
+    assert standard.dtype == np.uint8
+    assert standard.shape == SHAPE
+    expected = [[[{0: 0, **meaning}[int(v)] for v in row] for row in plane] for plane in label_map]
+    np.testing.assert_array_equal(standard, expected)
+
+
+def test_every_convention_is_tested():
+    assert {name for name, _ in PUBLISHED} == set(CONVENTIONS)
+
+
+@pytest.mark.parametrize(
+    ("values", "convention", "text"),
+    [
+        ([0, 1, 4], "brats2023", r"\[4\] are not in convention 'brats2023'"),
+        ([0, 1, 3], "brats2021", r"\[3\] are not in convention 'brats2021'.*4 ET"),
+        ([0, 1, -1], "msd", r"\[-1\]"),
+        ([0, 1, 1.5], "msd", r"\[1.5\]"),
+        ([0, np.nan], "msd", r"\[nan\]"),
+        ([0, 1], "brats", r"unknown label convention 'brats'; known are brats2023.*brats2021.*msd"),
+    ],
+)
+def test_to_standard_refuses(values, convention, text):
+    with pytest.raises(InputError, match=text):
+        to_standard(np.array(values), convention)
+
+
+@pytest.mark.parametrize("values", [{4}, {0, 4}, {1, 4}, {0, 1, 2, 4}, {0.0, 2.0, 4.0}])
+def test_a_value_of_4_is_the_older_brats(values):
+    assert find_convention(values) == "brats2021"
+
+
+@pytest.mark.parametrize("values", [{0, 1, 2, 3}, {1}, {2, 3}])
+def test_without_a_4_the_convention_must_be_told(values):
+    with pytest.raises(InputError, match=r"fit several conventions.*brats2023.*msd.*say which"):
+        find_convention(values)
+
+
+@pytest.mark.parametrize("values", [set(), {0}, {0.0}])
+def test_all_conventions_agree_on_an_empty_map(values):
+    assert find_convention(values) == "brats2023"
+
+
+@pytest.mark.parametrize("values", [{0, 1, 2, 3, 4}, {5}, {-1}, {255}])
+def test_other_values_fit_no_convention(values):
+    with pytest.raises(InputError, match="fit no known convention: brats2023: 1 NCR, 2 ED, 3 ET; brats2021"):
+        find_convention(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([0.5, 4], "0.5"), ([np.nan, 1], "nan"), ([np.inf], "inf"), ([4, 1.999], "1.999")]
+)
+def test_a_convention_is_not_guessed_from_broken_values(values, text):
+    with pytest.raises(InputError, match=f"{text} are no whole numbers"):
+        find_convention(values)
+
+
+def test_regions():
+    regions = to_regions(np.array([[0, NCR], [ED, ET]]))
+    np.testing.assert_array_equal(regions["WT"], [[False, True], [True, True]])
+    np.testing.assert_array_equal(regions["TC"], [[False, True], [False, True]])
+    np.testing.assert_array_equal(regions["ET"], [[False, False], [False, True]])
+
+
+def test_regions_and_back():
+    label_map = np.random.default_rng(1).integers(0, 4, SHAPE)
+    back = from_regions(to_regions(label_map))
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, label_map)
+
+
+@pytest.mark.parametrize(
+    ("wt", "tc", "et", "text"),
+    [
+        ([1, 0, 1], [1, 1, 0], [1, 0, 0], "1 voxels of TC outside WT"),
+        ([1, 1, 1], [0, 0, 1], [1, 1, 0], "2 voxels of ET"),
+    ],
+)
+def test_regions_must_be_nested(wt, tc, et, text):
+    with pytest.raises(InputError, match=text):
+        from_regions({"WT": np.array(wt), "TC": np.array(tc), "ET": np.array(et)})

@@ -1,0 +1,146 @@
+"""Label maps from probabilities, volumes, and small components, against hand-made masks and scikit-image."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from segmamba.errors import InputError
+from segmamba.postprocess import remove_small, to_label_map, volumes_ml
+from skimage.measure import label as label_components
+
+NCR, ED, ET = 1, 2, 3
+# 0.5 x 2 x 3 mm, oblique and left-handed: 3 mm3 a voxel
+ROTATION = nib.eulerangles.euler2mat(0.3, -0.2, 0.5)
+AFFINE = np.eye(4)
+AFFINE[:3, :3] = ROTATION @ np.diag([-0.5, 2, 3])
+VOXEL = 3.0
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, torch.as_tensor])
+def test_the_largest_probability_wins(wrap):
+    label_map = np.random.default_rng(0).integers(0, 4, (5, 3, 7))
+    probabilities = np.full((4, 5, 3, 7), 0.2, np.float32)
+    np.put_along_axis(probabilities, label_map[None], 0.4, 0)
+    result = to_label_map(wrap(probabilities))
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, label_map)
+
+
+def test_ties_go_to_the_lower_label():
+    assert to_label_map(np.full((4, 1, 1, 1), 0.25)).item() == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_probabilities_give_no_label_map(value):
+    probabilities = np.full((4, 2, 3, 4), 0.25)
+    probabilities[2, 1, 1, 1] = value
+    with pytest.raises(InputError, match=r"1 of 96 probabilities are NaN or infinite.*fp32"):
+        to_label_map(probabilities)
+
+
+def test_volumes():
+    label_map = np.zeros((10, 20, 30), np.uint8)
+    label_map[0, 0, :7] = NCR
+    label_map[1, :, 0] = ED
+    label_map[5, :15, :10] = ET
+    expected = {"WT": 177 * 0.003, "TC": 157 * 0.003, "ET": 150 * 0.003, "NCR": 7 * 0.003, "ED": 20 * 0.003}
+    assert volumes_ml(label_map, AFFINE) == pytest.approx(expected)
+
+
+def test_volumes_of_no_tumour():
+    assert set(volumes_ml(np.zeros((2, 3, 4), np.uint8), AFFINE).values()) == {0.0}
+
+
+def scene():
+    """Two separate lesions and specks, each far from the rest."""
+    label_map = np.zeros((20, 15, 12), np.uint8)
+    label_map[1:6, 1:6, 1:6] = ED  # 125 voxels, with a core of 27 and an enhancing pair in it
+    label_map[2:5, 2:5, 2:5] = NCR
+    label_map[3, 3, 2:4] = ET
+    label_map[10:13, 10, 5] = ED  # 3 voxels
+    label_map[15, 1, 1] = ET  # a lone voxel
+    return label_map
+
+
+def test_nothing_is_removed_unless_asked():
+    label_map = scene()
+    result, report = remove_small(label_map, AFFINE, {})
+    np.testing.assert_array_equal(result, label_map)
+    assert report == {}
+
+
+def test_small_whole_tumours_become_background():
+    result, report = remove_small(scene(), AFFINE, {"WT": 4 * VOXEL})
+    expected = scene()
+    expected[10:, :, :] = 0
+    np.testing.assert_array_equal(result, expected)
+    assert report == {"WT": {"components": 2, "voxels": 4}}
+
+
+def test_a_component_of_just_the_limit_stays():
+    result, report = remove_small(scene(), AFFINE, {"WT": 3 * VOXEL})
+    assert report == {"WT": {"components": 1, "voxels": 1}}
+    assert np.count_nonzero(result[10:13]) == 3
+
+
+def test_a_small_core_becomes_oedema_with_all_that_is_in_it():
+    result, report = remove_small(scene(), AFFINE, {"TC": 30 * VOXEL})
+    expected = scene()
+    expected[expected > 0] = ED
+    np.testing.assert_array_equal(result, expected)
+    assert report == {"TC": {"components": 2, "voxels": 28}}
+
+
+def test_a_small_enhancing_part_becomes_necrosis():
+    result, report = remove_small(scene(), AFFINE, {"ET": 10 * VOXEL})
+    expected = scene()
+    expected[expected == ET] = NCR
+    np.testing.assert_array_equal(result, expected)
+    assert report == {"ET": {"components": 2, "voxels": 3}}
+
+
+def test_regions_are_cleaned_from_outside_in():
+    result, report = remove_small(scene(), AFFINE, {"ET": 10 * VOXEL, "TC": 10 * VOXEL, "WT": 10 * VOXEL})
+    expected = scene()
+    expected[10:] = 0
+    expected[expected == ET] = NCR
+    np.testing.assert_array_equal(result, expected)
+    assert list(report) == ["WT", "TC", "ET"]
+    assert report["TC"] == {"components": 0, "voxels": 0}  # the lone voxel went with WT
+    assert report["ET"] == {"components": 1, "voxels": 2}
+
+
+def test_corners_connect():
+    label_map = np.zeros((4, 5, 6), np.uint8)
+    label_map[0, 0, 0] = label_map[1, 1, 1] = label_map[2, 2, 2] = ED
+    assert remove_small(label_map, AFFINE, {"WT": 3 * VOXEL})[1]["WT"]["components"] == 0
+
+
+def test_components_as_scikit_image_finds_them():
+    rng = np.random.default_rng(2)
+    label_map = (rng.random((17, 23, 11)) < 0.08).astype(np.uint8) * ED
+    components = label_components(label_map > 0, connectivity=3)
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 99
+    result, report = remove_small(label_map, AFFINE, {"WT": 4 * VOXEL})
+    np.testing.assert_array_equal(result > 0, (label_map > 0) & (sizes[components] >= 4))
+    assert report["WT"] == {"components": int((sizes < 4).sum()), "voxels": int(sizes[sizes < 4].sum())}
+
+
+def test_the_input_stays_as_it_was():
+    label_map = scene()
+    remove_small(label_map, AFFINE, {"WT": 1e9})
+    np.testing.assert_array_equal(label_map, scene())
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"NCR": 1}, "unknown region NCR; known are WT, TC, ET"),
+        ({"ET": -1}, "ET of -1"),
+        ({"TC": np.nan}, "TC of nan"),
+    ],
+)
+def test_limits_are_checked(limits, text):
+    with pytest.raises(InputError, match=text):
+        remove_small(scene(), AFFINE, limits)

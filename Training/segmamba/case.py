@@ -1,0 +1,169 @@
+"""A case: the images of one examination, on one grid, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from segmamba.case_folder import MODALITIES, find_case, find_label
+from segmamba.errors import InputError
+from segmamba.image_io import (
+    GRID_TOLERANCE_MM,
+    Image,
+    Source,
+    corner_distance,
+    describe_grid,
+    name_without_suffix,
+    read_image,
+    save_image,
+)
+from segmamba.labels import find_convention, to_standard
+
+__all__ = [
+    "MODALITIES",
+    "Case",
+    "Source",
+    "find_case",
+    "find_label",
+    "load_case",
+    "load_label_map",
+    "save_image",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """The images of one examination.
+
+    images: (X, Y, Z) float32 by modality, all on one grid, finite, none constant.
+    affine: (4, 4) float64, voxel indices (voxel centres) to RAS mm.
+    checks: plain sentences about what was noticed and what was done about it.
+    """
+
+    id: str
+    images: dict[str, np.ndarray]
+    affine: np.ndarray
+    sources: dict[str, Source]
+    checks: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return next(iter(self.images.values())).shape
+
+
+def load_case(
+    sources: Mapping[str, Path | str | Source],
+    case_id: str | None = None,
+    modalities: Sequence[str] = MODALITIES,
+) -> Case:
+    """Read and check the images of one case; `modalities` are the names it must have, no more, no fewer.
+
+    Single NaN or infinite voxels become 0 and are noted. Raises InputError for wrong names, an unreadable,
+    empty or constant image, one image given twice, and images that are not on one grid (the same shape, and
+    affines that agree to 1e-3 mm at the corners of the volume).
+    """
+    _check_names(sources, modalities)
+    sources = {m: s if isinstance(s, Source) else Source(Path(s)) for m, s in sources.items()}
+    sources = {m: sources[m] for m in modalities}
+    for one, other in combinations(modalities, 2):
+        a, b = sources[one], sources[other]
+        if a.path.resolve() == b.path.resolve() and a.volume == b.volume:
+            raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
+
+    reference_name = "t1c" if "t1c" in modalities else modalities[0]
+    reference = read_image(sources[reference_name])
+    images, notes = {}, []
+    for modality in modalities:
+        image = reference if modality == reference_name else read_image(sources[modality])
+        _check_grid(image, sources[modality], reference, sources[reference_name])
+        images[modality], own = _clean(image, modality, sources[modality])
+        notes += own
+    for one, other in combinations(modalities, 2):
+        if np.array_equal(images[one], images[other]):
+            raise InputError(
+                f"{sources[one]} ({one}) and {sources[other]} ({other}) hold the same voxels; "
+                "give each modality its own image"
+            )
+    checks = (describe_grid(reference.array.shape, reference.affine), *notes)
+    return Case(case_id or _case_id(sources), images, reference.affine, sources, checks)
+
+
+def load_label_map(path: Path | str, convention: str | None, case: Case | None) -> np.ndarray:
+    """Label map file -> (X, Y, Z) uint8 in the engine's labels; a `convention` of None is found out.
+
+    Raises InputError for an unreadable file, values that fit no convention or several, and a grid other than
+    that of `case` (where one is given).
+    """
+    path = Path(path)
+    image = read_image(path)
+    if case is not None:
+        reference_name = "t1c" if "t1c" in case.images else next(iter(case.images))
+        reference = Image(case.images[reference_name], case.affine, ())
+        _check_grid(image, Source(path), reference, case.sources[reference_name])
+    try:
+        if convention is None:
+            convention = find_convention(np.unique(image.array).tolist())
+        return to_standard(image.array, convention)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_names(sources: Mapping[str, object], modalities: Sequence[str]) -> None:
+    missing = [m for m in modalities if m not in sources]
+    unknown = [m for m in sources if m not in modalities]
+    if not missing and not unknown:
+        return
+    text = f"expected the modalities {', '.join(modalities)}; got {', '.join(sources) or 'none'}"
+    if missing:
+        text += f"; missing: {', '.join(missing)}"
+    for name in unknown:
+        near = get_close_matches(name, missing or modalities, 1, 0.5)
+        text += f"; unknown: {name}" + (f" (did you mean {near[0]}?)" if near else "")
+    raise InputError(text)
+
+
+def _check_grid(image: Image, source: Source, reference: Image, reference_source: Source) -> None:
+    help_text = "co-register and resample all images to one of them, as a rule T1c, first"
+    if image.array.shape != reference.array.shape:
+        raise InputError(
+            f"{source} and {reference_source} are not on one grid: "
+            f"{describe_grid(image.array.shape, image.affine)} against "
+            f"{describe_grid(reference.array.shape, reference.affine)}; {help_text}"
+        )
+    distance = corner_distance(image.array.shape, image.affine, reference.affine)
+    if distance > GRID_TOLERANCE_MM:
+        raise InputError(
+            f"{source} and {reference_source} are not on one grid: their corners lie up to {distance:.4g} mm "
+            f"apart (allowed: {GRID_TOLERANCE_MM:g} mm); {help_text}"
+        )
+
+
+def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, list[str]]:
+    """-> (X, Y, Z) float32 without NaN and infinity, and notes."""
+    notes = [f"{modality}: {note}" for note in image.notes]
+    with np.errstate(over="ignore"):  # too large for float32: infinite, and told below
+        array = np.array(image.array, np.float32)
+    bad = ~np.isfinite(array)
+    count = int(np.count_nonzero(bad))
+    if count == array.size:
+        raise InputError(f"{source} ({modality}): every voxel is NaN or infinite; export the image again")
+    if count:
+        array[bad] = 0
+        notes.append(f"{modality}: {count} NaN or infinite voxels set to 0")
+    low, high = array.min(), array.max()
+    if low == high:
+        what = "is empty: every voxel is 0" if low == 0 else f"is constant: every voxel is {low:g}"
+        raise InputError(f"{source} ({modality}) {what}; expected an image")
+    return array, notes
+
+
+def _case_id(sources: Mapping[str, Source]) -> str:
+    first = next(iter(sources.values()))
+    if len({s.path for s in sources.values()}) == 1:
+        return name_without_suffix(first.path)
+    return first.path.resolve().parent.name

@@ -1,0 +1,195 @@
+"""From a case to the tensor that a model asks for, and back to the case's own grid.
+
+The way there: permute and flip (nibabel), crop to the head, normalise (MONAI), and, where the spacing
+differs, resample. The way back is the same in reverse, on probabilities, by linear interpolation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from monai.transforms import NormalizeIntensity
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from segmamba.case import Case
+from segmamba.errors import InputError
+from segmamba.resample import Axis, to_image, to_model
+
+NORMALISATIONS = ("zscore_nonzero", "zscore_box")
+CROPS = ("foreground", "none")
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """What a model wants to see; part of its manifest.
+
+    modalities     channel order of the tensor.
+    orientation    axis codes of the tensor's axes D, H, W: "SPL" means that D runs towards superior,
+                   H towards posterior, W towards left. An oblique case gets the nearest order and flips.
+    spacing        mm, in D, H, W order. An axis within 0.1 % of it is left as it is.
+    normalisation  "zscore_nonzero": each channel over its nonzero voxels, the rest stays 0;
+                   "zscore_box": each channel over the whole crop, zeros included (the published code).
+    crop           "foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider
+                   on each side where the image goes on; "none": the whole image.
+    """
+
+    modalities: tuple[str, ...]
+    orientation: str = "SPL"
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    normalisation: str = "zscore_nonzero"
+    crop: str = "foreground"
+    margin_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise InputError(f"modalities {self.modalities}: expected at least one, each once")
+        if sorted(self.orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+            raise InputError(
+                f"orientation {self.orientation!r}: expected three axis codes such as 'SPL' or 'RAS'"
+            )
+        if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
+            raise InputError(f"spacing {self.spacing}: expected three positive numbers, in mm")
+        if self.normalisation not in NORMALISATIONS:
+            raise InputError(
+                f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}"
+            )
+        if self.crop not in CROPS:
+            raise InputError(f"crop {self.crop!r}: expected one of {', '.join(CROPS)}")
+        if not (math.isfinite(self.margin_mm) and self.margin_mm >= 0):
+            raise InputError(f"margin_mm {self.margin_mm}: expected a number of mm, 0 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A case as a model sees it: `tensor` (C, D, H, W) float32, and `affine` from its voxels to RAS mm."""
+
+    tensor: torch.Tensor
+    affine: np.ndarray
+    original_shape: tuple[int, int, int]
+    orientation: np.ndarray = field(repr=False)  # nibabel's transform from the stored axes to D, H, W
+    axes: tuple[Axis, Axis, Axis] = field(repr=False)
+
+    def undo(self, probabilities: torch.Tensor) -> np.ndarray:
+        """(K, D, H, W) on the model's grid -> (K, X, Y, Z) float32 on the case's, by linear interpolation.
+
+        Outside the crop channel 0, the background, is 1 and the others are 0.
+        """
+        self._check(probabilities.shape[1:])
+        result = np.zeros((len(probabilities), *self.original_shape), np.float32)
+        result[0] = 1
+        for channel, target in zip(probabilities, result):
+            self._place(channel, target)
+        return result
+
+    def undo_scalar(self, values: torch.Tensor) -> np.ndarray:
+        """One map (D, H, W), as of uncertainty -> (X, Y, Z) float32 on the case's grid; 0 off the crop."""
+        self._check(values.shape)
+        result = np.zeros(self.original_shape, np.float32)
+        self._place(values, result)
+        return result
+
+    def to_crop(self, image: np.ndarray) -> torch.Tensor:
+        """(X, Y, Z) on the case's grid -> its own copy in the model's orientation, cropped, not resampled."""
+        box = tuple(slice(axis.start, axis.stop) for axis in self.axes)
+        return torch.from_numpy(np.array(apply_orientation(image, self.orientation)[box], order="C"))
+
+    def _check(self, shape: Sequence[int]) -> None:
+        expected = tuple(self.tensor.shape[1:])
+        if tuple(shape) != expected:
+            raise ValueError(f"shape {tuple(shape)} is not that of the prepared tensor, {expected}")
+
+    def _place(self, values: torch.Tensor, target: np.ndarray) -> None:
+        values = to_image(values.detach().to("cpu", torch.float32), self.axes)
+        box = tuple(slice(axis.start, axis.stop) for axis in self.axes)
+        view = apply_orientation(target, self.orientation)
+        view[box] = values.numpy()
+
+
+def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
+    """`case` -> what a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
+
+    The z-score comes before resampling, as in the published code: its mean and deviation are those of voxels
+    as measured. Raises InputError where the case lacks a modality of the spec or has no foreground.
+    """
+    missing = [m for m in spec.modalities if m not in case.images]
+    if missing:
+        raise InputError(
+            f"case {case.id}: the model needs {', '.join(missing)}; the case has {', '.join(case.images)}"
+        )
+    orientation = ornt_transform(io_orientation(case.affine), axcodes2ornt(spec.orientation))
+    spacing = voxel_sizes(case.affine)[np.argsort(orientation[:, 0])]
+    views = [apply_orientation(case.images[m], orientation) for m in spec.modalities]
+    if spec.crop == "foreground":
+        box = _foreground(views, spec.margin_mm / spacing, case.id)
+    else:
+        box = [(0, size) for size in views[0].shape]
+    axes = tuple(Axis.over(*limits, own, wanted) for limits, own, wanted in zip(box, spacing, spec.spacing))
+
+    affine = case.affine @ inv_ornt_aff(orientation, case.shape) @ _oriented_from_model(axes)
+    size = tuple(axis.size for axis in axes)
+    tensor = torch.empty((len(spec.modalities), *size))
+    prepared = Prepared(tensor, affine, case.shape, orientation, axes)
+    normalise = NormalizeIntensity(nonzero=spec.normalisation == "zscore_nonzero")
+    for channel, modality in zip(tensor, spec.modalities):
+        # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
+        channel.copy_(to_model(normalise(prepared.to_crop(case.images[modality])).as_tensor(), axes))
+    return prepared
+
+
+def preprocess_label(
+    label_map: np.ndarray, case: Case, spec: PreprocessSpec, prepared: Prepared
+) -> np.ndarray:
+    """Label map (X, Y, Z) of `case` -> (D, H, W) uint8 on the grid of `prepared`.
+
+    Without a change of spacing an exact crop; else the label with the largest share of the voxel.
+    """
+    if any(axis.resampled for axis in prepared.axes):
+        return preprocess_label_shares(label_map, case, spec, prepared).argmax(0).to(torch.uint8).numpy()
+    _check_label(label_map, case)
+    return prepared.to_crop(label_map.astype(np.uint8)).numpy()
+
+
+def preprocess_label_shares(
+    label_map: np.ndarray, case: Case, spec: PreprocessSpec, prepared: Prepared, count: int = 4
+) -> torch.Tensor:
+    """Label map (X, Y, Z) of `case` -> (count, D, H, W) float32: the share of each label in each voxel.
+
+    On a coarser grid these are soft targets: through 1.5 mm and back they keep a mean Dice of ET of 0.955,
+    where the hard label map keeps 0.883 (the five of nine BraTS cases that enhance).
+    """
+    _check_label(label_map, case)
+    crop = prepared.to_crop(label_map)
+    return torch.stack([to_model((crop == label).float(), prepared.axes) for label in range(count)])
+
+
+def _check_label(label_map: np.ndarray, case: Case) -> None:
+    if label_map.shape != case.shape:
+        raise InputError(
+            f"case {case.id}: label map of shape {label_map.shape} on images of shape {case.shape}"
+        )
+
+
+def _foreground(images: Sequence[np.ndarray], margin: np.ndarray, case_id: str) -> list[tuple[int, int]]:
+    """First and last + 1 index, per axis, of the voxels nonzero in any image, `margin` voxels wider."""
+    box = []
+    for dim, size in enumerate(images[0].shape):
+        others = tuple(d for d in range(3) if d != dim)
+        hit = np.flatnonzero(np.any([image.any(axis=others) for image in images], axis=0))
+        if not len(hit):
+            raise InputError(f"case {case_id}: every voxel of every modality is 0; expected an image")
+        extra = math.ceil(margin[dim] - 1e-6)
+        box.append((max(0, int(hit[0]) - extra), min(size, int(hit[-1]) + 1 + extra)))
+    return box
+
+
+def _oriented_from_model(axes: Sequence[Axis]) -> np.ndarray:
+    affine = np.diag([*(axis.step for axis in axes), 1.0])
+    affine[:3, 3] = [axis.start + axis.centres()[0] for axis in axes]
+    return affine
