@@ -1,0 +1,7 @@
+"""`python -m segmamba`: the same as the command `segmamba`."""
+
+import sys
+
+from segmamba.cli import main
+
+sys.exit(main())

@@ -1,0 +1,179 @@
+"""Inference: a prepared tensor and a network to mean probabilities and an uncertainty map.
+
+Sliding windows (MONAI's inferer, gaussian weights), mirror test-time augmentation, probabilities averaged over
+windows and mirrorings. A volume that fits into the window is run in one piece. Knows nothing of files or labels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from monai.inferers.utils import dense_patch_slices
+from torch import Tensor, nn
+
+from segmamba.errors import Cancelled, InputError
+from segmamba.network import STRIDE
+
+log = logging.getLogger(__name__)
+
+# Number of extra mirrorings -> the axes flipped (0 D, 1 H, 2 W) in each pass, the plain one first.
+MIRRORINGS = {
+    0: [()],
+    1: [(), (2,)],
+    3: [(), (2,), (1,), (1, 2)],
+    7: [axes for n in range(4) for axes in itertools.combinations(range(3), n)],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSpec:
+    """How a model wants to be run; part of its manifest.
+
+    window: sides of a sliding window, in voxels of the model's grid, multiples of 16. overlap: of neighbouring
+    windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked.
+    """
+
+    window: tuple[int, int, int] = (128, 128, 128)
+    overlap: float = 0.5
+    bf16: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "window", tuple(self.window))
+        if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):
+            raise InputError(f"window {self.window} must be three multiples of {STRIDE}, {2 * STRIDE} or more each")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU.
+
+    uncertainty: entropy of the mean probabilities over its largest possible value, 0 certain to 1 undecided.
+    passes: forward passes of the network, windows x mirrorings. device: where they ran. notes: what had to be
+    done differently from what was asked, in plain words.
+    """
+
+    probabilities: Tensor
+    uncertainty: Tensor
+    passes: int
+    device: str
+    precision: str
+    notes: tuple[str, ...]
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    tensor: Tensor,
+    spec: InferenceSpec,
+    *,
+    device: torch.device | str = "cpu",
+    mirrorings: int = 0,
+    progress: Callable[[float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Prediction:
+    """tensor: (C, D, H, W) float32, any size. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+
+    progress is called with the fraction done after each window; cancelled is asked before each.
+    Short of GPU memory, results are accumulated on the CPU; still short, the network runs on the CPU; both are
+    said in the notes. Raises Cancelled, and InputError for an unknown number of mirrorings.
+    """
+    if mirrorings not in MIRRORINGS:
+        raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
+    device = torch.device(device)
+    attempts = [(device, device, "")]
+    if device.type != "cpu":
+        cpu = torch.device("cpu")
+        attempts.append((device, cpu, "GPU memory ran short: results were accumulated in main memory"))
+        attempts.append((cpu, cpu, "GPU memory ran short: the network ran on the CPU"))
+    notes: list[str] = []
+    for run_on, gather_on, note in attempts:
+        if note:
+            log.warning(note)
+            notes.append(note)
+            torch.cuda.empty_cache()
+        try:
+            network.to(run_on)
+            mean, passes, precision = _mean_probabilities(
+                network, tensor, spec, run_on, gather_on, MIRRORINGS[mirrorings], progress, cancelled
+            )
+            break
+        except torch.cuda.OutOfMemoryError:
+            if run_on.type == "cpu":
+                raise
+    mean = mean.float().cpu()
+    return Prediction(mean, _entropy(mean), passes, str(run_on), precision, tuple(notes))
+
+
+def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
+    """Windows that a volume of `shape` (D, H, W) takes."""
+    window, padded = _window(shape, spec), _padded(shape)
+    steps = tuple(max(1, int(side * (1 - spec.overlap))) if side < size else side for side, size in zip(window, padded))
+    return len(dense_patch_slices(padded, window, steps))
+
+
+def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, progress, cancelled):
+    """-> (K, D, H, W) on gather_on, forward passes, precision."""
+    shape = tuple(tensor.shape[1:])
+    padded = _padded(shape)
+    image = F.pad(tensor, [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)])
+    window = _window(shape, spec)
+    bf16 = spec.bf16 and _bf16_is_fast(run_on)
+    total = len(mirrorings) * count_windows(shape, spec)
+    done = 0
+
+    def run(windows: Tensor) -> Tensor:
+        nonlocal done
+        if cancelled and cancelled():
+            raise Cancelled("segmentation was cancelled")
+        with torch.autocast(run_on.type, torch.bfloat16, enabled=bf16):
+            logits = network(windows)
+        done += len(windows)
+        if progress:
+            progress(min(1.0, done / total))
+        return torch.softmax(logits.float(), dim=1)
+
+    mean = None
+    for axes in mirrorings:
+        dims = [axis + 2 for axis in axes]
+        result = sliding_window_inference(
+            image[None].flip(dims),
+            roi_size=window,
+            sw_batch_size=1,
+            predictor=run,
+            overlap=spec.overlap,
+            mode="gaussian",
+            sw_device=run_on,
+            device=gather_on,
+        ).flip(dims)[0]
+        mean = result if mean is None else mean.add_(result)
+    mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
+    return mean, done, "bf16" if bf16 else "fp32"
+
+
+def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    sides = [math.ceil(side / STRIDE) * STRIDE for side in shape]
+    if max(sides) < 2 * STRIDE:
+        sides[0] = 2 * STRIDE
+    return tuple(sides)
+
+
+def _window(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
+    return tuple(min(side, limit) for side, limit in zip(_padded(shape), spec.window))
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    """CUDA since Ampere. On CPUs autocast gains little for these convolutions and is not used for inference."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -torch.special.xlogy(probabilities, probabilities).sum(0) / math.log(len(probabilities))

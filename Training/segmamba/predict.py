@@ -1,0 +1,194 @@
+"""Prediction from files to files: one case, or a folder of cases.
+
+A case ID makes ID-seg.nii.gz (1 NCR, 2 ED, 3 ET) and ID-summary.json, and on request ID-probabilities.nii.gz
+(4-D, one volume a label, background first) and ID-uncertainty.nii.gz (0 certain to 1 undecided), all on the case's
+own grid. Each is written aside and renamed, the summary last: where it stands, the case is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segmamba import __version__
+from segmamba.case import Source, find_case, load_case, save_image
+from segmamba.errors import InputError
+from segmamba.files import write_aside
+from segmamba.network.scan import choose_backend
+from segmamba.package import Model
+from segmamba.postprocess import remove_small, volumes_ml
+from segmamba.segment import segment
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """mirrorings: 0, 1, 3 or 7 extra passes. remove_small_mm3: region -> smallest component that stays; empty: all."""
+
+    device: str = "cpu"
+    mirrorings: int = 0
+    probabilities: bool = False
+    uncertainty: bool = False
+    remove_small_mm3: Mapping[str, float] | None = None
+
+
+def predict_case(
+    model: Model,
+    sources: Mapping[str, Source],
+    output: Path,
+    case_id: str,
+    options: PredictOptions,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict:
+    """Segments one case and writes its files (see `output_files`). Returns the summary that it wrote.
+
+    The summary: case, model, volumes in mL per region and label, seconds per stage, device, precision, scan back
+    end, passes, what was checked, what was removed. Raises InputError and Cancelled; then nothing was written.
+    """
+    manifest = model.manifest
+    tell = progress or (lambda stage, fraction: None)
+    start = time.perf_counter()
+    tell("read", 0.0)
+    case = load_case(sources, case_id, manifest.preprocess.modalities)
+    seconds = {"read": time.perf_counter() - start}
+    result = segment(
+        case,
+        model.network,
+        manifest.preprocess,
+        manifest.inference,
+        device=options.device,
+        mirrorings=options.mirrorings,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    label_map, removed = result.label_map, {}
+    if options.remove_small_mm3:
+        label_map, removed = remove_small(label_map, case.affine, options.remove_small_mm3)
+    tell("write", 0.0)
+    begin = time.perf_counter()
+    files = output_files(output, case_id, options)
+    files["summary"].parent.mkdir(parents=True, exist_ok=True)
+    if "probabilities" in files:
+        save_image(np.moveaxis(result.probabilities, 0, -1), case.affine, files["probabilities"], np.float32)
+    if "uncertainty" in files:
+        save_image(result.uncertainty, case.affine, files["uncertainty"], np.float32)
+    save_image(label_map, case.affine, files["label_map"], np.uint8)
+    seconds.update(result.seconds, write=time.perf_counter() - begin)
+    seconds["total"] = time.perf_counter() - start
+    summary = {
+        "case": case_id,
+        "files": {kind: path.name for kind, path in files.items()},
+        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, case.affine).items()},
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "model": manifest.id,
+        "settings": _settings(model, options),
+        "device": result.device,
+        "precision": result.precision,
+        "scan_backend": choose_backend(result.device),
+        "passes": result.passes,
+        "removed": removed,
+        "notes": [*case.checks, *result.notes],
+        "segmamba": __version__,
+    }
+    write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
+    tell("write", 1.0)
+    return summary
+
+
+def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[str, Path]:
+    """Where the results of a case go: `output` is a folder, or the label map's own file if it ends in .nii(.gz)."""
+    name = output.name
+    if name.endswith((".nii", ".nii.gz")):
+        folder, label_map = output.parent, output
+        case_id = name.removesuffix(".gz").removesuffix(".nii").removesuffix("-seg")
+    else:
+        folder, label_map = output, output / f"{case_id}-seg.nii.gz"
+    files = {"label_map": label_map}
+    if options.probabilities:
+        files["probabilities"] = folder / f"{case_id}-probabilities.nii.gz"
+    if options.uncertainty:
+        files["uncertainty"] = folder / f"{case_id}-uncertainty.nii.gz"
+    return {**files, "summary": folder / f"{case_id}-summary.json"}
+
+
+def predict_batch(
+    model: Model,
+    folder: Path,
+    output: Path,
+    options: PredictOptions,
+    progress: Callable[[str, str, float], None] | None = None,
+) -> list[dict]:
+    """Every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
+
+    Returns a row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
+    progress is called with the case, the stage and the fraction of it that is done.
+    Raises InputError where `folder` holds no case at all.
+    """
+    folders = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    if not folders:
+        raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
+    rows = []
+    for place in folders:
+        case_id = place.name
+        if summary := _finished(output, case_id, model, options):
+            rows.append({"case": case_id, "status": "skipped", "summary": summary})
+            continue
+        tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
+        try:
+            summary = predict_case(model, find_case(place, model.manifest.preprocess.modalities), output, case_id, options, tell)
+            rows.append({"case": case_id, "status": "done", "summary": summary})
+        except InputError as error:
+            log.error("%s: %s", case_id, error)
+            rows.append({"case": case_id, "status": "failed", "error": str(error)})
+        except (OSError, RuntimeError, MemoryError) as error:  # a full disk or no memory for this one: try the others
+            log.exception("%s failed", case_id)
+            rows.append({"case": case_id, "status": "failed", "error": f"{type(error).__name__}: {error}"})
+    return rows
+
+
+def format_batch(rows: list[dict]) -> str:
+    """The rows of `predict_batch` as a table for a terminal."""
+    width = max(len(row["case"]) for row in rows)
+    lines = [f"{'case':<{width}}  status    WT mL    TC mL    ET mL  seconds"]
+    for row in rows:
+        text = f"{row['case']:<{width}}  {row['status']:<8}"
+        if "summary" in row:
+            volumes = row["summary"]["volumes_ml"]
+            text += "".join(f"{volumes[region]:7.1f}  " for region in ("WT", "TC", "ET"))
+            text += f"{row['summary']['seconds']['total']:7.1f}"
+        else:
+            text += row["error"]
+        lines.append(text)
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed")}
+    lines.append(", ".join(f"{n} {status}" for status, n in counts.items()))
+    return "\n".join(lines)
+
+
+def _settings(model: Model, options: PredictOptions) -> dict:
+    """What decides the result: where a summary has the same, its case need not be run again."""
+    return {
+        "weights_sha256": model.manifest.weights_sha256,
+        "mirrorings": options.mirrorings,
+        "remove_small_mm3": dict(options.remove_small_mm3 or {}),
+    }
+
+
+def _finished(output: Path, case_id: str, model: Model, options: PredictOptions) -> dict | None:
+    """The summary of an earlier run with the same model and settings whose files are all there, else None."""
+    files = output_files(output, case_id, options)
+    try:
+        summary = json.loads(files["summary"].read_text(encoding="utf-8"))
+        same = summary["settings"] == _settings(model, options)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return summary if same and all(path.is_file() for path in files.values()) else None
