@@ -1,0 +1,40 @@
+# `make demo` and `make test` set themselves up in .venv on a fresh machine, and may be repeated.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format bench gpu-check gpu-bench clean
+
+demo: $(READY)
+	$(BIN)/python -m segmamba demo --output demo
+
+test: $(READY)
+	$(BIN)/python -m pytest Testing/engine
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python Testing/benchmarks/bench.py
+
+gpu-check: $(READY)
+	$(BIN)/python Testing/benchmarks/gpu_check.py
+
+gpu-bench: $(READY)
+	$(BIN)/python Testing/benchmarks/gpu_bench.py
+
+# Installed once, and again when what is installed changes.
+$(READY): Training/pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "Training[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo
