@@ -30,3 +30,38 @@ def raw_case() -> Path:
 def real_dicom() -> Path:
     """Four slices each of a GE, a Philips and a Siemens series, with the NIfTI they should become."""
     return _need("dicom", "dicom2nifti")
+
+
+@pytest.fixture(scope="session")
+def phantom_cases(tmp_path_factory) -> Path:
+    """A folder of three small synthetic cases, phantom-0, -1 and -2, at 4 mm, with labels."""
+    from segmamba.phantom import make_phantom, save_phantom
+
+    root = tmp_path_factory.mktemp("phantoms")
+    for seed in range(3):
+        folder = root / f"phantom-{seed}"
+        folder.mkdir()
+        save_phantom(make_phantom(seed, spacing=(4, 4, 4), enhancing=True), folder, folder.name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A model package with random weights: everything about it is real but what it knows."""
+    import torch
+    from segmamba.inference import InferenceSpec
+    from segmamba.network import NetworkConfig, SegMamba
+    from segmamba.package import Manifest, save_package
+    from segmamba.preprocess import PreprocessSpec
+
+    config = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
+    torch.manual_seed(7)
+    manifest = Manifest(
+        id="tiny",
+        network=config,
+        preprocess=PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), spacing=(5.0, 4.0, 4.0)),
+        inference=InferenceSpec(window=(32, 48, 48)),
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_package(folder, SegMamba(config), manifest, "# tiny\n")
+    return folder

@@ -47,7 +47,13 @@ def training_transform(patch: tuple[int, int, int], classes: int, foreground: fl
                 cache_grid=False,
             ),
             RandCropByLabelClassesd(
-                KEYS, label_key="label", spatial_size=patch, ratios=ratios, num_classes=classes, num_samples=1, warn=False
+                KEYS,
+                label_key="label",
+                spatial_size=patch,
+                ratios=ratios,
+                num_classes=classes,
+                num_samples=1,
+                warn=False,
             ),
             CompleteSample(),
             *(RandFlipd(KEYS, prob=0.5, spatial_axis=axis) for axis in range(3)),

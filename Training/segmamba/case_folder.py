@@ -79,9 +79,7 @@ def find_label(folder: Path | str) -> Path | None:
 def _list(folder: Path) -> list[Path]:
     """Image files and folders, sorted; hidden ones (`._x.nii.gz` of macOS) are left out."""
     return sorted(
-        e
-        for e in folder.iterdir()
-        if not e.name.startswith(".") and (e.is_dir() or image_suffix(e) is not None)
+        e for e in folder.iterdir() if not e.name.startswith(".") and (e.is_dir() or image_suffix(e) is not None)
     )
 
 

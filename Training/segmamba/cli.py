@@ -113,7 +113,8 @@ def _predict(options) -> int:
         print(f"note: {note}")
     volumes = ", ".join(f"{region} {summary['volumes_ml'][region]:.1f} mL" for region in ("WT", "TC", "ET"))
     where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
-    print(f"{volumes}; {summary['seconds']['total']:.1f} s on {summary['device']} -> {where / summary['files']['label_map']}")
+    print(f"{volumes}; {summary['seconds']['total']:.1f} s on {summary['device']}")
+    print(where / summary["files"]["label_map"])
     return 0
 
 
@@ -139,6 +140,25 @@ def _phantom(options) -> int:
         save_phantom(phantom, half, name)
         half.rename(folder)
         print(folder)
+    return 0
+
+
+def _demo(options) -> int:
+    from segmamba.demo import run_demo
+    from segmamba.package import find_model, load_package
+
+    bar = _Bar()
+    result = run_demo(
+        load_package(find_model(options.model)), Path(options.output), _choose_device(options.device), bar
+    )
+    bar.close()
+    summary, volumes = result["summary"], result["summary"]["volumes_ml"]
+    print(f"A synthetic brain tumour, segmented by {summary['model']} in {summary['seconds']['total']:.1f} s:")
+    print("region   volume mL   Dice   HD95 mm")
+    for region in ("WT", "TC", "ET"):
+        dice, hd95 = (result["scores"][metric][region] for metric in ("dice", "hd95"))
+        print(f"{region:6} {volumes[region]:11.1f} {dice:6.2f} {hd95:9.1f}")
+    print(f"picture: {result['picture']}   (research use only)")
     return 0
 
 
@@ -174,7 +194,9 @@ def _train(options) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="segmamba", description="Brain-tumour segmentation with SegMamba. Research use only.")
+    parser = argparse.ArgumentParser(
+        prog="segmamba", description="Brain-tumour segmentation with SegMamba. Research use only."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -196,13 +218,23 @@ def _parser() -> argparse.ArgumentParser:
     for modality in ("t1n", "t1c", "t2w", "t2f"):
         command.add_argument(f"--{modality}", metavar="FILE", help="image file or DICOM folder")
     command.add_argument("--batch", metavar="FOLDER", help="a folder of case folders")
-    command.add_argument("--output", "-o", required=True, metavar="OUT", help="folder, or .nii.gz file of the label map")
+    command.add_argument(
+        "--output", "-o", required=True, metavar="OUT", help="folder, or .nii.gz file of the label map"
+    )
     command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    command.add_argument("--mirrorings", type=int, default=0, choices=(0, 1, 3, 7), help="extra passes with flipped axes")
+    command.add_argument(
+        "--mirrorings", type=int, default=0, choices=(0, 1, 3, 7), help="extra passes with flipped axes"
+    )
     command.add_argument("--probabilities", action="store_true", help="write the probability of each label too")
     command.add_argument("--uncertainty", action="store_true", help="write the entropy map too")
-    command.add_argument("--remove-small", action="append", default=[], metavar="REGION=MM3", help="e.g. WT=250; off by default")
+    command.add_argument(
+        "--remove-small",
+        action="append",
+        default=[],
+        metavar="REGION=MM3",
+        help="e.g. WT=250; off by default",
+    )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     command = add("evaluate", _evaluate, "Dice and HD95 of predictions against truths")
@@ -210,6 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("truths")
     command.add_argument("--convention", help="label convention of the truths: brats2023, brats2021 or msd")
     command.add_argument("--json", action="store_true")
+
+    command = add("demo", _demo, "make a synthetic case, segment it, score it and draw it")
+    command.add_argument("--output", "-o", default="demo", metavar="FOLDER")
+    command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
+    command.add_argument("--device", default="auto")
 
     command = add("phantom", _phantom, "make synthetic cases with real anatomy and exact labels")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
@@ -232,7 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("train", _train, "train a network from a configuration")
     command.add_argument("config", help="TOML file, see Training/configs")
     command.add_argument("--run-folder", help="default: runs/NAME")
-    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
+    )
     command.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
     command.add_argument("--device", default="auto")
     return parser
@@ -260,7 +299,9 @@ class _Bar:
 
         if fresh:
             self.close()
-            self._bar = tqdm(total=100, desc=text, leave=False, bar_format="{desc} {bar} {percentage:3.0f}% {remaining}")
+            self._bar = tqdm(
+                total=100, desc=text, leave=False, bar_format="{desc} {bar} {percentage:3.0f}% {remaining}"
+            )
         self._bar.n = round(100 * fraction)
         self._bar.refresh()
 

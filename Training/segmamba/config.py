@@ -12,6 +12,7 @@ from segmamba.inference import InferenceSpec
 from segmamba.network import NetworkConfig, preset_config
 from segmamba.preprocess import PreprocessSpec
 
+
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """One folder of cases. Relative folders count from the folder of the configuration file.

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from monai.transforms import Compose
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -93,7 +92,13 @@ class PatchDataset(Dataset):
     """
 
     def __init__(
-        self, cases: Sequence[Sequence[TrainingCase]], shares: Sequence[float], transform: Compose, seed: int, length: int, start: int = 0
+        self,
+        cases: Sequence[Sequence[TrainingCase]],
+        shares: Sequence[float],
+        transform: Compose,
+        seed: int,
+        length: int,
+        start: int = 0,
     ):
         self.cases = [list(group) for group in cases]
         self.shares = np.asarray(shares, float) / sum(shares)
@@ -112,4 +117,3 @@ class PatchDataset(Dataset):
         self.transform.set_random_state(seed=int(rng.integers(2**32)))
         [sample] = self.transform(case.load())  # a list: the crop may give several
         return {name: sample[name].as_tensor().contiguous() for name in ("image", "label")}
-

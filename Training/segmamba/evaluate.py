@@ -61,9 +61,7 @@ def evaluate_folders(predictions: Path, truths: Path, *, convention: str | None 
         cases[case] = _score(prediction, truth, convention)
         _log.info("%d of %d: %s scored", number, len(pairs), case)
     mean = {
-        metric: {
-            region: float(np.mean([case[metric][region] for case in cases.values()])) for region in REGIONS
-        }
+        metric: {region: float(np.mean([case[metric][region] for case in cases.values()])) for region in REGIONS}
         for metric in METRICS
     }
     return {
@@ -85,9 +83,7 @@ def format_table(result: dict) -> str:
         ("Lesion by lesion (BraTS 2023)", "lesion_dice", "lesion_hd95"),
     ):
         lines += [title, f"{'':{width}}  {'Dice':>21}  {'HD95, mm':>24}"]
-        lines.append(
-            f"{'case':{width}}  " + "".join(f"{r:>7}" for r in REGIONS) + "  " + _cells(REGIONS, ">8")
-        )
+        lines.append(f"{'case':{width}}  " + "".join(f"{r:>7}" for r in REGIONS) + "  " + _cells(REGIONS, ">8"))
         for name, row in rows.items():
             dices, distances = (row[metric].values() for metric in (dice, hd95))
             lines.append(f"{name:{width}}  {_cells(dices, '>7.3f')}  {_cells(distances, '>8.2f')}")
@@ -217,9 +213,7 @@ def _open(file: Path) -> nib.Nifti1Image:
         raise InputError(f"{file}: has shape {image.shape}; expected a label map with three axes")
     sizes = nib.affines.voxel_sizes(image.affine)
     if not np.all(np.isfinite(image.affine)) or not np.all(sizes > 0):
-        raise InputError(
-            f"{file}: voxel sizes are {sizes.tolist()} mm; expected positive ones: write the file anew"
-        )
+        raise InputError(f"{file}: voxel sizes are {sizes.tolist()} mm; expected positive ones: write the file anew")
     return image
 
 
@@ -229,9 +223,7 @@ def _read_labels(file: Path) -> np.ndarray:
     try:
         stored = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(
-            f"{file}: its voxels cannot be read ({error}); copy or write the file anew"
-        ) from error
+        raise InputError(f"{file}: its voxels cannot be read ({error}); copy or write the file anew") from error
     if stored.dtype.kind not in "buif":
         raise InputError(f"{file}: voxels are {stored.dtype}; expected one whole number for each")
     with np.errstate(invalid="ignore"):  # nan is caught below
@@ -249,9 +241,7 @@ def _check_grid(prediction: Path, truth: Path) -> None:
         codes = ("".join(nib.aff2axcodes(i.affine)) for i in (image, other))
         raise InputError(
             "{}: holds the same voxels as {}, but in another orientation ({} instead of {}); "
-            "reorient one of them, with its affine, to the axes of the other".format(
-                prediction, truth, *codes
-            )
+            "reorient one of them, with its affine, to the axes of the other".format(prediction, truth, *codes)
         )
     if image.shape != other.shape:
         difference = f"shape {image.shape} instead of {other.shape}"

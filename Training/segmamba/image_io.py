@@ -85,9 +85,7 @@ def read_image(source: Path | str | Source) -> Image:
     elif suffix in ITK:
         image = Image(*read_itk(path))
     else:
-        raise InputError(
-            f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series"
-        )
+        raise InputError(f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series")
     if min(image.array.shape) < 2:
         raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
     check_affine(image.affine, path)
@@ -112,9 +110,7 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     with np.errstate(invalid="ignore", over="ignore"):
         stored = array.astype(dtype, copy=False)
     if dtype.kind in "iu" and not np.array_equal(stored, array):
-        raise InputError(
-            f"{path}: {dtype} cannot hold the values {array.min()} to {array.max()} without loss"
-        )
+        raise InputError(f"{path}: {dtype} cannot hold the values {array.min()} to {array.max()} without loss")
     try:
         image = nib.Nifti1Image(stored, affine, dtype=dtype)
     except HeaderDataError as error:
@@ -183,8 +179,7 @@ def _geometry_notes(affine: np.ndarray) -> tuple[str, ...]:
     low, high = _PLAUSIBLE_SPACING_MM
     if spacing.min() < low or spacing.max() > high:
         notes.append(
-            f"a spacing of {describe_spacing(affine)} mm is unusual (expected {low:g} to {high:g}): "
-            "check the header"
+            f"a spacing of {describe_spacing(affine)} mm is unusual (expected {low:g} to {high:g}): check the header"
         )
     axes = affine[:3, :3] / spacing
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
@@ -206,9 +201,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
 
 
 def _broken(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path}: cut off, damaged or no NIfTI file ({last_line(error)}); copy or export it again"
-    )
+    return InputError(f"{path}: cut off, damaged or no NIfTI file ({last_line(error)}); copy or export it again")
 
 
 def _volumes(shape: tuple[int, ...]) -> int:

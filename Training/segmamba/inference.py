@@ -101,7 +101,7 @@ def predict(
             notes.append(note)
             torch.cuda.empty_cache()
         try:
-            network.to(run_on)
+            network.to(run_on, memory_format=_memory_format(run_on))
             mean, passes, precision = _mean_probabilities(
                 network, tensor, spec, run_on, gather_on, MIRRORINGS[mirrorings], progress, cancelled
             )
@@ -135,7 +135,7 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, pr
         if cancelled and cancelled():
             raise Cancelled("segmentation was cancelled")
         with torch.autocast(run_on.type, torch.bfloat16, enabled=bf16):
-            logits = network(windows)
+            logits = network(windows.contiguous(memory_format=_memory_format(run_on)))
         done += len(windows)
         if progress:
             progress(min(1.0, done / total))
@@ -168,6 +168,11 @@ def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _window(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
     return tuple(min(side, limit) for side, limit in zip(_padded(shape), spec.window))
+
+
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last is what the CPU's convolutions and norms are fastest in (segmamba.network.norm)."""
+    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
 
 
 def _bf16_is_fast(device: torch.device) -> bool:

@@ -56,9 +56,7 @@ def last_line(error: BaseException) -> str:
 def _describe_series(name: str) -> str:
     reader = _header(name)
     key = "0008|103e"  # SeriesDescription
-    return (
-        repr(reader.GetMetaData(key).strip()) if reader.HasMetaDataKey(key) else "one without a description"
-    )
+    return repr(reader.GetMetaData(key).strip()) if reader.HasMetaDataKey(key) else "one without a description"
 
 
 def _header(name: str) -> sitk.ImageFileReader:
@@ -108,9 +106,7 @@ def _to_ras(path: Path, read: Callable[[], sitk.Image]) -> tuple[np.ndarray, np.
         raise InputError(f"{path}: the file is cut off, damaged or no image ({last_line(error)})") from error
     components = image.GetNumberOfComponentsPerPixel()
     if components > 1:
-        raise InputError(
-            f"{path}: {components} numbers per voxel (colours, complex, or several volumes); expected one"
-        )
+        raise InputError(f"{path}: {components} numbers per voxel (colours, complex, or several volumes); expected one")
     if image.GetDimension() != 3:
         size = " x ".join(str(n) for n in image.GetSize())
         raise InputError(f"{path}: a {image.GetDimension()}-D image, {size}; expected a 3-D image")

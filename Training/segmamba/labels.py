@@ -76,9 +76,7 @@ def from_regions(regions: dict[str, np.ndarray]) -> np.ndarray:
     for inner, outer, text in ((tc, wt, "TC outside WT"), (et, tc, "ET outside TC")):
         stray = int(np.count_nonzero(inner & ~outer))
         if stray:
-            raise InputError(
-                f"regions are not nested: {stray} voxels of {text}; expected ET inside TC inside WT"
-            )
+            raise InputError(f"regions are not nested: {stray} voxels of {text}; expected ET inside TC inside WT")
     label_map = np.zeros(wt.shape, np.uint8)
     label_map[wt] = LABELS["ED"]
     label_map[tc] = LABELS["NCR"]

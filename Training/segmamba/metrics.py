@@ -62,9 +62,7 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
     )
 
 
-def region_scores(
-    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
-) -> dict[str, dict[str, float]]:
+def region_scores(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> dict[str, dict[str, float]]:
     """Two label maps of the engine (0..3, one shape) -> {"WT": {"dice": .., "hd95": ..}, "TC": .., "ET": ..}.
 
     Over the whole image, lesions not told apart. Raises InputError for a value outside 0..3, or as `hd95`.
@@ -164,9 +162,7 @@ def _distances(start: np.ndarray, goal: np.ndarray, spacing: np.ndarray) -> np.n
         distances, _ = KDTree(np.argwhere(goal) * spacing).query(np.argwhere(start) * spacing)
         return distances
     nearest = ndimage.distance_transform_edt(~goal, spacing, return_distances=False, return_indices=True)
-    squares = (
-        ((nearest[axis][start] - index) * spacing[axis]) ** 2 for axis, index in enumerate(np.nonzero(start))
-    )
+    squares = (((nearest[axis][start] - index) * spacing[axis]) ** 2 for axis, index in enumerate(np.nonzero(start)))
     return np.sqrt(sum(squares))
 
 
@@ -185,9 +181,7 @@ def _check_masks(prediction: np.ndarray, truth: np.ndarray) -> None:
         if mask.dtype != bool:
             raise InputError(f"{name} is {mask.dtype}; expected a bool mask, such as labels.to_regions gives")
     if prediction.shape != truth.shape:
-        raise InputError(
-            f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same grid"
-        )
+        raise InputError(f"prediction has shape {prediction.shape}, truth {truth.shape}; expected the same grid")
 
 
 def _check_spacing(spacing: Sequence[float], axes: int) -> np.ndarray:

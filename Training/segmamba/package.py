@@ -66,12 +66,14 @@ def load_package(folder: Path | str) -> Model:
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise InputError(f"model {folder}: {WEIGHTS} cannot be read ({error.strerror}); fetch the model again") from None
+        raise InputError(
+            f"model {folder}: {WEIGHTS} cannot be read ({error.strerror}); fetch the model again"
+        ) from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest.weights_sha256:
         raise InputError(
-            f"model {folder}: {WEIGHTS} has sha256 {digest[:12]}..., the manifest says {manifest.weights_sha256[:12]}...; "
-            "the file is damaged or belongs to another model: fetch the model again"
+            f"model {folder}: {WEIGHTS} has sha256 {digest[:12]}..., the manifest says "
+            f"{manifest.weights_sha256[:12]}...; the file is damaged or belongs to another model: fetch the model again"
         )
     try:
         tensors = load(data)
@@ -97,9 +99,15 @@ def read_manifest(folder: Path | str) -> Manifest:
     manifest = settings.build(Manifest, values, str(path))
     outputs = sorted(manifest.label_map.values())
     if outputs != list(range(1, manifest.network.out_channels)):
-        raise InputError(f"{path}: label_map {manifest.label_map} does not name output channels 1 to {manifest.network.out_channels - 1}")
+        raise InputError(
+            f"{path}: label_map {manifest.label_map} does not name output channels 1 to "
+            f"{manifest.network.out_channels - 1}"
+        )
     if len(manifest.preprocess.modalities) != manifest.network.in_channels:
-        raise InputError(f"{path}: {len(manifest.preprocess.modalities)} modalities for {manifest.network.in_channels} input channels")
+        raise InputError(
+            f"{path}: {len(manifest.preprocess.modalities)} modalities for "
+            f"{manifest.network.in_channels} input channels"
+        )
     return manifest
 
 
@@ -131,7 +139,8 @@ def find_model(name_or_folder: str) -> Path:
     if name_or_folder in shipped:
         return shipped[name_or_folder]
     raise InputError(
-        f"there is no model {name_or_folder!r}: neither a folder with {MANIFEST} nor one of {', '.join(shipped) or 'none'}"
+        f"there is no model {name_or_folder!r}: neither a folder with {MANIFEST} nor one of "
+        f"{', '.join(shipped) or 'none'}"
     )
 
 

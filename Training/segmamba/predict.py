@@ -134,7 +134,9 @@ def predict_batch(
     progress is called with the case, the stage and the fraction of it that is done.
     Raises InputError where `folder` holds no case at all.
     """
-    folders = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    folders = (
+        sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    )
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []
@@ -145,12 +147,18 @@ def predict_batch(
             continue
         tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
-            summary = predict_case(model, find_case(place, model.manifest.preprocess.modalities), output, case_id, options, tell)
+            summary = predict_case(
+                model, find_case(place, model.manifest.preprocess.modalities), output, case_id, options, tell
+            )
             rows.append({"case": case_id, "status": "done", "summary": summary})
         except InputError as error:
             log.error("%s: %s", case_id, error)
             rows.append({"case": case_id, "status": "failed", "error": str(error)})
-        except (OSError, RuntimeError, MemoryError) as error:  # a full disk or no memory for this one: try the others
+        except (
+            OSError,
+            RuntimeError,
+            MemoryError,
+        ) as error:  # a full disk or no memory for this one: try the others
             log.exception("%s failed", case_id)
             rows.append({"case": case_id, "status": "failed", "error": f"{type(error).__name__}: {error}"})
     return rows

@@ -51,15 +51,11 @@ class PreprocessSpec:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise InputError(f"modalities {self.modalities}: expected at least one, each once")
         if sorted(self.orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
-            raise InputError(
-                f"orientation {self.orientation!r}: expected three axis codes such as 'SPL' or 'RAS'"
-            )
+            raise InputError(f"orientation {self.orientation!r}: expected three axis codes such as 'SPL' or 'RAS'")
         if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
             raise InputError(f"spacing {self.spacing}: expected three positive numbers, in mm")
         if self.normalisation not in NORMALISATIONS:
-            raise InputError(
-                f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}"
-            )
+            raise InputError(f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}")
         if self.crop not in CROPS:
             raise InputError(f"crop {self.crop!r}: expected one of {', '.join(CROPS)}")
         if not (math.isfinite(self.margin_mm) and self.margin_mm >= 0):
@@ -120,9 +116,7 @@ def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
     """
     missing = [m for m in spec.modalities if m not in case.images]
     if missing:
-        raise InputError(
-            f"case {case.id}: the model needs {', '.join(missing)}; the case has {', '.join(case.images)}"
-        )
+        raise InputError(f"case {case.id}: the model needs {', '.join(missing)}; the case has {', '.join(case.images)}")
     orientation = ornt_transform(io_orientation(case.affine), axcodes2ornt(spec.orientation))
     spacing = voxel_sizes(case.affine)[np.argsort(orientation[:, 0])]
     views = [apply_orientation(case.images[m], orientation) for m in spec.modalities]
@@ -143,9 +137,7 @@ def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
     return prepared
 
 
-def preprocess_label(
-    label_map: np.ndarray, case: Case, spec: PreprocessSpec, prepared: Prepared
-) -> np.ndarray:
+def preprocess_label(label_map: np.ndarray, case: Case, spec: PreprocessSpec, prepared: Prepared) -> np.ndarray:
     """Label map (X, Y, Z) of `case` -> (D, H, W) uint8 on the grid of `prepared`.
 
     Without a change of spacing an exact crop; else the label with the largest share of the voxel.
@@ -171,9 +163,7 @@ def preprocess_label_shares(
 
 def _check_label(label_map: np.ndarray, case: Case) -> None:
     if label_map.shape != case.shape:
-        raise InputError(
-            f"case {case.id}: label map of shape {label_map.shape} on images of shape {case.shape}"
-        )
+        raise InputError(f"case {case.id}: label map of shape {label_map.shape} on images of shape {case.shape}")
 
 
 def _foreground(images: Sequence[np.ndarray], margin: np.ndarray, case_id: str) -> list[tuple[int, int]]:

@@ -38,7 +38,8 @@ def build(cls: type, values: Any, where: str):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise InputError(
-                f"{where}: unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")
+                f"{where}: unknown setting {key!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")
             )
     try:
         return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})

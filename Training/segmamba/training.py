@@ -1,9 +1,9 @@
 """The training loop: a configuration to a run folder with log, checkpoint and model package.
 
-    run/config.json      what was asked, resolved, with versions and data hashes
-    run/log.jsonl        one line a logged step or validation
-    run/checkpoint.pt    the newest state, to resume from
-    run/model/           the package made of the averaged weights
+run/config.json      what was asked, resolved, with versions and data hashes
+run/log.jsonl        one line a logged step or validation
+run/checkpoint.pt    the newest state, to resume from
+run/model/           the package made of the averaged weights
 """
 
 from __future__ import annotations
@@ -77,8 +77,20 @@ def train(config: TrainingConfig, run: Path, *, resume: bool = False, device: st
                 raise InputError(f"training diverged: {bad} steps in a row without a finite loss; lower learning_rate")
         if step % _LOG_EVERY == 0 and losses:
             rate = (step - start) / (time.perf_counter() - began)
-            _log(run, step=step, loss=float(np.mean(losses)), learning_rate=optimizer.param_groups[0]["lr"], rate=rate)
-            log.info("step %d/%d loss %.3f, %.0f min left", step, config.steps, np.mean(losses), (config.steps - step) / rate / 60)
+            _log(
+                run,
+                step=step,
+                loss=float(np.mean(losses)),
+                learning_rate=optimizer.param_groups[0]["lr"],
+                rate=rate,
+            )
+            log.info(
+                "step %d/%d loss %.3f, %.0f min left",
+                step,
+                config.steps,
+                np.mean(losses),
+                (config.steps - step) / rate / 60,
+            )
             losses = []
         if step % config.checkpoint_every == 0 or step == config.steps:
             _save(run, step, network, averaged, optimizer)
@@ -128,6 +140,8 @@ def _prepare_cases(config: TrainingConfig) -> tuple[list[list[TrainingCase]], li
         training, validation = find_training_cases(source)
         groups.append([prepare(f, source.convention, config.preprocess, Path(config.cache)) for f in training])
         held_out += [prepare(f, source.convention, config.preprocess, Path(config.cache)) for f in validation]
+    if not all(groups):
+        raise InputError("a source has no case to train on: all of them are held out; use at least 2 folds")
     log.info("%d training cases, %d held out", sum(map(len, groups)), len(held_out))
     return groups, held_out
 
@@ -158,7 +172,7 @@ def _prepare_network(config: TrainingConfig, run: Path, resume: bool, device: st
 
 
 def _validate(network, cases: list[TrainingCase], config: TrainingConfig, run: Path, step: int, device: str) -> dict:
-    """Whole volumes, on the cases' own grids, without mirroring: region -> {"dice": mean, "hd95": mean}, and per case."""
+    """Whole volumes on the cases' own grids, without mirroring: {"mean": region -> dice and hd95, "cases": ...}."""
     network.eval()
     per_case = {}
     for entry in cases:

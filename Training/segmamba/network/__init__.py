@@ -16,7 +16,15 @@ PRESETS = {
     "quick": NetworkConfig(features=(24, 48, 64, 64), full_features=16, bottleneck=96, depths=(1, 1, 1, 1)),
 }
 
-__all__ = ["PRESETS", "STRIDE", "NetworkConfig", "SegMamba", "build_network", "load_published", "preset_config"]
+__all__ = [
+    "PRESETS",
+    "STRIDE",
+    "NetworkConfig",
+    "SegMamba",
+    "build_network",
+    "load_published",
+    "preset_config",
+]
 
 
 def preset_config(preset: str, **overrides) -> NetworkConfig:

@@ -98,10 +98,10 @@ class TSMambaBlock(nn.Module):
     z' = GSC(z); z'' = ToM(LN(z')) + z'; out = MLP(LN(z'')) + z''.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, directions: tuple[str, ...] = tuple(DIRECTIONS)):
         super().__init__()
         self.gsc = GatedSpatialConvProduct(channels)
-        self.layer = MambaLayer(channels)
+        self.layer = MambaLayer(channels, directions)
         self.norm = ChannelLayerNorm(channels)
         self.mlp = ChannelMLP(channels, ratio=2)
 
@@ -111,9 +111,12 @@ class TSMambaBlock(nn.Module):
 
 
 def feature_uncertainty(z: Tensor) -> Tensor:
-    """FUE of the paper on a skip z: p = sigmoid(mean over channels), u = -p log p, out = z + z (1 - u)."""
-    p = torch.sigmoid(z.mean(dim=1, keepdim=True))
-    return z + z * (1 + p * torch.log(p))
+    """FUE of the paper on a skip z: p = sigmoid(mean over channels), u = -p log p, out = z + z (1 - u).
+
+    log p is taken of the mean itself: where p underflows to 0, p log p would be NaN.
+    """
+    mean = z.mean(dim=1, keepdim=True)
+    return z + z * (1 + torch.sigmoid(mean) * F.logsigmoid(mean))
 
 
 def _norm_relu(x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class TriMamba(nn.Module):
         self.out_proj = nn.Linear(d, channels, bias=False)
 
     def _add_direction(self, letter: str, d: int) -> None:
-        """Parameters of one direction, initialised as Mamba does: the published code leaves out the dt bias of "_b" and "_s"."""
+        """Parameters of one direction, initialised as Mamba does (published code: no dt bias for "_b" and "_s")."""
         states = torch.arange(1, D_STATE + 1, dtype=torch.float32)
         setattr(self, f"A{letter}_log", nn.Parameter(torch.log(states).repeat(d, 1)))
         setattr(self, f"D{letter}", nn.Parameter(torch.ones(d)))
@@ -79,9 +79,13 @@ class TriMamba(nn.Module):
         u = causal_conv1d_silu(x, conv.weight, conv.bias)
         r, B, C = x_proj(u).split([self.dt_rank, D_STATE, D_STATE], dim=-1)
         delta = F.linear(r, dt_proj.weight)  # its bias goes into the scan, where softplus is taken in fp32
-        A = -torch.exp(getattr(self, f"A{letter}_log").float())
-        D = getattr(self, f"D{letter}").float()
-        return selective_scan(u, delta, A, B, C, D, dt_proj.bias.float(), z)
+        A = -torch.exp(_at_least_float32(getattr(self, f"A{letter}_log")))
+        D = _at_least_float32(getattr(self, f"D{letter}"))
+        return selective_scan(u, delta, A, B, C, D, _at_least_float32(dt_proj.bias), z)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _permute(x_BLd: Tensor, direction: str, slices: int) -> Tensor:
@@ -107,8 +111,10 @@ def parameters_without_decay(module: nn.Module) -> set[str]:
     names = set()
     for name, _ in module.named_parameters():
         leaf = name.rpartition(".")[2]
-        if (leaf.startswith("A") and leaf.endswith("_log")) or leaf in {"D", "D_b", "D_s"}:
-            names.add(name)
-        elif ".dt_proj" in f".{name}" and leaf == "bias":
+        if (
+            (leaf.startswith("A") and leaf.endswith("_log"))
+            or leaf in {"D", "D_b", "D_s"}
+            or (".dt_proj" in f".{name}" and leaf == "bias")
+        ):
             names.add(name)
     return names

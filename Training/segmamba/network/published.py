@@ -56,7 +56,15 @@ def _read(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"checkpoint {path} does not exist") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"checkpoint {path} cannot be read: {reason}; expected a file of tensors only (.pt, .pth or .safetensors): "
@@ -79,7 +87,9 @@ def _unwrap(content: object, path: Path | str) -> dict[str, Tensor]:
 
 def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path | str) -> NetworkConfig:
     prefix = next((p for p in _FORMS if any(name.startswith(p) for name in state)), None)
-    needed = [f"{prefix}downsample_layers.{i}.{min(i, 1)}.weight" for i in range(4)] + ["encoder1.layer.conv1.conv.weight"]
+    needed = [f"{prefix}downsample_layers.{i}.{min(i, 1)}.weight" for i in range(4)] + [
+        "encoder1.layer.conv1.conv.weight"
+    ]
     needed += ["encoder5.layer.conv1.conv.weight", "out.conv.conv.weight"]
     if prefix is None or any(name not in state for name in needed):
         missing = "keys that begin with vit. or mamba_encoder." if prefix is None else _some(set(needed) - set(state))

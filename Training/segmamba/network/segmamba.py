@@ -14,7 +14,9 @@ of `released`, narrow, for machines without a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 
 from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class NetworkConfig:
     form: which of the three published forms. features: channels of the four stages.
     full_features: channels at the input's own resolution. bottleneck: channels of encoder5.
     directions: scans of each Mamba layer. mamba_residual: whether a Mamba layer adds its input, which
-    no checkpoint tells (it came on 5 June 2024); only `released` lets it be changed.
+    no checkpoint tells (it came on 5 June 2024); `paper` always does.
     """
 
     form: str = "released"
@@ -61,8 +63,14 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.features) != 4 or len(self.depths) != 4:
             raise InputError(f"features and depths need four stages each, got {self.features} and {self.depths}")
-        if not self.directions or not set(self.directions) <= set(DIRECTIONS):
-            raise InputError(f"directions {self.directions} must be some of {tuple(DIRECTIONS)}")
+        sizes = (self.in_channels, self.out_channels, self.full_features, self.bottleneck, *self.features, *self.depths)
+        if min(sizes) < 1:
+            raise InputError(f"channels, features and depths of a network must be 1 or more, got {self}")
+        known = set(self.directions) <= set(DIRECTIONS)
+        if not self.directions or not known or len(set(self.directions)) < len(self.directions):
+            raise InputError(f"directions {self.directions} must be some of {tuple(DIRECTIONS)}, each once")
+        if self.form == "paper" and not self.mamba_residual:
+            raise InputError("mamba_residual cannot be switched off in the form 'paper'; 'released' and 'v1' let it")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -82,14 +90,9 @@ class ReleasedEncoder(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         channels = config.features
-        self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3))]
-            + [nn.Sequential(InstanceNorm(), nn.Conv3d(a, b, 2, stride=2)) for a, b in zip(channels, channels[1:])]
-        )
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(MambaLayer(c, config.directions, config.mamba_residual) for _ in range(depth)))
-            for c, depth in zip(channels, config.depths)
-        )
+        stem = nn.Sequential(nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3))
+        self.downsample_layers = _downsampling(stem, lambda c: InstanceNorm(), channels)
+        self.stages = _mamba_stages(config)
         self.gscs = nn.ModuleList(GatedSpatialConv(c) for c in channels)
         self.mlps = nn.ModuleList(ChannelMLP(c, ratio=2) for c in channels)
 
@@ -113,12 +116,11 @@ class PaperEncoder(nn.Module):
         super().__init__()
         channels = config.features
         groups = config.in_channels if channels[0] % config.in_channels == 0 else 1
-        self.downsample_layers = nn.ModuleList(
-            [nn.Sequential(nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3, groups=groups))]
-            + [nn.Sequential(InstanceNorm(), nn.Conv3d(a, b, 2, stride=2)) for a, b in zip(channels, channels[1:])]
-        )
+        stem = nn.Sequential(nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3, groups=groups))
+        self.downsample_layers = _downsampling(stem, lambda c: InstanceNorm(), channels)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(TSMambaBlock(c) for _ in range(depth))) for c, depth in zip(channels, config.depths)
+            nn.Sequential(*(TSMambaBlock(c, config.directions) for _ in range(depth)))
+            for c, depth in zip(channels, config.depths)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -135,18 +137,10 @@ class FirstEncoder(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         channels = config.features
-        self.downsample_layers = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3), ChannelLayerNorm(channels[0])
-                )
-            ]
-            + [nn.Sequential(ChannelLayerNorm(a), nn.Conv3d(a, b, 2, stride=2)) for a, b in zip(channels, channels[1:])]
-        )
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(MambaLayer(c, config.directions, config.mamba_residual) for _ in range(depth)))
-            for c, depth in zip(channels, config.depths)
-        )
+        conv = nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3)
+        stem = nn.Sequential(conv, ChannelLayerNorm(channels[0]))
+        self.downsample_layers = _downsampling(stem, ChannelLayerNorm, channels)
+        self.stages = _mamba_stages(config)
         for i, c in enumerate(channels):
             self.add_module(f"norm{i}", ChannelLayerNorm(c))
         self.mlps = nn.ModuleList(ChannelMLP(c, ratio=4) for c in channels)
@@ -209,9 +203,22 @@ class SegMamba(nn.Module):
         fits = x.ndim == 5 and x.shape[1] == channels and all(side > 0 and side % STRIDE == 0 for side in sides)
         if not fits or max(sides) == STRIDE:
             raise InputError(
-                f"network input has shape {tuple(x.shape)}; expected (B, {channels}, D, H, W) with every side a multiple "
-                f"of {STRIDE} and at least one of {2 * STRIDE} or more; pad the image to the next multiple"
+                f"network input has shape {tuple(x.shape)}; expected (B, {channels}, D, H, W) with every side a "
+                f"multiple of {STRIDE} and at least one of {2 * STRIDE} or more; pad the image to the next multiple"
             )
+
+
+def _downsampling(stem: nn.Module, norm: Callable[[int], nn.Module], channels: tuple[int, ...]) -> nn.ModuleList:
+    """What stands before each stage: the stem, then three times norm and a halving convolution."""
+    layers = [nn.Sequential(norm(a), nn.Conv3d(a, b, 2, stride=2)) for a, b in pairwise(channels)]
+    return nn.ModuleList([stem, *layers])
+
+
+def _mamba_stages(config: NetworkConfig) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Sequential(*(MambaLayer(c, config.directions, config.mamba_residual) for _ in range(depth)))
+        for c, depth in zip(config.features, config.depths)
+    )
 
 
 def _basic(in_channels: int, out_channels: int) -> UnetrBasicBlock:
@@ -222,6 +229,12 @@ def _basic(in_channels: int, out_channels: int) -> UnetrBasicBlock:
 
 def _up(in_channels: int, out_channels: int) -> UnetrUpBlock:
     block = UnetrUpBlock(
-        3, in_channels, out_channels, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True
+        3,
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        upsample_kernel_size=2,
+        norm_name="instance",
+        res_block=True,
     )
     return use_instance_norm(block)

@@ -54,8 +54,7 @@ def load_atlas() -> Atlas:
     components, _ = ndimage.label(t1 > 0)
     brain = ndimage.binary_fill_holes(components == np.bincount(components.ravel())[1:].argmax() + 1)
     box = tuple(
-        slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN)
-        for s in ndimage.find_objects(brain.astype(np.uint8))[0]
+        slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN) for s in ndimage.find_objects(brain.astype(np.uint8))[0]
     )
     t1, grey, white, brain = t1[box], grey[box] * brain[box], white[box] * brain[box], brain[box]
     fluid = np.clip(1 - grey - white, 0, 1)
@@ -67,9 +66,7 @@ def load_atlas() -> Atlas:
     central = (np.abs(x) < 34) & (y > -36) & (y < 26) & (z > -18) & (z < 24)
     inner, _ = ndimage.label((fluid > 0.6) & (depth > 10))
     seeds = ([side, -35, 18] for side in (-20, 20))  # in the trigones
-    lateral = np.isin(inner, [inner[tuple(np.rint(seed - origin).astype(int))] for seed in seeds]) & (
-        inner > 0
-    )
+    lateral = np.isin(inner, [inner[tuple(np.rint(seed - origin).astype(int))] for seed in seeds]) & (inner > 0)
     detail = (t1 - (0.87 * white + 0.65 * grey + 0.27 * fluid)) * brain
     # the cistern above the cerebellum is far wider in the average than in a head: mostly vermis instead
     filled = 0.75 * fluid * np.exp(-((x / 16) ** 4) - ((y + 62) / 22) ** 4 - ((z + 6) / 20) ** 4)

@@ -74,9 +74,7 @@ def make_phantom(
     images = {m: scan(of_noise, ideal[m], mask, points, step, settings[m]) for m in MODALITIES}
 
     voxel = float(np.prod(step)) / 1000
-    volumes = {
-        name: round(float(np.count_nonzero(label_map == value)) * voxel, 3) for name, value in LABELS.items()
-    }
+    volumes = {name: round(float(np.count_nonzero(label_map == value)) * voxel, 3) for name, value in LABELS.items()}
     description = {
         "spacing_mm": step.tolist(),
         "oblique_degrees": float(oblique_degrees),
@@ -130,9 +128,7 @@ def _grid(step: np.ndarray, turn: np.ndarray) -> tuple[tuple[int, int, int], np.
     return tuple(int(n) for n in count), affine
 
 
-def _brain(
-    depth: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _brain(depth: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The voxels within the brain, bool (X, Y, Z), and their world positions, (3, N) float32."""
     nodes = FINE.points()[:, depth.ravel() > -FINE.step * 2]
     index = np.linalg.inv(affine) @ np.vstack([nodes, np.ones(nodes.shape[1])])

@@ -47,9 +47,7 @@ class Lattice:
             field = np.moveaxis(np.tensordot(basis, field, axes=(1, axis)), 0, axis)
         return field / 0.33  # the sd of a cubic B-spline sum of unit normals, about 0.69 per axis
 
-    def fractal(
-        self, rng: np.random.Generator, scale: float, octaves: int = 3, fall: float = 0.55
-    ) -> np.ndarray:
+    def fractal(self, rng: np.random.Generator, scale: float, octaves: int = 3, fall: float = 0.55) -> np.ndarray:
         """Noise at `scale`, `scale`/2, ... mm, each `fall` times as strong as the one before; sd about 1."""
         weights = fall ** np.arange(octaves)
         field = sum(w * self.noise(rng, scale / 2**k) for k, w in enumerate(weights))

@@ -120,9 +120,7 @@ def _displace(head: Head, centre: np.ndarray, radius: float, push: float) -> Non
     at all at the skull."""
     offset = FINE.points().reshape(head.position.shape) - centre[:, None, None, None].astype(np.float32)
     distance = np.maximum(np.linalg.norm(offset, axis=0), 1e-3)
-    amount = push * np.where(
-        distance < radius, distance, radius * np.exp(-(distance - radius) / (0.9 * radius + 6))
-    )
+    amount = push * np.where(distance < radius, distance, radius * np.exp(-(distance - radius) / (0.9 * radius + 6)))
     amount = amount * np.clip(head.depth() / 14, 0, 1)
     source = FINE.points() - (offset * (amount / distance)).reshape(3, -1)
     head.move(np.stack([FINE.sample(p, source) for p in head.position]).reshape(head.position.shape))

@@ -67,9 +67,7 @@ def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str 
     """
     d = _tokens("x", x)[2]
     if weight.ndim != 3 or weight.shape[:2] != (d, 1) or weight.shape[2] < 1:
-        raise InputError(
-            f"weight of the causal convolution has shape {tuple(weight.shape)}; expected ({d}, 1, K)"
-        )
+        raise InputError(f"weight of the causal convolution has shape {tuple(weight.shape)}; expected ({d}, 1, K)")
     _expect("bias", bias, (d,), x)
     name = _backend_for(x, backend)
     return BACKENDS[name].causal_conv1d_silu(x, weight, bias)
@@ -108,9 +106,7 @@ def _backend_for(x: Tensor, backend: str | None) -> str:
 
 def _usable(name: str, device: torch.device, source: str) -> str:
     if name not in BACKENDS:
-        raise InputError(
-            f"{source} asks for the unknown scan back end {name!r}; use one of {', '.join(BACKENDS)}"
-        )
+        raise InputError(f"{source} asks for the unknown scan back end {name!r}; use one of {', '.join(BACKENDS)}")
     if reason := BACKENDS[name].why_not(device):
         raise InputError(
             f"{source} asks for the scan back end {name!r}, which cannot be used here: {reason}. "
@@ -132,13 +128,9 @@ def _notice(name: str, device: str, reason: str) -> None:
 
 def _tokens(name: str, x: Tensor) -> tuple[int, int, int]:
     if x.ndim != 3 or not x.is_floating_point():
-        raise InputError(
-            f"{name} of the scan has shape {tuple(x.shape)}, {x.dtype}; expected floating point (B, L, d)"
-        )
+        raise InputError(f"{name} of the scan has shape {tuple(x.shape)}, {x.dtype}; expected floating point (B, L, d)")
     if 0 in x.shape:
-        raise InputError(
-            f"{name} of the scan is empty, shape {tuple(x.shape)}; every one of B, L, d must be 1 or more"
-        )
+        raise InputError(f"{name} of the scan is empty, shape {tuple(x.shape)}; every one of B, L, d must be 1 or more")
     return tuple(x.shape)
 
 
@@ -156,9 +148,7 @@ def _expect(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
 def _check_scan(u, delta, A, B, C, D, delta_bias, z) -> None:
     batch, length, d = _tokens("u", u)
     if A.ndim != 2 or A.shape[0] != d or A.shape[1] < 1:
-        raise InputError(
-            f"A of the scan has shape {tuple(A.shape)}; expected ({d}, N) to fit u {tuple(u.shape)}"
-        )
+        raise InputError(f"A of the scan has shape {tuple(A.shape)}; expected ({d}, N) to fit u {tuple(u.shape)}")
     states = A.shape[1]
     _expect("A", A, (d, states), u)
     _expect("delta", delta, (batch, length, d), u)

@@ -23,9 +23,7 @@ def emit_forward(pen: Emitter, f: Fields, taps: int) -> None:
     with pen.loop(f.blocks) as block:
         lane = block * CELL
         w, bias = _weights(pen, f, lane, taps)
-        past = [
-            pen.variable(_row(pen, f, f.first - j, lane)) for j in range(1, taps)
-        ]  # x_{t-1}, x_{t-2}, ...
+        past = [pen.variable(_row(pen, f, f.first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
         with pen.loop(f.count) as i:
             t = f.first + i
             window = [pen.load(f.x + t * f.x_row + lane), *(x.get() for x in past)]
@@ -71,9 +69,7 @@ def emit_backward(pen: Emitter, f: Fields, taps: int) -> None:
 
 def _weights(pen: Emitter, f: Fields, lane, taps: int):
     """w[j] weighs the token j steps back."""
-    return [pen.load(f.weight + f.weight_row * (taps - 1 - j) + lane) for j in range(taps)], pen.load(
-        f.bias + lane
-    )
+    return [pen.load(f.weight + f.weight_row * (taps - 1 - j) + lane) for j in range(taps)], pen.load(f.bias + lane)
 
 
 def _dot(pen: Emitter, w, window, start):

@@ -60,9 +60,7 @@ def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     taps, d = weight.shape[2], x.shape[2]
     function = _conv_function()
-    if (
-        function is None or not 2 <= taps <= 4 or d % 8
-    ):  # the kernel's limits for channels that lie side by side
+    if function is None or not 2 <= taps <= 4 or d % 8:  # the kernel's limits for channels that lie side by side
         return chunked.causal_conv1d_silu(x, weight, bias)
     # contiguous (B, L, d) seen as (B, d, L): the kernel reads channels-last as it is
     y = function(x.contiguous().transpose(1, 2), weight[:, 0], bias, activation="silu")

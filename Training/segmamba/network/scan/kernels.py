@@ -147,9 +147,7 @@ def emit_backward(pen: Emitter, f: Fields, gated: int) -> None:
                 z, y = pen.load(f.z + t * f.z_row + lane), pen.load(s_y + cell)
                 s = pen.sigmoid(z)
                 slope_z = s * pen.fma(z, 1.0 - s, 1.0)
-                pen.store(
-                    pen.load(f.grad + t * f.grad_row + lane) * y * slope_z, f.z_grad + t * f.z_grad_row + lane
-                )
+                pen.store(pen.load(f.grad + t * f.grad_row + lane) * y * slope_z, f.z_grad + t * f.z_grad_row + lane)
         for total, base in ((skip_grad, f.skip_grad), (bias_grad, f.bias_grad)):
             pen.store(pen.load(base + lane) + total.get(), base + lane)
 

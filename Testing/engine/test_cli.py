@@ -1,0 +1,149 @@
+"""The command line as a user types it: output, errors in one line, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from segmamba.cli import main
+
+
+def run(*arguments, **environment):
+    """In a process of its own, as from a shell."""
+    return subprocess.run(
+        [sys.executable, "-m", "segmamba", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_info_shows_the_scan_back_end(capsys):
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["scan_backend"]["cpu"] == "cpu"
+    assert facts["scan_backends"]["cpu"]["torch"] == ""
+
+
+def test_the_override_of_the_scan_is_visible_and_checked():
+    assert json.loads(run("info", "--json", SEGMAMBA_SCAN="torch").stdout)["scan_backend"]["cpu"] == "torch"
+    refused = run("info", SEGMAMBA_SCAN="cuda")
+    assert refused.returncode == 1 and "SEGMAMBA_SCAN" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_network_lists_its_keys(capsys):
+    assert main(["network", "quick", "--keys"]) == 0
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert lines[0] == "vit.downsample_layers.0.0.weight (24, 4, 7, 7, 7) float32"
+    sizes = [
+        int(np.prod([int(n) for n in line[line.index("(") + 1 : line.index(")")].split(",") if n.strip()]))
+        for line in lines
+    ]
+    assert total == f"quick: {sum(sizes)} parameters in {len(lines)} tensors"
+
+
+def test_predict_by_name_and_by_folder_agree(phantom_cases, tiny_model, tmp_path, capsys):
+    folder = phantom_cases / "phantom-2"
+    named = [
+        part
+        for m in ("t2f", "t1c", "t2w", "t1n")
+        for part in (f"--{m}", str(folder / f"phantom-2-{m}.nii.gz"))
+    ]
+    common = ["--model", str(tiny_model), "--device", "cpu", "--json", "--output"]
+    assert main(["predict", str(folder), *common, str(tmp_path / "a")]) == 0
+    by_folder = json.loads(capsys.readouterr().out)
+    assert main(["predict", *named, *common, str(tmp_path / "b")]) == 0
+    assert json.loads(capsys.readouterr().out)["volumes_ml"] == by_folder["volumes_ml"]
+
+
+def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_model, tmp_path):
+    result = run("predict", phantom_cases / "phantom-0", "--model", tiny_model, "-o", tmp_path / "x.nii.gz")
+    assert result.returncode == 0, result.stderr
+    assert "WT " in result.stdout and str(tmp_path / "x.nii.gz") in result.stdout
+    assert result.stderr.split("\n")[:2] == [
+        "read",
+        "preprocess",
+    ]  # plain lines, no bar, away from a terminal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["predict", "-o", "out"], "give one of"),
+        (["predict", "nowhere", "-o", "out"], "nowhere"),
+        (["predict", "{case}", "--t1n", "x.nii.gz", "-o", "out"], "give one of"),
+        (["predict", "--t1n", "{case}/phantom-0-t1n.nii.gz", "-o", "out"], "t1c"),
+        (["predict", "{case}", "-o", "out", "--model", "nonesuch"], "there is no model 'nonesuch'"),
+        (["predict", "{case}", "-o", "out", "--device", "cuda:9"], "device 'cuda:9' cannot be used"),
+        (["predict", "{case}", "-o", "out", "--remove-small", "WT"], "expected REGION=MM3"),
+        (["predict", "{case}", "-o", "out", "--remove-small", "XX=5"], "XX"),
+        (["evaluate", "nowhere", "nowhere"], "nowhere"),
+        (["network", "huge"], "unknown network preset 'huge'"),
+        (["import", "nowhere.pt", "-o", "out"], "nowhere.pt does not exist"),
+        (["train", "nowhere.toml"], "nowhere.toml does not exist"),
+    ],
+)
+def test_a_wrong_command_gets_one_clear_line(
+    arguments, text, phantom_cases, tiny_model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [part.format(case=phantom_cases / "phantom-0") for part in arguments]
+    if arguments[0] == "predict" and "--model" not in arguments:
+        arguments += ["--model", str(tiny_model)]
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("error: ") and text in captured.err
+    assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_batch_exits_with_1_if_one_case_failed(phantom_cases, tiny_model, tmp_path, capsys):
+    (tmp_path / "cases" / "empty").mkdir(parents=True)
+    arguments = [
+        "predict",
+        "--batch",
+        str(tmp_path / "cases"),
+        "-o",
+        str(tmp_path / "out"),
+        "--model",
+        str(tiny_model),
+    ]
+    assert main(arguments) == 1
+    assert "0 done, 0 skipped, 1 failed" in capsys.readouterr().out
+
+
+def test_prediction_then_evaluation(phantom_cases, tiny_model, tmp_path, capsys):
+    assert (
+        main(["predict", "--batch", str(phantom_cases), "-o", str(tmp_path), "--model", str(tiny_model)]) == 0
+    )
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path), str(phantom_cases), "--convention", "brats2023", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert sorted(result["cases"]) == ["phantom-0", "phantom-1", "phantom-2"]
+    assert set(result["mean"]["dice"]) == set(result["mean"]["hd95"]) == {"WT", "TC", "ET"}
+
+
+def test_a_published_checkpoint_becomes_a_model(tmp_path, capsys):
+    import torch
+    from segmamba.network import NetworkConfig, SegMamba
+    from segmamba.package import load_package
+
+    network = SegMamba(
+        NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, directions=("forward",))
+    )
+    torch.save({"module": network.state_dict()}, tmp_path / "published.pt")
+    assert (
+        main(["import", str(tmp_path / "published.pt"), "-o", str(tmp_path / "model"), "--no-mamba-residual"])
+        == 0
+    )
+    manifest = load_package(tmp_path / "model").manifest
+    assert manifest.network.directions == ("forward",) and not manifest.network.mamba_residual
+    assert manifest.preprocess.modalities == ("t2w", "t2f", "t1n", "t1c")
+    assert manifest.preprocess.normalisation == "zscore_box"
+
+
+def test_phantoms_can_be_made(tmp_path, capsys):
+    assert main(["phantom", "-o", str(tmp_path), "--count", "2", "--spacing", "6", "--seed", "9"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["phantom-0009", "phantom-0010"]
+    assert len(list((tmp_path / "phantom-0009").glob("*.nii.gz"))) == 5

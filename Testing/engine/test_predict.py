@@ -1,0 +1,130 @@
+"""Files in, files out: one case, and a folder of cases of which some are bad."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from segmamba.case import find_case
+from segmamba.errors import Cancelled, InputError
+from segmamba.package import load_package
+from segmamba.predict import PredictOptions, format_batch, predict_batch, predict_case
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return load_package(tiny_model)
+
+
+def test_everything_lies_on_the_grid_of_the_case(model, phantom_cases, tmp_path):
+    folder = phantom_cases / "phantom-0"
+    options = PredictOptions(probabilities=True, uncertainty=True)
+    stages = []
+    summary = predict_case(
+        model,
+        find_case(folder),
+        tmp_path / "out",
+        "a",
+        options,
+        lambda stage, fraction: stages.append((stage, fraction)),
+    )
+    image = nib.load(folder / "phantom-0-t1c.nii.gz")
+    label_map, probabilities, uncertainty = (
+        nib.load(tmp_path / "out" / summary["files"][kind])
+        for kind in ("label_map", "probabilities", "uncertainty")
+    )
+    for written in (label_map, probabilities, uncertainty):
+        assert written.shape[:3] == image.shape
+        np.testing.assert_allclose(written.affine, image.affine, atol=1e-5)
+    assert label_map.get_data_dtype() == np.uint8
+    shares = probabilities.get_fdata()
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(shares.argmax(-1), np.asarray(label_map.dataobj))
+    assert 0 <= uncertainty.get_fdata().min() and uncertainty.get_fdata().max() <= 1
+    assert [stage for stage, _ in dict.fromkeys(stages)][0] == "read" and stages[-1] == ("write", 1.0)
+
+
+def test_the_summary_says_what_was_done(model, phantom_cases, tmp_path):
+    summary = predict_case(
+        model, find_case(phantom_cases / "phantom-0"), tmp_path, "a", PredictOptions(mirrorings=1)
+    )
+    assert summary == json.loads((tmp_path / "a-summary.json").read_text())
+    assert summary["model"] == "tiny" and summary["settings"]["mirrorings"] == 1
+    assert summary["passes"] == 2 and summary["device"] == "cpu"
+    assert set(summary["seconds"]) == {"read", "preprocess", "network", "restore", "write", "total"}
+    label_map = nib.load(tmp_path / "a-seg.nii.gz")
+    voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
+    counted = np.count_nonzero(np.asarray(label_map.dataobj)) * voxel_ml
+    assert summary["volumes_ml"]["WT"] == pytest.approx(counted, abs=2e-3)
+
+
+def test_one_output_file_may_be_named(model, phantom_cases, tmp_path):
+    predict_case(
+        model, find_case(phantom_cases / "phantom-0"), tmp_path / "mine.nii.gz", "a", PredictOptions()
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine-summary.json", "mine.nii.gz"]
+
+
+def test_channels_go_by_name_not_by_place(model, phantom_cases, tmp_path):
+    sources = find_case(phantom_cases / "phantom-0")
+    turned = {m: sources[m] for m in reversed(list(sources))}
+    for name, given in (("a", sources), ("b", turned)):
+        predict_case(model, given, tmp_path, name, PredictOptions())
+    a, b = (np.asarray(nib.load(tmp_path / f"{name}-seg.nii.gz").dataobj) for name in "ab")
+    np.testing.assert_array_equal(a, b)
+
+
+def test_small_components_are_removed_on_request_and_reported(model, phantom_cases, tmp_path):
+    options = PredictOptions(remove_small_mm3={"WT": 1e9})
+    summary = predict_case(model, find_case(phantom_cases / "phantom-0"), tmp_path, "a", options)
+    assert summary["volumes_ml"]["WT"] == 0
+    assert summary["removed"]["WT"]["components"] >= 1
+
+
+def test_a_cancelled_case_leaves_nothing(model, phantom_cases, tmp_path):
+    with pytest.raises(Cancelled):
+        predict_case(
+            model,
+            find_case(phantom_cases / "phantom-0"),
+            tmp_path / "out",
+            "a",
+            PredictOptions(),
+            cancelled=lambda: True,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phantom_cases, tmp_path):
+    cases, output = tmp_path / "cases", tmp_path / "out"
+    shutil.copytree(phantom_cases, cases)
+    truncated = cases / "phantom-1" / "phantom-1-t2w.nii.gz"
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    rows = predict_batch(model, cases, output, PredictOptions())
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    assert "phantom-1-t2w" in rows[1]["error"]
+    assert "2 done, 0 skipped, 1 failed" in format_batch(rows)
+
+    truncated.write_bytes((phantom_cases / "phantom-1" / truncated.name).read_bytes())
+    finished = (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns
+    rows = predict_batch(model, cases, output, PredictOptions())
+    assert [row["status"] for row in rows] == ["skipped", "done", "skipped"]
+    assert (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns == finished
+
+
+@pytest.mark.parametrize("change", ["settings", "label map gone", "summary broken"])
+def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_path, change):
+    cases = tmp_path / "cases"
+    shutil.copytree(phantom_cases / "phantom-0", cases / "phantom-0")
+    predict_batch(model, cases, tmp_path / "out", PredictOptions())
+    options = PredictOptions(mirrorings=1) if change == "settings" else PredictOptions()
+    if change == "label map gone":
+        (tmp_path / "out" / "phantom-0-seg.nii.gz").unlink()
+    if change == "summary broken":
+        (tmp_path / "out" / "phantom-0-summary.json").write_text("{")
+    assert predict_batch(model, cases, tmp_path / "out", options)[0]["status"] == "done"
+
+
+def test_a_folder_without_cases_is_refused(model, tmp_path):
+    with pytest.raises(InputError, match="has no case folders"):
+        predict_batch(model, tmp_path, tmp_path / "out", PredictOptions())
