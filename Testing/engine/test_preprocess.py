@@ -13,7 +13,7 @@ from segmamba.errors import InputError
 from segmamba.labels import to_regions
 from segmamba.metrics import dice
 from segmamba.postprocess import to_label_map
-from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label, preprocess_label_shares
+from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label
 
 ORIENTATIONS = [
     "".join(codes)
@@ -340,8 +340,9 @@ def test_labels_are_cropped_exactly_at_equal_spacing():
     affine = make_affine("RAS", tilt=TILT)
     image, label_map = noise(border=2), np.random.default_rng(5).integers(0, 4, SHAPE).astype(np.uint8)
     case, spec = make_case(image, affine), make_spec(crop="foreground")
-    result = preprocess_label(label_map, case, spec, preprocess(case, spec))
-    assert result.dtype == np.uint8
+    shares = preprocess_label(label_map, case, preprocess(case, spec))
+    assert set(shares.unique().tolist()) == {0, 1}
+    result = shares.argmax(0).numpy()
     np.testing.assert_array_equal(result, label_map[2:-2, 2:-2, 2:-2].transpose(2, 1, 0)[:, ::-1, ::-1])
 
 
@@ -353,14 +354,14 @@ def test_labels_lie_where_the_world_has_them(own, spacing):
     case, spec = make_case(noise(shape), affine), make_spec(spacing=spacing)
     prepared = preprocess(case, spec)
     label_map = balls(shape, affine)
-    result = preprocess_label(label_map, case, spec, prepared)
+    shares = preprocess_label(label_map, case, prepared)
+    result = shares.argmax(0).numpy()
     assert result.shape == prepared.tensor.shape[1:]
     # the same balls about the same place, drawn on the model's grid
     centre = affine[:3, :3] @ (np.array(shape) / 2) + affine[:3, 3]
     distance = np.linalg.norm(world(result.shape, prepared.affine) - centre[:, None, None, None], axis=0)
     for labels, radius in (((1, 2, 3), 14), ((1, 3), 10), ((3,), 6)):
         assert dice(np.isin(result, labels), distance < radius) > 0.8
-    shares = preprocess_label_shares(label_map, case, spec, prepared)
     assert shares.shape == (4, *result.shape)
     np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
     volume = np.bincount(label_map.ravel()) * np.prod(own)
@@ -374,7 +375,7 @@ def test_a_label_map_of_another_shape_is_refused():
     case = make_case(noise(), make_affine())
     spec = make_spec()
     with pytest.raises(InputError, match=r"case test: label map of shape \(14, 19, 12\) on images of shape"):
-        preprocess_label(np.zeros((14, 19, 12), np.uint8), case, spec, preprocess(case, spec))
+        preprocess_label(np.zeros((14, 19, 12), np.uint8), case, preprocess(case, spec))
 
 
 # ---------------------------------------------------------------- errors
@@ -440,9 +441,9 @@ def test_a_real_label_map_there_and_back(real, spacing, least):
     case, label_map = real
     spec = PreprocessSpec(("t1c",), spacing=(spacing,) * 3)
     prepared = preprocess(case, spec)
-    hard = torch.from_numpy(preprocess_label(label_map, case, spec, prepared)).long()
-    back = to_label_map(prepared.undo(torch.nn.functional.one_hot(hard, 4).movedim(-1, 0)))
-    soft = to_label_map(prepared.undo(preprocess_label_shares(label_map, case, spec, prepared)))
+    shares = preprocess_label(label_map, case, prepared)
+    back = to_label_map(prepared.undo(torch.nn.functional.one_hot(shares.argmax(0), 4).movedim(-1, 0)))
+    soft = to_label_map(prepared.undo(shares))
     for name, mask in to_regions(label_map).items():
         assert dice(to_regions(back)[name], mask) >= least[name]
         assert dice(to_regions(soft)[name], mask) >= dice(to_regions(back)[name], mask)

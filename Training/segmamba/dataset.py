@@ -23,7 +23,7 @@ from segmamba.config import SourceConfig
 from segmamba.errors import InputError
 from segmamba.files import write_aside
 from segmamba.labels import LABELS
-from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label_shares
+from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def prepare(folder: Path, convention: str, spec: PreprocessSpec, cache: Path) ->
         log.info("preparing %s", folder.name)
         case = load_case(sources, folder.name, spec.modalities)
         prepared = preprocess(case, spec)
-        shares = preprocess_label_shares(load_label_map(label, convention, case), case, spec, prepared, 1 + len(LABELS))
+        shares = preprocess_label(load_label_map(label, convention, case), case, prepared, 1 + len(LABELS))
         cache.mkdir(parents=True, exist_ok=True)
         write_aside(cached, save({"image": prepared.tensor.half().contiguous(), "label": shares.half().contiguous()}))
     return TrainingCase(folder.name, folder, convention, cached, digest.hexdigest())
