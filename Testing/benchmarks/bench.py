@@ -1,0 +1,165 @@
+"""`make bench`: what this machine's CPU does, all in one run and interleaved, so that ratios hold elsewhere.
+
+1. the back ends of the selective scan, forward and backward, beside a plain loop
+2. one 128^3 window of `released` beside other networks, each pass in a process of its own for its peak memory
+3. a whole case through `python -m segmamba predict`, start-up included
+
+Writes results/cpu.json. Takes some twenty minutes on two cores; the machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from measure import HERE, describe, print_table, progress, ratio, run_child, write_results
+
+PEERS = ("SwinUNETR", "SegResNet", "UNETR", "nnU-Net plain")
+FORMATS = ("plain", "channels last")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Benchmarks on the CPU.")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of everything; medians are shown")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="for the scan and the windows; a case takes what it wants"
+    )
+    parser.add_argument("--size", type=int, default=128, help="side of the windows, a multiple of 32, 64 or more")
+    parser.add_argument("--tokens", type=int, default=32768, help="length of the scan")
+    parser.add_argument("--model", default="quick", help="name or folder of the model for the whole case")
+    parser.add_argument("--case", type=Path, help="folder of the whole case; default: a phantom made on the spot")
+    options = parser.parse_args()
+    facts = describe()
+    machine = facts["machine"]
+    print(f"{machine['cpu']}, {machine['logical_cores']} logical cores, commit {facts['commit']}")
+
+    facts["scan"] = json.loads(
+        run_child(HERE / "bench_scan.py", options.tokens, options.rounds, options.threads).output
+    )
+    _show_scan(facts["scan"])
+    write_results("cpu", facts)
+
+    facts["window"] = _windows(options.size, options.rounds, options.threads)
+    _show_windows(facts["window"])
+    write_results("cpu", facts)
+
+    facts["case"] = _case(options.model, options.case, options.rounds)
+    _show_case(facts["case"])
+    write_results("cpu", facts)
+
+
+def _show_scan(scan: dict) -> None:
+    first = {}  # tokens -> the row of the CPU kernels, or of torch where numba is missing
+    for row in scan["rows"]:
+        first.setdefault(row["tokens"], row)
+    cells = []
+    for row in scan["rows"]:
+        base = first[row["tokens"]]
+        cells.append([f"{row['implementation']}, {row['tokens']} tokens"])
+        for way in ("forward", "backward"):
+            seconds = row[f"{way}_s"]
+            cells[-1] += [
+                f"{1000 * median(seconds):.1f}",
+                ratio(seconds, base[f"{way}_s"]),
+                f"{row[f'{way}_error']:.1e}",
+            ]
+    header = ["scan", "forward ms", "ratio", "error", "backward ms", "ratio", "error"]
+    print_table(
+        f"Selective scan, d = {scan['d']}, {scan['states']} states, {scan['threads']} thread(s)",
+        header,
+        cells,
+    )
+    print("ratio: to the first row of the same length; error: of the scale, against float64")
+
+
+def _windows(size: int, rounds: int, threads: int) -> dict:
+    """Both memory formats of a peer in the first round, then the faster; `released` as the engine runs it."""
+    rows = {}
+    for name, form in [("released", "engine"), *((name, form) for name in PEERS for form in FORMATS)]:
+        rows[name, form] = {"network": name, "format": form, "seconds": [], "peak_mb": []}
+    for number in range(rounds):
+        for (name, form), row in rows.items():
+            best = min((r for r in rows.values() if r["network"] == name and r["seconds"]), key=_time, default=row)
+            if number > 0 and row is not best:
+                continue
+            progress(f"window: round {number + 1} of {rounds}, {name}, {form}")
+            child = run_child(HERE / "bench_forward.py", name, form, size, threads)
+            result = json.loads(child.output)
+            row["parameters"] = result["parameters"]
+            row["seconds"].append(result["seconds"])
+            row["peak_mb"].append(child.peak_mb)
+    return {"size": size, "threads": threads, "precision": "fp32", "rows": list(rows.values())}
+
+
+def _time(row: dict) -> float:
+    return median(row["seconds"])
+
+
+def _show_windows(windows: dict) -> None:
+    base, cells = windows["rows"][0], []
+    for name in ("released", *PEERS):
+        row = min((row for row in windows["rows"] if row["network"] == name), key=_time)
+        cells.append(
+            [
+                f"{name} ({row['format']})",
+                f"{row['parameters'] / 1e6:.1f} M",
+                f"{_time(row):.2f}",
+                ratio(row["seconds"], base["seconds"]),
+                f"{max(row['peak_mb']) / 1000:.2f}",
+            ]
+        )
+    size = windows["size"]
+    header = ["network", "parameters", "seconds", "ratio", "peak GB"]
+    print_table(f"One window, 4x{size}x{size}x{size}, fp32, {windows['threads']} thread(s)", header, cells)
+
+
+def _case(model: str, case: Path | None, rounds: int) -> dict:
+    """The real command on a whole case, without and with seven mirrorings."""
+    known = json.loads(run_child("-m", "segmamba", "info", "--json").output)["models"]
+    if model not in known and not (Path(model) / "model.json").is_file():
+        return {"skipped": f"there is no model {model!r}; shipped are: {', '.join(known) or 'none'}"}
+    rows = [{"mirrorings": n, "seconds": [], "peak_mb": [], "stages": []} for n in (0, 7)]
+    with tempfile.TemporaryDirectory() as place:
+        if case is None:
+            progress("case: making a phantom")
+            case = Path(run_child("-m", "segmamba", "phantom", "--output", place).output.split()[-1])
+        for number in range(rounds):
+            for row in rows:
+                progress(f"case: round {number + 1} of {rounds}, {row['mirrorings']} mirrorings")
+                command = ["-m", "segmamba", "predict", case, "--output", f"{place}/out", "--model", model]
+                command += ["--device", "cpu", "--mirrorings", row["mirrorings"], "--json"]
+                child = run_child(*command)
+                summary = json.loads(child.output)
+                row["seconds"].append(child.seconds)
+                row["peak_mb"].append(child.peak_mb)
+                row["stages"].append(summary["seconds"])
+    threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    return {"case": case.name, "model": summary["model"], "threads": int(threads), "rows": rows}
+
+
+def _show_case(case: dict) -> None:
+    if "skipped" in case:
+        print(f"\nWhole case: skipped: {case['skipped']}")
+        return
+    base, cells = case["rows"][0], []
+    for row in case["rows"]:
+        network = median(stages["network"] for stages in row["stages"])
+        cells.append(
+            [
+                f"{row['mirrorings']} mirrorings",
+                f"{median(row['seconds']):.1f}",
+                f"{network:.1f}",
+                ratio(row["seconds"], base["seconds"]),
+                f"{max(row['peak_mb']) / 1000:.2f}",
+            ]
+        )
+    header = ["segmamba predict", "seconds", "in the network", "ratio", "peak GB"]
+    print_table(f"Whole case {case['case']}, model {case['model']}, {case['threads']} thread(s)", header, cells)
+
+
+if __name__ == "__main__":
+    main()
