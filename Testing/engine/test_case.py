@@ -86,9 +86,7 @@ def test_numbers_beyond_float32_count_as_infinite(tmp_path):
 
 def test_a_missing_modality(files):
     del files["t2f"]
-    with pytest.raises(
-        InputError, match="expected the modalities t1n, t1c, t2w, t2f; got t1n, t1c, t2w; missing: t2f"
-    ):
+    with pytest.raises(InputError, match="expected the modalities t1n, t1c, t2w, t2f; got t1n, t1c, t2w; missing: t2f"):
         load_case(files)
 
 
@@ -104,9 +102,7 @@ def test_no_files():
 
 
 def test_the_same_file_twice(files, tmp_path):
-    with pytest.raises(
-        InputError, match=r"t1n.nii.gz was given as t1n and as t2w; give each modality its own"
-    ):
+    with pytest.raises(InputError, match=r"t1n.nii.gz was given as t1n and as t2w; give each modality its own"):
         load_with(files, files["t1n"])
     link = tmp_path / "link.nii.gz"
     link.symlink_to(files["t1n"])

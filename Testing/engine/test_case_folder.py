@@ -109,9 +109,7 @@ def test_the_decathlon_description_has_the_say(decathlon):
     assert [sources[m].volume for m in ("t2w", "t1c", "t1n", "t2f")] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"modality": {"1": "T1w"}}', '{"modality": 4}', '{"modality": {"0": 1}}']
-)
+@pytest.mark.parametrize("text", ["{", "[]", '{"modality": {"1": "T1w"}}', '{"modality": 4}', '{"modality": {"0": 1}}'])
 def test_a_description_that_says_nothing(decathlon, text):
     (decathlon.parent / "dataset.json").write_text(text)
     with pytest.raises(InputError, match=r"dataset.json: no readable table of modalities"):
@@ -120,9 +118,7 @@ def test_a_description_that_says_nothing(decathlon, text):
 
 def test_a_4d_file_of_unknown_order_is_not_guessed(tmp_path):
     path = write(tmp_path / "patient.nii.gz", noise(0, (*SHAPE, 4)))
-    with pytest.raises(
-        InputError, match=r"holds 4 volume\(s\), and nothing says which is which; expected a folder"
-    ):
+    with pytest.raises(InputError, match=r"holds 4 volume\(s\), and nothing says which is which; expected a folder"):
         find_case(path)
     path = write(tmp_path / "BRATS_001.nii.gz", noise(0, (*SHAPE, 3)))
     with pytest.raises(InputError, match=r"holds 3 volume\(s\), described as t2f, t1n, t1c, t2w; expected"):

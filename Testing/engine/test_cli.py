@@ -46,11 +46,7 @@ def test_network_lists_its_keys(capsys):
 
 def test_predict_by_name_and_by_folder_agree(phantom_cases, tiny_model, tmp_path, capsys):
     folder = phantom_cases / "phantom-2"
-    named = [
-        part
-        for m in ("t2f", "t1c", "t2w", "t1n")
-        for part in (f"--{m}", str(folder / f"phantom-2-{m}.nii.gz"))
-    ]
+    named = [part for m in ("t2f", "t1c", "t2w", "t1n") for part in (f"--{m}", str(folder / f"phantom-2-{m}.nii.gz"))]
     common = ["--model", str(tiny_model), "--device", "cpu", "--json", "--output"]
     assert main(["predict", str(folder), *common, str(tmp_path / "a")]) == 0
     by_folder = json.loads(capsys.readouterr().out)
@@ -85,9 +81,7 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
         (["train", "nowhere.toml"], "nowhere.toml does not exist"),
     ],
 )
-def test_a_wrong_command_gets_one_clear_line(
-    arguments, text, phantom_cases, tiny_model, tmp_path, monkeypatch, capsys
-):
+def test_a_wrong_command_gets_one_clear_line(arguments, text, phantom_cases, tiny_model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = [part.format(case=phantom_cases / "phantom-0") for part in arguments]
     if arguments[0] == "predict" and "--model" not in arguments:
@@ -114,9 +108,7 @@ def test_batch_exits_with_1_if_one_case_failed(phantom_cases, tiny_model, tmp_pa
 
 
 def test_prediction_then_evaluation(phantom_cases, tiny_model, tmp_path, capsys):
-    assert (
-        main(["predict", "--batch", str(phantom_cases), "-o", str(tmp_path), "--model", str(tiny_model)]) == 0
-    )
+    assert main(["predict", "--batch", str(phantom_cases), "-o", str(tmp_path), "--model", str(tiny_model)]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path), str(phantom_cases), "--convention", "brats2023", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -129,14 +121,9 @@ def test_a_published_checkpoint_becomes_a_model(tmp_path, capsys):
     from segmamba.network import NetworkConfig, SegMamba
     from segmamba.package import load_package
 
-    network = SegMamba(
-        NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, directions=("forward",))
-    )
+    network = SegMamba(NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, directions=("forward",)))
     torch.save({"module": network.state_dict()}, tmp_path / "published.pt")
-    assert (
-        main(["import", str(tmp_path / "published.pt"), "-o", str(tmp_path / "model"), "--no-mamba-residual"])
-        == 0
-    )
+    assert main(["import", str(tmp_path / "published.pt"), "-o", str(tmp_path / "model"), "--no-mamba-residual"]) == 0
     manifest = load_package(tmp_path / "model").manifest
     assert manifest.network.directions == ("forward",) and not manifest.network.mamba_residual
     assert manifest.preprocess.modalities == ("t2w", "t2f", "t1n", "t1c")

@@ -44,11 +44,11 @@ def test_a_sample_depends_on_seed_and_index_alone(dataset):
 
 
 def test_random_state_of_the_process_is_left_alone(dataset):
-    np.random.seed(3)
+    np.random.seed(3)  # noqa: NPY002 (the global state is what is tested)
     torch.manual_seed(3)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     dataset()[0]
-    np.testing.assert_array_equal(np.random.get_state()[1], before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
@@ -91,9 +91,7 @@ def test_a_corrected_label_is_never_served_stale(phantom_cases, tmp_path):
 
 def test_another_spacing_is_another_entry(phantom_cases, tmp_path):
     coarse = PreprocessSpec(modalities=SPEC.modalities, spacing=(6.0, 6.0, 6.0))
-    entries = {
-        prepare(phantom_cases / "phantom-0", "brats2023", spec, tmp_path).cached for spec in (SPEC, coarse)
-    }
+    entries = {prepare(phantom_cases / "phantom-0", "brats2023", spec, tmp_path).cached for spec in (SPEC, coarse)}
     assert len(entries) == 2
 
 

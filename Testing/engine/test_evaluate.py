@@ -89,9 +89,7 @@ def test_table(folders):
     row = next(line for line in lines if line.startswith("case-one"))
     assert row.split() == ["case-one", "0.889", "0.833", "0.667", "2.00", "2.00", "2.00"]
     assert sum(line.startswith("mean") for line in lines) == 2
-    assert (
-        next(line for line in lines if line.startswith("case ")).split() == ["case"] + ["WT", "TC", "ET"] * 2
-    )
+    assert next(line for line in lines if line.startswith("case ")).split() == ["case"] + ["WT", "TC", "ET"] * 2
     assert any("Whole image" in line for line in lines)
     assert any("Lesion" in line for line in lines)
     assert "brats2021" in text
@@ -319,13 +317,9 @@ def test_same_voxels_in_another_orientation_are_told_apart_from_another_grid(fol
     predictions, truths = folders
     truth = save(tumour("brats2021"), truths, "a.nii.gz")
     image = nib.Nifti1Image(tumour(), AFFINE)
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes)
-    )
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes))
     nib.save(image.as_reoriented(turn), predictions / "a.nii.gz")
-    with pytest.raises(
-        InputError, match=rf"same voxels .* another orientation \({axes} instead of LPS\)"
-    ) as caught:
+    with pytest.raises(InputError, match=rf"same voxels .* another orientation \({axes} instead of LPS\)") as caught:
         evaluate_folders(predictions, truths)
     assert str(truth) in str(caught.value)
 

@@ -113,9 +113,7 @@ def test_other_units_are_turned_into_mm(tmp_path, unit, scale):
 @pytest.mark.parametrize("spacing", [(1, 1, 10.5), (0.05, 1, 1)])
 def test_odd_spacing_is_told(tmp_path, spacing):
     path = write(tmp_path / "a.nii.gz", noise(0), np.diag([*spacing, 1]))
-    assert re.search(
-        r"x: a spacing of .* mm is unusual \(expected 0.1 to 10\): check the header", checks_of(path)
-    )
+    assert re.search(r"x: a spacing of .* mm is unusual \(expected 0.1 to 10\): check the header", checks_of(path))
 
 
 def test_slanted_axes_are_told(tmp_path):
@@ -256,9 +254,7 @@ def test_volumes_are_those_of_nifti_files(tmp_path):
 # ---------------------------------------------------------------- saving
 
 
-@pytest.mark.parametrize(
-    "affine", [AFFINE, RIGHT_HANDED, np.diag([-1, -1, 1, 1])], ids=["left", "right", "plain"]
-)
+@pytest.mark.parametrize("affine", [AFFINE, RIGHT_HANDED, np.diag([-1, -1, 1, 1])], ids=["left", "right", "plain"])
 @pytest.mark.parametrize("name", ["out.nii.gz", "out.nii"])
 def test_what_is_saved_lies_where_it_was(tmp_path, name, affine):
     """Read back by ITK, which uses qform or sform as it likes, each place has the same value."""
@@ -268,10 +264,7 @@ def test_what_is_saved_lies_where_it_was(tmp_path, name, affine):
     assert image.GetPixelIDTypeAsString() == "8-bit unsigned integer"
     for index in ((0, 0, 0), (10, 13, 8), (3, 11, 2), (7, 0, 5)):
         place = np.diag([-1, -1, 1, 1]) @ affine @ [*index, 1]
-        assert (
-            image.GetPixel(image.TransformPhysicalPointToIndex([float(v) for v in place[:3]]))
-            == label_map[index]
-        )
+        assert image.GetPixel(image.TransformPhysicalPointToIndex([float(v) for v in place[:3]])) == label_map[index]
     header = nib.load(tmp_path / name).header
     for form, code in (header.get_sform(coded=True), header.get_qform(coded=True)):
         assert code == 1

@@ -137,18 +137,14 @@ def test_hd95_of_empty_masks():
 @pytest.mark.parametrize("seed", range(8))
 def test_hd95_against_brute_force(seed, search):
     prediction, truth = blobs(seed), blobs(seed + 100)
-    assert hd95(prediction, truth, SPACING) == pytest.approx(
-        brute_hd95(prediction, truth, SPACING), rel=1e-12
-    )
+    assert hd95(prediction, truth, SPACING) == pytest.approx(brute_hd95(prediction, truth, SPACING), rel=1e-12)
 
 
 def test_hd95_does_not_depend_on_the_storage_of_the_arrays(search):
     prediction, truth = blobs(1), blobs(2)
     expected = hd95(prediction, truth, SPACING)
     assert hd95(np.asfortranarray(prediction), truth[::-1][::-1], SPACING) == expected
-    turned = hd95(
-        prediction.transpose(2, 0, 1), truth.transpose(2, 0, 1), [SPACING[axis] for axis in (2, 0, 1)]
-    )
+    turned = hd95(prediction.transpose(2, 0, 1), truth.transpose(2, 0, 1), [SPACING[axis] for axis in (2, 0, 1)])
     assert turned == pytest.approx(expected, rel=1e-12)
 
 
@@ -344,9 +340,7 @@ def test_a_component_is_the_lesions_if_it_touches_the_grown_lesion(gap, met):
 
 def test_a_lesion_is_compared_with_all_its_components_whole():
     truth = box(ROOM, (2, 12), (4, 8), (4, 8))  # 160
-    answer = box(ROOM, (2, 5), (4, 8), (4, 8)) | box(
-        ROOM, (9, 20), (4, 8), (4, 8)
-    )  # 48 + 176, 48 + 48 inside
+    answer = box(ROOM, (2, 5), (4, 8), (4, 8)) | box(ROOM, (9, 20), (4, 8), (4, 8))  # 48 + 176, 48 + 48 inside
     dice_, hd, n, strays = scores(answer, truth)
     assert (n, strays) == (1, 0)
     assert dice_ == pytest.approx(2 * 96 / (160 + 224))
@@ -378,18 +372,14 @@ def test_lesions_at_the_border_of_the_array():
 # ---- What is refused
 
 
-@pytest.mark.parametrize(
-    "spacing", [(1.0, 1.0), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, float("nan"), 1.0), 1.0]
-)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, float("nan"), 1.0), 1.0])
 def test_wrong_spacing_is_refused(spacing):
     for score in (hd95, lesion_wise):
         with pytest.raises(InputError, match="spacing"):
             score(empty(), empty(), spacing)
 
 
-@pytest.mark.parametrize(
-    "score", [dice, lambda a, b: hd95(a, b, SPACING), lambda a, b: lesion_wise(a, b, SPACING)]
-)
+@pytest.mark.parametrize("score", [dice, lambda a, b: hd95(a, b, SPACING), lambda a, b: lesion_wise(a, b, SPACING)])
 def test_wrong_masks_are_refused(score):
     with pytest.raises(InputError, match="shape"):
         score(empty((11, 7, 9)), empty((11, 9, 7)))

@@ -130,9 +130,7 @@ def test_the_grid_of_brats():
     assert phantom.label_map.shape == (48, 48, 31)
     brats = np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     middle = nibabel.affines.apply_affine(brats, (np.array([240, 240, 155]) - 1) / 2)
-    assert nibabel.affines.apply_affine(phantom.affine, (np.array([48, 48, 31]) - 1) / 2) == pytest.approx(
-        middle
-    )
+    assert nibabel.affines.apply_affine(phantom.affine, (np.array([48, 48, 31]) - 1) / 2) == pytest.approx(middle)
 
 
 def test_save_and_load(phantoms, tmp_path):

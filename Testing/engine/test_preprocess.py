@@ -44,9 +44,9 @@ def world(shape, affine):
 def wave(shape, affine):
     """A smooth function of the place in the world, with another period along each direction."""
     x, y, z = world(shape, affine)
-    return (
-        np.sin(x / 11) + 0.7 * np.cos(y / 13 + 0.4) + 0.5 * np.sin(z / 9 - 1) + 0.02 * x - 0.03 * y
-    ).astype(np.float32)
+    return (np.sin(x / 11) + 0.7 * np.cos(y / 13 + 0.4) + 0.5 * np.sin(z / 9 - 1) + 0.02 * x - 0.03 * y).astype(
+        np.float32
+    )
 
 
 def ramp(shape, affine):
@@ -85,9 +85,7 @@ def test_every_orientation_lands_where_it_was(codes):
     """The tensor of an oblique, anisotropic image holds what the world holds at each voxel, and back."""
     affine = make_affine(codes, (0.9, 1.3, 2.2), TILT)
     image = ramp(SHAPE, affine)
-    prepared = preprocess(
-        make_case(image, affine), make_spec(spacing=(1.6, 1.1, 0.7), normalisation="zscore_box")
-    )
+    prepared = preprocess(make_case(image, affine), make_spec(spacing=(1.6, 1.1, 0.7), normalisation="zscore_box"))
 
     expected = (ramp(prepared.tensor.shape[1:], prepared.affine) - image.mean()) / image.std()
     np.testing.assert_allclose(interior(prepared.tensor[0].numpy(), 3), interior(expected, 3), atol=2e-5)
@@ -123,9 +121,7 @@ def test_the_grid_of_the_model_covers_the_image(spacing):
     assert (size * spacing >= own - 1e-2).all()
     assert ((size - 1) * spacing < own).all()
     centre = prepared.affine[:3, :3] @ ((size - 1) / 2) + prepared.affine[:3, 3]
-    np.testing.assert_allclose(
-        centre, affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2) + affine[:3, 3], atol=1e-9
-    )
+    np.testing.assert_allclose(centre, affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2) + affine[:3, 3], atol=1e-9)
 
 
 @pytest.mark.parametrize("count", [48, 47])
@@ -160,9 +156,7 @@ def test_equal_spacing_is_exactly_what_monai_gives(codes, normalisation):
     spec = PreprocessSpec(("t2f", "t1n"), normalisation=normalisation)
     prepared = preprocess(make_case(images, affine), spec)
 
-    stack = MetaTensor(
-        torch.from_numpy(np.stack([images["t2f"], images["t1n"]])), affine=torch.from_numpy(affine)
-    )
+    stack = MetaTensor(torch.from_numpy(np.stack([images["t2f"], images["t1n"]])), affine=torch.from_numpy(affine))
     oracle = Compose(
         [
             Orientation("SPL", labels=None),
@@ -196,9 +190,7 @@ def test_undo_is_exact_at_equal_spacing(codes):
     back = prepared.undo(values)
     oriented = nib.orientations.apply_orientation(
         back[1],
-        nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt(codes), nib.orientations.axcodes2ornt("SPL")
-        ),
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(codes), nib.orientations.axcodes2ornt("SPL")),
     )
     np.testing.assert_array_equal(oriented[2:-2, 2:-2, 2:-2], values[1])
 
@@ -210,9 +202,7 @@ def test_channels_follow_the_spec_by_name():
     images = {"t1n": noise(seed=1), "t1c": noise(seed=2), "t2w": noise(seed=3)}
     tensor = preprocess(make_case(images, make_affine("SPL")), make_spec(modalities=("t2w", "t1n"))).tensor
     for channel, name in zip(tensor, ("t2w", "t1n")):
-        np.testing.assert_allclose(
-            channel, (images[name] - images[name].mean()) / images[name].std(), atol=1e-5
-        )
+        np.testing.assert_allclose(channel, (images[name] - images[name].mean()) / images[name].std(), atol=1e-5)
 
 
 def test_one_channel_of_another_kind():
@@ -251,9 +241,7 @@ def test_foreground_is_that_of_all_channels_and_of_either_sign():
     images = {"a": np.zeros(SHAPE, np.float32), "b": np.zeros(SHAPE, np.float32)}
     images["a"][3, 4, 5], images["a"][4, 4, 5] = -1, -2
     images["b"][9, 15, 2], images["b"][8, 15, 2] = 5, 6
-    prepared = preprocess(
-        make_case(images, make_affine("SPL")), make_spec(modalities=("a", "b"), crop="foreground")
-    )
+    prepared = preprocess(make_case(images, make_affine("SPL")), make_spec(modalities=("a", "b"), crop="foreground"))
     assert prepared.tensor.shape == (2, 7, 12, 4)
 
 
@@ -293,9 +281,7 @@ def test_outside_the_crop_is_background(spacing):
     image = np.zeros((20, 24, 22), np.float32)
     image[4:15, 5:20, 6:16] = noise((11, 15, 10))
     prepared = preprocess(make_case(image, make_affine("LPS")), make_spec(crop="foreground", spacing=spacing))
-    probabilities = torch.rand(
-        4, *prepared.tensor.shape[1:], generator=torch.Generator().manual_seed(1)
-    ).softmax(0)
+    probabilities = torch.rand(4, *prepared.tensor.shape[1:], generator=torch.Generator().manual_seed(1)).softmax(0)
     back = prepared.undo(probabilities)
     assert back.shape == (4, 20, 24, 22)
     assert back.dtype == np.float32
@@ -315,9 +301,7 @@ def test_undo_takes_any_float_and_needs_no_grad(dtype):
 
 def test_undo_refuses_another_grid():
     prepared = preprocess(make_case(noise(), make_affine()), make_spec())
-    with pytest.raises(
-        ValueError, match=r"\(11, 19, 13\) is not that of the prepared tensor, \(11, 19, 14\)"
-    ):
+    with pytest.raises(ValueError, match=r"\(11, 19, 13\) is not that of the prepared tensor, \(11, 19, 14\)"):
         prepared.undo(torch.zeros(4, 11, 19, 13))
     with pytest.raises(ValueError, match="is not that of the prepared tensor"):
         prepared.undo_scalar(torch.zeros(14, 19, 11))
@@ -403,9 +387,7 @@ def test_a_spec_is_checked(changes, text):
 
 
 def test_a_spec_reads_from_lists():
-    assert make_spec(modalities=["a"], spacing=[1, 2, 3]) == make_spec(
-        modalities=("a",), spacing=(1.0, 2.0, 3.0)
-    )
+    assert make_spec(modalities=["a"], spacing=[1, 2, 3]) == make_spec(modalities=("a",), spacing=(1.0, 2.0, 3.0))
 
 
 def test_a_missing_modality_is_named():

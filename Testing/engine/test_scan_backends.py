@@ -161,9 +161,7 @@ def test_other_vector_widths(width, processor):
 
 
 def test_without_a_folder_for_numbas_cache():
-    in_process(
-        "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')"
-    )
+    in_process("from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')")
 
 
 def test_the_notice_names_the_reason(caplog, monkeypatch):

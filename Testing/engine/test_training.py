@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,9 +54,7 @@ def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
     only = tmp_path / "only"
     only.mkdir()
     (only / "phantom-1").symlink_to(phantom_cases / "phantom-1")
-    config = replace(
-        config, sources=(replace(source, folder=str(only), folds=0),), steps=120, batch=1, warmup=10
-    )
+    config = replace(config, sources=(replace(source, folder=str(only), folds=0),), steps=120, batch=1, warmup=10)
     model = load_package(training.train(config, tmp_path / "run"))
     case = load_case(find_case(only / "phantom-1"))
     truth = load_label_map(only / "phantom-1" / "phantom-1-seg.nii.gz", "brats2023", case)
@@ -105,9 +104,7 @@ def test_the_package_holds_the_averaged_weights_and_no_path_of_this_machine(conf
     assert str(tmp_path) not in (folder / "model.json").read_text()
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_and_stops_the_run_in_the_end(
-    config, tmp_path, monkeypatch
-):
+def test_a_loss_that_is_not_finite_changes_nothing_and_stops_the_run_in_the_end(config, tmp_path, monkeypatch):
     class Broken(torch.nn.Module):
         def __init__(self, **_):
             super().__init__()
@@ -129,7 +126,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(config):
     config = replace(config, steps=100, warmup=10)
     rates = [training.learning_rate(step, config) for step in range(1, 101)]
     assert rates[0] == pytest.approx(3e-4) and max(rates) == rates[9] == rates[10] == pytest.approx(3e-3)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:])) and 0 < rates[-1] < 1e-4
+    assert all(a > b for a, b in pairwise(rates[10:])) and 0 < rates[-1] < 1e-4
 
 
 def test_scan_parameters_norms_and_biases_do_not_decay():
