@@ -154,6 +154,7 @@ def test_training_from_a_configuration_file(phantom_cases, tmp_path):
         name = "a"
         steps = 1
         warmup = 1
+        precision = "fp32"
         batch = 1
         patch = [32, 32, 32]
         cache = "cache"

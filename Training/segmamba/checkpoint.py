@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 
 import torch
@@ -25,5 +24,6 @@ def load_checkpoint(path: Path) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path} to resume from; start without --resume") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"checkpoint {path} cannot be read: {error}") from None
+    except Exception as error:  # the pickle module promises no end to what a broken file raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"checkpoint {path} cannot be read ({reason}); start without --resume") from None

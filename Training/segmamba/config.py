@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmamba import settings
 from segmamba.errors import InputError
 from segmamba.inference import InferenceSpec
-from segmamba.network import NetworkConfig, preset_config
+from segmamba.labels import CONVENTIONS
+from segmamba.network import STRIDE, NetworkConfig, preset_config
 from segmamba.preprocess import PreprocessSpec
 
 
@@ -28,6 +30,10 @@ class SourceConfig:
     fold: int = 0
 
     def __post_init__(self):
+        if self.convention not in CONVENTIONS:
+            raise InputError(
+                f"source {self.folder}: unknown convention {self.convention!r}; known are {', '.join(CONVENTIONS)}"
+            )
         if self.folds and not 0 <= self.fold < self.folds:
             raise InputError(f"source {self.folder}: fold {self.fold} must be 0..{self.folds - 1}")
         if self.share <= 0:
@@ -41,6 +47,9 @@ class NetworkChoice:
     preset: str = "released"
     in_channels: int | None = None
     out_channels: int | None = None
+
+    def __post_init__(self):
+        self.resolve()
 
     def resolve(self) -> NetworkConfig:
         given = {k: v for k, v in dataclasses.asdict(self).items() if k != "preset" and v is not None}
@@ -75,8 +84,14 @@ class TrainingConfig:
     def __post_init__(self):
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision {self.precision!r} must be 'bf16' or 'fp32'")
-        if any(side % 16 for side in self.patch) or len(self.patch) != 3:
-            raise InputError(f"patch {self.patch} must be three multiples of 16")
+        sides = self.patch
+        if len(sides) != 3 or any(side < 1 or side % STRIDE for side in sides) or max(sides) == STRIDE:
+            raise InputError(
+                f"patch {sides} must be three multiples of {STRIDE}, at least one of them {2 * STRIDE} or more"
+            )
+        for name in ("batch", "steps", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} must be 1 or more")
         if not self.sources:
             raise InputError("a training needs at least one [[sources]] entry")
 
@@ -91,13 +106,14 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Trainin
         values = settings.parse_toml(path.read_text(encoding="utf-8"), f"configuration {path}")
     except FileNotFoundError:
         raise InputError(f"configuration {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration {path} cannot be read: {error}") from None
     for text in overrides or []:
         settings.override(values, text)
     base = path.parent.resolve()
-    for source in values.get("sources", []):
-        if isinstance(source, dict) and "folder" in source:
-            source["folder"] = str(base / source["folder"])
-    for key in ("initial_model", "cache"):
-        if values.get(key):
-            values[key] = str(base / values[key])
+    sources = values.get("sources")
+    tables = [values, *(s for s in (sources if isinstance(sources, list) else []) if isinstance(s, dict))]
+    for table, key in itertools.product(tables, ("folder", "initial_model", "cache")):
+        if table.get(key) and isinstance(table[key], str):  # anything else is refused below, by its type
+            table[key] = str(base / table[key])
     return settings.build(TrainingConfig, values, str(path))

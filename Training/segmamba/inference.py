@@ -88,29 +88,16 @@ def predict(
     """
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
-    device = torch.device(device)
-    attempts = [(device, device, "")]
-    if device.type != "cpu":
-        cpu = torch.device("cpu")
-        attempts.append((device, cpu, "GPU memory ran short: results were accumulated in main memory"))
-        attempts.append((cpu, cpu, "GPU memory ran short: the network ran on the CPU"))
-    notes: list[str] = []
-    for run_on, gather_on, note in attempts:
-        if note:
-            log.warning(note)
-            notes.append(note)
-            torch.cuda.empty_cache()
-        try:
-            network.to(run_on, memory_format=_memory_format(run_on))
-            mean, passes, precision = _mean_probabilities(
-                network, tensor, spec, run_on, gather_on, MIRRORINGS[mirrorings], progress, cancelled
-            )
-            break
-        except torch.cuda.OutOfMemoryError:
-            if run_on.type == "cpu":
-                raise
+
+    def run(run_on: torch.device, gather_on: torch.device):
+        network.to(run_on, memory_format=_memory_format(run_on))
+        return run_on, *_mean_probabilities(
+            network, tensor, spec, run_on, gather_on, MIRRORINGS[mirrorings], progress, cancelled
+        )
+
+    (run_on, mean, passes, precision), notes = _first_that_fits(_attempts(torch.device(device)), run)
     mean = mean.float().cpu()
-    return Prediction(mean, _entropy(mean), passes, str(run_on), precision, tuple(notes))
+    return Prediction(mean, _entropy(mean), passes, str(run_on), precision, notes)
 
 
 def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
@@ -118,6 +105,34 @@ def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
     window, padded = _window(shape, spec), _padded(shape)
     steps = tuple(max(1, int(side * (1 - spec.overlap))) if side < size else side for side, size in zip(window, padded))
     return len(dense_patch_slices(padded, window, steps))
+
+
+def _attempts(device: torch.device) -> list[tuple[torch.device, torch.device, str]]:
+    """Where to run the network, where to accumulate, and what to say about it, in the order to try."""
+    cpu = torch.device("cpu")
+    if device.type == "cpu":
+        return [(cpu, cpu, "")]
+    return [
+        (device, device, ""),
+        (device, cpu, "GPU memory ran short: results were accumulated in main memory"),
+        (cpu, cpu, "GPU memory ran short: the network ran on the CPU"),
+    ]
+
+
+def _first_that_fits(attempts, run):
+    """-> (what `run(run_on, gather_on)` gives in the first attempt that finds enough memory, the notes on the way)."""
+    notes: list[str] = []
+    for run_on, gather_on, note in attempts:
+        if note:
+            log.warning(note)
+            notes.append(note)
+        try:
+            return run(run_on, gather_on), tuple(notes)
+        except torch.cuda.OutOfMemoryError:
+            if (run_on, gather_on, note) == attempts[-1]:
+                raise
+        torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
+    raise AssertionError("no attempts")
 
 
 def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, progress, cancelled):
@@ -181,4 +196,5 @@ def _bf16_is_fast(device: torch.device) -> bool:
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    return -torch.special.xlogy(probabilities, probabilities).sum(0) / math.log(len(probabilities))
+    entropy = -torch.special.xlogy(probabilities, probabilities).sum(0) / math.log(len(probabilities))
+    return entropy.clamp_(0, 1)  # a sum that is 1 but for rounding can leave it

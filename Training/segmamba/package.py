@@ -26,6 +26,7 @@ from segmamba.preprocess import PreprocessSpec
 
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
 SCHEMA = 1
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,8 @@ def read_manifest(folder: Path | str) -> Manifest:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
     manifest = settings.build(Manifest, values, str(path))
-    outputs = sorted(manifest.label_map.values())
-    if outputs != list(range(1, manifest.network.out_channels)):
+    outputs, wanted = list(manifest.label_map.values()), list(range(1, manifest.network.out_channels))
+    if any(type(value) is not int for value in outputs) or sorted(outputs) != wanted:
         raise InputError(
             f"{path}: label_map {manifest.label_map} does not name output channels 1 to "
             f"{manifest.network.out_channels - 1}"
@@ -118,7 +119,9 @@ def save_package(folder: Path | str, network: SegMamba, manifest: Manifest, card
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = {"float32": torch.float32, "float16": torch.float16}[manifest.weights_dtype]
+    if manifest.weights_dtype not in _DTYPES:
+        raise InputError(f"weights_dtype {manifest.weights_dtype!r} must be one of {', '.join(_DTYPES)}")
+    dtype = _DTYPES[manifest.weights_dtype]
     data = save({name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()})
     values = {**asdict(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
     write_aside(folder / WEIGHTS, data)

@@ -41,10 +41,9 @@ def build(cls: type, values: Any, where: str):
                 f"{where}: unknown setting {key!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")
             )
-    try:
-        return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
-    except TypeError as error:
-        raise InputError(f"{where}: {str(error).replace('__init__() ', '')}") from None
+    if missing := [f.name for f in dataclasses.fields(cls) if _is_required(f) and f.name not in values]:
+        raise InputError(f"{where}: missing {', '.join(map(repr, missing))}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
 def override(values: dict, text: str) -> None:
@@ -61,9 +60,13 @@ def override(values: dict, text: str) -> None:
     try:
         for part in parents:
             target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
-        target[leaf] = value
+        target[int(leaf) if isinstance(target, list) else leaf] = value
     except (IndexError, ValueError, TypeError, AttributeError):
         raise InputError(f"--set {text}: there is no {key!r} in the configuration") from None
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -47,6 +47,11 @@ _MAX_BAD_STEPS = 10  # non-finite losses in a row before the run gives up
 
 def train(config: TrainingConfig, run: Path, *, resume: bool = False, device: str = "cpu") -> Path:
     """Trains; returns the folder of the model package. Raises InputError for bad data, settings, or divergence."""
+    if config.precision == "bf16" and torch.device(device).type == "cpu" and config.patch[0] < 48:
+        # oneDNN's bf16 weight gradient of a 3x3x3 convolution reads memory that nobody wrote where the depth is 2
+        raise InputError(
+            f"patch {config.patch} needs a depth of 48 or more for bf16 on the CPU; or set precision = 'fp32'"
+        )
     run.mkdir(parents=True, exist_ok=True)
     groups, held_out = _prepare_cases(config)
     start, network, averaged, optimizer = _prepare_network(config, run, resume, device)

@@ -6,11 +6,9 @@ Distributed trainings prefix keys with ``module.``; some tools wrap the tensors 
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -56,16 +54,8 @@ def _read(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"checkpoint {path} does not exist") from None
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        ValueError,
-        KeyError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # the pickle module promises no end to what a broken file raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
             f"checkpoint {path} cannot be read: {reason}; expected a file of tensors only (.pt, .pth or .safetensors): "
             "files that hold Python objects are refused, save their state dict alone"
@@ -74,7 +64,7 @@ def _read(path: Path) -> object:
 
 def _unwrap(content: object, path: Path | str) -> dict[str, Tensor]:
     """The dict of tensors inside `content`, keys without ``module.``, in float32."""
-    while isinstance(content, dict) and not any(isinstance(v, Tensor) for v in content.values()):
+    while isinstance(content, dict) and not all(isinstance(v, Tensor) for v in content.values()):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
         if inner is None:
             break
@@ -91,8 +81,9 @@ def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path
         "encoder1.layer.conv1.conv.weight"
     ]
     needed += ["encoder5.layer.conv1.conv.weight", "out.conv.conv.weight"]
-    if prefix is None or any(name not in state for name in needed):
-        missing = "keys that begin with vit. or mamba_encoder." if prefix is None else _some(set(needed) - set(state))
+    absent = [name for name in needed if name not in state or state[name].ndim != 5]
+    if absent:
+        missing = "keys that begin with vit. or mamba_encoder." if prefix is None else _some(absent)
         raise InputError(
             f"checkpoint {path} is no SegMamba of a published form: missing {missing}; found {_some(state)}"
         )
@@ -103,7 +94,7 @@ def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path
         directions.append("reverse")
     if any(name.endswith("A_s_log") for name in state):
         directions.append("slices")
-    depths = [len({n.split(".")[3] for n in state if n.startswith(f"{prefix}stages.{i}.")}) for i in range(4)]
+    depths = [len({n.split(".")[3] for n in state if n.startswith(f"{prefix}stages.{i}.")}) or 1 for i in range(4)]
     return NetworkConfig(
         form=form,
         in_channels=weights[0].shape[1],
