@@ -123,6 +123,17 @@ def test_an_unknown_precision_is_refused_before_anything_is_written(tmp_path, ne
 # --- weights
 
 
+def test_weights_that_do_not_fit_their_precision_or_manifest_are_refused_before_anything_is_written(tmp_path):
+    large = SegMamba(MANIFEST.network)
+    with torch.no_grad():
+        large.out.conv.conv.bias[0] = 7e4  # float16 ends at 65504
+    with pytest.raises(InputError, match=r"not finite as float16: out\.conv\.conv\.bias"):
+        save_package(tmp_path / "x", large, replace(MANIFEST, weights_dtype="float16"), "")
+    with pytest.raises(InputError, match="describes another network"):
+        save_package(tmp_path / "x", large, replace(MANIFEST, network=NetworkConfig()), "")
+    assert not (tmp_path / "x").exists()
+
+
 def test_damaged_weights(folder):
     path = folder / "model.safetensors"
     data = bytearray(path.read_bytes())

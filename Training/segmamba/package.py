@@ -118,12 +118,17 @@ def save_package(folder: Path | str, network: SegMamba, manifest: Manifest, card
     Weights are stored as manifest.weights_dtype ("float32" or "float16"), in which A, D and dt fit as well.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if manifest.weights_dtype not in _DTYPES:
         raise InputError(f"weights_dtype {manifest.weights_dtype!r} must be one of {', '.join(_DTYPES)}")
+    if manifest.network != network.config:
+        raise InputError(f"the manifest of {manifest.id} describes another network than the one given")
     dtype = _DTYPES[manifest.weights_dtype]
-    data = save({name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()})
+    tensors = {name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()}
+    if bad := sorted(name for name, t in tensors.items() if not torch.isfinite(t).all()):
+        raise InputError(f"weights of {manifest.id} are not finite as {manifest.weights_dtype}: {', '.join(bad[:5])}")
+    data = save(tensors)
     values = {**asdict(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
+    folder.mkdir(parents=True, exist_ok=True)
     write_aside(folder / WEIGHTS, data)
     write_aside(folder / CARD, card.encode())
     write_aside(folder / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())
