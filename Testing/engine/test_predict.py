@@ -107,12 +107,16 @@ def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phan
     assert (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns == finished
 
 
-@pytest.mark.parametrize("change", ["settings", "label map gone", "summary broken"])
+@pytest.mark.parametrize("change", ["settings", "image replaced", "label map gone", "summary broken"])
 def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_path, change):
     cases = tmp_path / "cases"
     shutil.copytree(phantom_cases / "phantom-0", cases / "phantom-0")
     predict_batch(model, cases, tmp_path / "out", PredictOptions())
     options = PredictOptions(mirrorings=1) if change == "settings" else PredictOptions()
+    if change == "image replaced":
+        image = nib.load(phantom_cases / "phantom-0" / "phantom-0-t2f.nii.gz")
+        brighter = nib.Nifti1Image(image.get_fdata(dtype=np.float32) * 2 + (image.get_fdata() > 500), image.affine)
+        nib.save(brighter, cases / "phantom-0" / "phantom-0-t2f.nii.gz")
     if change == "label map gone":
         (tmp_path / "out" / "phantom-0-seg.nii.gz").unlink()
     if change == "summary broken":

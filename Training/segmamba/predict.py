@@ -7,6 +7,7 @@ own grid. Each is written aside and renamed, the summary last: where it stands, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -91,7 +92,7 @@ def predict_case(
         "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, case.affine).items()},
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
-        "settings": _settings(model, options),
+        "settings": _settings(model, options, case.sources),
         "device": result.device,
         "precision": result.precision,
         "scan_backend": choose_backend(result.device),
@@ -142,14 +143,13 @@ def predict_batch(
     rows = []
     for place in folders:
         case_id = place.name
-        if summary := _finished(output, case_id, model, options):
-            rows.append({"case": case_id, "status": "skipped", "summary": summary})
-            continue
         tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
-            summary = predict_case(
-                model, find_case(place, model.manifest.preprocess.modalities), output, case_id, options, tell
-            )
+            sources = find_case(place, model.manifest.preprocess.modalities)
+            if summary := _finished(output, case_id, _settings(model, options, sources), options):
+                rows.append({"case": case_id, "status": "skipped", "summary": summary})
+                continue
+            summary = predict_case(model, sources, output, case_id, options, tell)
             rows.append({"case": case_id, "status": "done", "summary": summary})
         except InputError as error:
             log.error("%s: %s", case_id, error)
@@ -182,21 +182,31 @@ def format_batch(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _settings(model: Model, options: PredictOptions) -> dict:
+def _settings(model: Model, options: PredictOptions, sources: Mapping[str, Source]) -> dict:
     """What decides the result: where a summary has the same, its case need not be run again."""
     return {
         "weights_sha256": model.manifest.weights_sha256,
+        "images_sha256": {modality: _digest(source) for modality, source in sorted(sources.items())},
         "mirrorings": options.mirrorings,
         "remove_small_mm3": dict(options.remove_small_mm3 or {}),
     }
 
 
-def _finished(output: Path, case_id: str, model: Model, options: PredictOptions) -> dict | None:
+def _digest(source: Source) -> str:
+    """sha256 over the image's file, or over every file of its DICOM folder by name."""
+    files = [source.path] if source.path.is_file() else sorted(p for p in source.path.iterdir() if p.is_file())
+    digest = hashlib.sha256(str(source.volume).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:
     """The summary of an earlier run with the same model and settings whose files are all there, else None."""
     files = output_files(output, case_id, options)
     try:
         summary = json.loads(files["summary"].read_text(encoding="utf-8"))
-        same = summary["settings"] == _settings(model, options)
+        same = summary["settings"] == settings
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return summary if same and all(path.is_file() for path in files.values()) else None
