@@ -35,8 +35,8 @@ def test_every_convention_is_tested():
 @pytest.mark.parametrize(
     ("values", "convention", "text"),
     [
-        ([0, 1, 4], "brats2023", r"\[4\] are not in convention 'brats2023'"),
-        ([0, 1, 3], "brats2021", r"\[3\] are not in convention 'brats2021'.*4 ET"),
+        ([0, 1, 4], "brats2023", r"\[4\] are not among .* in convention 'brats2023'"),
+        ([0, 1, 3], "brats2021", r"\[3\] are not among .* in convention 'brats2021'.*4 ET"),
         ([0, 1, -1], "msd", r"\[-1\]"),
         ([0, 1, 1.5], "msd", r"\[1.5\]"),
         ([0, np.nan], "msd", r"\[nan\]"),

@@ -1,20 +1,46 @@
 """Label maps and regions: knows every convention in use, and refuses what it does not know.
 
-The engine's own convention is that of BraTS 2023: 1 NCR, 2 ED, 3 ET. A label map with values
-{1, 2, 4} can only be the older BraTS one; {1, 2, 3} may be BraTS 2023 or MSD Task01, which give the
+A `LabelScheme` names the labels of a task and the regions it is scored by; `GLIOMA`, that of brain tumours, is what
+every function takes unless told another. Its label values are those of BraTS 2023: 1 NCR, 2 ED, 3 ET. A label map
+with values {1, 2, 4} can only be the older BraTS one; {1, 2, 3} may be BraTS 2023 or MSD Task01, which give the
 values different meanings, so there the convention must be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from segmamba.errors import InputError
 
 LABELS = {"NCR": 1, "ED": 2, "ET": 3}
-REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+REGIONS = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScheme:
+    """labels: name -> value, 1 to n without a gap. regions: name -> names of the labels it is the union of."""
+
+    labels: dict[str, int]
+    regions: dict[str, tuple[str, ...]]
+
+    def __post_init__(self):
+        if sorted(self.labels.values()) != list(range(1, len(self.labels) + 1)):
+            raise InputError(f"labels {self.labels} must have the values 1 to {len(self.labels)}, each once")
+        if not self.regions:
+            raise InputError(f"labels {', '.join(self.labels)} need one region at least, to be scored by")
+        for region, names in self.regions.items():
+            unknown = [name for name in names if name not in self.labels]
+            if unknown or not names:
+                raise InputError(f"region {region} of {names or 'nothing'}: known labels are {', '.join(self.labels)}")
+
+    def values(self, region: str) -> tuple[int, ...]:
+        return tuple(self.labels[name] for name in self.regions[region])
+
+
+GLIOMA = LabelScheme(labels=LABELS, regions=REGIONS)
 
 # value in the file -> label of the engine; msd as its dataset.json has it (some tutorials swap its 2 and 3)
 CONVENTIONS = {
@@ -54,20 +80,30 @@ def to_standard(label_map: np.ndarray, convention: str) -> np.ndarray:
     """
     if convention not in CONVENTIONS:
         raise InputError(f"unknown label convention {convention!r}; known are {_describe()}")
-    mapping = {0: 0, **CONVENTIONS[convention]}
-    values = np.unique(label_map)
-    unknown = [v.item() for v in values if v.item() not in mapping]
+    try:
+        return renumber(label_map, CONVENTIONS[convention])
+    except InputError as error:
+        raise InputError(f"{error} in convention {convention!r}: {_describe()}") from None
+
+
+def renumber(label_map: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
+    """`label_map` (any shape) with value v -> the same shape, uint8, with mapping[v]; 0 stays 0.
+
+    Raises InputError for a value that `mapping` does not have.
+    """
+    mapping = {0: 0, **mapping}
+    unknown = [v.item() for v in np.unique(label_map) if v.item() not in mapping]
     if unknown:
-        raise InputError(f"label values {unknown[:8]} are not in convention {convention!r}: {_describe()}")
+        raise InputError(f"label values {unknown[:8]} are not among {sorted(mapping)}")
     result = np.zeros(label_map.shape, np.uint8)
     for value, label in mapping.items():
         result[label_map == value] = label
     return result
 
 
-def to_regions(label_map: np.ndarray) -> dict[str, np.ndarray]:
-    """The engine's label map -> {"WT": bool, "TC": bool, "ET": bool}, each of the same shape."""
-    return {name: np.isin(label_map, labels) for name, labels in REGIONS.items()}
+def to_regions(label_map: np.ndarray, scheme: LabelScheme = GLIOMA) -> dict[str, np.ndarray]:
+    """Label map in the scheme's values -> {region: bool mask}, each of the same shape."""
+    return {region: np.isin(label_map, scheme.values(region)) for region in scheme.regions}
 
 
 def from_regions(regions: dict[str, np.ndarray]) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from segmamba.errors import InputError
-from segmamba.labels import to_regions, to_standard
+from segmamba.labels import GLIOMA, LabelScheme, to_regions
 
 WORST_HD95 = 374.0  # mm; BraTS: the diagonal of its grid, 240 x 240 x 155 mm, rounded up
 LESION_DILATION = 3  # voxels; BraTS 2023, adult glioma
@@ -62,12 +62,18 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
     )
 
 
-def region_scores(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Two label maps of the engine (0..3, one shape) -> {"WT": {"dice": .., "hd95": ..}, "TC": .., "ET": ..}.
+def region_scores(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], scheme: LabelScheme = GLIOMA
+) -> dict[str, dict[str, float]]:
+    """Two label maps in the scheme's values, of one shape -> {"WT": {"dice": .., "hd95": ..}, "TC": .., "ET": ..}.
 
-    Over the whole image, lesions not told apart. Raises InputError for a value outside 0..3, or as `hd95`.
+    Over the whole image, lesions not told apart. Raises InputError for a value outside the scheme, or as `hd95`.
     """
-    predicted, true = (to_regions(to_standard(labels, "brats2023")) for labels in (prediction, truth))
+    for name, label_map in (("prediction", prediction), ("truth", truth)):
+        unknown = sorted(set(np.unique(label_map).tolist()) - {0, *scheme.labels.values()})
+        if unknown:
+            raise InputError(f"{name} has label values {unknown[:8]}; expected {scheme.labels}")
+    predicted, true = (to_regions(labels, scheme) for labels in (prediction, truth))
     return {
         name: {"dice": dice(predicted[name], mask), "hd95": hd95(predicted[name], mask, spacing)}
         for name, mask in true.items()

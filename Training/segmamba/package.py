@@ -19,7 +19,7 @@ from segmamba import settings
 from segmamba.errors import InputError
 from segmamba.files import write_aside
 from segmamba.inference import InferenceSpec
-from segmamba.labels import LABELS
+from segmamba.labels import GLIOMA, LabelScheme
 from segmamba.network import NetworkConfig, SegMamba
 from segmamba.network.published import load_strictly
 from segmamba.preprocess import PreprocessSpec
@@ -31,14 +31,16 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """id: name of this very model. label_map: name -> value of its output channel. training, metrics: how it was
-    made and how it did, as plain JSON. weights_sha256, weights_dtype: of model.safetensors."""
+    """id: name of this very model. label_map: name -> value of its output channel; regions: name -> its labels.
+    training, metrics: how it was made and how it did, as plain JSON. weights_sha256, weights_dtype: of
+    model.safetensors."""
 
     id: str
     network: NetworkConfig
     preprocess: PreprocessSpec
     inference: InferenceSpec
-    label_map: dict = field(default_factory=lambda: dict(LABELS))
+    label_map: dict[str, int] = field(default_factory=lambda: dict(GLIOMA.labels))
+    regions: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(GLIOMA.regions))
     schema: int = SCHEMA
     parent: str | None = None
     weights_sha256: str = ""
@@ -46,6 +48,10 @@ class Manifest:
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     licence: str = "Apache-2.0"
+
+    @property
+    def scheme(self) -> LabelScheme:
+        return LabelScheme(labels=self.label_map, regions=self.regions)
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,11 @@ def read_manifest(folder: Path | str) -> Manifest:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
     manifest = settings.build(Manifest, values, str(path))
-    outputs, wanted = list(manifest.label_map.values()), list(range(1, manifest.network.out_channels))
-    if any(type(value) is not int for value in outputs) or sorted(outputs) != wanted:
+    try:
+        count = len(manifest.scheme.labels)
+    except InputError as error:
+        raise InputError(f"{path}: label_map: {error}") from None
+    if count != manifest.network.out_channels - 1:
         raise InputError(
             f"{path}: label_map {manifest.label_map} does not name output channels 1 to "
             f"{manifest.network.out_channels - 1}"

@@ -1,8 +1,9 @@
 """Prediction from files to files: one case, or a folder of cases.
 
-A case ID makes ID-seg.nii.gz (1 NCR, 2 ED, 3 ET) and ID-summary.json, and on request ID-probabilities.nii.gz
-(4-D, one volume a label, background first) and ID-uncertainty.nii.gz (0 certain to 1 undecided), all on the case's
-own grid. Each is written aside and renamed, the summary last: where it stands, the case is finished.
+A case ID makes ID-seg.nii.gz (labels as in the model's manifest, e.g. 1 NCR, 2 ED, 3 ET) and ID-summary.json, and on
+request ID-probabilities.nii.gz (4-D, one volume a label, background first) and ID-uncertainty.nii.gz (0 certain to 1
+undecided), all on the case's own grid. Each is written aside and renamed, the summary last: where it stands, the case
+is finished.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def predict_case(
     )
     label_map, removed = result.label_map, {}
     if options.remove_small_mm3:
-        label_map, removed = remove_small(label_map, case.affine, options.remove_small_mm3)
+        label_map, removed = remove_small(label_map, case.affine, options.remove_small_mm3, manifest.scheme)
     tell("write", 0.0)
     begin = time.perf_counter()
     files = output_files(output, case_id, options)
@@ -89,9 +90,10 @@ def predict_case(
     summary = {
         "case": case_id,
         "files": {kind: path.name for kind, path in files.items()},
-        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, case.affine).items()},
+        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, case.affine, manifest.scheme).items()},
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
+        "regions": list(manifest.regions),
         "settings": _settings(model, options, case.sources),
         "device": result.device,
         "precision": result.precision,
@@ -167,15 +169,16 @@ def predict_batch(
 def format_batch(rows: list[dict]) -> str:
     """The rows of `predict_batch` as a table for a terminal."""
     width = max(len(row["case"]) for row in rows)
-    lines = [f"{'case':<{width}}  status    WT mL    TC mL    ET mL  seconds"]
+    regions = next((row["summary"]["regions"] for row in rows if "summary" in row), [])
+    lines = [f"{'case':<{width}}  status  {''.join(f'{region} mL'.rjust(9) for region in regions)}  seconds"]
     for row in rows:
         text = f"{row['case']:<{width}}  {row['status']:<8}"
         if "summary" in row:
             volumes = row["summary"]["volumes_ml"]
-            text += "".join(f"{volumes[region]:7.1f}  " for region in ("WT", "TC", "ET"))
-            text += f"{row['summary']['seconds']['total']:7.1f}"
+            text += "".join(f"{volumes[region]:9.1f}" for region in regions)
+            text += f"  {row['summary']['seconds']['total']:7.1f}"
         else:
-            text += row["error"]
+            text += f"  {row['error']}"
         lines.append(text)
     counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed")}
     lines.append(", ".join(f"{n} {status}" for status, n in counts.items()))

@@ -65,6 +65,13 @@ def override(values: dict, text: str) -> None:
         raise InputError(f"--set {text}: there is no {key!r} in the configuration") from None
 
 
+def _fitting(options: list, value: Any) -> Any:
+    """Of several dataclasses the first that knows all the keys of `value`; otherwise the first option."""
+    classes = [option for option in options if dataclasses.is_dataclass(option)] if isinstance(value, dict) else []
+    knowing = [cls for cls in classes if set(value) <= {f.name for f in dataclasses.fields(cls)}]
+    return knowing[0] if knowing else options[0]
+
+
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -72,9 +79,13 @@ def _is_required(field: dataclasses.Field) -> bool:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         options = [a for a in typing.get_args(hint) if a is not type(None)]
-        return None if value is None else _convert(options[0], value, where)
+        return None if value is None else _convert(_fitting(options, value), value, where)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: expected a table, got {value!r}")
+        return {key: _convert(typing.get_args(hint)[1], v, f"{where}: {key}") for key, v in value.items()}
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise InputError(f"{where}: expected a list, got {value!r}")

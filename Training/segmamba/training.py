@@ -30,13 +30,13 @@ from segmamba.augment import training_transform
 from segmamba.case import find_case, find_label, load_case, load_label_map
 from segmamba.checkpoint import load_checkpoint, save_checkpoint
 from segmamba.config import TrainingConfig
-from segmamba.dataset import PatchDataset, TrainingCase, find_training_cases, prepare
 from segmamba.errors import InputError
 from segmamba.files import write_aside
 from segmamba.metrics import region_scores
 from segmamba.network import SegMamba
 from segmamba.network.mamba import parameters_without_decay
 from segmamba.package import Manifest, load_package, save_package
+from segmamba.samples import PatchDataset, TrainingCase, find_training_cases, prepare
 from segmamba.segment import segment
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,40 @@
+"""`segmamba import`: a published checkpoint to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(add_command) -> None:
+    command = add_command("import", run, "make a model folder of a published SegMamba checkpoint")
+    command.add_argument("checkpoint")
+    command.add_argument("--output", "-o", required=True, metavar="FOLDER")
+    command.add_argument("--id", help="name of the model; default: that of the file")
+    command.add_argument(
+        "--mamba-residual",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether Mamba layers add their input; no checkpoint tells (default: as the code of its form does)",
+    )
+
+
+def run(options) -> int:
+    from segmamba.inference import InferenceSpec
+    from segmamba.network import load_published
+    from segmamba.package import Manifest, save_package
+    from segmamba.preprocess import PreprocessSpec
+
+    network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
+    name = options.id or Path(options.checkpoint).stem
+    manifest = Manifest(
+        id=name,
+        network=network.config,
+        preprocess=PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), normalisation="zscore_box"),
+        inference=InferenceSpec(),
+        licence="that of the checkpoint",
+    )
+    card = f"# {name}\n\nImported from a published SegMamba checkpoint, with the published preprocessing.\n"
+    save_package(options.output, network, manifest, card)
+    print(f"{network.config.form}, directions {', '.join(network.config.directions)} -> {options.output}")
+    return 0

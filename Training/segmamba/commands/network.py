@@ -1,0 +1,21 @@
+"""`segmamba network`: the parameters of a preset."""
+
+from __future__ import annotations
+
+
+def add(add_command) -> None:
+    command = add_command("network", run, "parameters of a network preset")
+    command.add_argument("name", help="released, paper, v1 or quick")
+    command.add_argument("--keys", action="store_true", help="one line a tensor: name (shape) type")
+
+
+def run(options) -> int:
+    from segmamba.network import build_network
+
+    network = build_network(options.name)
+    state = network.state_dict()
+    if options.keys:
+        for name, tensor in state.items():
+            print(f"{name} {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}")
+    print(f"{options.name}: {sum(p.numel() for p in network.parameters())} parameters in {len(state)} tensors")
+    return 0

@@ -1,0 +1,65 @@
+"""What several commands need: progress on a terminal, the choice of a device."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from segmamba.errors import InputError
+
+
+class Bar:
+    """Progress of a prediction: a bar on a terminal, a plain line a stage elsewhere; on standard error."""
+
+    def __init__(self):
+        self._case = self._stage = self._bar = None
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        self.batch("", stage, fraction)
+
+    def batch(self, case: str, stage: str, fraction: float) -> None:
+        if not sys.stderr.isatty():
+            if (case, stage) != (self._case, self._stage):
+                print(f"{case} {stage}".strip(), file=sys.stderr, flush=True)
+        else:
+            self._show(f"{case} {stage}".strip(), fraction, (case, stage) != (self._case, self._stage))
+        self._case, self._stage = case, stage
+
+    def _show(self, text: str, fraction: float, fresh: bool) -> None:
+        from tqdm import tqdm
+
+        if fresh:
+            self.close()
+            self._bar = tqdm(
+                total=100, desc=text, leave=False, bar_format="{desc} {bar} {percentage:3.0f}% {remaining}"
+            )
+        self._bar.n = round(100 * fraction)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def choose_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used: {reason}; `segmamba info` lists what can") from None
+    return name
+
+
+def device_name(device: str) -> str:
+    import torch
+
+    if device == "cpu":
+        return f"{os.cpu_count()} logical cores"
+    properties = torch.cuda.get_device_properties(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return f"{properties.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
