@@ -1,7 +1,8 @@
-"""Score label maps: `python Training/evaluate.py PREDICTIONS TRUTHS [--json]`."""
+"""Score label maps: `python Training/evaluate.py PREDICTIONS TRUTHS [--json] [--csv FILE]`."""
 
 import sys
 
 from segmamba.cli import main
 
-sys.exit(main(["evaluate", *sys.argv[1:]]))
+if __name__ == "__main__":  # processes that --jobs starts import this file again
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

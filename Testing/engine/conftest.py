@@ -65,3 +65,49 @@ def tiny_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_package(folder, SegMamba(config), manifest, "# tiny\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    """A folder of case folders -> its data set, with the manifest written into it."""
+    import nibabel as nib
+    from segmamba.case import MODALITIES, find_case, find_label
+    from segmamba.dataset import CaseEntry, Dataset, FileEntry, write_dataset
+    from segmamba.dataset.reading import hash_file
+    from segmamba.labels import GLIOMA
+
+    def make(root: Path) -> Dataset:
+        def entry(path: Path) -> FileEntry:
+            return FileEntry(path=path.relative_to(root).as_posix(), sha256=hash_file(path))
+
+        cases = []
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            label = find_label(folder)
+            image = nib.load(label)
+            case = CaseEntry(
+                id=folder.name,
+                subject=folder.name,
+                images={m: entry(source.path) for m, source in find_case(folder).items()},
+                label=entry(label),
+                shape=image.shape,
+                spacing=tuple(float(size) for size in image.header.get_zooms()),
+            )
+            cases.append(case)
+        dataset = Dataset(
+            name=root.name,
+            modalities=MODALITIES,
+            labels=GLIOMA.labels,
+            regions=GLIOMA.regions,
+            label_values={"1": "NCR", "2": "ED", "3": "ET"},
+            cases=tuple(cases),
+            folder=str(root),
+        )
+        write_dataset(dataset)
+        return dataset
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(phantom_cases, make_dataset):
+    return make_dataset(phantom_cases)

@@ -1,5 +1,6 @@
 """Evaluation of folders of label maps: which files belong together, what values mean, what comes out."""
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from segmamba.cli import main
+from segmamba.dataset import Dataset, write_dataset
 from segmamba.errors import InputError
-from segmamba.evaluate import evaluate_folders, find_label_maps, format_table
+from segmamba.evaluate import evaluate_folders
+from segmamba.labels import LabelScheme
 
 SHAPE = (9, 14, 6)
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 40], [0, 0, 1.5, -20], [0, 0, 0, 1]])  # LPS, 1 x 2 x 1.5 mm
@@ -49,21 +53,31 @@ def test_scores_by_hand(folders):
     save(tumour("brats2021", et=False), truths, "b", "b-seg.nii.gz")
     result = evaluate_folders(predictions, truths)
 
-    assert list(result) == ["cases", "mean", "n", "convention", "without_truth"]
+    assert list(result) == [
+        *("cases", "mean", "ci95", "n", "convention", "scoring"),
+        *("nsd_tolerance_mm", "lesion_parameters", "without_truth", "notes"),
+    ]
     assert (result["n"], result["convention"], result["without_truth"]) == (2, "brats2021", [])
     a, b, mean = result["cases"]["a"], result["cases"]["b"], result["mean"]
-    assert list(a) == list(mean) == ["dice", "hd95", "lesion_dice", "lesion_hd95"]
+    metrics = ["dice", "hd95", "nsd", "lesion_dice", "lesion_hd95", "lesions", "false_positives"]
+    assert list(a) == list(mean) == list(result["ci95"]) == metrics
     assert all(list(a[metric]) == ["WT", "TC", "ET"] for metric in a)
     # columns of 9, 6 and 3 layers, moved by one layer of 2 mm
     assert list(a["dice"].values()) == pytest.approx([8 / 9, 5 / 6, 2 / 3])
     assert list(a["hd95"].values()) == pytest.approx([2.0, 2.0, 2.0])
+    # of ET, each mask has 4 x 3 x 2 voxels, all surface: the layers at its two ends, 8 + 8 of 48, lie 2 mm off
+    assert a["nsd"]["ET"] == pytest.approx(32 / 48)
     # one lesion each, of 24 voxels of 3 mm3 and more
     assert list(a["lesion_dice"].values()) == pytest.approx([8 / 9, 5 / 6, 2 / 3])
     assert list(a["lesion_hd95"].values()) == pytest.approx([2.0, 2.0, 2.0])
     assert b["dice"] == b["lesion_dice"] == {"WT": 0.0, "TC": 0.0, "ET": 1.0}
+    assert b["nsd"] == {"WT": 0.0, "TC": 0.0, "ET": 1.0}
+    assert [b[count]["TC"] for count in ("lesions", "false_positives")] == [1, 0]
     assert b["hd95"] == b["lesion_hd95"] == {"WT": 374.0, "TC": 374.0, "ET": 0.0}
     assert list(mean["dice"].values()) == pytest.approx([4 / 9, 5 / 12, 5 / 6])
     assert list(mean["hd95"].values()) == pytest.approx([188.0, 188.0, 1.0])
+    # of two cases the bootstrap gives 0, 1/2 or 1 of either: its ends are the cases themselves
+    assert result["ci95"]["dice"]["ET"] == pytest.approx([2 / 3, 1.0])
     assert json.loads(json.dumps(result)) == result
 
 
@@ -79,76 +93,7 @@ def test_lesion_scores_differ_from_those_of_the_whole_image(folders):
     assert case["lesion_hd95"]["ET"] == 187.0
 
 
-def test_table(folders):
-    predictions, truths = folders
-    save(tumour(), predictions, "case-one.nii.gz")
-    save(tumour("brats2021", shift=1), truths, "case-one.nii.gz")
-    save(tumour(), predictions, "another.nii.gz")
-    text = format_table(evaluate_folders(predictions, truths))
-    lines = text.splitlines()
-    row = next(line for line in lines if line.startswith("case-one"))
-    assert row.split() == ["case-one", "0.889", "0.833", "0.667", "2.00", "2.00", "2.00"]
-    assert sum(line.startswith("mean") for line in lines) == 2
-    assert next(line for line in lines if line.startswith("case ")).split() == ["case"] + ["WT", "TC", "ET"] * 2
-    assert any("Whole image" in line for line in lines)
-    assert any("Lesion" in line for line in lines)
-    assert "brats2021" in text
-    assert "another" in lines[-1]
-    assert max(map(len, lines)) <= 80
-
-
 # ---- Which file belongs to which case
-
-
-@pytest.mark.parametrize(
-    ("file", "case"),
-    [
-        ("BraTS-GLI-00003-001.nii.gz", "BraTS-GLI-00003-001"),
-        ("BraTS-GLI-00003-001-seg.nii.gz", "BraTS-GLI-00003-001"),
-        ("BraTS2021_00006_seg.nii.gz", "BraTS2021_00006"),
-        ("x.seg.2.nii", "x.seg.2"),
-        ("BraTS2021_00006/seg.nii.gz", "BraTS2021_00006"),
-        ("BraTS2021_00006/BraTS2021_00006_seg.nii.gz", "BraTS2021_00006"),
-        ("patient 7/answer-seg.nii.gz", "patient 7"),
-    ],
-)
-def test_case_ids(tmp_path, file, case):
-    where = tmp_path / "folder"
-    path = save(tumour(), where, file)
-    assert find_label_maps(where) == {case: path}
-
-
-def test_images_and_leftovers_are_passed_over(tmp_path):
-    expected = save(tumour(), tmp_path, "b", "b-seg.nii.gz")
-    other = save(tumour(), tmp_path, "a.nii.gz")
-    for name in ("b/b-t1c.nii.gz", "b/b_flair.nii.gz", "a-t2f.nii.gz", "a_t1ce.nii", "t1n.nii.gz"):
-        save(tumour(), tmp_path, name)
-    (tmp_path / "._a.nii.gz").write_bytes(b"not an image")
-    (tmp_path / "b" / "._b-seg.nii.gz").write_bytes(b"not an image")
-    (tmp_path / "report.json").write_text("{}")
-    (tmp_path / "logs").mkdir()
-    assert find_label_maps(tmp_path) == {"a": other, "b": expected}
-    assert list(find_label_maps(tmp_path)) == ["a", "b"]
-
-
-def test_a_case_folder_itself(tmp_path):
-    file = save(tumour(), tmp_path, "BraTS2021_00006", "seg.nii.gz")
-    save(tumour(), tmp_path, "BraTS2021_00006", "t1c.nii.gz")
-    assert find_label_maps(file.parent) == {"BraTS2021_00006": file}
-
-
-def test_two_label_maps_of_one_case_are_refused(tmp_path):
-    save(tumour(), tmp_path, "a.nii.gz")
-    save(tumour(), tmp_path, "a", "seg.nii.gz")
-    with pytest.raises(InputError, match="case a has two label maps"):
-        find_label_maps(tmp_path)
-
-
-def test_nothing_found_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no label maps"):
-        find_label_maps(tmp_path)
-    with pytest.raises(InputError, match="nowhere"):
-        find_label_maps(tmp_path / "nowhere")
 
 
 def test_two_files_are_paired_whatever_their_names(folders):
@@ -212,7 +157,7 @@ def test_a_folder_without_4_must_be_told(folders, parts):
     predictions, truths = folders
     save(tumour(), predictions, "a.nii.gz")
     save(tumour(**parts), truths, "a.nii.gz")
-    with pytest.raises(InputError, match="--convention") as caught:
+    with pytest.raises(InputError, match="--labels") as caught:
         evaluate_folders(predictions, truths)
     assert str(truths) in str(caught.value)
 
@@ -350,7 +295,7 @@ def test_vector_images_are_refused(folders):
     predictions, truths = folders
     save(tumour("brats2021"), truths, "a.nii.gz")
     save(np.zeros((*SHAPE, 3), np.uint8), predictions, "a.nii.gz")
-    with pytest.raises(InputError, match="three axes"):
+    with pytest.raises(InputError, match="3 volumes; expected one 3-D image"):
         evaluate_folders(predictions, truths)
 
 
@@ -362,11 +307,203 @@ def test_unreadable_files_are_named(folders):
     whole = save(noise, predictions, "whole.nii.gz").read_bytes()
     (predictions / "whole.nii.gz").unlink()
     file.write_bytes(b"this is no image")
-    with pytest.raises(InputError, match="cannot be read") as caught:
+    with pytest.raises(InputError, match="damaged") as caught:
         evaluate_folders(predictions, truths)
     assert str(file) in str(caught.value)
     file.write_bytes(whole[: len(whole) // 2])  # as a broken download: the header is there
     save(noise, truth)
-    with pytest.raises(InputError, match="cannot be read") as caught:
+    with pytest.raises(InputError, match="damaged") as caught:
         evaluate_folders(predictions, truths, convention="brats2023")
     assert str(file) in str(caught.value)
+
+
+def test_a_damaged_file_is_found_before_anything_is_scored(folders, caplog):
+    predictions, truths = folders
+    for case in ("a", "b"):
+        save(tumour("brats2021"), truths, f"{case}.nii.gz")
+        file = save(tumour(), predictions, f"{case}.nii.gz")
+    file.write_bytes(file.read_bytes()[:-6])  # the voxels are whole, the checksum is not
+    with caplog.at_level(logging.INFO), pytest.raises(InputError, match=r"b\.nii\.gz"):
+        evaluate_folders(predictions, truths)
+    assert "scored" not in caplog.text
+
+
+# ---- Other ways to score
+
+
+def test_names_tell_brats2023_and_the_result_says_so(folders):
+    predictions, truths = folders
+    save(tumour(), predictions, "BraTS-GLI-00003-001.nii.gz")
+    save(tumour(), truths, "BraTS-GLI-00003-001", "seg.nii.gz")
+    result = evaluate_folders(predictions, truths)
+    assert (result["convention"], result["mean"]["dice"]["TC"]) == ("brats2023", 1.0)
+    assert "BraTS 2023" in result["notes"][0]
+
+
+def test_the_last_resort_for_open_labels(folders):
+    predictions, truths = folders
+    save(tumour(), predictions, "a.nii.gz")
+    save(tumour("msd"), truths, "a.nii.gz")
+    assert evaluate_folders(predictions, truths, otherwise="msd")["mean"]["dice"]["TC"] == 1.0
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    assert evaluate_folders(predictions, truths, otherwise="msd")["convention"] == "brats2021"
+
+
+def test_scoring_of_the_paper(folders):
+    predictions, truths = folders
+    save(tumour(shift=1), predictions, "a.nii.gz")
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    save(tumour(et=False), predictions, "b.nii.gz")
+    save(tumour("brats2021", et=False), truths, "b.nii.gz")
+    result = evaluate_folders(predictions, truths, scoring="paper")
+    assert list(result["mean"]) == ["dice", "hd95"]
+    assert result["cases"]["a"]["dice"]["ET"] == pytest.approx(2 / 3)
+    assert result["cases"]["b"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 0.0}
+    assert result["cases"]["b"]["hd95"] == {"WT": 0.0, "TC": 0.0, "ET": 50.0}
+
+
+def test_tolerance_of_nsd(folders):
+    predictions, truths = folders
+    save(tumour(shift=1), predictions, "a.nii.gz")
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    for tolerance, expected in ((1.999, 32 / 48), (2.0, 1.0)):
+        result = evaluate_folders(predictions, truths, tolerance=tolerance)
+        assert result["mean"]["nsd"]["ET"] == pytest.approx(expected)
+        assert result["nsd_tolerance_mm"] == tolerance
+
+
+def test_an_interval_needs_two_cases(folders):
+    predictions, truths = folders
+    save(tumour(), predictions, "a.nii.gz")
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    assert evaluate_folders(predictions, truths)["ci95"] is None
+
+
+def test_a_grid_that_is_not_1_mm_is_noted(folders):
+    predictions, truths = folders
+    for case, affine in (("a", AFFINE), ("b", np.diag([-1.0, 1, 1, 1]))):
+        save(tumour(), predictions, f"{case}.nii.gz", affine=affine)
+        save(tumour("brats2021"), truths, f"{case}.nii.gz", affine=affine)
+    (note,) = evaluate_folders(predictions, truths)["notes"]
+    assert note.startswith("1 of 2 cases are not on a grid of 1 mm")
+
+
+CT = LabelScheme(labels={"airway": 1, "vessel": 2}, regions={"airway": ("airway",), "tree": ("airway", "vessel")})
+
+
+def lung(values):
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:6, 1:7, 2:4] = values[0]
+    labels[2:6, 7:9, 2:4] = values[1]
+    return labels
+
+
+def test_another_task_has_labels_and_regions_of_its_own(folders):
+    predictions, truths = folders
+    save(lung((1, 2)), predictions, "a.nii.gz")
+    save(lung((255, 0)), truths, "a.nii.gz")
+    result = evaluate_folders(predictions, truths, scheme=CT, renumbering={255: 1, 9: 2})
+    assert result["cases"]["a"]["dice"] == {"airway": 1.0, "tree": pytest.approx(2 * 48 / (48 + 64))}
+    assert result["convention"] == "data set"
+    assert any("adult glioma" in note for note in result["notes"])
+    save(lung((255, 9)), predictions, "a.nii.gz")  # as the data set's files have it
+    assert evaluate_folders(predictions, truths, scheme=CT, renumbering={255: 1, 9: 2})["cases"] == result["cases"]
+    save(lung((1, 3)), predictions, "a.nii.gz")
+    with pytest.raises(InputError, match=r"a\.nii\.gz: label values \[3\]"):
+        evaluate_folders(predictions, truths, scheme=CT, renumbering={255: 1, 9: 2})
+    with pytest.raises(InputError, match="airway, vessel: nothing says"):
+        evaluate_folders(predictions, truths, scheme=CT)
+
+
+def test_labels_of_a_truth_that_the_data_set_does_not_have_are_refused(folders):
+    predictions, truths = folders
+    save(lung((1, 2)), predictions, "a.nii.gz")
+    save(lung((1, 2)), truths, "a.nii.gz")
+    with pytest.raises(InputError, match=r"truths.a\.nii\.gz: label values \[1, 2\] are none of \[9, 255\]"):
+        evaluate_folders(predictions, truths, scheme=CT, renumbering={255: 1, 9: 2})
+
+
+# ---- Several processes, and the command
+
+
+@pytest.fixture
+def three_cases(folders):
+    predictions, truths = folders
+    for shift, case in enumerate("cab"):
+        save(tumour(shift=shift), predictions, f"{case}.nii.gz")
+        save(tumour("brats2021"), truths, f"{case}.nii.gz")
+    return str(predictions), str(truths)
+
+
+def test_processes_change_nothing(three_cases):
+    one, two = (evaluate_folders(*three_cases, jobs=jobs) for jobs in (1, 2))
+    assert json.dumps(one) == json.dumps(two)
+    (Path(three_cases[0]) / "b.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"b\.nii\.gz"):
+        evaluate_folders(*three_cases, jobs=2)
+    with pytest.raises(InputError, match="--jobs 0"):
+        evaluate_folders(*three_cases, jobs=0)
+
+
+def test_command_writes_json_table_and_csv(three_cases, tmp_path, capsys):
+    assert main(["evaluate", *three_cases, "--json", "--csv", str(tmp_path / "scores.csv")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == evaluate_folders(*three_cases)
+    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert [row["case"] for row in rows] == ["a", "b", "c"]
+    for row in rows:
+        for metric, regions in result["cases"][row["case"]].items():
+            assert all(float(row[f"{metric}_{region}"]) == value for region, value in regions.items())
+
+    assert main(["evaluate", *three_cases]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    whole = next(line.split() for line in lines if line.startswith("a "))
+    assert whole[1:7] == ["0.889", "0.833", "0.667", "2.00", "2.00", "2.00"]  # moved by one layer
+    assert lines[1].split()[:5] == ["case", "Dice", "WT", "Dice", "TC"]
+    dice = next(line for line in lines if line.startswith("Dice "))
+    low, high = result["ci95"]["dice"]["ET"]
+    assert f"{result['mean']['dice']['ET']:.3f} [{low:.3f}, {high:.3f}]" in dice
+    assert "cases: 3; labels of the truths: brats2021" in lines
+    assert lines[-1].startswith("note: 3 of 3 cases are not on a grid of 1 mm")
+
+
+def test_command_with_the_labels_and_scoring_told(three_cases, capsys):
+    for file in Path(three_cases[1]).iterdir():
+        save(tumour("msd"), file)
+    assert main(["evaluate", *three_cases]) == 1
+    assert "--labels" in capsys.readouterr().err
+    assert main(["evaluate", *three_cases, "--convention", "msd"]) == 1
+    assert "--labels msd" in capsys.readouterr().err
+    assert main(["evaluate", *three_cases, "--labels", "msd", "--convention", "paper", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["scoring"], result["cases"]["c"]["dice"]["TC"]) == ("paper", 1.0)
+    # as a caller of BraTS 2023's evaluation says it
+    assert main(["evaluate", *three_cases, "--convention", "brats2023", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["convention"] == "brats2023"
+
+
+def test_command_refuses_a_csv_without_folder_before_the_work(three_cases, tmp_path, capsys):
+    assert main(["evaluate", *three_cases, "--csv", str(tmp_path / "nowhere" / "x.csv")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_command_with_a_data_set(folders, tmp_path, capsys):
+    predictions, truths = folders
+    write_dataset(
+        Dataset(
+            name="lungs",
+            modalities=("ct",),
+            labels=CT.labels,
+            regions=CT.regions,
+            label_values={"255": "airway", "9": "vessel"},
+            cases=(),
+            folder=str(tmp_path),
+        )
+    )
+    save(lung((1, 2)), predictions, "a.nii.gz")
+    save(lung((255, 9)), truths, "a-seg.nii.gz")
+    save(lung((255, 9)), truths, "a-ct.nii.gz")
+    assert main(["evaluate", str(predictions), str(truths), "--dataset", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean"]["dice"] == {"airway": 1.0, "tree": 1.0}
+    assert main(["evaluate", str(predictions), str(truths), "--dataset", str(tmp_path), "--labels", "msd"]) == 1
+    assert "--dataset" in capsys.readouterr().err

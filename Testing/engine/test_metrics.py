@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_hausdorff_distance
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from segmamba import metrics
 from segmamba.errors import InputError
-from segmamba.metrics import dice, hd95, lesion_wise, region_scores
+from segmamba.labels import LabelScheme
+from segmamba.metrics import dice, hd95, lesion_wise, nsd, paper_scores, region_scores
 
 SHAPE = (11, 7, 9)
 SPACING = (0.9, 2.5, 1.3)
@@ -39,8 +40,8 @@ def blobs(seed, shape=SHAPE):
     return mask ^ (rng.random(shape) < 0.05)
 
 
-def brute_hd95(a, b, spacing):
-    """Voxel by voxel: surface by looking at each face neighbour, every distance between all pairs."""
+def brute_distances(a, b, spacing):
+    """Voxel by voxel: surface by looking at each face neighbour, every distance between all pairs; both ways."""
 
     def surface(mask):
         points = []
@@ -56,14 +57,22 @@ def brute_hd95(a, b, spacing):
         return points
 
     def directed(start, goal):
-        ordered = sorted(min(sum((p - q) ** 2 for p, q in zip(x, y)) ** 0.5 for y in goal) for x in start)
-        rank = 0.95 * (len(ordered) - 1)
-        low = int(rank)
-        high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (rank - low) * (ordered[high] - ordered[low])
+        return [min(sum((p - q) ** 2 for p, q in zip(x, y)) ** 0.5 for y in goal) for x in start]
 
     one, other = surface(a), surface(b)
-    return max(directed(one, other), directed(other, one))
+    return directed(one, other), directed(other, one)
+
+
+def brute_percentile(distances):
+    ordered = sorted(distances)
+    rank = 0.95 * (len(ordered) - 1)
+    low = int(rank)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (rank - low) * (ordered[high] - ordered[low])
+
+
+def brute_hd95(a, b, spacing):
+    return max(map(brute_percentile, brute_distances(a, b, spacing)))
 
 
 # ---- Dice
@@ -164,6 +173,73 @@ def test_hd95_against_monai(seed):
     assert hd95(prediction, truth, SPACING) == pytest.approx(theirs, rel=1e-5)
 
 
+# ---- NSD
+
+
+def test_nsd_by_hand(search):
+    # Rods of 10 and 7 voxels, 2 mm apart along the rod, the first 7 shared; every voxel is surface. The rod's 3 others
+    # lie 2, 4 and 6 mm from the truth.
+    prediction = box((12, 3, 2), (1, 11), (1, 2), (0, 1))
+    truth = box((12, 3, 2), (1, 8), (1, 2), (0, 1))
+    for tolerance, near in ((0, 14), (1.0, 14), (2.0, 15), (3.9, 15), (4.0, 16), (6.0, 17)):
+        assert nsd(prediction, truth, (2.0, 1.0, 1.0), tolerance) == pytest.approx(near / 17)
+        assert nsd(truth, prediction, (2.0, 1.0, 1.0), tolerance) == pytest.approx(near / 17)
+    assert type(nsd(prediction, truth, SPACING)) is float
+
+
+def test_nsd_counts_voxels_of_both_surfaces_not_the_mean_of_two_shares(search):
+    prediction = box((12, 3, 2), (0, 9), (0, 1), (0, 1))
+    truth = box((12, 3, 2), (0, 1), (0, 1), (0, 1))
+    # within 1 mm: 2 of 9 and 1 of 1; the mean of the shares would be 0.61
+    assert nsd(prediction, truth, (1.0, 1.0, 1.0)) == pytest.approx(3 / 10)
+
+
+def test_nsd_of_empty_masks():
+    some = box(SHAPE, (1, 4), (1, 4), (1, 4))
+    assert nsd(empty(), empty(), SPACING) == 1.0
+    assert nsd(some, empty(), SPACING, 1000.0) == 0.0
+    assert nsd(empty(), some, SPACING, 1000.0) == 0.0
+
+
+def test_a_border_off_by_one_voxel_is_forgiven_also_with_spacing_from_float32(search):
+    truth = box((12, 9, 8), (2, 7), (2, 7), (2, 6))
+    for size in (1.0, 1.0000001):
+        assert nsd(np.roll(truth, 1, 0), truth, (size,) * 3) == 1.0
+        assert nsd(np.roll(truth, 1, 0), truth, (size,) * 3, 0.99) < 0.9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nsd_against_brute_force(seed, search):
+    prediction, truth = blobs(seed), blobs(seed + 100)
+    both = list(itertools.chain(*brute_distances(prediction, truth, SPACING)))
+    for tolerance in (0.0, 1.0, 2.0):
+        near = sum(distance <= tolerance for distance in both)
+        assert nsd(prediction, truth, SPACING, tolerance) == pytest.approx(near / len(both), rel=1e-12)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1.0, 2.6])
+def test_nsd_against_monai(tolerance):
+    shape = (23, 17, 19)
+    masks = [blobs(7, shape), blobs(57, shape), np.roll(blobs(7, shape), 1, 2), box(shape, (3, 20), (2, 11), (4, 16))]
+    for prediction, truth in itertools.combinations(masks, 2):
+        theirs = compute_surface_dice(
+            torch.from_numpy(prediction)[None, None],
+            torch.from_numpy(truth)[None, None],
+            class_thresholds=[tolerance],
+            include_background=True,
+            spacing=SPACING,
+        ).item()
+        assert nsd(prediction, truth, SPACING, tolerance) == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+def test_tolerances_that_are_none_are_refused(tolerance):
+    with pytest.raises(InputError, match="tolerance"):
+        nsd(empty(), empty(), SPACING, tolerance)
+    with pytest.raises(InputError, match="tolerance"):
+        region_scores(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8), SPACING, tolerance=tolerance)
+
+
 # ---- Regions
 
 
@@ -183,6 +259,10 @@ def test_region_scores_by_hand():
     assert scores["TC"]["hd95"] == pytest.approx(2.0)
     # ET, truth to prediction: 0 2, rank 0.95
     assert scores["ET"]["hd95"] == pytest.approx(0.95 * 2)
+    # within 1 mm only what is shared: 5 of 8 and 5, 2 of 4 and 2, 1 of 2 and 1
+    assert [scores[region]["nsd"] for region in scores] == pytest.approx([10 / 13, 4 / 6, 2 / 3])
+    wide = region_scores(prediction, truth, (1.0, 1.0, 2.0), tolerance=2.0)
+    assert [wide[region]["nsd"] for region in wide] == pytest.approx([11 / 13, 1.0, 1.0])
 
 
 def test_region_without_voxels_is_scored_by_the_convention():
@@ -191,9 +271,46 @@ def test_region_without_voxels_is_scored_by_the_convention():
     prediction = truth.copy()
     prediction[2, 3, 4] = 1
     scores = region_scores(prediction, truth, SPACING)
-    assert scores["WT"] == {"dice": 1.0, "hd95": 0.0}
-    assert scores["TC"] == {"dice": 0.0, "hd95": 374.0}
-    assert scores["ET"] == {"dice": 1.0, "hd95": 0.0}
+    assert scores["WT"] == {"dice": 1.0, "hd95": 0.0, "nsd": 1.0}
+    assert scores["TC"] == {"dice": 0.0, "hd95": 374.0, "nsd": 0.0}
+    assert scores["ET"] == {"dice": 1.0, "hd95": 0.0, "nsd": 1.0}
+
+
+def test_regions_of_another_scheme():
+    scheme = LabelScheme(labels={"airway": 1}, regions={"airway": ("airway",)})
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[1:4, 2:5, 3:6] = 1
+    assert region_scores(truth, truth, SPACING, scheme) == {"airway": {"dice": 1.0, "hd95": 0.0, "nsd": 1.0}}
+    with pytest.raises(InputError, match="2"):
+        region_scores(truth * 2, truth, SPACING, scheme)
+
+
+# ---- The scoring of the paper's authors
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_paper_scores_pool_the_distances(seed):
+    prediction, truth = blobs(seed), blobs(seed + 100)
+    scores = paper_scores(prediction * np.uint8(3), truth * np.uint8(3), SPACING)
+    pooled = brute_percentile(list(itertools.chain(*brute_distances(prediction, truth, SPACING))))
+    assert scores["ET"] == {"dice": dice(prediction, truth), "hd95": pytest.approx(pooled, rel=1e-12)}
+
+
+def test_paper_scores_differ_from_the_challenges():
+    truth = box((31, 3, 2), (0, 1), (0, 1), (0, 1)) * np.uint8(3)
+    prediction = box((31, 3, 2), (0, 21), (0, 1), (0, 1)) * np.uint8(3)
+    # pooled: 0, 0, 2, 4, .. 40 mm, 22 in all; rank 0.95 * 21 = 19.95
+    assert paper_scores(prediction, truth, (2.0, 1.0, 1.0))["WT"]["hd95"] == pytest.approx(36 + 0.95 * 2)
+
+
+def test_paper_scores_of_empty_regions():
+    some, nothing = box(SHAPE, (1, 4), (1, 4), (1, 4)) * np.uint8(2), np.zeros(SHAPE, np.uint8)
+    worst = {"dice": 0.0, "hd95": 50.0}
+    assert paper_scores(some, some, SPACING) == {"WT": {"dice": 1.0, "hd95": 0.0}, "TC": worst, "ET": worst}
+    for prediction, truth in ((some, nothing), (nothing, some), (nothing, nothing)):
+        assert paper_scores(prediction, truth, SPACING) == {"WT": worst, "TC": worst, "ET": worst}
+    with pytest.raises(InputError, match="shape"):
+        paper_scores(nothing, nothing[:-1], SPACING)
 
 
 def test_region_scores_refuse_a_label_of_another_convention():

@@ -1,13 +1,11 @@
 """Settings from TOML and JSON to dataclasses, overrides, and the configurations of trainings."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from segmamba.config import NetworkChoice, SourceConfig, TrainingConfig, load_config
 from segmamba.errors import InputError
 from segmamba.settings import build, override, parse_toml
-from segmamba.training import train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "Training" / "configs"
 
@@ -153,102 +151,3 @@ def test_overrides_that_lead_nowhere(text):
     values = {"many": [{"radius": 1}, {"radius": 2}], "steps": 3, "name": "text", "pair": [1, 2]}
     with pytest.raises(InputError, match=f"--set {text}"):
         override(values, text)
-
-
-# --- trainings
-
-MINIMAL = 'name = "a"\n[[sources]]\nfolder = "cases"\nconvention = "brats2023"\n'
-
-
-def write(folder, text):
-    path = folder / "config.toml"
-    path.write_text(text)
-    return path
-
-
-def test_relative_paths_count_from_the_file(tmp_path, monkeypatch):
-    (tmp_path / "deep").mkdir()
-    text = 'initial_model = "../model"\ncache = "cache"\n' + MINIMAL
-    text += '[[sources]]\nfolder = "/absolute"\nconvention = "msd"\n'
-    path = write(tmp_path / "deep", text)
-    monkeypatch.chdir(tmp_path)
-    config = load_config(path.relative_to(tmp_path), ["seed=7", "sources.0.folder=other", "sources.1.share=3"])
-    assert [Path(source.folder) for source in config.sources] == [tmp_path / "deep" / "other", Path("/absolute")]
-    assert Path(config.initial_model).resolve() == tmp_path / "model"
-    assert Path(config.cache) == tmp_path / "deep" / "cache"
-    assert config.seed == 7 and config.sources[1].share == 3.0
-
-
-def test_what_is_not_given_has_its_default(tmp_path):
-    config = load_config(write(tmp_path, MINIMAL))
-    source = SourceConfig(folder=str(tmp_path / "cases"), convention="brats2023")
-    assert config == TrainingConfig(name="a", sources=(source,))
-    assert config.initial_model == "" and config.network == NetworkChoice()
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_configuration_that_is_shipped_loads(path):
-    config = load_config(path)
-    assert config.name == path.stem
-    assert len(config.preprocess.modalities) == config.network.resolve().in_channels
-    assert all(Path(source.folder).is_absolute() for source in config.sources)
-
-
-def test_there_are_configurations():
-    assert len(list(CONFIGS.glob("*.toml"))) >= 2
-
-
-@pytest.mark.parametrize(
-    ("text", "overrides", "message"),
-    [
-        ("name = ", [], r"config.toml is not valid TOML"),
-        ("", [], r"config.toml: missing 'name', 'sources'"),
-        (MINIMAL, ["stesp=3"], r"config.toml: unknown setting 'stesp'; did you mean 'steps'"),
-        (MINIMAL, ["sources.0.fodl=3"], r"sources\[0\]: unknown setting 'fodl'; did you mean 'fold'"),
-        (MINIMAL, ["steps=many"], r"steps: expected int, got 'many'"),
-        (MINIMAL, ["network.preset=realised", "network.in_channels=x"], r"network: in_channels: expected int"),
-        (MINIMAL, ["precision=fp16"], r"precision 'fp16' must be 'bf16' or 'fp32'"),
-        (MINIMAL, ["patch=[64, 64]"], r"patch: expected 3 values"),
-        (MINIMAL, ["patch=[64, 60, 64]"], r"patch .* multiples of 16"),
-        ("patch = [64, 64, 64]\n" + MINIMAL, ["patch.1=24"], r"patch \(64, 24, 64\) .* multiples of 16"),
-        (MINIMAL, ["patch=[0, 64, 64]"], r"patch .* multiples of 16"),
-        (MINIMAL, ["patch=[-16, 64, 64]"], r"patch .* multiples of 16"),
-        (MINIMAL, ["patch=[16, 16, 16]"], r"32 or more"),
-        (MINIMAL, ["sources=[]"], r"at least one \[\[sources\]\]"),
-        (MINIMAL, ["sources=5"], r"sources: expected a list, got 5"),
-        (MINIMAL, ["sources=[5]"], r"sources\[0\]: expected a table"),
-        (MINIMAL, ["sources.0.folder=5"], r"folder: expected str, got 5"),
-        (MINIMAL, ["initial_model=5"], r"initial_model: expected str, got 5"),
-        (MINIMAL, ["sources.0.folds=3", "sources.0.fold=3"], r"fold 3 must be 0..2"),
-        (MINIMAL, ["sources.0.share=0"], r"share 0.0 must be above 0"),
-        (MINIMAL, ["sources.0.convention=brats"], r"unknown convention 'brats'; known are .*brats2023"),
-        (MINIMAL, ["network.preset=realised"], r"unknown network preset 'realised'"),
-        (MINIMAL, ["batch=0"], r"batch 0 must be 1 or more"),
-        (MINIMAL, ["steps=0"], r"steps 0 must be 1 or more"),
-    ],
-)
-def test_configurations_with_a_mistake(tmp_path, text, overrides, message):
-    with pytest.raises(InputError, match=message):
-        load_config(write(tmp_path, text), overrides)
-
-
-def test_single_settings_of_a_preset_are_replaced():
-    assert NetworkChoice(preset="quick", out_channels=2).resolve().out_channels == 2
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere.toml does not exist"):
-        load_config(tmp_path / "nowhere.toml")
-    with pytest.raises(InputError, match=r"cannot be read"):
-        load_config(tmp_path)
-    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"binary.toml cannot be read"):
-        load_config(tmp_path / "binary.toml")
-
-
-def test_a_patch_whose_bf16_gradients_would_be_garbage_on_the_cpu(tmp_path):
-    config = replace(load_config(write(tmp_path, MINIMAL)), patch=(32, 64, 64))
-    with pytest.raises(InputError, match=r"patch \(32, 64, 64\) needs a depth of 48 or more for bf16 on the CPU"):
-        train(config, tmp_path / "run")
-    with pytest.raises(InputError, match=r"cases is no folder"):  # past that check
-        train(replace(config, precision="fp32"), tmp_path / "run")

@@ -22,7 +22,7 @@ from segmamba.image_io import (
     read_image,
     save_image,
 )
-from segmamba.labels import find_convention, to_standard
+from segmamba.labels import find_convention, renumber, to_standard
 
 __all__ = [
     "MODALITIES",
@@ -93,8 +93,10 @@ def load_case(
     return Case(case_id or _case_id(sources), images, reference.affine, sources, checks)
 
 
-def load_label_map(path: Path | str, convention: str | None, case: Case | None) -> np.ndarray:
-    """Label map file -> (X, Y, Z) uint8 in the engine's labels; a `convention` of None is found out.
+def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
+    """Label map file -> (X, Y, Z) uint8 in the engine's labels.
+
+    convention: a name of labels.CONVENTIONS; or value in the file -> label; None is found out.
 
     Raises InputError for an unreadable file, values that fit no convention or several, and a grid other than
     that of `case` (where one is given).
@@ -106,9 +108,9 @@ def load_label_map(path: Path | str, convention: str | None, case: Case | None) 
         reference = Image(case.images[reference_name], case.affine, ())
         _check_grid(image, Source(path), reference, case.sources[reference_name])
     try:
-        if convention is None:
-            convention = find_convention(np.unique(image.array).tolist())
-        return to_standard(image.array, convention)
+        if isinstance(convention, Mapping):
+            return renumber(image.array, convention)
+        return to_standard(image.array, convention or find_convention(np.unique(image.array).tolist()))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

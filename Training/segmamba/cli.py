@@ -10,10 +10,22 @@ import logging
 import sys
 
 from segmamba import __version__
-from segmamba.commands import demo, evaluate, import_model, info, network, phantom, predict, train
+from segmamba.commands import (
+    compare,
+    dataset,
+    demo,
+    evaluate,
+    import_model,
+    info,
+    network,
+    phantom,
+    predict,
+    report,
+    train,
+)
 from segmamba.errors import InputError
 
-_COMMANDS = (info, network, predict, evaluate, demo, phantom, import_model, train)
+_COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, report)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,3 +10,12 @@ class InputError(ValueError):
 
 class Cancelled(Exception):
     """The caller asked to stop; nothing was written."""
+
+
+class Stopped(Exception):
+    """A training was asked to end by a signal, and has saved its state after `step`."""
+
+    def __init__(self, step: int, signal_number: int):
+        super().__init__(f"stopped after step {step} by signal {int(signal_number)}")
+        self.step = step
+        self.signal_number = int(signal_number)

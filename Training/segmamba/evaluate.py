@@ -1,272 +1,259 @@
 """Predicted label maps against the truth, case by case: what `segmamba evaluate PREDICTIONS TRUTHS` does.
 
-Files are NIfTI. Either side is one file, or a folder that holds label maps (`CASE.nii.gz`, `CASE-seg.nii.gz`,
-`CASE_seg.nii.gz`), case folders (`CASE/seg.nii.gz`, `CASE/CASE-seg.nii.gz`, ...), or both.
+Every file is read before the first is scored, so that no damaged file, wrong grid or unknown label is found after an
+hour of work; that takes about a tenth of the time.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel import orientations
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
 
+from segmamba.confidence import RESAMPLES, mean_interval
 from segmamba.errors import InputError
-from segmamba.labels import CONVENTIONS, REGIONS, find_convention, to_regions, to_standard
-from segmamba.metrics import lesion_wise, region_scores
+from segmamba.label_files import (
+    Found,
+    check_grid,
+    find_label_maps,
+    look_at,
+    named_as_brats2023,
+    pair_label_maps,
+    read_label_map,
+)
+from segmamba.labels import CONVENTIONS, GLIOMA, LabelScheme, find_convention, renumber, to_regions
+from segmamba.metrics import (
+    LESION_DILATION,
+    NSD_TOLERANCE,
+    SMALLEST_LESION,
+    lesion_wise,
+    paper_scores,
+    region_scores,
+)
 
-METRICS = ("dice", "hd95", "lesion_dice", "lesion_hd95")
-SAME_AFFINE = 1e-3  # mm, for each number of the affine
+SCORINGS = {
+    "brats2023": ("dice", "hd95", "nsd", "lesion_dice", "lesion_hd95", "lesions", "false_positives"),
+    "paper": ("dice", "hd95"),
+}
+SEED = 2023  # of the bootstrap: the same scores give the same intervals
 
 _log = logging.getLogger(__name__)
-_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_SEG = re.compile(r"(^|[-_])seg$", re.IGNORECASE)
-_IMAGE = re.compile(
-    r"(^|[-_])(t1|t1n|t1c|t1ce|t2|t2w|t2f|flair|probabilities|uncertainty)$", re.IGNORECASE
-)  # lies beside, no label map
 
 
-def evaluate_folders(predictions: Path, truths: Path, *, convention: str | None = None) -> dict:
-    """Score every case of `truths`; both are a file or a folder.
+@dataclass(frozen=True)
+class _Rules:
+    """How a case is scored; crosses over to other processes."""
 
-    convention  that of the truths (a name in labels.CONVENTIONS). If None, it is found from the values of all
-                truths together, as one case without enhancing tumour would leave it open.
-    Predictions follow the engine's convention, or BraTS 2021 where one holds a 4. Where `predictions` is one
-    file, only its case is scored; two single files are paired whatever their names.
+    scheme: LabelScheme
+    scoring: str
+    tolerance: float
+
+
+def evaluate_folders(
+    predictions: Path,
+    truths: Path,
+    *,
+    convention: str | None = None,
+    otherwise: str | None = None,
+    scheme: LabelScheme = GLIOMA,
+    renumbering: Mapping[int, int] | None = None,
+    images: Iterable[str] = (),
+    scoring: str = "brats2023",
+    tolerance: float = NSD_TOLERANCE,
+    jobs: int = 1,
+) -> dict:
+    """Score every case of `truths`; both are a file or a folder (`label_files` says which files are taken).
+
+    convention   label convention of the truths (a name in labels.CONVENTIONS). If None, it is found from the values of
+                 all truths together, as one case without enhancing tumour would leave it open; where the values leave
+                 it open, from their names; failing that, it is `otherwise`.
+    scheme, renumbering  for another task than glioma: its labels and regions, and value in the truths' files -> value
+                 in the scheme, as a data set's manifest has them; `convention` stays None. `images` names modalities
+                 whose files may lie beside label maps.
+    scoring      "brats2023": metrics.region_scores and lesion_wise. "paper": metrics.paper_scores, Dice and HD95 alone.
+    tolerance    of NSD, in mm.
+    jobs         processes that work at once; the result does not depend on it. (A script that asks for more than one
+                 needs `if __name__ == "__main__":`, as new processes import it.)
+
+    Predictions hold the scheme's values; one that has a value which only BraTS 2021 (or the data set's files) have,
+    such as 4, follows those. Where `predictions` is one file, only its case is scored; two single files are paired
+    whatever their names.
 
     Returns, ready for JSON:
-    {"cases": {id: {"dice": {"WT", "TC", "ET"}, "hd95": .., "lesion_dice": .., "lesion_hd95": ..}},
-     "mean": the same four over the cases, "n": number of cases, "convention": that of the truths,
-     "without_truth": ids of predictions that were not scored as they have no truth}.
+    {"cases": {id: {"dice": {"WT", "TC", "ET"}, "hd95": .., the others of SCORINGS[scoring]: ..}},
+     "mean": the same over the cases, "ci95": the same with [low, high] of the mean (a bootstrap over cases; None for a
+     single case), "n": number of cases, "convention": that of the truths ("data set" with a renumbering), "scoring",
+     "nsd_tolerance_mm" and "lesion_parameters" (where used), "without_truth": ids of predictions that were not scored
+     as they have no truth, "notes": what a reader should know}.
 
-    Raises InputError where a truth has no prediction (to leave it out would flatter the mean), a file cannot
-    be read, the convention cannot be told, or a prediction does not lie on the grid of its truth.
+    Raises InputError where a truth has no prediction (to leave it out would flatter the mean), a file cannot be read,
+    the convention cannot be told, or a prediction does not lie on the grid of its truth.
     """
     predictions, truths = Path(predictions), Path(truths)
-    if convention is not None and convention not in CONVENTIONS:
-        raise InputError(f"--convention {convention}: unknown; expected one of {', '.join(CONVENTIONS)}")
-    truth_files = find_label_maps(truths)
-    pairs, without_truth = _pair(predictions, find_label_maps(predictions), truths, truth_files)
-    for prediction, truth in pairs.values():  # all headers first: no error after an hour of work
-        _check_grid(prediction, truth)
-    if convention is None:
-        convention = _find_truth_convention(truths, truth_files)
-
-    cases = {}
-    for number, (case, (prediction, truth)) in enumerate(pairs.items(), start=1):
-        cases[case] = _score(prediction, truth, convention)
-        _log.info("%d of %d: %s scored", number, len(pairs), case)
-    mean = {
-        metric: {region: float(np.mean([case[metric][region] for case in cases.values()])) for region in REGIONS}
-        for metric in METRICS
-    }
-    return {
-        "cases": cases,
-        "mean": mean,
-        "n": len(cases),
-        "convention": convention,
-        "without_truth": without_truth,
-    }
-
-
-def format_table(result: dict) -> str:
-    """What `evaluate_folders` returned -> text for a terminal: a table for the whole image, one by lesion."""
-    width = max(len(case) for case in [*result["cases"], "case", "mean"])
-    rows = {**result["cases"], "mean": result["mean"]}
-    lines = []
-    for title, dice, hd95 in (
-        ("Whole image", "dice", "hd95"),
-        ("Lesion by lesion (BraTS 2023)", "lesion_dice", "lesion_hd95"),
-    ):
-        lines += [title, f"{'':{width}}  {'Dice':>21}  {'HD95, mm':>24}"]
-        lines.append(f"{'case':{width}}  " + "".join(f"{r:>7}" for r in REGIONS) + "  " + _cells(REGIONS, ">8"))
-        for name, row in rows.items():
-            dices, distances = (row[metric].values() for metric in (dice, hd95))
-            lines.append(f"{name:{width}}  {_cells(dices, '>7.3f')}  {_cells(distances, '>8.2f')}")
-        lines.append("")
-    lines.append(f"cases: {result['n']}; labels of the truths: {result['convention']}")
-    if result["without_truth"]:
-        lines.append(f"not scored, as there is no truth: {_some(result['without_truth'])}")
-    return "\n".join(lines)
-
-
-def find_label_maps(where: Path) -> dict[str, Path]:
-    """{case id: file}, sorted by id, of the label maps that `where` (a file or a folder) holds.
-
-    Images named after a modality (`CASE-t1c.nii.gz`) are passed over. Raises InputError where nothing is
-    found or one case has two label maps.
-    """
-    if where.is_file():
-        return {_case_id(where): where}
-    if not where.is_dir():
-        raise InputError(f"{where}: no such file or folder; expected a label map or a folder of them")
-    found = [(_case_id(file), file) for file in _niftis(where) if not _IMAGE.search(_stem(file))]
-    for folder in sorted(path for path in where.iterdir() if path.is_dir()):
-        found += [(folder.name, file) for file in _niftis(folder) if _SEG.search(_stem(file))]
-    files: dict[str, Path] = {}
-    for case, file in sorted(found):
-        if case in files:
-            raise InputError(f"case {case} has two label maps, {files[case]} and {file}; leave one of them")
-        files[case] = file
-    if not files:
-        raise InputError(
-            f"{where}: holds no label maps; expected CASE.nii.gz, CASE-seg.nii.gz or CASE/seg.nii.gz in it"
+    _check_options(convention, otherwise, scheme, renumbering, scoring, jobs)
+    truth_files = find_label_maps(truths, images)
+    pairs, without_truth = pair_label_maps(predictions, find_label_maps(predictions, images), truths, truth_files)
+    notes: list[str] = []
+    with _workers(jobs) as each:
+        needed = [file for pair in pairs.values() for file in pair]
+        if convention is None and renumbering is None:
+            needed = list(dict.fromkeys([*needed, *truth_files.values()]))
+        found = dict(zip(needed, each(look_at, needed)))
+        for prediction, truth in pairs.values():
+            check_grid(found[prediction], found[truth])
+        if renumbering is None:
+            if convention is None:
+                convention = _find_convention(truths, {c: found[f] for c, f in truth_files.items()}, otherwise, notes)
+            renumbering, foreign = CONVENTIONS[convention], CONVENTIONS["brats2021"]
+        else:
+            convention, foreign = "data set", renumbering
+        work = []
+        for prediction, truth in pairs.values():
+            _check_values(found[truth], renumbering, f"{convention} labels")
+            numbers = {value: value for value in scheme.labels.values()}
+            others = set(found[prediction].values) - set(numbers)
+            if others and others <= set(foreign):
+                numbers = foreign
+            _check_values(found[prediction], numbers, "a prediction's labels")
+            work.append((prediction, numbers, truth, renumbering))
+        rules = _Rules(scheme, scoring, tolerance)
+        cases = {}
+        for number, (case, scores) in enumerate(zip(pairs, each(partial(_score, rules), work)), start=1):
+            cases[case] = scores
+            _log.info("%d of %d: %s scored", number, len(pairs), case)
+    lesion_wise_used = scoring == "brats2023"
+    coarse = sum(not np.allclose(voxel_sizes(found[truth].affine), 1, atol=1e-3) for _, truth in pairs.values())
+    if coarse and lesion_wise_used:
+        notes.append(
+            f"{coarse} of {len(pairs)} cases are not on a grid of 1 mm: their lesion-wise numbers are not those of "
+            f"the challenge, which counts {LESION_DILATION} voxels of dilation as 3 mm"
         )
-    return files
+    if scheme != GLIOMA and lesion_wise_used:
+        notes.append("lesion-wise numbers use the challenge's parameters for adult glioma, for want of this task's own")
+    result = {"cases": cases, **summarise(cases), "n": len(cases), "convention": convention, "scoring": scoring}
+    if lesion_wise_used:
+        result["nsd_tolerance_mm"] = tolerance
+        result["lesion_parameters"] = {"dilation_voxels": LESION_DILATION, "smallest_mm3": SMALLEST_LESION}
+    return {**result, "without_truth": without_truth, "notes": notes}
 
 
-def _niftis(folder: Path) -> list[Path]:
-    # names with a dot in front are no images: macOS leaves its "._NAME" beside the files of some archives
-    names = (path for path in folder.iterdir() if _NIFTI.search(path.name) and path.name[0] != ".")
-    return [path for path in names if path.is_file()]
+def summarise(cases: dict[str, dict[str, dict[str, float]]]) -> dict:
+    """{case: {metric: {region: score}}} -> {"mean": {metric: {region: mean}}, "ci95": the same with [low, high]}."""
+    first = next(iter(cases.values()))
+    table = np.array([[s for regions in case.values() for s in regions.values()] for case in cases.values()], float)
+    ends = None
+    if len(cases) > 1:
+        low, high = mean_interval(table, rng=np.random.default_rng(SEED), resamples=RESAMPLES)
+        ends = _as_tree(first, [list(pair) for pair in zip(low.tolist(), high.tolist())])
+    return {"mean": _as_tree(first, table.mean(axis=0).tolist()), "ci95": ends}
 
 
-def _stem(file: Path) -> str:
-    return _NIFTI.sub("", file.name)
+def _as_tree(like: dict[str, dict], numbers: list) -> dict[str, dict]:
+    numbers = iter(numbers)
+    return {metric: {region: next(numbers) for region in regions} for metric, regions in like.items()}
 
 
-def _case_id(file: Path) -> str:
-    return _SEG.sub("", _stem(file)) or file.resolve().parent.name
-
-
-def _pair(
-    predictions: Path, predicted: dict[str, Path], truths: Path, true: dict[str, Path]
-) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """-> ({case: (prediction, truth)}, ids of predictions without truth)."""
-    if predictions.is_file():
-        if truths.is_file():
-            return {next(iter(true)): (predictions, truths)}, []
-        (case,) = predicted
-        if case not in true:
-            raise InputError(
-                f"{predictions}: no truth for case {case} in {truths}, which holds {_some(list(true))}; "
-                "give the truth's file itself"
-            )
-        return {case: (predictions, true[case])}, []
-    missing = [case for case in true if case not in predicted]
-    without_truth = [case for case in predicted if case not in true]
-    if missing:
-        others = f"; predictions without truth: {_some(without_truth)}" if without_truth else ""
-        raise InputError(
-            f"{predictions}: no prediction for {len(missing)} of the {len(true)} truths in {truths}: "
-            f"{_some(missing)}{others}; predict the missing cases, or take their truths out of the folder"
-        )
-    if without_truth:
-        _log.warning("%s: not scored, as there is no truth: %s", predictions, _some(without_truth))
-    return {case: (predicted[case], true[case]) for case in true}, without_truth
-
-
-def _score(prediction: Path, truth: Path, convention: str) -> dict[str, dict[str, float]]:
-    predicted = _read_labels(prediction)
-    # BraTS 2021 differs from the engine in nothing but the value of ET: 4
-    predicted = _standard(prediction, predicted, "brats2021" if np.any(predicted == 4) else "brats2023")
-    true = _standard(truth, _read_labels(truth), convention)
-    spacing = [float(size) for size in nib.affines.voxel_sizes(_open(truth).affine)]
-    whole = region_scores(predicted, true, spacing)
-    masks, true_masks = to_regions(predicted), to_regions(true)
-    lesions = {region: lesion_wise(masks[region], true_masks[region], spacing) for region in REGIONS}
+def _score(rules: _Rules, work: tuple) -> dict[str, dict[str, float]]:
+    prediction, numbers, truth, renumbering = work
+    predicted, _ = read_label_map(prediction)
+    true, affine = read_label_map(truth)
+    spacing = [float(size) for size in voxel_sizes(affine)]
+    # All metrics take what lies outside the array for background: a box around the labels says the same, sooner.
+    boxes = ndimage.find_objects(((predicted > 0) | (true > 0)).view(np.uint8))
+    if boxes:
+        predicted, true = predicted[boxes[0]], true[boxes[0]]
+    predicted, true = renumber(predicted, numbers), renumber(true, renumbering)
+    if rules.scoring == "paper":
+        return _by_metric(paper_scores(predicted, true, spacing, rules.scheme))
+    whole = _by_metric(region_scores(predicted, true, spacing, rules.scheme, tolerance=rules.tolerance))
+    masks, true_masks = to_regions(predicted, rules.scheme), to_regions(true, rules.scheme)
+    lesions = _by_metric({region: lesion_wise(masks[region], true_masks[region], spacing) for region in masks})
     return {
-        "dice": {region: whole[region]["dice"] for region in REGIONS},
-        "hd95": {region: whole[region]["hd95"] for region in REGIONS},
-        "lesion_dice": {region: lesions[region]["dice"] for region in REGIONS},
-        "lesion_hd95": {region: lesions[region]["hd95"] for region in REGIONS},
+        **whole,
+        **{f"lesion_{metric}": lesions[metric] for metric in ("dice", "hd95")},
+        **{count: lesions[count] for count in ("lesions", "false_positives")},
     }
 
 
-def _standard(file: Path, labels: np.ndarray, convention: str) -> np.ndarray:
+def _by_metric(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    metrics = next(iter(scores.values()))
+    return {metric: {region: of_region[metric] for region, of_region in scores.items()} for metric in metrics}
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Callable]:
+    """Gives `each(function, items)`, which yields function(item) in the order of the items."""
+    if jobs == 1:
+        yield map
+        return
+    # spawn: a fork would copy the locks of threads that libraries keep, and is not to be had everywhere
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
-        return to_standard(labels, convention)
-    except InputError as error:
-        raise InputError(f"{file}: {error}; correct the file, or check --convention") from error
+        yield pool.map
+    except BrokenProcessPool as error:
+        raise InputError(f"one of {jobs} processes was ended from outside; memory? try fewer --jobs") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _find_truth_convention(where: Path, files: dict[str, Path]) -> str:
+def _check_options(
+    convention: str | None,
+    otherwise: str | None,
+    scheme: LabelScheme,
+    renumbering: Mapping[int, int] | None,
+    scoring: str,
+    jobs: int,
+) -> None:
+    for name in (convention, otherwise):
+        if name is not None and name not in CONVENTIONS:
+            raise InputError(f"--labels {name}: unknown; expected one of {', '.join(CONVENTIONS)}")
+    if convention is not None and renumbering is not None:
+        raise InputError("--labels and --dataset both say what the labels mean; give one of them")
+    if scheme != GLIOMA and renumbering is None:
+        raise InputError(f"labels {', '.join(scheme.labels)}: nothing says which values they have in the truths' files")
+    if scoring not in SCORINGS:
+        raise InputError(f"--convention {scoring}: unknown; expected one of {', '.join(SCORINGS)}")
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: expected 1 or more")
+
+
+def _check_values(found: Found, numbers: Mapping[int, int], what: str) -> None:
+    unknown = sorted(set(found.values) - set(numbers))
+    if unknown:
+        raise InputError(
+            f"{found.file}: label values {unknown[:8]} are none of {sorted(numbers)} ({what}); correct the file, or "
+            "check --labels or --dataset"
+        )
+
+
+def _find_convention(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> str:
     first: dict[int, Path] = {}  # value -> the first file that holds it
-    for file in files.values():
-        for value in np.unique(_read_labels(file)):
-            first.setdefault(int(value), file)
-    values = set(first) - {0}
-    if not values:
+    for found in truths.values():
+        for value in found.values:
+            first.setdefault(value, found.file)
+    if not first:
         return "brats2023"  # no label anywhere: every convention reads these alike
     try:
-        return find_convention(values)
+        return find_convention(first)
     except InputError as error:
-        if values <= {1, 2, 3}:
-            raise InputError(f"{where}: {error}, with --convention {'|'.join(CONVENTIONS)}") from error
-        seen = ", ".join(f"{value} in {first[value].name}" for value in sorted(values)[:8])
+        if set(first) <= {1, 2, 3}:
+            if named_as_brats2023({case: found.file for case, found in truths.items()}):
+                notes.append("the labels of the truths are taken for those of BraTS 2023, as their files are so named")
+                return "brats2023"
+            if otherwise is not None:
+                return otherwise
+            raise InputError(f"{where}: {error}, with --labels {'|'.join(CONVENTIONS)}") from error
+        seen = ", ".join(f"{value} in {first[value].name}" for value in sorted(first)[:8])
         raise InputError(
             f"{where}: {error}; first seen: {seen}; the folder may mix conventions: evaluate them one by one"
         ) from error
-
-
-def _open(file: Path) -> nib.Nifti1Image:
-    """Header only, checked: 3D, and an affine that gives every axis a length."""
-    try:
-        image = nib.load(file)
-    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); expected a NIfTI label map") from error
-    if len(image.shape) != 3:
-        raise InputError(f"{file}: has shape {image.shape}; expected a label map with three axes")
-    sizes = nib.affines.voxel_sizes(image.affine)
-    if not np.all(np.isfinite(image.affine)) or not np.all(sizes > 0):
-        raise InputError(f"{file}: voxel sizes are {sizes.tolist()} mm; expected positive ones: write the file anew")
-    return image
-
-
-def _read_labels(file: Path) -> np.ndarray:
-    """(X, Y, Z) uint8, values as in the file."""
-    image = _open(file)
-    try:
-        stored = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{file}: its voxels cannot be read ({error}); copy or write the file anew") from error
-    if stored.dtype.kind not in "buif":
-        raise InputError(f"{file}: voxels are {stored.dtype}; expected one whole number for each")
-    with np.errstate(invalid="ignore"):  # nan is caught below
-        labels = np.ascontiguousarray(stored, np.uint8)
-    if not np.array_equal(labels, stored):
-        raise InputError(f"{file}: holds values that are no labels (no whole numbers from 0 to 255)")
-    return labels
-
-
-def _check_grid(prediction: Path, truth: Path) -> None:
-    image, other = _open(prediction), _open(truth)
-    if _same_grid(image.shape, image.affine, other.shape, other.affine):
-        return
-    if _same_grid(*_canonical(image), *_canonical(other)):
-        codes = ("".join(nib.aff2axcodes(i.affine)) for i in (image, other))
-        raise InputError(
-            "{}: holds the same voxels as {}, but in another orientation ({} instead of {}); "
-            "reorient one of them, with its affine, to the axes of the other".format(prediction, truth, *codes)
-        )
-    if image.shape != other.shape:
-        difference = f"shape {image.shape} instead of {other.shape}"
-    else:
-        difference = f"the affines differ by up to {np.abs(image.affine - other.affine).max():.3g} mm"
-    raise InputError(
-        f"{prediction}: does not lie on the grid of {truth} ({difference}); "
-        "predict on the grid of the truth, or resample (labels: nearest neighbour)"
-    )
-
-
-def _same_grid(shape: tuple, affine: np.ndarray, other_shape: tuple, other_affine: np.ndarray) -> bool:
-    return tuple(shape) == tuple(other_shape) and np.allclose(affine, other_affine, rtol=0, atol=SAME_AFFINE)
-
-
-def _canonical(image: nib.Nifti1Image) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of the image with its axes reordered and flipped to the nearest of R, A, S."""
-    orientation = orientations.io_orientation(image.affine)
-    shape = tuple(image.shape[axis] for axis in np.argsort(orientation[:, 0]))
-    return shape, image.affine @ orientations.inv_ornt_aff(orientation, image.shape)
-
-
-def _cells(values, form: str) -> str:
-    return "".join(f"{value:{form}}" for value in values)
-
-
-def _some(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -37,12 +37,15 @@ class InferenceSpec:
     """How a model wants to be run; part of its manifest.
 
     window: sides of a sliding window, in voxels of the model's grid, multiples of 16. overlap: of neighbouring
-    windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked.
+    windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked. fixed: every input has exactly
+    the window's sides, and a smaller volume is padded to it, as networks that embed each place need; without it a
+    volume that is smaller than the window is run as it is.
     """
 
     window: tuple[int, int, int] = (128, 128, 128)
     overlap: float = 0.5
     bf16: bool = True
+    fixed: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "window", tuple(self.window))
@@ -102,7 +105,7 @@ def predict(
 
 def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
     """Windows that a volume of `shape` (D, H, W) takes."""
-    window, padded = _window(shape, spec), _padded(shape)
+    window, padded = _window(shape, spec), _padded(shape, spec)
     steps = tuple(max(1, int(side * (1 - spec.overlap))) if side < size else side for side, size in zip(window, padded))
     return len(dense_patch_slices(padded, window, steps))
 
@@ -138,7 +141,7 @@ def _first_that_fits(attempts, run):
 def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, progress, cancelled):
     """-> (K, D, H, W) on gather_on, forward passes, precision."""
     shape = tuple(tensor.shape[1:])
-    padded = _padded(shape)
+    padded = _padded(shape, spec)
     image = F.pad(tensor, [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)])
     window = _window(shape, spec)
     bf16 = spec.bf16 and _bf16_is_fast(run_on)
@@ -174,7 +177,9 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, pr
     return mean, done, "bf16" if bf16 else "fp32"
 
 
-def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _padded(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
+    if spec.fixed:
+        return tuple(max(side, wanted) for side, wanted in zip(shape, spec.window))
     sides = [math.ceil(side / STRIDE) * STRIDE for side in shape]
     if max(sides) < 2 * STRIDE:
         sides[0] = 2 * STRIDE
@@ -182,7 +187,7 @@ def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _window(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
-    return tuple(min(side, limit) for side, limit in zip(_padded(shape), spec.window))
+    return tuple(min(side, limit) for side, limit in zip(_padded(shape, spec), spec.window))
 
 
 def _memory_format(device: torch.device) -> torch.memory_format:

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 from segmamba import settings
 from segmamba.errors import InputError
 from segmamba.files import write_aside
 from segmamba.inference import InferenceSpec
 from segmamba.labels import GLIOMA, LabelScheme
-from segmamba.network import NetworkConfig, SegMamba
 from segmamba.network.published import load_strictly
+from segmamba.networks import AnyNetworkConfig, build
 from segmamba.preprocess import PreprocessSpec
 
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
@@ -36,7 +37,7 @@ class Manifest:
     model.safetensors."""
 
     id: str
-    network: NetworkConfig
+    network: AnyNetworkConfig
     preprocess: PreprocessSpec
     inference: InferenceSpec
     label_map: dict[str, int] = field(default_factory=lambda: dict(GLIOMA.labels))
@@ -58,7 +59,7 @@ class Manifest:
 class Model:
     """A network ready to run, with what must be known to run it."""
 
-    network: SegMamba
+    network: nn.Module
     manifest: Manifest
     folder: Path
 
@@ -86,7 +87,7 @@ def load_package(folder: Path | str) -> Model:
         tensors = load(data)
     except SafetensorError as error:
         raise InputError(f"model {folder}: {WEIGHTS} is no safetensors file ({error})") from None
-    network = SegMamba(manifest.network)
+    network = build(manifest.network)
     load_strictly(network, {name: t.float() for name, t in tensors.items()}, str(folder))
     return Model(network.eval(), manifest, folder)
 
@@ -121,7 +122,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     return manifest
 
 
-def save_package(folder: Path | str, network: SegMamba, manifest: Manifest, card: str) -> Manifest:
+def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, card: str) -> Manifest:
     """Writes a package; the three files are written aside and renamed, the manifest last. Returns what it wrote.
 
     Weights are stored as manifest.weights_dtype ("float32" or "float16"), in which A, D and dt fit as well.
@@ -142,6 +143,14 @@ def save_package(folder: Path | str, network: SegMamba, manifest: Manifest, card
     write_aside(folder / CARD, card.encode())
     write_aside(folder / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())
     return read_manifest(folder)
+
+
+def copy_package(source: Path, target: Path) -> None:
+    """A package, checked, to another folder; its three files are written aside and renamed, the manifest last."""
+    load_package(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CARD, MANIFEST):
+        write_aside(target / name, (source / name).read_bytes())
 
 
 def find_model(name_or_folder: str) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from monai.transforms import NormalizeIntensity
+from monai.transforms import NormalizeIntensity, ScaleIntensityRange, Transform
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
@@ -20,7 +20,7 @@ from segmamba.case import Case
 from segmamba.errors import InputError
 from segmamba.resample import Axis, to_image, to_model
 
-NORMALISATIONS = ("zscore_nonzero", "zscore_box")
+NORMALISATIONS = ("zscore_nonzero", "zscore_box", "window")
 CROPS = ("foreground", "none")
 
 
@@ -33,7 +33,10 @@ class PreprocessSpec:
                    H towards posterior, W towards left. An oblique case gets the nearest order and flips.
     spacing        mm, in D, H, W order. An axis within 0.1 % of it is left as it is.
     normalisation  "zscore_nonzero": each channel over its nonzero voxels, the rest stays 0;
-                   "zscore_box": each channel over the whole crop, zeros included (the published code).
+                   "zscore_box": each channel over the whole crop, zeros included (the published code);
+                   "window": clipped to `intensity` and scaled to 0..sqrt(12), where evenly spread values have
+                   deviation 1; for units that mean something, such as the Hounsfield units of CT.
+    intensity      low and high end of that window, in the image's own units.
     crop           "foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider
                    on each side where the image goes on; "none": the whole image.
     """
@@ -44,6 +47,7 @@ class PreprocessSpec:
     normalisation: str = "zscore_nonzero"
     crop: str = "foreground"
     margin_mm: float = 0.0
+    intensity: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -56,6 +60,11 @@ class PreprocessSpec:
             raise InputError(f"spacing {self.spacing}: expected three positive numbers, in mm")
         if self.normalisation not in NORMALISATIONS:
             raise InputError(f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}")
+        if self.normalisation == "window":
+            if self.intensity is None or not self.intensity[0] < self.intensity[1]:
+                raise InputError(f"intensity {self.intensity}: normalisation 'window' needs its low and its high end")
+        elif self.intensity is not None:
+            raise InputError(f"intensity {self.intensity} goes with normalisation 'window', not {self.normalisation!r}")
         if self.crop not in CROPS:
             raise InputError(f"crop {self.crop!r}: expected one of {', '.join(CROPS)}")
         if not (math.isfinite(self.margin_mm) and self.margin_mm >= 0):
@@ -130,11 +139,17 @@ def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
     size = tuple(axis.size for axis in axes)
     tensor = torch.empty((len(spec.modalities), *size))
     prepared = Prepared(tensor, affine, case.shape, orientation, axes)
-    normalise = NormalizeIntensity(nonzero=spec.normalisation == "zscore_nonzero")
+    normalise = _normalisation(spec)
     for channel, modality in zip(tensor, spec.modalities):
         # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
         channel.copy_(to_model(normalise(prepared.to_crop(case.images[modality])).as_tensor(), axes))
     return prepared
+
+
+def _normalisation(spec: PreprocessSpec) -> Transform:
+    if spec.normalisation == "window":
+        return ScaleIntensityRange(*spec.intensity, 0.0, math.sqrt(12), clip=True)
+    return NormalizeIntensity(nonzero=spec.normalisation == "zscore_nonzero")
 
 
 def preprocess_label(label_map: np.ndarray, case: Case, prepared: Prepared, count: int = 4) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""Training cases: preprocessed once, cached by content, sampled by index.
+"""Training samples: cases preprocessed once, cached by content, cut into augmented patches.
 
-A sample is a function of (seed, index) alone, so a run that is resumed, or spread over workers, sees the same data.
+A sample is a function of (seed, index) alone, so a run that is resumed, or spread over workers and machines, sees the
+same data. A patch is read from the cache by itself: the rest of its case stays on disk.
 """
 
 from __future__ import annotations
@@ -8,112 +9,183 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from monai.transforms import Compose
-from safetensors.torch import load_file, save
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
-from segmamba.case import find_case, find_label, load_case, load_label_map
-from segmamba.config import SourceConfig
+from segmamba.augment import Augmentation
+from segmamba.case import Source, load_case, load_label_map
+from segmamba.dataset import CaseEntry, Dataset
+from segmamba.dataset.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files import write_aside
-from segmamba.labels import LABELS
 from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label
 
 log = logging.getLogger(__name__)
 
-_CACHE_VERSION = 1  # raise it when preprocessing changes what it writes
+_CACHE_VERSION = 2  # raise it when preprocessing changes what it writes
+_PLACES = 5000  # voxels kept of each label, to centre patches on
 
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A labelled case folder, preprocessed. cached: its tensors. digest: sha256 over images, label and settings."""
+    """A labelled case, preprocessed. cached: its tensors. digest: sha256 over images, label and settings.
+
+    sources, label, renumbering: its files, for a validation on its own grid.
+    """
 
     id: str
-    folder: Path
-    convention: str
+    sources: dict[str, Source]
+    label: Path
+    renumbering: dict[int, int]
     cached: Path
     digest: str
 
-    def load(self) -> dict[str, Tensor]:
-        """image (C, D, H, W), label (K, D, H, W): the share of each label in each voxel; both float32."""
-        return {name: tensor.float() for name, tensor in load_file(self.cached).items()}
 
+def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
+    """Preprocesses a case into `cache`, or finds it there by the content of its files, not by their names.
 
-def find_training_cases(source: SourceConfig) -> tuple[list[Path], list[Path]]:
-    """(training folders, validation folders) of a source, by sorted name. Raises InputError where it has none."""
-    root = Path(source.folder)
-    if not root.is_dir():
-        raise InputError(f"training source {root} is no folder")
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if not folders:
-        raise InputError(f"training source {root} has no case folders")
-    held_out = [f for i, f in enumerate(folders) if source.folds and i % source.folds == source.fold]
-    return [f for f in folders if f not in held_out], held_out
-
-
-def prepare(folder: Path, convention: str, spec: PreprocessSpec, cache: Path) -> TrainingCase:
-    """Preprocesses a case folder into `cache`, or finds it there by content: a corrected label is a new entry.
-
-    Raises InputError where an image or the label is missing or wrong.
+    Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
     """
-    sources = find_case(folder, spec.modalities)
-    label = find_label(folder)
-    if label is None:
-        raise InputError(f"case {folder} has no label map; training needs one, e.g. {folder.name}-seg.nii.gz")
-    settings = {"spec": asdict(spec), "convention": convention, "version": _CACHE_VERSION}
+    if entry.label is None:
+        raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
+    if missing := [m for m in spec.modalities if m not in entry.images]:
+        raise InputError(
+            f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
+        )
+    settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for modality in spec.modalities:
-        if modality not in sources:
-            raise InputError(f"case {folder} has no {modality}; it has {', '.join(sorted(sources))}")
-        digest.update(f"{modality}{sources[modality].volume}".encode())
-        digest.update(sources[modality].path.read_bytes())
-    digest.update(label.read_bytes())
+    for file in (*(entry.images[m] for m in spec.modalities), entry.label):
+        try:
+            found = hash_file(dataset.path(file))
+        except OSError as error:
+            raise InputError(f"case {entry.id}: {dataset.path(file)} cannot be read: {error.strerror}") from None
+        if found != file.sha256:
+            raise InputError(
+                f"case {entry.id}: {dataset.path(file)} is not the file that the data set was made of; "
+                f"run `segmamba dataset init --update {dataset.folder}`, which takes over what was corrected"
+            )
+        digest.update(f"{found}{file.volume}".encode())
     cached = cache / f"{digest.hexdigest()[:32]}.safetensors"
+    sources = {m: dataset.sources(entry)[m] for m in spec.modalities}
+    label = dataset.path(entry.label)
     if not cached.exists():
-        log.info("preparing %s", folder.name)
-        case = load_case(sources, folder.name, spec.modalities)
+        log.info("preparing %s", entry.id)
+        case = load_case(sources, entry.id, spec.modalities)
         prepared = preprocess(case, spec)
-        shares = preprocess_label(load_label_map(label, convention, case), case, prepared, 1 + len(LABELS))
+        label_map = load_label_map(label, dataset.renumbering, case)
+        shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
         cache.mkdir(parents=True, exist_ok=True)
-        write_aside(cached, save({"image": prepared.tensor.half().contiguous(), "label": shares.half().contiguous()}))
-    return TrainingCase(folder.name, folder, convention, cached, digest.hexdigest())
+        tensors = _to_store(prepared.tensor, shares, digest.digest())
+        write_aside(cached, save(tensors, {"labels": str(len(shares))}))
+    return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest.hexdigest())
 
 
-class PatchDataset(Dataset):
-    """Augmented patches {"image": (C, *patch), "label": (K, *patch)}; sample i is drawn from (seed, i) alone.
+class PatchDataset(TorchDataset):
+    """Augmented patches {"image": (C, *patch), "label": (K, *patch), "case": id}; sample i is drawn from (seed, i).
 
-    cases: per source; shares: weight of each source. start: index of the first sample, for a resumed run.
+    label: the share of each label in each voxel. cases: per source; shares: weight of each source. foreground: chance
+    that a patch is centred on a voxel of a label, drawn among those that the case has.
     """
 
     def __init__(
         self,
         cases: Sequence[Sequence[TrainingCase]],
         shares: Sequence[float],
-        transform: Compose,
+        patch: tuple[int, int, int],
+        augmentation: Augmentation,
+        foreground: float,
         seed: int,
-        length: int,
-        start: int = 0,
     ):
         self.cases = [list(group) for group in cases]
         self.shares = np.asarray(shares, float) / sum(shares)
-        self.transform = transform
+        self.patch = patch
+        self.augmentation = augmentation
+        self.foreground = foreground
         self.seed = seed
-        self.length = length
-        self.start = start
 
-    def __len__(self) -> int:
-        return self.length - self.start
-
-    def __getitem__(self, i: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, self.start + i))
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        rng = np.random.default_rng((self.seed, index))
         group = self.cases[rng.choice(len(self.cases), p=self.shares)]
         case = group[rng.integers(len(group))]
-        self.transform.set_random_state(seed=int(rng.integers(2**32)))
-        [sample] = self.transform(case.load())  # a list: the crop may give several
-        return {name: sample[name].as_tensor().contiguous() for name in ("image", "label")}
+        warp = self.augmentation.draw_warp(rng)
+        reach = warp.reach(self.patch) if warp else self.patch
+        with safe_open(case.cached, framework="pt") as stored:
+            grid = stored.get_slice("image").get_shape()[1:]
+            centre = self._centre(stored, grid, rng)
+            image = _read_box(stored, "image", centre, reach).float()
+            label = _shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
+        if warp:
+            both = warp.apply(torch.cat([image, label]), self.patch)
+            image, label = both[: len(image)], both[len(image) :]
+        label[0] = 1 - label[1:].sum(0)  # what lies outside the image is background
+        image, label = self.augmentation.apply(image, label, rng)
+        return {"image": image, "label": label, "case": case.id}
+
+    def _centre(self, stored, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
+        present = [name for name in stored.keys() if name.startswith("places")]  # noqa: SIM118  safe_open is no dict
+        if present and rng.random() < self.foreground:
+            places = stored.get_tensor(present[rng.integers(len(present))])
+            return places[rng.integers(len(places))].tolist()
+        low = [min(side // 2, size // 2) for side, size in zip(self.patch, grid)]
+        high = [max(least, size - (side - side // 2)) for least, side, size in zip(low, self.patch, grid)]
+        return [int(rng.integers(a, b + 1)) for a, b in zip(low, high)]
+
+
+class StepSampler(Sampler):
+    """The samples of steps `start`..`stop` - 1 that are this process's part of each batch of `batch`, in order."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int):
+        self.steps = range(start, stop)
+        self.batch, self.rank, self.share = batch, rank, batch // world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = step * self.batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _to_store(image: Tensor, shares: Tensor, seed: bytes) -> dict[str, Tensor]:
+    """Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size."""
+    hard = shares.argmax(0).to(torch.uint8)
+    label = hard[None] if bool(((shares == 0) | (shares == 1)).all()) else shares.half()
+    tensors = {"image": image.half().contiguous(), "label": label.contiguous()}
+    rng = np.random.default_rng(list(seed))
+    for value in range(1, len(shares)):
+        places = torch.nonzero(hard == value).to(torch.int16)
+        if len(places):
+            kept = rng.permutation(len(places))[:_PLACES]
+            tensors[f"places{value}"] = places[np.sort(kept)].contiguous()
+    return tensors
+
+
+def _read_box(stored, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:
+    """(channels, *size) around `centre`, 0 outside the volume."""
+    part = stored.get_slice(name)
+    channels, *grid = part.get_shape()
+    starts = [c - s // 2 for c, s in zip(centre, size)]
+    inside = [slice(max(0, a), max(0, min(g, a + s))) for a, s, g in zip(starts, size, grid)]
+    values = part[:, inside[0], inside[1], inside[2]]
+    if list(values.shape[1:]) == list(size):
+        return values.clone()
+    result = torch.zeros((channels, *size), dtype=values.dtype)
+    place = tuple(slice(i.start - a, i.stop - a) for i, a in zip(inside, starts))
+    result[(slice(None), *place)] = values
+    return result
+
+
+def _shares(label: Tensor, count: int) -> Tensor:
+    if label.dtype != torch.uint8:
+        return label.float()
+    return torch.nn.functional.one_hot(label[0].long(), count).movedim(-1, 0).float()

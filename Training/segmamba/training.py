@@ -1,243 +1,366 @@
-"""The training loop: a configuration to a run folder with log, checkpoint and model package.
+"""The training loop: a configuration to a run folder with log, checkpoints and model package.
 
-run/config.json      what was asked, resolved, with versions and data hashes
-run/log.jsonl        one line a logged step or validation
-run/checkpoint.pt    the newest state, to resume from
-run/model/           the package made of the averaged weights
+run/config.json, log.jsonl       what was asked and what happened (segmamba.run_folder)
+run/last.pt, previous.pt         the newest states, to resume from (segmamba.checkpoint)
+run/best/                        the package of the best validation so far
+run/model/                       the package that the run is for, once it has ended
+run/progress.png, overlays/      what to look at (segmamba.report)
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import math
-import platform
+import signal
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 
-import monai
-import numpy as np
 import torch
-from monai.losses import DiceCELoss
-from nibabel.affines import voxel_sizes
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from segmamba import __version__
-from segmamba.augment import training_transform
-from segmamba.case import find_case, find_label, load_case, load_label_map
-from segmamba.checkpoint import load_checkpoint, save_checkpoint
-from segmamba.config import TrainingConfig
-from segmamba.errors import InputError
-from segmamba.files import write_aside
-from segmamba.metrics import region_scores
-from segmamba.network import SegMamba
-from segmamba.network.mamba import parameters_without_decay
-from segmamba.package import Manifest, load_package, save_package
-from segmamba.samples import PatchDataset, TrainingCase, find_training_cases, prepare
-from segmamba.segment import segment
+from segmamba.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from segmamba.config import TrainingConfig, resolved
+from segmamba.distributed import World, join, leave
+from segmamba.errors import InputError, Stopped
+from segmamba.experiment import Experiment, load_experiment
+from segmamba.optimize import average_of, build_loss, build_optimizer, learning_rate, uses_bf16
+from segmamba.package import Manifest, copy_package, save_package
+from segmamba.report import TensorBoardLog, format_table, write_progress
+from segmamba.run_folder import append_log, surroundings, write_record
+from segmamba.samples import StepSampler
+from segmamba.stop_signals import stop_signals
+from segmamba.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
 
-_LOG_EVERY = 25
-_MAX_BAD_STEPS = 10  # non-finite losses in a row before the run gives up
+_LOG_EVERY = 25  # steps
+_MAX_BAD_STEPS = 10  # steps in a row without a finite gradient before the run goes back
 
 
-def train(config: TrainingConfig, run: Path, *, resume: bool = False, device: str = "cpu") -> Path:
-    """Trains; returns the folder of the model package. Raises InputError for bad data, settings, or divergence."""
-    if config.precision == "bf16" and torch.device(device).type == "cpu" and config.patch[0] < 48:
-        # oneDNN's bf16 weight gradient of a 3x3x3 convolution reads memory that nobody wrote where the depth is 2
-        raise InputError(
-            f"patch {config.patch} needs a depth of 48 or more for bf16 on the CPU; or set precision = 'fp32'"
-        )
-    run.mkdir(parents=True, exist_ok=True)
-    groups, held_out = _prepare_cases(config)
-    start, network, averaged, optimizer = _prepare_network(config, run, resume, device)
-    record = _record(config, groups, held_out)
-    write_aside(run / "config.json", json.dumps(record, indent=2).encode())
-    loss_of = DiceCELoss(softmax=True, batch=True, include_background=False)
-    dataset = PatchDataset(
-        groups,
-        [source.share for source in config.sources],
-        training_transform(config.patch, network.config.out_channels, config.foreground),
-        config.seed,
-        config.steps * config.batch,
-        start * config.batch,
-    )
-    workers = min(8, (torch.get_num_threads() - 1)) if device != "cpu" else 0
-    loader = DataLoader(dataset, batch_size=config.batch, num_workers=workers, pin_memory=device != "cpu")
-    losses, bad, began = [], 0, time.perf_counter()
-    for step, batch in enumerate(loader, start + 1):
-        loss = _step(network, batch, loss_of, optimizer, config, step, device)
-        if math.isfinite(loss):
-            averaged.update_parameters(network)
-            losses.append(loss)
-            bad = 0
-        else:
-            bad += 1
-            log.warning("step %d: loss is not finite; the step was skipped", step)
-            if bad == _MAX_BAD_STEPS:
-                raise InputError(f"training diverged: {bad} steps in a row without a finite loss; lower learning_rate")
-        if step % _LOG_EVERY == 0 and losses:
-            rate = (step - start) / (time.perf_counter() - began)
-            _log(
-                run,
-                step=step,
-                loss=float(np.mean(losses)),
-                learning_rate=optimizer.param_groups[0]["lr"],
-                rate=rate,
-            )
-            log.info(
-                "step %d/%d loss %.3f, %.0f min left",
-                step,
-                config.steps,
-                np.mean(losses),
-                (config.steps - step) / rate / 60,
-            )
-            losses = []
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            _save(run, step, network, averaged, optimizer)
-        if held_out and step % config.validate_every == 0 and step != config.steps:
-            _validate(averaged.module, held_out, config, run, step, device)
-    metrics = _validate(averaged.module, held_out, config, run, config.steps, device) if held_out else {}
-    return _publish(run, averaged.module, config, record, metrics)
+def train(config: TrainingConfig, run: Path, *, resume: str = "never", device: str = "cpu") -> Path:
+    """Trains; returns the folder of the model package. One process of a `torchrun` training, or the only one.
+
+    resume: "never" refuses a run folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
+    Raises InputError for bad data or settings, or divergence; Stopped after SIGTERM or SIGINT, the state saved.
+    """
+    world = join(device)
+    try:
+        with stop_signals() as stop:
+            return Training(config, run, world, resume, stop).go()
+    finally:
+        leave(world)
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Of step 1..steps: linear warm-up, then polynomial decay with exponent 0.9 to 0 at the end."""
-    if step <= config.warmup:
-        return config.learning_rate * step / config.warmup
-    return config.learning_rate * (1 - (step - config.warmup - 1) / max(1, config.steps - config.warmup)) ** 0.9
+class Training:
+    """The state of a training, and what is done with it. The weights after a step depend on the configuration alone:
+    not on how many processes share a batch, nor on how often the run was stopped and resumed.
+    """
 
-
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay on weights of convolutions and projections; none on norms, biases, A, D and the dt bias."""
-    without = parameters_without_decay(network)
-    decayed = [p for name, p in network.named_parameters() if p.ndim > 1 and name not in without]
-    free = [p for name, p in network.named_parameters() if p.ndim <= 1 or name in without]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
-def _step(network, batch, loss_of, optimizer, config: TrainingConfig, step: int, device: str) -> float:
-    """One optimizer step; returns the loss, after which nothing has changed if it is not finite."""
-    image, label = (batch[name].to(device, non_blocking=True) for name in ("image", "label"))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
-    optimizer.zero_grad()
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
-        logits = network(image.contiguous(memory_format=torch.channels_last_3d))
-    loss: Tensor = loss_of(logits.float(), label)
-    if not torch.isfinite(loss):
-        return math.nan
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-    if not torch.isfinite(norm):
-        return math.nan
-    optimizer.step()
-    return loss.item()
-
-
-def _prepare_cases(config: TrainingConfig) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
-    groups, held_out = [], []
-    for source in config.sources:
-        training, validation = find_training_cases(source)
-        groups.append([prepare(f, source.convention, config.preprocess, Path(config.cache)) for f in training])
-        held_out += [prepare(f, source.convention, config.preprocess, Path(config.cache)) for f in validation]
-    if not all(groups):
-        raise InputError("a source has no case to train on: all of them are held out; use at least 2 folds")
-    log.info("%d training cases, %d held out", sum(map(len, groups)), len(held_out))
-    return groups, held_out
-
-
-def _prepare_network(config: TrainingConfig, run: Path, resume: bool, device: str):
-    """-> first step done, network, averaged network, optimizer."""
-    torch.manual_seed(config.seed)
-    network = SegMamba(config.network.resolve())
-    if config.initial_model:
-        model = load_package(config.initial_model)
-        if model.manifest.network != network.config or model.manifest.preprocess != config.preprocess:
+    def __init__(self, config: TrainingConfig, run: Path, world: World, resume: str, stop: list[int]):
+        self.config, self.run, self.world, self.stop = config, run, world, stop
+        if config.batch % (world.size * config.accumulation):
             raise InputError(
-                f"initial_model {config.initial_model} has another network or preprocessing than the configuration"
+                f"batch {config.batch} cannot be shared by {world.size} processes with {config.accumulation} "
+                "micro-batches each; make it a multiple of their product"
             )
-        network = model.network.train()
-    network = network.to(device, memory_format=torch.channels_last_3d)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-    optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate)
-    step = 0
-    if resume:
-        state = load_checkpoint(run / "checkpoint.pt")
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-        log.info("resumed after step %d", step)
-    return step, network, averaged, optimizer
+        resuming = has_checkpoint(run)
+        if resuming and resume == "never":
+            raise InputError(f"run folder {run} holds a training already; go on with --resume auto, or name another")
+        if resume == "must" and not resuming:
+            load_checkpoint(run)  # says what is missing
+        run.mkdir(parents=True, exist_ok=True)
+        self.experiment: Experiment = load_experiment(config, world)
+        self.autocast = uses_bf16(config, world.device)
+        self.network = self.experiment.network.to(world.device, memory_format=torch.channels_last_3d)
+        self.averaged = average_of(self.network, config.optimizer.ema)
+        self.optimizer = build_optimizer(self.network, config.optimizer)
+        self.wrapped = world.wrap(self.network)
+        self.loss_of = build_loss(config.loss)
+        self.step, self.skipped, self.rate_factor = 0, 0, 1.0
+        self.best, self.since_best, self.metrics = -1.0, 0, {}
+        self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
+        self.board = TensorBoardLog(run / "tensorboard") if world.is_first else None
+        if world.is_first:
+            write_record(run, self.record)
+        if resuming:
+            state, note = load_checkpoint(run)
+            self._restore(state)
+            self._tell(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
+        if not self.autocast and config.precision == "bf16":
+            self._tell("bf16 is slow or missing on this device: training in fp32")
+
+    def go(self) -> Path:
+        self.accumulation = self._fit_memory()
+        if self.step == 0:
+            self._save()
+            if self.config.validation.at_start:
+                self._validate()
+        while self.step < self.config.steps and not self._is_stale():
+            try:
+                self._advance()
+            except _DivergedError as error:
+                self._go_back(error.cases)
+        if self.metrics.get("step") != self.step:
+            self._validate()
+        return self._finish()
+
+    def _advance(self) -> None:
+        """Steps until the end, an early stop, or a divergence."""
+        bad: list[str] = []
+        losses: list[float] = []
+        saved = marked = time.perf_counter()
+        waited = 0.0
+        for batch in self._timed(self._loader()):
+            waited += batch.pop("waited")
+            loss, norm = self._step(batch)
+            self.step += 1
+            if math.isfinite(norm):
+                bad = []
+                losses.append(loss)
+            else:
+                self.skipped += 1
+                bad += batch["case"]
+                log.warning("step %d: the gradient is not finite; the step was skipped", self.step)
+                if len(bad) >= _MAX_BAD_STEPS * len(batch["case"]):
+                    raise _DivergedError(sorted(set(self.world.gather(bad))))
+            if self.step % _LOG_EVERY == 0 or self.step == self.config.steps:
+                now = time.perf_counter()
+                self._log_step(losses, norm, (now - marked), waited)
+                losses, marked, waited = [], now, 0.0
+            validating = self.step % self.config.validation.every == 0
+            if self.world.any(bool(self.stop)):
+                self._save()
+                self._tell(f"stopped after step {self.step} by a signal")
+                raise Stopped(self.step, self.stop[0] if self.stop else signal.SIGTERM)
+            due = time.perf_counter() - saved > self.config.checkpoint_minutes * 60
+            if validating:
+                self._validate()
+            if validating or self.step == self.config.steps or self.world.any(due):
+                self._save()
+                saved = time.perf_counter()
+                marked = saved if not losses else marked
+            if self._is_stale():
+                return
+
+    def _step(self, batch: dict) -> tuple[float, float]:
+        """One optimizer step: (loss, norm of the gradient). Where the norm is not finite, nothing has changed."""
+        rate = learning_rate(self.step + 1, self.config.steps, self.config.optimizer) * self.rate_factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss = self._gradient(batch["image"], batch["label"], self.accumulation)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip))
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.averaged.update_parameters(self.network)
+        return loss, norm
+
+    def _gradient(self, image: Tensor, label: Tensor, parts: int) -> float:
+        """Adds the gradient of the mean loss over the batch, in `parts` micro-batches; returns that loss."""
+        total = torch.zeros((), device=self.world.device)
+        for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
+            x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
+            apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
+            with self.wrapped.no_sync() if apart else contextlib.nullcontext():
+                with torch.autocast(torch.device(self.world.device).type, torch.bfloat16, enabled=self.autocast):
+                    logits = self.wrapped(x.contiguous(memory_format=torch.channels_last_3d))
+                loss = self.loss_of(logits.float(), y) * (len(x) / len(image))
+                loss.backward()
+            total += loss.detach()
+        return total.item()
+
+    def _fit_memory(self) -> int:
+        """Micro-batches per step: doubled from the configuration's until a first batch fits into the GPU."""
+        parts, share = self.config.accumulation, self.config.batch // self.world.size
+        if torch.device(self.world.device).type == "cpu":
+            return parts
+        image = torch.zeros((share, len(self.config.preprocess.modalities), *self.config.patch))
+        label = torch.zeros((share, self.experiment.classes, *self.config.patch))
+        while True:
+            try:
+                fits = True
+                with self.wrapped.no_sync() if self.world.size > 1 else contextlib.nullcontext():
+                    self._gradient(image, label, parts)
+            except torch.cuda.OutOfMemoryError:
+                fits = False
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            if not self.world.any(not fits):
+                return parts
+            if parts >= share:
+                raise InputError(
+                    f"a single patch of {self.config.patch} does not fit into the memory of {self.world.device}; "
+                    "set checkpoint_activations = true, or a smaller patch"
+                )
+            parts *= 2
+            self._tell(f"out of GPU memory: {parts} micro-batches of {share // parts} patches, the same batch")
+
+    def _loader(self) -> DataLoader:
+        config, world = self.config, self.world
+        sampler = StepSampler(self.step, config.steps, config.batch, world.rank, world.size)
+        workers = config.workers
+        if workers is None:
+            spare = torch.get_num_threads() // world.size - 1
+            workers = 0 if torch.device(world.device).type == "cpu" else max(1, min(8, spare))
+        return DataLoader(
+            self.experiment.samples,
+            batch_sampler=sampler,
+            num_workers=workers,
+            pin_memory=torch.device(world.device).type == "cuda",
+            prefetch_factor=4 if workers else None,
+        )
+
+    @staticmethod
+    def _timed(loader: DataLoader) -> Iterator[dict]:
+        """The batches, each with the seconds it was waited for."""
+        batches = iter(loader)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield {**batch, "waited": time.perf_counter() - start}
+
+    def _validate(self) -> None:
+        if not self.experiment.held_out:
+            return
+        start = time.perf_counter()
+        found = validate(
+            self.averaged.module,
+            self.experiment.held_out,
+            self.config.preprocess,
+            self.experiment.inference,
+            self.experiment.scheme,
+            self.world,
+        )
+        score = mean_dice(found)
+        better = score > self.best
+        self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
+        self.metrics = {"step": self.step, **found}
+        if not self.world.is_first:
+            return
+        if better:
+            self._write_package(self.run / "best", self.metrics)
+        seconds = round(time.perf_counter() - start, 1)
+        self._append("validation", **found, seconds=seconds, best=better)
+        write_progress(self.run)
+        dices = ", ".join(f"{region} {scores['dice']:.3f}" for region, scores in found["mean"].items())
+        log.info("step %d: validation Dice %s%s", self.step, dices, " (best)" if better else "")
+
+    def _is_stale(self) -> bool:
+        patience = self.config.validation.patience
+        return bool(patience) and self.since_best >= patience
+
+    def _go_back(self, cases: list[str]) -> None:
+        """To the last checkpoint with half the learning rate; a second time training ends."""
+        if self.rate_factor < 1:
+            raise InputError(
+                f"training diverged twice: {_MAX_BAD_STEPS} steps in a row without a finite gradient, from the cases "
+                f"{', '.join(cases[:10])}; look at their images, or lower optimizer.learning_rate"
+            )
+        at, skipped = self.step, self.skipped
+        state, _ = load_checkpoint(self.run)
+        self._restore(state)
+        self.rate_factor, self.skipped = 0.5, skipped
+        self._tell(f"rolled back from step {at} to {self.step}, with half the learning rate; cases {', '.join(cases)}")
+
+    def _save(self) -> None:
+        if self.world.is_first:
+            save_checkpoint(
+                self.run,
+                step=self.step,
+                network=self.network.state_dict(),
+                averaged=self.averaged.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                skipped=self.skipped,
+                rate_factor=self.rate_factor,
+                best=self.best,
+                since_best=self.since_best,
+                metrics=self.metrics,
+            )
+        self.world.wait()
+
+    def _restore(self, state: dict) -> None:
+        try:
+            groups = state["optimizer"]["param_groups"]
+            if set(groups[0]) != set(self.optimizer.param_groups[0]):  # torch would take them without a word
+                raise ValueError("the optimizer has other settings")
+            self.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"run {self.run} was begun with another network or optimizer: {reason}") from None
+        for name in ("step", "skipped", "rate_factor", "best", "since_best", "metrics"):
+            setattr(self, name, state[name])
+
+    def _finish(self) -> Path:
+        """Writes what the run is for; the other processes wait."""
+        folder = self.run / "model"
+        if self.world.is_first:
+            best = self.run / "best"
+            if self.config.validation.release == "best" and self.experiment.held_out:
+                copy_package(best, folder)
+            else:
+                self._write_package(folder, self.metrics)
+            if self.experiment.held_out:
+                draw_worst(folder, self.experiment.held_out, self.run / "overlays", self.world.device)
+            write_progress(self.run)
+            log.info("\n%s", format_table(self.run))
+        self.world.wait()
+        return folder
+
+    def _write_package(self, folder: Path, metrics: dict) -> None:
+        manifest = Manifest(
+            id=self.config.name,
+            network=self.experiment.network_config,
+            preprocess=self.config.preprocess,
+            inference=self.experiment.inference,
+            label_map=self.experiment.scheme.labels,
+            regions=self.experiment.scheme.regions,
+            parent=self.experiment.parent,
+            weights_dtype=self.config.weights_dtype,
+            training=self.record,
+            metrics=metrics,
+        )
+        card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
+        save_package(folder, self.averaged.module, manifest, card)
+
+    def _log_step(self, losses: list[float], norm: float, seconds: float, waited: float) -> None:
+        loss = self.world.mean(sum(losses) / len(losses) if losses else math.nan)
+        if not self.world.is_first:
+            return
+        count = (self.step - 1) % _LOG_EVERY + 1
+        self._append(
+            "step",
+            loss=loss,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=norm,
+            seconds_per_step=seconds / count,
+            stall=min(1.0, waited / seconds),
+            skipped=self.skipped,
+        )
+        left = (self.config.steps - self.step) * seconds / count / 60
+        log.info("step %d/%d loss %.3f, %.0f min left", self.step, self.config.steps, loss, left)
+
+    def _tell(self, text: str) -> None:
+        if self.world.is_first:
+            log.warning(text)
+            self._append("event", text=text)
+
+    def _append(self, kind: str, **values) -> None:
+        line = append_log(self.run, kind, step=self.step, **values)
+        if self.board:
+            self.board.write(line)
 
 
-def _validate(network, cases: list[TrainingCase], config: TrainingConfig, run: Path, step: int, device: str) -> dict:
-    """Whole volumes on the cases' own grids, without mirroring: {"mean": region -> dice and hd95, "cases": ...}."""
-    network.eval()
-    per_case = {}
-    for entry in cases:
-        case = load_case(find_case(entry.folder, config.preprocess.modalities), entry.id, config.preprocess.modalities)
-        truth = load_label_map(find_label(entry.folder), entry.convention, case)
-        result = segment(case, network, config.preprocess, config.inference, device=device)
-        per_case[entry.id] = region_scores(result.label_map, truth, tuple(voxel_sizes(case.affine)))
-    network.train()
-    mean = {
-        region: {m: float(np.mean([scores[region][m] for scores in per_case.values()])) for m in ("dice", "hd95")}
-        for region in next(iter(per_case.values()))
-    }
-    _log(run, step=step, validation=mean, cases=per_case)
-    log.info("step %d validation %s", step, {region: round(scores["dice"], 3) for region, scores in mean.items()})
-    return {"mean": mean, "cases": per_case}
+class _DivergedError(Exception):
+    """cases: of the steps without a finite gradient."""
 
-
-def _save(run: Path, step: int, network, averaged, optimizer) -> None:
-    save_checkpoint(
-        run / "checkpoint.pt",
-        step=step,
-        network=network.state_dict(),
-        averaged=averaged.state_dict(),
-        optimizer=optimizer.state_dict(),
-    )
-
-
-def _publish(run: Path, network: SegMamba, config: TrainingConfig, record: dict, metrics: dict) -> Path:
-    manifest = Manifest(
-        id=config.name,
-        network=network.config,
-        preprocess=config.preprocess,
-        inference=config.inference,
-        weights_dtype="float16",
-        training=record,
-        metrics=metrics,
-    )
-    card = f"# {config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics are in model.json.\n"
-    save_package(run / "model", network, manifest, card)
-    return run / "model"
-
-
-def _record(config: TrainingConfig, groups, held_out) -> dict:
-    settings = asdict(config)
-    for source in settings["sources"]:
-        source["folder"] = Path(source["folder"]).name  # a manifest travels; the paths of this machine do not
-    settings.update(cache="", initial_model=Path(config.initial_model).name)
-    return {
-        "config": settings,
-        "versions": {
-            "segmamba": __version__,
-            "torch": torch.__version__,
-            "monai": monai.__version__,
-            "python": platform.python_version(),
-        },
-        "cases": {case.id: case.digest for group in groups for case in group},
-        "held_out": {case.id: case.digest for case in held_out},
-    }
-
-
-def _log(run: Path, **values) -> None:
-    with (run / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**values, "time": round(time.time(), 1)}) + "\n")
+    def __init__(self, cases: list[str]):
+        super().__init__(", ".join(cases))
+        self.cases = cases

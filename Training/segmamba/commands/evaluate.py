@@ -5,18 +5,67 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from segmamba.errors import InputError
+
+_LABELS = ("brats2023", "brats2021", "msd")
+_SCORINGS = ("brats2023", "paper")
+
 
 def add(add_command) -> None:
-    command = add_command("evaluate", run, "Dice and HD95 of predictions against truths")
-    command.add_argument("predictions")
-    command.add_argument("truths")
-    command.add_argument("--convention", help="label convention of the truths: brats2023, brats2021 or msd")
-    command.add_argument("--json", action="store_true")
+    command = add_command("evaluate", run, "Dice, HD95 and NSD of predictions against truths")
+    command.add_argument("predictions", help="a label map, or a folder of them")
+    command.add_argument("truths", help="likewise")
+    command.add_argument("--csv", metavar="FILE", help="write the scores of every case there")
+    add_options(command)
+
+
+def add_options(command) -> None:
+    """The options that `compare` has too."""
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument(
+        "--labels", metavar="|".join(_LABELS), help="label convention of the truths; if left out, it is found from them"
+    )
+    command.add_argument("--dataset", metavar="FOLDER", help="labels and regions of another task, from its manifest")
+    command.add_argument(
+        "--convention",
+        metavar="|".join(_SCORINGS),
+        help="scoring: brats2023 (the default), or paper for that of the SegMamba authors' script",
+    )
+    command.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="of NSD; 1 by default")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that work at once")
+
+
+def read_options(options) -> dict:
+    """The same as arguments of `evaluate_folders`."""
+    if options.convention not in (None, *_SCORINGS):
+        hint = f"; labels are told by --labels {options.convention}" if options.convention in _LABELS else ""
+        raise InputError(f"--convention {options.convention}: expected {' or '.join(_SCORINGS)}{hint}")
+    chosen = {
+        "convention": options.labels,
+        # who says BraTS 2023 has also answered what labels 1, 2, 3 mean, should nothing else tell
+        "otherwise": "brats2023" if options.convention == "brats2023" else None,
+        "scoring": options.convention or "brats2023",
+        "tolerance": options.tolerance,
+        "jobs": options.jobs,
+    }
+    if options.dataset is not None:
+        from segmamba.dataset import read_dataset
+
+        dataset = read_dataset(options.dataset)
+        chosen |= {"scheme": dataset.scheme, "renumbering": dataset.renumbering, "images": dataset.modalities}
+    return chosen
 
 
 def run(options) -> int:
-    from segmamba.evaluate import evaluate_folders, format_table
+    from segmamba.evaluate import evaluate_folders
+    from segmamba.files import write_aside
+    from segmamba.score_tables import format_csv, format_table
 
-    result = evaluate_folders(Path(options.predictions), Path(options.truths), convention=options.convention)
+    table = Path(options.csv) if options.csv else None
+    if table and not table.parent.is_dir():  # before the work, not after it
+        raise InputError(f"--csv {table}: there is no folder {table.parent}; create it first")
+    result = evaluate_folders(Path(options.predictions), Path(options.truths), **read_options(options))
+    if table:
+        write_aside(table, format_csv(result).encode())
     print(json.dumps(result, indent=2) if options.json else format_table(result))
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from segmamba.commands.shared import choose_device
@@ -14,15 +16,29 @@ def add(add_command) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
     )
-    command.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const="must",
+        default="never",
+        choices=("auto", "must", "never"),
+        help="go on from the run folder's checkpoint: auto, where there is one; must (also without a word)",
+    )
     command.add_argument("--device", default="auto")
 
 
 def run(options) -> int:
     from segmamba.config import load_config
+    from segmamba.errors import Stopped
     from segmamba.training import train
 
     config = load_config(options.config, options.set)
     run = Path(options.run_folder or Path("runs") / config.name)
-    print(train(config, run, resume=options.resume, device=choose_device(options.device)))
+    try:
+        model = train(config, run, resume=options.resume, device=choose_device(options.device))
+    except Stopped as stopped:
+        print(f"{stopped}; go on with --resume auto", file=sys.stderr)
+        return 128 + stopped.signal_number
+    if os.environ.get("RANK", "0") == "0":
+        print(model)
     return 0

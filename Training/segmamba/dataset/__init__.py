@@ -6,5 +6,19 @@
 from __future__ import annotations
 
 from segmamba.dataset.manifest import CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
+from segmamba.dataset.reading import hash_file
+from segmamba.dataset.split import Split, read_split, test_cases, training_cases, validation_cases
 
-__all__ = ["CaseEntry", "Dataset", "FileEntry", "read_dataset", "write_dataset"]
+__all__ = [
+    "CaseEntry",
+    "Dataset",
+    "FileEntry",
+    "Split",
+    "hash_file",
+    "read_dataset",
+    "read_split",
+    "test_cases",
+    "training_cases",
+    "validation_cases",
+    "write_dataset",
+]

@@ -22,12 +22,17 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """path: from the data set's folder with forward slashes, or absolute; a file, or a folder of DICOM slices. sha256: of the file,
-    or over its slices by name. volume: which volume of a 4-D file, where it is one."""
+    """path: from the data set's folder with forward slashes, or absolute; a file, or a folder of DICOM slices.
+
+    sha256: of the file, or over its slices by name. volume: which volume of a 4-D file, where it is one.
+    size: bytes; modified: ns since 1970. Where both are as they were, an update takes the file for unchanged.
+    """
 
     path: str
     sha256: str
     volume: int | None = None
+    size: int = 0
+    modified: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class Dataset:
     `labels` (name -> value in the engine, 1 to n) and `regions` (name -> names of its labels).
 
     folder: where the manifest stands; not part of the file. fingerprint: over all cases, plain JSON.
+    left_out: cases that were found and could not be used, and why. made: from what, with which options.
     """
 
     name: str
@@ -61,6 +67,8 @@ class Dataset:
     label_values: dict[str, str]
     cases: tuple[CaseEntry, ...]
     fingerprint: dict = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    made: dict = field(default_factory=dict)
     schema: int = SCHEMA
     folder: str = ""
 

@@ -27,6 +27,7 @@ class Head:
     gap: float  # mm, half their width
     fissure: float  # power that narrows the average's wide fissures: 1 as they are, 5 narrow
     sharpness: float  # power on the tissue probabilities
+    cisterns: np.ndarray  # 0..1, the share of the average's fluid outside the ventricles that this head has, on FINE
     description: dict = field(default_factory=dict)
     _sampled: dict = field(default_factory=dict)
 
@@ -56,6 +57,11 @@ class Head:
         fluid = np.clip(1 - grey - white, 0.02, 1) ** self.fissure
         grey, white = grey**self.sharpness, white**self.sharpness  # an average of 152 heads is too soft
         fluid, grey = fluid + grey * sulcus, grey * (1 - sulcus)
+        # the mean of 152 heads is a lake around the brain stem, and stripped images keep little outer fluid
+        ventricle = np.exp(-((self.atlas.sample("ventricle_distance", at) / 4) ** 2))
+        kept = FINE.sample(self.cisterns, points) * (1 - 0.6 * sigmoid((-10 - at[2]) / 4))
+        lost = fluid * (1 - ventricle) * (1 - kept)
+        fluid, grey, white = fluid - lost, grey + 0.7 * lost, white + 0.3 * lost
         depth = FINE.sample(self.depth(), points)
         fold = np.abs(FINE.sample(self.fold, points))
         outer = sigmoid((FINE.sample(self.reach, points) - depth) / 1.5) * (at[2] > -20)
@@ -122,6 +128,7 @@ def make_head(rng: np.random.Generator, atlas: Atlas) -> Head:
         fold=sheet / np.maximum(slope, 0.03),
         reach=rng.uniform(-2, 12) + 4 * FINE.noise(rng, 20.0),
         gap=rng.uniform(0.2, 1.0),
+        cisterns=np.clip(rng.uniform(0.05, 0.75) + 0.15 * FINE.noise(rng, 25.0), 0, 1),
     )
     head.description.update(ventricle_widening_mm=round(float(widening), 2), cortex_mm=round(thickness, 2))
     return head

@@ -45,7 +45,7 @@ def make_phantom(
     the grid; noise differs.
 
     `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
-    for a tumour with or without ET; None draws it (six in ten enhance, one has a trace). Raises InputError
+    for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). Raises InputError
     for a spacing, an angle or a seed that makes no sense, and where nilearn is missing.
     """
     step = np.asarray(spacing, float)

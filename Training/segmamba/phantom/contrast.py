@@ -17,32 +17,35 @@ _BLOOD = {"t1n": 0.25, "t1c": 0.25, "t2w": -0.8, "t2f": -0.3}
 
 
 def draw_contrasts(rng: np.random.Generator, cyst: float) -> dict[str, dict[str, float]]:
-    """Per modality the value of each tissue: white (1), grey, fluid, NCR, ED, ET, vessel."""
+    """Per modality the value of each tissue: white (1), grey, fluid, NCR, cyst (a pocket in NCR), ED, ET, vessel."""
     u = rng.uniform
-    odd = rng.random() < 0.15  # an unusual sequence: contrasts stretched or flattened
+    odd = rng.random() < 0.2  # an unusual sequence: contrasts stretched or flattened
     stretch = {m: (u(0.6, 1.4) if odd else u(0.9, 1.1)) for m in MODALITIES}
     t1 = {"grey": u(0.80, 0.93), "fluid": u(0.38, 0.60)}
-    t1["NCR"] = np.clip(1.06 - 0.36 * cyst + rng.normal(0, 0.06), 0.58, 1.05)
-    t1["ED"] = u(0.90, 1.02)
+    t1["NCR"] = np.clip(1.05 - 0.28 * cyst + rng.normal(0, 0.06), 0.6, 1.05)
+    t1["cyst"] = u(0.45, 0.75)
+    t1["ED"] = u(0.86, 1.02)
     t1["ET"] = u(0.88, 1.05)
     t1["vessel"] = u(0.6, 1.0)
     t1c = {k: v + rng.normal(0, 0.025) for k, v in t1.items()}
     t1c["NCR"] = t1c["NCR"] - u(0, 0.1)
-    t1c["ET"] = max(t1["ET"] + 0.2, float(np.clip(rng.lognormal(np.log(1.65), 0.28), 1.25, 3.0)))
+    t1c["ET"] = max(t1["ET"] + 0.18, float(np.clip(rng.lognormal(np.log(1.5), 0.26), 1.2, 2.8)))
     t1c["vessel"] = u(1.2, 3.0)
     bright = float(np.clip(rng.lognormal(np.log(1.45), 0.4), 0.6, 2.6))  # of fluid over white matter
     t2 = {"grey": 1 + bright * u(0.08, 0.2), "fluid": 1 + bright}
-    t2["NCR"] = 1 + bright * np.clip(0.15 + 0.75 * cyst + rng.normal(0, 0.08), 0.2, 0.98)
-    t2["ED"] = 1 + bright * u(0.2, 0.42)
+    t2["NCR"] = 1 + bright * np.clip(0.15 + 0.65 * cyst + rng.normal(0, 0.1), 0.15, 0.98)
+    t2["cyst"] = 1 + bright * u(0.8, 1.05)
+    t2["ED"] = 1 + bright * u(0.22, 0.5)
     t2["ET"] = 1 + bright * u(0.25, 0.55)
     t2["vessel"] = u(0.4, 1.2)
-    oedema = float(np.clip(rng.lognormal(np.log(0.45), 0.35), 0.2, 1.2))
+    oedema = float(np.clip(rng.lognormal(np.log(0.36), 0.35), 0.15, 0.9))
     flair = {"grey": u(1.03, 1.24), "fluid": u(0.35, 0.70), "ED": 1 + oedema}
-    flair["NCR"] = 1 + oedema * u(0.7, 1.7) if rng.random() < 0.75 else u(0.6, 1.25)
+    flair["NCR"] = 1 + oedema * u(0.7, 1.8) if rng.random() > 0.4 * cyst**2 else u(0.6, 1.25)
+    flair["cyst"] = u(0.4, 1.0) if rng.random() < 0.7 else 1 + oedema * u(0.3, 1.2)
     flair["ET"] = 1 + oedema * u(0.6, 1.5)
     flair["vessel"] = u(0.5, 1.1)
     drawn = {"t1n": t1, "t1c": t1c, "t2w": t2, "t2f": flair}
-    keep = ("NCR", "ED", "ET", "vessel")  # the tumour stays visible whatever the sequence
+    keep = ("NCR", "cyst", "ED", "ET", "vessel")  # the tumour stays visible whatever the sequence
     return {
         m: {"white": 1.0}
         | {k: float(v if k in keep else max(1 + (v - 1) * stretch[m], 0.15)) for k, v in values.items()}
@@ -65,31 +68,37 @@ def paint(
     spots = _hyperintensities(rng, points, tissues)
     plexus = _plexus(rng, points, tissues)
     left = FINE.sample(FINE.noise(rng, 16.0), points) - rng.uniform(-0.3, 1.5)
-    shell = sigmoid((1.3 - tissues["depth"]) / 0.4) * sigmoid(left / 0.3)  # bone that stripping has left
+    shell = sigmoid((rng.uniform(0.8, 3.5) - tissues["depth"]) / 0.4) * sigmoid(left / 0.3)  # what stripping has left
     texture = levels["texture"]
 
     soft = rng.uniform(0.4, 0.9)
     core = sigmoid(levels["core"] / soft)
     enhancing = core * sigmoid(levels["enhancing"] / 0.45)
     oedema = sigmoid(levels["oedema"] / rng.uniform(0.4, 1.4)) * (1 - core)
-    full = 0.55 + 0.45 * np.clip(levels["oedema"] / rng.uniform(4, 14), 0, 1)  # fades towards its front
+    pocket = FINE.sample(FINE.fractal(rng, rng.uniform(10, 30), 3, 0.5), points) - rng.uniform(-0.8, 1.5)
+    pocket = sigmoid(pocket / rng.uniform(0.05, 0.3)) * (rng.random() < 0.35)  # a core part solid, part cyst
+    uneven = rng.uniform(0.05, 0.4)  # oedema is brighter here, fainter there
+    hem = rng.uniform(0.4, 0.75)
+    full = hem + (1 - hem) * np.clip(levels["oedema"] / rng.uniform(4, 14), 0, 1)  # fades towards its front
     blood = np.clip(clot - 1.2, 0, 1.5) * (rng.random() < 0.2)
     images = {}
     for m in MODALITIES:
         c = contrasts[m]
         value = sum(tissues[t] * c[t] for t in ("white", "grey", "fluid"))
         value = value + _DETAIL[m] * rng.uniform(0.6, 1.2) * tissues["detail"]
-        value = value * (1 + rng.uniform(0.012, 0.035) * marble)
+        value = value * (1 + rng.uniform(0.012, 0.05) * marble)
         glow = {"t2w": 0.6 * (c["ED"] - 1), "t2f": 0.9 * (c["ED"] - 1), "t1n": -0.06, "t1c": -0.06}[m]
         value = value + glow * spots * (1 - tissues["fluid"])
         value = value * (1 - vessel) + c["vessel"] * vessel
-        value = value * (1 - shell) + 0.45 * shell
+        value = value * (1 - shell) + rng.uniform(0.2, 1.6) * shell  # bone, dura, fat
         if m == "t1c":
             value = value * (1 - plexus) + (0.5 + 0.5 * c["ET"]) * plexus
         # oedema adds to the tissue it soaks: grey and white stay apart in it
-        soaked = value + (c["ED"] - 1) * full * (1 + 0.12 * marble)
+        soaked = value + (c["ED"] - 1) * full * np.clip(1 + uneven * marble, 0.2, 2)
         value = value * (1 - oedema) + soaked * oedema
-        dead = c["NCR"] * (1 + rng.uniform(0.03, 0.09) * texture + rng.uniform(0.03, 0.12) * clot)
+        dead = c["NCR"] + (c["cyst"] - c["NCR"]) * pocket
+        dead = dead * (1 + rng.uniform(0.03, 0.12) * texture + rng.uniform(0.03, 0.15) * clot)
+        dead = dead + tumour.infiltration * (1 - pocket) * (value - 1)
         dead = dead + _BLOOD[m] * blood
         live = c["ET"] * (1 + (0.15 if m == "t1c" else 0.06) * texture)
         mass = dead * (1 - enhancing) + live * enhancing
@@ -114,7 +123,7 @@ def _vessels(rng, points, tissues) -> np.ndarray:
 
 def _hyperintensities(rng, points, tissues) -> np.ndarray:
     """0..1: periventricular caps and spots in white matter, which old brains have and no label marks."""
-    caps = np.exp(-tissues["ventricle_distance"] / rng.uniform(1.5, 4)) * rng.uniform(0.1, 0.8)
+    caps = np.exp(-tissues["ventricle_distance"] / rng.uniform(1.5, 9)) * rng.uniform(0.1, 0.8)
     field = FINE.sample(FINE.noise(rng, 9.0), points)
     spots = sigmoid((field - rng.uniform(2.4, 4.0)) / 0.15) * rng.uniform(0.3, 1)
     return (np.clip(caps + spots, 0, 1) * tissues["white"]).astype(np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from segmamba.phantom.lattice import Lattice
+from segmamba.phantom.lattice import CENTRE, Lattice
 
 _WIDE = Lattice(8.0)
 _SCALE = {"t1n": 700.0, "t1c": 800.0, "t2w": 500.0, "t2f": 650.0}  # median of white matter in real files
@@ -16,18 +16,26 @@ _SCALE = {"t1n": 700.0, "t1c": 800.0, "t2w": 500.0, "t2f": 650.0}  # median of w
 def draw_scanner(rng: np.random.Generator) -> dict[str, dict]:
     """What the scanner does to each modality, in mm, so that it holds for every grid."""
     shifted = rng.random() < 0.3
+    slipped = rng.choice([*_SCALE]) if rng.random() < 0.15 else ""  # registered badly along z, as some real ones are
+    slip = np.array([0, 0, rng.uniform(1.0, 3.0) * rng.choice([-1, 1])])
     return {
         m: {
             "blur": rng.uniform(0.2, 0.75),
             "thick": float(rng.uniform(2.5, 6)) if rng.random() < (0.15 if m == "t1c" else 0.45) else 0.0,
-            "shift": rng.uniform(-0.6, 0.6, 3) * (shifted and m != "t1n"),
-            "bias": abs(rng.normal(0, 0.06)) + 0.01,
-            "field": _WIDE.noise(rng, 70.0),
+            "shift": rng.uniform(-0.6, 0.6, 3) * (shifted and m != "t1n") + slip * (m == slipped),
+            "bias": abs(rng.normal(0, 0.1)) + 0.01,
+            "field": _WIDE.noise(rng, 70.0) + _edge_of_the_coil(rng),
             "noise": rng.uniform(0.015, 0.065),
             "scale": scale * rng.lognormal(0, 0.5),
         }
         for m, scale in _SCALE.items()
     }
+
+
+def _edge_of_the_coil(rng: np.random.Generator) -> np.ndarray:
+    """On the lattice: a rise or fall of up to about 3 towards the lowest slices, in one modality out of three."""
+    below = (CENTRE[2] - rng.uniform(0, 40) - _WIDE.points()[2]) / 50
+    return (rng.random() < 0.35) * rng.normal(0, 2.5) * np.clip(below, 0, 1).reshape(_WIDE.shape)
 
 
 def scan(

@@ -26,6 +26,7 @@ class Tumour:
     texture: np.ndarray  # the finest noise, sd 1
     reluctance: float
     cyst: float  # 0 solid .. 1 fluid
+    infiltration: float  # share of the tissue that still shows within the core: 0 a mass .. 0.8 hardly any
     description: dict = field(default_factory=dict)
 
     def at(self, points: np.ndarray, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -51,12 +52,17 @@ def label(levels: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour:
-    """A tumour in `head`, which it deforms. Sizes are those of real cases: core 3 to 185, oedema 2 to 150 mL.
+    """A tumour in `head`, which it deforms. Sizes reach beyond those of real cases: core 1.5 to 200 mL, larger where
+    nothing enhances, as in glioma of lower grade; oedema 1 to 150 mL, in one of five a mere hem.
 
     `enhancing` as in `make_phantom`."""
-    kind = _kind(rng, enhancing)
-    core_volume = float(np.clip(rng.lognormal(np.log(42), 0.9), 3, 185))
-    oedema_volume = float(np.clip(rng.lognormal(np.log(38), 0.9), 2, 150))
+    draw = rng.random()
+    natural = _kind(draw, None)  # size and character are those of this kind, whatever is asked for
+    kind = _kind(draw, enhancing)
+    core_volume = float(np.clip(rng.lognormal(np.log(45 if natural == "enhancing" else 70), 0.9), 1.5, 200))
+    oedema_volume = float(np.clip(rng.lognormal(np.log(42), 0.9), 2, 150))
+    if rng.random() < 0.2:
+        oedema_volume = rng.uniform(1, 12)
     centre = _place(rng, head)
     push = rng.uniform(0.0, 0.75) * rng.uniform(0.5, 1)
     _displace(head, centre, (core_volume / 4.19 * 1000) ** (1 / 3), push)
@@ -75,7 +81,8 @@ def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour
     front = arrival + reluctance * (1 - white) + np.where(fluid > 0.6, 50, 0)
     arrival = arrival - _threshold(np.where(depth > 0, np.inf, front), brain, oedema_volume)
 
-    cyst = float(np.clip(rng.normal(0.55, 0.25), 0.15, 1))
+    cyst = float(np.clip(rng.normal(0.5, 0.28), 0.05, 1))
+    infiltration = rng.uniform(0.1, 0.8) if rng.random() < (0.2 if natural == "enhancing" else 0.5) else 0.0
     return Tumour(
         depth=depth,
         rim=rim,
@@ -84,20 +91,21 @@ def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour
         texture=FINE.fractal(rng, 6.0, 2, 0.8),
         reluctance=reluctance,
         cyst=cyst,
+        infiltration=infiltration,
         description={
             "kind": kind,
             "enhancement": pattern,
             "centre_mm": [round(float(v), 1) for v in centre],
             "mass_effect": round(push, 2),
             "cyst": round(cyst, 2),
+            "infiltration": round(infiltration, 2),
         },
     )
 
 
-def _kind(rng: np.random.Generator, enhancing: bool | None) -> str:
-    draw = rng.random()  # drawn always: the rest of the case stays the same whatever is asked for
+def _kind(draw: float, enhancing: bool | None) -> str:
     if enhancing is None:
-        return "enhancing" if draw < 0.6 else "trace" if draw < 0.72 else "non-enhancing"
+        return "enhancing" if draw < 0.5 else "trace" if draw < 0.65 else "non-enhancing"
     return "enhancing" if enhancing else "non-enhancing"
 
 
@@ -137,7 +145,7 @@ def _core_level(rng, head: Head, centre: np.ndarray, volume: float, fluid: np.nd
         return (np.linalg.norm(offset, axis=0) - size).reshape(FINE.shape)
 
     level = ball(centre, radius)
-    nodules = int(rng.choice([0, 1, 2], p=[0.6, 0.25, 0.15]))
+    nodules = int(rng.choice([0, 1, 2], p=[0.5, 0.25, 0.25]))
     for _ in range(nodules):
         size = radius * rng.uniform(0.4, 0.75)
         away = rng.standard_normal(3)
@@ -145,7 +153,7 @@ def _core_level(rng, head: Head, centre: np.ndarray, volume: float, fluid: np.nd
         level = np.minimum(level, ball(centre + away, size))
     rough = rng.uniform(0.08, 0.3) * radius
     level = level + rough * FINE.fractal(rng, max(1.1 * radius, 9.0), 4, rng.uniform(0.4, 0.65))
-    if rng.random() < 0.12:  # a satellite
+    for _ in range(int(rng.choice([0, 1, 2], p=[0.82, 0.12, 0.06]))):  # satellites
         away = rng.standard_normal(3)
         away *= (radius * rng.uniform(1.5, 2.2) + 8) / np.linalg.norm(away)
         level = np.minimum(level, ball(centre + away, rng.uniform(3, 7)) + 1.5 * FINE.noise(rng, 6.0))

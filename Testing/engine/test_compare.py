@@ -1,0 +1,127 @@
+"""Two predictions against each other: by hand on few cases, and through the command."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from segmamba.cli import main
+from segmamba.compare import compare_folders, compare_scores
+from segmamba.errors import InputError
+
+AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def scores(dice, hd95):
+    return {
+        case: {"dice": {"WT": d}, "hd95": {"WT": h}, "lesions": {"WT": 1}} for case, d, h in zip("pqrstu", dice, hd95)
+    }
+
+
+A = scores([0.5, 0.6, 0.7, 0.8, 0.9, 0.4], [9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
+B = scores([0.6, 0.7, 0.7, 0.9, 0.8, 0.7], [8.0, 9.0, 374.0, 6.0, 4.0, 3.0])
+
+
+def test_comparison_by_hand():
+    result = compare_scores(A, B)
+    assert list(result) == ["dice", "hd95"]
+    dice, hd95 = result["dice"]["WT"], result["hd95"]["WT"]
+    assert (dice["a"], dice["b"], dice["difference"]) == pytest.approx((3.9 / 6, 4.4 / 6, 0.5 / 6))
+    assert (dice["better"], dice["same"], dice["worse"]) == (4, 1, 1)
+    assert dice["worst"] == [{"case": "t", "a": 0.9, "b": 0.8}]
+    # of HD95 less is better: p, t, u gain, q and r lose
+    assert (hd95["better"], hd95["same"], hd95["worse"]) == (3, 1, 2)
+    assert [row["case"] for row in hd95["worst"]] == ["r", "q"]
+    assert hd95["difference"] == pytest.approx((404 - 39) / 6)
+    # signs of 0.1 0.1 0 0.1 -0.1 0.3 with a sum of 0.5 or more from 0, of 64: the 0 doubles all. Of the 32 of the
+    # others: all + (0.7), one of the four 0.1 negative (0.5), and their mirrors
+    assert dice["p"] == pytest.approx((1 + 4) * 2 / 32)
+    assert dice["p_exact"]
+    # of -1 1 367 0 -1 -1, with a sum of 365, the 367 decides the side: far enough are all in which the four 1 do not
+    # sum to -4 on that side, and in which they sum to -2 or more: 1 + 4 + 6 + 4 of 16
+    assert hd95["p"] == pytest.approx(15 / 16)
+    low, high = dice["ci95"]
+    assert 0 <= low + 0.05 < dice["difference"] < high < 0.2
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_order_of_the_cases_does_not_matter():
+    assert compare_scores(A, dict(reversed(B.items()))) == compare_scores(A, B)
+
+
+def test_turning_the_two_round_turns_the_signs():
+    there, back = (compare_scores(*pair)["dice"]["WT"] for pair in ((A, B), (B, A)))
+    assert back["difference"] == pytest.approx(-there["difference"])
+    assert (back["p"], back["wilcoxon_p"]) == pytest.approx((there["p"], there["wilcoxon_p"]))
+    assert (back["better"], back["worse"]) == (there["worse"], there["better"])
+
+
+def test_nothing_differs():
+    row = compare_scores(A, A)["hd95"]["WT"]
+    assert (row["p"], row["wilcoxon_p"], row["difference"], row["same"]) == (1.0, 1.0, 0.0, 6)
+    assert (row["ci95"], row["worst"]) == ([0.0, 0.0], [])
+
+
+def test_one_case_has_no_interval():
+    row = compare_scores({"p": A["p"]}, {"p": B["p"]})["dice"]["WT"]
+    assert (row["ci95"], row["p"], row["better"]) == (None, 1.0, 1)
+
+
+def test_other_cases_are_refused():
+    with pytest.raises(InputError, match="same cases"):
+        compare_scores(A, {case: row for case, row in B.items() if case != "q"})
+
+
+# ---- Folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Truths of a cube of ET; A is moved by two voxels in "far" and one in "near", B finds "far" and misses "near"."""
+    for folder in ("a", "b", "truths"):
+        (tmp_path / folder).mkdir()
+
+    def write(shift, value, *path):
+        labels = np.zeros((14, 9, 8), np.uint8)
+        labels[2 + shift : 7 + shift, 2:7, 2:6] = value
+        nib.save(nib.Nifti1Image(labels, AFFINE), tmp_path.joinpath(*path))
+
+    for case, a, b in (("far", (2, 3), (0, 3)), ("near", (1, 3), (0, 0))):
+        write(0, 4, "truths", f"{case}_seg.nii.gz")
+        write(*a, "a", f"{case}.nii.gz")
+        write(*b, "b", f"{case}.nii.gz")
+    return [tmp_path / folder for folder in ("a", "b", "truths")]
+
+
+def test_folders_by_hand(folders):
+    result = compare_folders(*folders)
+    dice = result["comparison"]["dice"]["ET"]
+    assert (dice["a"], dice["b"]) == pytest.approx(((0.6 + 0.8) / 2, 0.5))
+    assert (dice["better"], dice["worse"]) == (1, 1)
+    assert dice["worst"] == [{"case": "near", "a": pytest.approx(0.8), "b": 0.0}]
+    assert result["comparison"]["nsd"]["ET"]["worst"][0] == {"case": "near", "a": 1.0, "b": 0.0}
+    assert (result["n"], result["convention"], list(result["a"]["cases"])) == (2, "brats2021", ["far", "near"])
+    assert result["b"]["mean"]["hd95"]["ET"] == 187.0
+
+
+def test_command(folders, capsys):
+    arguments = ["compare", *map(str, folders)]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == compare_folders(*folders)
+    assert main([*arguments, "--convention", "paper"]) == 0
+    text = capsys.readouterr().out
+    row = next(line.split() for line in text.splitlines() if line.startswith("Dice") and " ET " in line)
+    assert row[:5] == ["Dice", "ET", "0.700", "0.500", "-0.200"]
+    assert "near 0.800 -> 0.000" in text
+    assert "NSD" not in text
+
+
+def test_a_missing_prediction_is_named(folders, capsys):
+    (folders[1] / "near.nii.gz").unlink()
+    assert main(["compare", *map(str, folders)]) == 1
+    assert "near" in capsys.readouterr().err
+
+
+def test_two_files_of_different_cases_are_refused(folders):
+    with pytest.raises(InputError, match="expected the same cases"):
+        compare_folders(folders[0] / "near.nii.gz", folders[1] / "far.nii.gz", folders[2])

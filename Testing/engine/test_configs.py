@@ -1,0 +1,103 @@
+"""The configurations that come with the project: each can be read, and stands for what its name says."""
+
+from pathlib import Path
+
+import pytest
+from segmamba.config import load_config
+from segmamba.errors import InputError
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "Training" / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_ready_configuration_can_be_read(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    config.network.resolve(4, 4, config.patch)
+    assert all(Path(source.dataset).is_absolute() for source in config.sources)
+
+
+def test_the_ready_configurations_are_those_promised():
+    names = {path.stem for path in CONFIGS}
+    assert names >= {"paper", "released", "segmamba", "quick", "finetune", "segresnet", "uxnet", "mednext", "unetr"}
+    assert names >= {"swinunetr", "swinunetr-v2", "nnformer"}
+
+
+def test_a_base_gives_what_a_file_leaves_out():
+    configs = {path.stem: load_config(path) for path in CONFIGS}
+    paper, released = configs["paper"], configs["released"]
+    assert released.optimizer.weight_decay == 3e-5 and paper.optimizer.weight_decay == 1e-5
+    assert released.optimizer.learning_rate == paper.optimizer.learning_rate == 1e-2
+    assert released.augment.set == "released" and released.loss == "ce"
+
+
+def test_a_circle_of_bases_is_named(tmp_path):
+    (tmp_path / "a.toml").write_text('base = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('base = "a.toml"\n')
+    with pytest.raises(InputError, match=r"a\.toml is its own base, by way of .*b\.toml"):
+        load_config(tmp_path / "a.toml")
+
+
+def test_a_misspelt_setting_is_met_with_the_right_one(tmp_path):
+    (tmp_path / "a.toml").write_text('name = "a"\n[optimizer]\nlearning_rat = 1.0\n[[sources]]\ndataset = "d"\n')
+    with pytest.raises(InputError, match=r"optimizer: unknown setting 'learning_rat'; did you mean 'learning_rate'"):
+        load_config(tmp_path / "a.toml")
+    with pytest.raises(InputError, match="unknown setting 'stepss'; did you mean 'steps'"):
+        load_config(CONFIGS[0], ["stepss=3"])
+
+
+def test_a_set_on_the_command_line_wins():
+    path = next(path for path in CONFIGS if path.stem == "released")
+    config = load_config(path, ["optimizer.learning_rate=1e-4", "sources.0.fold=2", "network.preset=v1"])
+    assert (config.optimizer.learning_rate, config.sources[0].fold, config.network.preset) == (1e-4, 2, "v1")
+
+
+MINIMAL = 'name = "a"\n[[sources]]\ndataset = "cases"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("name = ", [], r"config.toml is not valid TOML"),
+        ("", [], r"config.toml: missing 'name', 'sources'"),
+        (MINIMAL, ["stesp=3"], r"config.toml: unknown setting 'stesp'; did you mean 'steps'"),
+        (MINIMAL, ["sources.0.fodl=3"], r"sources\[0\]: unknown setting 'fodl'; did you mean 'fold'"),
+        (MINIMAL, ["sources.0.fold=1"], r"a fold needs validate = true"),
+        (MINIMAL, ["steps=many"], r"steps: expected int, got 'many'"),
+        (MINIMAL, ["precision=fp16"], r"precision 'fp16' must be one of bf16, fp32"),
+        (MINIMAL, ["patch=[64, 64]"], r"patch: expected 3 values"),
+        (MINIMAL, ["patch=[64, 60, 64]"], r"patch .* multiples of 16"),
+        (MINIMAL, ["patch=[0, 64, 64]"], r"patch .* sides of 1 or more"),
+        (MINIMAL, ["patch=[16, 16, 16]"], r"32 or more"),
+        (MINIMAL, ["sources=[]"], r"at least one \[\[sources\]\]"),
+        (MINIMAL, ["sources=5"], r"sources: expected a list, got 5"),
+        (MINIMAL, ["sources=[5]"], r"sources\[0\]: expected a table"),
+        (MINIMAL, ["sources.0.dataset=5"], r"dataset: expected str, got 5"),
+        (MINIMAL, ["initial_model=5"], r"initial_model: expected str, got 5"),
+        (MINIMAL, ["base=5"], r"unknown setting 'base'"),
+        ("base = 5\n" + MINIMAL, [], r"base 5 must be the name of a file"),
+        (MINIMAL, ["sources.0.share=0"], r"share must be above 0"),
+        (MINIMAL, ["network.preset=realised"], r"unknown network preset 'realised'"),
+        (MINIMAL, ["network.name=vnet"], r"network.name 'vnet' must be one of segmamba, segresnet"),
+        (MINIMAL, ["batch=0"], r"batch 0 must be 1 or more"),
+    ],
+)
+def test_configurations_with_a_mistake(tmp_path, text, overrides, message):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "config.toml", overrides)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_config(tmp_path / "binary.toml")
+
+
+def test_relative_paths_count_from_the_file(tmp_path):
+    (tmp_path / "a.toml").write_text('initial_model = "m"\ncache = "c"\n' + MINIMAL)
+    config = load_config(tmp_path / "a.toml")
+    assert config.sources[0].dataset == str(tmp_path / "cases")
+    assert (config.initial_model, config.cache) == (str(tmp_path / "m"), str(tmp_path / "c"))

@@ -1,0 +1,65 @@
+"""Optimizers and learning rates: what decays, what warms up, and what falls to zero."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from segmamba.config import OptimizerConfig
+from segmamba.network import SegMamba, preset_config
+from segmamba.optimize import average_of, build_optimizer, learning_rate, parameter_groups
+
+
+@pytest.mark.parametrize("schedule", ["poly", "cosine"])
+def test_the_learning_rate_warms_up_and_falls_to_zero(schedule):
+    config = OptimizerConfig(learning_rate=3e-3, warmup=10, schedule=schedule)
+    rates = [learning_rate(step, 100, config) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(3e-4) and max(rates) == rates[9] == rates[10] == pytest.approx(3e-3)
+    assert all(a > b for a, b in pairwise(rates[10:])) and 0 < rates[-1] < 1e-4
+
+
+def test_schedules_are_those_of_their_names():
+    poly = OptimizerConfig(learning_rate=1e-2, warmup=0)
+    cosine = OptimizerConfig(learning_rate=1e-2, warmup=0, schedule="cosine")
+    for step in (1, 250, 999):
+        done = (step - 1) / 1000
+        assert learning_rate(step, 1000, poly) == pytest.approx(1e-2 * (1 - done) ** 0.9)
+        assert learning_rate(step, 1000, cosine) == pytest.approx(5e-3 * (1 + math.cos(math.pi * done)))
+
+
+def test_scan_parameters_norms_and_biases_do_not_decay():
+    network = torch.nn.Sequential(torch.nn.LayerNorm(4), SegMamba(preset_config("quick")))
+    decayed, free = parameter_groups(network, 0.1)
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    names = {id(p): name for name, p in network.named_parameters()}
+    free_names = {names[id(p)] for p in free["params"]}
+    assert all(
+        name.endswith("bias") or "norm" in name or name[:2] == "0." or ".A" in name or ".D" in name
+        for name in free_names
+    )
+    assert sum(".A_" in name or name.endswith("_log") for name in free_names) == 12  # 4 layers, 3 directions
+    assert len(names) == len(decayed["params"]) + len(free["params"])
+
+
+def test_the_published_code_decays_everything():
+    network = SegMamba(preset_config("quick"))
+    decayed, free = parameter_groups(network, 3e-5, decay_all=True)
+    assert not free["params"] and len(decayed["params"]) == len(list(network.parameters()))
+
+
+def test_sgd_is_with_nesterov_momentum_and_adamw_is_adamw():
+    network = torch.nn.Linear(2, 2)
+    sgd = build_optimizer(network, OptimizerConfig(name="sgd", momentum=0.99))
+    assert sgd.defaults["nesterov"] and sgd.defaults["momentum"] == 0.99
+    assert isinstance(build_optimizer(network, OptimizerConfig()), torch.optim.AdamW)
+
+
+def test_averaged_weights_follow_their_decay():
+    network = torch.nn.Linear(1, 1, bias=False)
+    averages = {decay: average_of(network, decay) for decay in (0.0, 0.5)}
+    for value in (1.0, 2.0, 4.0):
+        network.weight.data.fill_(value)
+        for average in averages.values():
+            average.update_parameters(network)
+    assert averages[0.0].module.weight.item() == 4.0
+    assert averages[0.5].module.weight.item() == (1 * 0.25 + 2 * 0.25 + 4 * 0.5)

@@ -1,0 +1,103 @@
+"""Training in processes of their own: killed again and again, stopped by signals, shared by two."""
+
+import os
+import random
+import signal
+import socket
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from segmamba.checkpoint import has_checkpoint, load_checkpoint
+from segmamba.config import ValidationConfig
+from segmamba.dataset.split import make_split
+from segmamba.package import load_package
+from training_runs import in_process, preload, small_config
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    preload()
+
+
+@pytest.fixture
+def config(phantom_dataset, tmp_path):
+    return small_config(phantom_dataset.folder, tmp_path / "cache")
+
+
+def finish(process, code=0):
+    process.join(300)
+    assert process.exitcode == code
+
+
+def same_weights(one, other, tolerance):
+    states = [load_checkpoint(run)[0] for run in (one, other)]
+    assert states[0]["step"] == states[1]["step"]
+    for name in ("network", "averaged"):
+        for key, tensor in states[0][name].items():
+            torch.testing.assert_close(states[1][name][key], tensor, rtol=0, atol=tolerance)
+
+
+def test_a_run_killed_twenty_times_ends_where_an_uninterrupted_one_does(config, tmp_path):
+    """With a checkpoint after every step, so that many kills hit one that is being written."""
+    config = replace(config, steps=160, batch=1, checkpoint_minutes=1e-9)
+    finish(in_process(config, tmp_path / "whole"))
+    rng = random.Random(4)
+    run, killed, codes = tmp_path / "killed", 0, []
+    for _ in range(200):
+        process = in_process(config, run, resume="auto")
+        deadline = time.monotonic() + 60
+        while process.is_alive() and not has_checkpoint(run) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.join(rng.uniform(0.05, 0.6) if killed < 20 else 300)
+        if process.is_alive():
+            os.kill(process.pid, rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            killed += 1
+        process.join(60)
+        codes.append(process.exitcode)
+        if process.exitcode == 0:
+            break
+    assert killed >= 20 and codes[-1] == 0
+    assert set(codes) <= {0, 3, -signal.SIGKILL, -signal.SIGTERM}
+    same_weights(tmp_path / "whole", run, 1e-6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number):
+    config = replace(config, steps=100_000, batch=1, checkpoint_minutes=1e9)
+    process = in_process(config, tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:  # its first line comes with step 25
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    finish(process, 3)
+    assert load_checkpoint(tmp_path / "run")[0]["step"] >= 25
+    assert "by a signal" in log.read_text()
+
+
+def test_two_processes_learn_what_one_does(config, phantom_dataset, tmp_path):
+    make_split(phantom_dataset, folds=3, seed=1)
+    source = replace(config.sources[0], validate=True, fold=0)
+    config = replace(
+        config,
+        batch=4,
+        sources=(source,),
+        validation=ValidationConfig(every=2, release="last"),
+        optimizer=replace(config.optimizer, name="sgd", learning_rate=1e-2),
+    )
+    finish(in_process(config, tmp_path / "one"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "two"
+    both = [in_process(config, run, rank=rank, world=2, port=port) for rank in range(2)]
+    for process in both:
+        finish(process)
+    same_weights(tmp_path / "one", run, 1e-5)
+    one, two = (load_package(tmp_path / name / "model").manifest.metrics for name in ("one", "two"))
+    assert one["cases"].keys() == two["cases"].keys()
+    assert one["mean"]["WT"]["dice"] == pytest.approx(two["mean"]["WT"]["dice"], abs=0.01)

@@ -1,0 +1,86 @@
+"""Trainings small enough for tests: real data, loop and network, a few channels wide; here or in other processes.
+
+`in_process` starts them from a server process that has torch imported already, so that twenty cost no more than one.
+"""
+
+import multiprocessing
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from segmamba.config import OptimizerConfig, SourceConfig, TrainingConfig, ValidationConfig
+from segmamba.errors import InputError, Stopped
+from segmamba.inference import InferenceSpec
+from segmamba.network import NetworkConfig
+from segmamba.networks import NetworkChoice
+from segmamba.preprocess import PreprocessSpec
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+_SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else multiprocessing.get_context("spawn")
+
+
+def small_config(dataset: Path, cache: Path, **settings) -> TrainingConfig:
+    values = {
+        "name": "small",
+        "sources": (SourceConfig(dataset=str(dataset)),),
+        "preprocess": PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0)),
+        "inference": InferenceSpec(window=(64, 64, 64)),
+        "optimizer": OptimizerConfig(learning_rate=3e-3, warmup=2, ema=0.9),
+        "validation": ValidationConfig(every=1000, at_start=False),
+        "patch": (32, 32, 32),
+        "steps": 4,
+        "precision": "fp32",
+        "cache": str(cache),
+    }
+    return TrainingConfig(**{**values, **settings})
+
+
+def _narrow(self, in_channels, out_channels, patch):
+    return NetworkConfig(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        features=(4, 4, 8, 8),
+        full_features=4,
+        bottleneck=8,
+        depths=(1, 1, 1, 1),
+    )
+
+
+@contextmanager
+def narrow_network():
+    """`released` with a hundredth of its channels."""
+    with mock.patch.object(NetworkChoice, "resolve", _narrow):
+        yield
+
+
+def in_process(
+    config: TrainingConfig, run: Path, *, resume: str = "never", rank: int = 0, world: int = 1, port: int = 0
+):
+    """A started process that trains; its exit code is 0, 3 when it was stopped by a signal, 1 for an InputError."""
+    process = _SERVER.Process(target=_train, args=(config, run, resume, rank, world, port))
+    process.start()
+    return process
+
+
+def preload() -> None:
+    if os.name == "posix":
+        _SERVER.set_forkserver_preload(["segmamba.training"])
+
+
+def _train(config: TrainingConfig, run: Path, resume: str, rank: int, world: int, port: int) -> None:
+    import torch
+    from segmamba.training import train
+
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with narrow_network():
+        try:
+            train(config, run, resume=resume)
+        except Stopped:
+            os._exit(3)
+        except InputError as error:
+            print(error, flush=True)
+            os._exit(1)

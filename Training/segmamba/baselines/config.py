@@ -1,0 +1,83 @@
+"""What decides the shape of a baseline, and which inputs each of them takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segmamba.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a network can be asked for: inputs with every side a multiple of `stride`, one of `longest` or more.
+
+    Below `longest` the coarsest grid is one voxel, of which a norm over the grid leaves nothing. fixed: only the
+    patch that the network was made for, as its position encodings know no other. width: published channels of the
+    first stage; others are multiples of `unit`, for the sake of heads and groups.
+    """
+
+    stride: int
+    longest: int
+    width: int
+    unit: int
+    fixed: bool = False
+
+
+BASELINES = {
+    "segresnet": Limits(stride=8, longest=8, width=32, unit=8),
+    "uxnet": Limits(stride=16, longest=32, width=48, unit=1),
+    "mednext": Limits(stride=16, longest=32, width=32, unit=1),
+    "unetr": Limits(stride=16, longest=16, width=16, unit=1, fixed=True),
+    "swinunetr": Limits(stride=32, longest=64, width=48, unit=12),
+    "swinunetr-v2": Limits(stride=32, longest=64, width=48, unit=12),
+    "nnformer": Limits(stride=32, longest=32, width=192, unit=32, fixed=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig:
+    """Everything that decides the shape of a baseline; stored in a model's manifest.
+
+    name: one of BASELINES. patch: (D, H, W) of a training patch and of a window, in voxels. width: channels of the
+    first stage, which those of the others follow; 0 for the published ones, less for a trial on a small machine.
+    """
+
+    name: str
+    in_channels: int = 4
+    out_channels: int = 4
+    patch: tuple[int, int, int] = (128, 128, 128)
+    width: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "patch", tuple(self.patch))
+        if self.name not in BASELINES:
+            raise InputError(f"unknown baseline {self.name!r}; known are {', '.join(BASELINES)}")
+        if min(self.in_channels, self.out_channels) < 1:
+            raise InputError(f"channels of a network must be 1 or more, got {self}")
+        if self.width < 0 or self.width % self.limits.unit:
+            raise InputError(f"width {self.width} of {self.name} must be 0 or a multiple of {self.limits.unit}")
+        if len(self.patch) != 3 or not self._divides(self.patch):
+            raise InputError(f"patch {self.patch} does not fit {self.name}; expected three sides, {self._wanted()}")
+
+    @property
+    def limits(self) -> Limits:
+        return BASELINES[self.name]
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises InputError unless an input of `shape` (B, C, D, H, W) can be run."""
+        if len(shape) == 5 and shape[1] == self.in_channels:
+            grid = tuple(shape[2:])
+            if grid == self.patch or (not self.limits.fixed and self._divides(grid)):
+                return
+        wanted = f"the patch {self.patch} that it was made for" if self.limits.fixed else self._wanted()
+        raise InputError(
+            f"input of {self.name} has shape {tuple(shape)}; expected (B, {self.in_channels}, D, H, W) with sides of "
+            f"{wanted}; pad or cut the image to that"
+        )
+
+    def _divides(self, grid: tuple[int, ...]) -> bool:
+        return all(side > 0 and side % self.limits.stride == 0 for side in grid) and max(grid) >= self.limits.longest
+
+    def _wanted(self) -> str:
+        stride, longest = self.limits.stride, self.limits.longest
+        return f"multiples of {stride}" + (f", at least one of them {longest} or more" if longest > stride else "")

@@ -1,0 +1,26 @@
+"""`segmamba compare`: two predictions of the same cases, and whether they differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from segmamba.commands.evaluate import add_options, read_options
+
+
+def add(add_command) -> None:
+    command = add_command("compare", run, "two predictions of the same cases: differences, intervals, p-values")
+    command.add_argument("prediction_a", metavar="PRED_A", help="the reference: a label map, or a folder of them")
+    command.add_argument("prediction_b", metavar="PRED_B", help="what is held against it")
+    command.add_argument("truths", metavar="TRUTHS")
+    add_options(command)
+
+
+def run(options) -> int:
+    from segmamba.compare import compare_folders
+    from segmamba.score_tables import format_comparison
+
+    folders = (Path(path) for path in (options.prediction_a, options.prediction_b, options.truths))
+    result = compare_folders(*folders, **read_options(options))
+    print(json.dumps(result, indent=2) if options.json else format_comparison(result))
+    return 0

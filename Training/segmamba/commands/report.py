@@ -1,0 +1,19 @@
+"""`segmamba report`: one page about a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def add(add_command) -> None:
+    command = add_command("report", run, "write RUN/report.html, everything about a training on one page")
+    command.add_argument("folder", metavar="RUN", help="folder that a training wrote")
+
+
+def run(options) -> int:
+    from segmamba.report import format_table, write_report
+
+    path = write_report(Path(options.folder))
+    print(format_table(options.folder))
+    print(f"\nwritten: {path}")
+    return 0

@@ -1,0 +1,94 @@
+"""One training on many processes, as `torchrun` starts them: who we are, and what all of us agree on.
+
+Without torchrun there is one process, and every function here does nothing but answer for it. Gradients are averaged
+by torch's DistributedDataParallel. Backend: nccl for CUDA, gloo otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from segmamba.errors import InputError
+
+# a validation or a first preprocessing of one process may take long while the others wait
+_TIMEOUT = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class World:
+    """rank of this process among `size`; device: its own."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network whose backward pass averages gradients over all processes."""
+        if self.size == 1:
+            return network
+        ids = [torch.device(self.device).index] if self.device.startswith("cuda") else None
+        return DistributedDataParallel(network, device_ids=ids)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds in any process."""
+        return bool(self.largest(float(flag)))
+
+    def largest(self, value: float) -> float:
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.item()
+
+    def mean(self, value: float) -> float:
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.item() / self.size
+
+    def gather(self, items: list) -> list:
+        """The items of all processes, in all processes."""
+        if self.size == 1:
+            return items
+        parts: list = [None] * self.size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(device: str) -> World:
+    """The world that torchrun describes in the environment; `device` "cuda" becomes this process's own GPU."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(device=device)
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}; "
+                "start torchrun with --nproc-per-node of that number or less"
+            )
+        device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
+    return World(rank, size, device)
+
+
+def leave(world: World) -> None:
+    if world.size > 1:
+        dist.destroy_process_group()

@@ -1,0 +1,134 @@
+"""What a configuration stands for, before anything is learnt: its cases, its network, its samples."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segmamba.augment import build_augmentation
+from segmamba.config import TrainingConfig
+from segmamba.dataset import read_dataset
+from segmamba.dataset.split import training_cases, validation_cases
+from segmamba.distributed import World
+from segmamba.errors import InputError
+from segmamba.inference import InferenceSpec
+from segmamba.labels import LabelScheme
+from segmamba.network import NetworkConfig
+from segmamba.networks import AnyNetworkConfig, build, checkpoint_activations
+from segmamba.package import find_model, load_package
+from segmamba.samples import PatchDataset, TrainingCase, prepare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """groups: training cases per source. held_out: validation cases of all sources. parent: id of the initial model.
+    inference: as in the configuration, or with the patch as window for networks that take nothing else.
+    """
+
+    groups: list[list[TrainingCase]]
+    held_out: list[TrainingCase]
+    scheme: LabelScheme
+    network_config: AnyNetworkConfig
+    network: nn.Module
+    inference: InferenceSpec
+    samples: PatchDataset
+    parent: str | None
+
+    @property
+    def classes(self) -> int:
+        return 1 + len(self.scheme.labels)
+
+    def data_record(self) -> dict:
+        """{"cases", "held_out"}: id -> hash of images, label and preprocessing."""
+        return {
+            "cases": {case.id: case.digest for group in self.groups for case in group},
+            "held_out": {case.id: case.digest for case in self.held_out},
+        }
+
+
+def load_experiment(config: TrainingConfig, world: World) -> Experiment:
+    """Reads, checks and preprocesses all data, each process its part. Raises InputError."""
+    scheme, plan = _plan(config)
+    groups, held_out = _prepare(plan, config, world)
+    network_config = config.network.resolve(
+        len(config.preprocess.modalities), 1 + len(scheme.labels), tuple(config.patch)
+    )
+    network, parent = _network(config, network_config, scheme)
+    inference = config.inference
+    if not isinstance(network_config, NetworkConfig):
+        inference = replace(inference, window=tuple(config.patch), fixed=True)
+    samples = PatchDataset(
+        groups,
+        [source.share for source in config.sources],
+        tuple(config.patch),
+        build_augmentation(config.augment.set, config.augment.modality_dropout),
+        config.foreground,
+        config.seed,
+    )
+    return Experiment(groups, held_out, scheme, network_config, network, inference, samples, parent)
+
+
+def _plan(config: TrainingConfig):
+    """-> the label scheme, and [(data set, training entries, validation entries)] of each source."""
+    plan, scheme = [], None
+    for source in config.sources:
+        dataset = read_dataset(source.dataset)
+        if scheme is not None and dataset.scheme != scheme:
+            raise InputError(f"data set {dataset.name} has other labels or regions than {plan[0][0].name}")
+        scheme = dataset.scheme
+        if source.validate:
+            training, validation = training_cases(dataset, source.fold), validation_cases(dataset, source.fold)
+        else:
+            training, validation = tuple(case for case in dataset.cases if case.label), ()
+        if not training:
+            raise InputError(f"data set {dataset.name} has no labelled case to train on")
+        plan.append((dataset, training[: source.at_most], validation))
+    return scheme, plan
+
+
+def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
+    jobs = [
+        (number, kind, dataset, entry)
+        for number, (dataset, training, validation) in enumerate(plan)
+        for kind, entries in (("training", training), ("validation", validation))
+        for entry in entries
+    ]
+    mine = [
+        (number, kind, prepare(dataset, entry, config.preprocess, Path(config.cache)))
+        for number, kind, dataset, entry in jobs[world.rank :: world.size]
+    ]
+    done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id))  # the same order in every process
+    groups = [[case for n, kind, case in done if n == number and kind == "training"] for number in range(len(plan))]
+    held_out = [case for _, kind, case in done if kind == "validation"]
+    ids = [case.id for case in held_out]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise InputError(f"the sources hold out several cases of one id: {', '.join(twice[:5])}")
+    log.info("%d training cases, %d held out", sum(map(len, groups)), len(held_out))
+    return groups, held_out
+
+
+def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: LabelScheme):
+    """-> the network, with fresh weights or those of the initial model, and that model's id."""
+    torch.manual_seed(config.seed)
+    network, parent = build(network_config), None
+    if config.initial_model:
+        model = load_package(find_model(config.initial_model))
+        manifest = model.manifest
+        for name, theirs, ours in (
+            ("network", manifest.network, network_config),
+            ("preprocessing", manifest.preprocess, config.preprocess),
+            ("labels", manifest.scheme.labels, scheme.labels),
+        ):
+            if theirs != ours:
+                where = f"initial_model {config.initial_model}"
+                raise InputError(f"{where} has another {name} than the configuration: {theirs}, not {ours}")
+        network, parent = model.network.train(), manifest.id
+    if config.checkpoint_activations:
+        checkpoint_activations(network)
+    return network, parent
