@@ -1,5 +1,10 @@
 """What the tests of the scan share: inputs like Mamba's, a run with gradients, a comparison."""
 
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import torch
 from segmamba.network.scan import causal_conv1d_silu, selective_scan
 
@@ -52,3 +57,13 @@ def check_everything(backend):
         conv = [values[0], values[2][:, None, :3].contiguous(), values[5]]
         expected = run(causal_conv1d_silu, doubles(conv), "reference")
         assert_close(run(causal_conv1d_silu, conv, backend), expected, ("y", "x", "weight", "bias"))
+
+
+def in_process(before, after=""):
+    """`before`, then the shared parts, then `after`, in a new interpreter; what it printed."""
+    code = f"{textwrap.dedent(before)}\nfrom scan_inputs import *\n{textwrap.dedent(after)}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr

@@ -63,13 +63,15 @@ ROOMS = {
     "cli": "errors commands",
     "__main__": "cli",
 }
-# The same inside the network room. The scan's back ends are one room.
+# The same inside the network room. The scan with its back ends is one room, so is the norm.
 NETWORK = {
     "scan": "",
-    "norm": "",
+    "norm": "scan",
+    "conv": "",
+    "unet": "conv norm",
     "mamba": "scan",
-    "blocks": "mamba norm",
-    "segmamba": "blocks mamba norm",
+    "blocks": "conv mamba norm",
+    "segmamba": "blocks mamba norm unet",
     "published": "segmamba",
     "__init__": "published segmamba",
 }

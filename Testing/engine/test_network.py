@@ -288,7 +288,7 @@ def test_what_stays_out_of_weight_decay(preset, directions):
     }
 
 
-# --- the instance norm, which torch has, but wrongly (see network/norm.py)
+# --- the instance norm, which torch has, but wrongly (see network/norm)
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
 

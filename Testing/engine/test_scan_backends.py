@@ -1,14 +1,10 @@
 """Which back end of the scan is taken, what happens where one is missing, and what bad input says."""
 
 import logging
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import torch
-from scan_inputs import NAMES, inputs
+from scan_inputs import NAMES, in_process, inputs
 from segmamba.errors import InputError
 from segmamba.network import scan
 from segmamba.network.scan import available_backends, causal_conv1d_silu, choose_backend, selective_scan
@@ -86,16 +82,6 @@ def test_bad_convolutions():
 
 
 # --- other machines, played in a process of their own
-
-
-def in_process(before, after=""):
-    """`before`, then the shared parts, then `after`, in a new interpreter; what it printed."""
-    code = f"{textwrap.dedent(before)}\nfrom scan_inputs import *\n{textwrap.dedent(after)}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 def test_nothing_heavy_is_imported_before_first_use():

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segmamba.network.conv import convolution, pointwise
 from segmamba.network.mamba import DIRECTIONS, TriMamba
-from segmamba.network.norm import instance_norm
+from segmamba.network.norm import instance_norm, norm_act
 
 
 class GatedSpatialConv(nn.Module):
@@ -27,9 +28,10 @@ class GatedSpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        a = _norm_relu(self.proj2(_norm_relu(self.proj(x))))
-        b = _norm_relu(self.proj3(x))
-        return _norm_relu(self.proj4(a + b)) + x
+        a = norm_act(convolution([x], self.proj), 0.0, reuse=True)
+        a = norm_act(convolution([a], self.proj2), 0.0, reuse=True)
+        both = norm_act(pointwise([x], self.proj3), 0.0, a, "add after", reuse=True)
+        return norm_act(pointwise([both], self.proj4), 0.0, x, "add after", reuse=True)
 
 
 class GatedSpatialConvProduct(nn.Module):
@@ -47,8 +49,8 @@ class GatedSpatialConvProduct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = instance_norm(x)
-        product = F.relu(self.spatial(normed)) * F.relu(self.gate(normed))
-        return x + F.relu(self.fuse(instance_norm(product)))
+        product = F.relu(convolution([normed], self.spatial)) * F.relu(pointwise([normed], self.gate))
+        return x + F.relu(convolution([instance_norm(product)], self.fuse))
 
 
 class ChannelMLP(nn.Module):
@@ -60,7 +62,7 @@ class ChannelMLP(nn.Module):
         self.fc2 = nn.Conv3d(ratio * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return pointwise([F.gelu(pointwise([x], self.fc1))], self.fc2)
 
 
 class MambaLayer(nn.Module):
@@ -117,7 +119,3 @@ def feature_uncertainty(z: Tensor) -> Tensor:
     """
     mean = z.mean(dim=1, keepdim=True)
     return z + z * (1 + torch.sigmoid(mean) * F.logsigmoid(mean))
-
-
-def _norm_relu(x: Tensor) -> Tensor:
-    return F.relu(instance_norm(x))

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 
-from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
 from segmamba.errors import InputError
@@ -31,7 +30,8 @@ from segmamba.network.blocks import (
     feature_uncertainty,
 )
 from segmamba.network.mamba import DIRECTIONS
-from segmamba.network.norm import InstanceNorm, instance_norm, use_instance_norm
+from segmamba.network.norm import InstanceNorm, instance_norm
+from segmamba.network.unet import BasicBlock, OutBlock, UpBlock
 
 STRIDE = 16  # every side of the input is a multiple of it: the stem and three downsamplings halve it
 
@@ -99,8 +99,10 @@ class ReleasedEncoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         skips = []
         for downsample, gsc, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            x = stage(gsc(downsample(x)))
-            skips.append(mlp(instance_norm(x)))
+            # x is the input, or normed already: the skip before wanted the same norm as its Sequential begins with
+            normed = instance_norm(stage(gsc(downsample[-1](x))))
+            skips.append(mlp(normed))
+            x = normed
         return skips
 
 
@@ -173,17 +175,17 @@ class SegMamba(nn.Module):
         encoder_class, self._encoder_name = _ENCODERS[config.form]
         self.add_module(self._encoder_name, encoder_class(config))
         full, (c0, c1, c2, c3), bottom = config.full_features, config.features, config.bottleneck
-        self.encoder1 = _basic(config.in_channels, full)
-        self.encoder2 = _basic(c0, c1)
-        self.encoder3 = _basic(c1, c2)
-        self.encoder4 = _basic(c2, c3)
-        self.encoder5 = _basic(c3, bottom)
-        self.decoder5 = _up(bottom, c3)
-        self.decoder4 = _up(c3, c2)
-        self.decoder3 = _up(c2, c1)
-        self.decoder2 = _up(c1, full)
-        self.decoder1 = _basic(full, full)
-        self.out = UnetOutBlock(spatial_dims=3, in_channels=full, out_channels=config.out_channels)
+        self.encoder1 = BasicBlock(config.in_channels, full)
+        self.encoder2 = BasicBlock(c0, c1)
+        self.encoder3 = BasicBlock(c1, c2)
+        self.encoder4 = BasicBlock(c2, c3)
+        self.encoder5 = BasicBlock(c3, bottom)
+        self.decoder5 = UpBlock(bottom, c3)
+        self.decoder4 = UpBlock(c3, c2)
+        self.decoder3 = UpBlock(c2, c1)
+        self.decoder2 = UpBlock(c1, full)
+        self.decoder1 = BasicBlock(full, full)
+        self.out = OutBlock(full, config.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
@@ -219,22 +221,3 @@ def _mamba_stages(config: NetworkConfig) -> nn.ModuleList:
         nn.Sequential(*(MambaLayer(c, config.directions, config.mamba_residual) for _ in range(depth)))
         for c, depth in zip(config.features, config.depths)
     )
-
-
-def _basic(in_channels: int, out_channels: int) -> UnetrBasicBlock:
-    return use_instance_norm(
-        UnetrBasicBlock(3, in_channels, out_channels, kernel_size=3, stride=1, norm_name="instance", res_block=True)
-    )
-
-
-def _up(in_channels: int, out_channels: int) -> UnetrUpBlock:
-    block = UnetrUpBlock(
-        3,
-        in_channels,
-        out_channels,
-        kernel_size=3,
-        upsample_kernel_size=2,
-        norm_name="instance",
-        res_block=True,
-    )
-    return use_instance_norm(block)

@@ -32,6 +32,7 @@ WORD = ir.IntType(64)
 FLOAT = ir.FloatType()
 LANES = ir.VectorType(FLOAT, WIDTH)
 LANE_BITS = ir.VectorType(ir.IntType(32), WIDTH)
+HALF_BITS = ir.VectorType(ir.IntType(16), WIDTH)
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
 
@@ -121,18 +122,35 @@ class Emitter:
         """WIDTH floats from an address."""
         return Value(self, self.builder.load(self._pointer(address, LANES), align=4))
 
+    def load_half(self, address) -> Value:
+        """WIDTH bfloat16, the upper halves of floats, from an address."""
+        b = self.builder
+        bits = b.zext(b.load(self._pointer(address, HALF_BITS), align=2), LANE_BITS)
+        return Value(self, b.bitcast(b.shl(bits, ir.Constant(LANE_BITS, [16] * WIDTH)), LANES))
+
     def load_word(self, address) -> Value:
         return Value(self, self.builder.load(self._pointer(address, WORD), align=8))
 
     def load_all(self, address) -> Value:
         """One float from an address, in every lane."""
-        one = self.builder.load(self._pointer(address, FLOAT), align=4)
+        return self._everywhere(self.builder.load(self._pointer(address, FLOAT), align=4))
+
+    def _everywhere(self, one) -> Value:
         empty = ir.Constant(LANES, ir.Undefined)
         first = self.builder.insert_element(empty, one, ir.Constant(ir.IntType(32), 0))
         return Value(self, self.builder.shuffle_vector(first, empty, ir.Constant(LANE_BITS, [0] * WIDTH)))
 
     def store(self, value, address) -> None:
         self.builder.store(self.lanes(value).ir, self._pointer(address, LANES), align=4)
+
+    def store_half(self, value, address) -> None:
+        """Rounded to the nearest bfloat16, ties to even. Infinities stay; so do the NaNs that arithmetic makes."""
+        b = self.builder
+        bits = b.bitcast(self.lanes(value).ir, LANE_BITS)
+        sixteen, one, almost = (ir.Constant(LANE_BITS, [n] * WIDTH) for n in (16, 1, 0x7FFF))
+        odd = b.and_(b.lshr(bits, sixteen), one)
+        rounded = b.lshr(b.add(bits, b.add(odd, almost)), sixteen)
+        b.store(b.trunc(rounded, HALF_BITS), self._pointer(address, HALF_BITS), align=2)
 
     @contextmanager
     def loop(self, count, backwards: bool = False):
@@ -154,6 +172,13 @@ class Emitter:
         """`yes` where an integer is not 0, else `no`."""
         condition = self.builder.icmp_signed("!=", word.ir, ir.Constant(WORD, 0))
         return Value(self, self.builder.select(condition, yes.ir, no.ir))
+
+    def to_lanes(self, word: Value) -> Value:
+        """An integer as a float, in every lane."""
+        return self._everywhere(self.builder.sitofp(word.ir, FLOAT))
+
+    def where_positive(self, x, yes, no) -> Value:
+        return self._select(">", x, 0.0, yes, no)
 
     def variable(self, start=0.0) -> Variable:
         return Variable(self, start)

@@ -30,7 +30,7 @@ class Call:
     def _value(self, name: str) -> int:
         if name.endswith("_row"):
             x = self.fields[name.removesuffix("_row")]
-            return 0 if x is None else 4 * x.stride(0)
+            return 0 if x is None else x.element_size() * x.stride(0)
         x = self.fields[name]
         return x.data_ptr() if isinstance(x, Tensor) else int(x or 0)
 

@@ -1,4 +1,4 @@
-"""InstanceNorm3d without parameters or running statistics, eps 1e-5, as SegMamba uses it everywhere.
+"""InstanceNorm3d without parameters or running statistics, eps 1e-5, and what follows it in SegMamba's blocks.
 
 On the CPU torch (2.13) gets it wrong in two ways, so it is written here:
 - F.instance_norm turns channels-last tensors round and back, and for a batch of one its gradient is wrong where the
@@ -6,7 +6,11 @@ On the CPU torch (2.13) gets it wrong in two ways, so it is written here:
 - F.group_norm with one channel a group keeps the layout, but squares before it subtracts, in naive float32 sums: at a
   mean of 100 standard deviations it is off by a tenth, at 1000 by hundreds.
 F.batch_norm of one sample at a time has neither fault, but its sums are as naive (1e-3 over a million voxels):
-good for half precision, where it is the fastest.
+good for half precision.
+
+Norm, sum and nonlinearity in passes of their own read and write memory six times or more, and take as long as the
+convolutions between them; numba kernels (cpu.py) do them in two passes, forward and backward. They want channels
+last and float32 or bfloat16; without numba, elsewhere or in another layout the same is said in torch's words.
 """
 
 from __future__ import annotations
@@ -16,17 +20,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import cpu
+
 _GRID = (2, 3, 4)
-_EPS = 1e-5
 
 
 def instance_norm(x: Tensor) -> Tensor:
     """(B, C, D, H, W) -> each channel of each sample to mean 0 and variance 1, in x's layout on the CPU."""
+    return norm_act(x, slope=1.0)
+
+
+def norm_act(x: Tensor, slope: float, r: Tensor | None = None, how: str = "", *, reuse: bool = False) -> Tensor:
+    """The norm of x and what follows it: a nonlinearity of that slope below 0 (0 is ReLU, 1 nothing) and a sum with r.
+
+    how: "add" norm + r, then the nonlinearity; "add normed" the same with the norm of r; "add after" nonlinearity + r.
+    reuse: x is wanted no more, and may be overwritten where no gradient is.
+    """
+    if r is not None and r.dtype != x.dtype:  # mixed precision: as torch's sum would have it
+        wide = torch.promote_types(x.dtype, r.dtype)
+        x, r = x.to(wide), r.to(wide)
+    if cpu.fits(x, r):
+        return cpu.norm_act(x, r, how, slope, reuse=reuse)
+    y = _norm(x)
+    if how in ("add", "add normed"):
+        y = y + (_norm(r) if how == "add normed" else r)
+    if slope != 1.0:
+        y = F.relu_(y) if slope == 0.0 else F.leaky_relu_(y, slope)
+    return y + r if how == "add after" else y
+
+
+def _norm(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
-        return F.instance_norm(x, eps=_EPS)
+        return F.instance_norm(x, eps=cpu.EPS)
     if x.dtype in (torch.float32, torch.float64):
         return _InstanceNorm.apply(x)
-    samples = [F.batch_norm(sample, None, None, training=True, eps=_EPS) for sample in x.split(1)]
+    samples = [F.batch_norm(sample, None, None, training=True, eps=cpu.EPS) for sample in x.split(1)]
     return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
@@ -40,8 +68,8 @@ class _InstanceNorm(torch.autograd.Function):
     def forward(ctx, x: Tensor) -> Tensor:
         mean = x.mean(_GRID, keepdim=True)
         y = x - mean
-        scale = torch.rsqrt((y * y).mean(_GRID, keepdim=True) + _EPS)
-        ctx.save_for_backward(x, mean, scale)  # not y: MONAI's blocks go on in place
+        scale = torch.rsqrt((y * y).mean(_GRID, keepdim=True) + cpu.EPS)
+        ctx.save_for_backward(x, mean, scale)  # not y: what follows goes on in place
         return y.mul_(scale)
 
     @staticmethod
