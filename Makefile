@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench gpu-check gpu-bench clean
+.PHONY: demo test lint format bench bench-loader gpu-check gpu-bench clean
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
@@ -22,6 +22,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python Testing/benchmarks/bench.py
+
+bench-loader: $(READY)
+	$(BIN)/python Testing/benchmarks/bench_loader.py
 
 gpu-check: $(READY)
 	$(BIN)/python Testing/benchmarks/gpu_check.py
