@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.transforms import RandShiftIntensity
 from scipy import ndimage
-from segmamba.augment import Augmentation, EachChannel, Warp, build_augmentation
+from segmamba.augment import Augmentation, EachChannel, Shading, Warp, build_augmentation
 
 PATCH = (12, 16, 20)
 
@@ -101,6 +101,19 @@ def test_each_channel_draws_for_itself():
     touched = hits.any(1).float().mean()
     assert touched == pytest.approx(0.5 * (1 - 0.75**4), abs=0.04)
     assert torch.equal(image, torch.zeros_like(image))
+
+
+def test_shading_adds_a_quadratic_whatever_the_image():
+    image = smooth_noise((1, *PATCH))
+    added = Shading().set_random_state(seed=5)(image) - image
+    assert torch.allclose(added, Shading().set_random_state(seed=5)(0 * image), atol=1e-5)
+    d, h, w = np.meshgrid(*(np.linspace(-1, 1, n) for n in PATCH), indexing="ij")
+    powers = [d**i * h**j * w**k for i in range(3) for j in range(3 - i) for k in range(3 - i - j)]
+    terms = np.stack(powers).reshape(10, -1).T
+    _, unexplained, _, _ = np.linalg.lstsq(terms, added.numpy().ravel(), rcond=None)
+    assert unexplained[0] / added.numel() < 1e-8
+    typical = np.mean([float(Shading().set_random_state(seed=s)(0 * image).std()) for s in range(50)])
+    assert 0.2 < typical < 0.6
 
 
 def test_what_is_given_is_not_written_into():

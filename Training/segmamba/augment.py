@@ -5,7 +5,7 @@ are warped together, linearly, in one resampling from a box that is just large e
 
 Sets: "released", chances and ranges of the published code; "paper", the kinds that the paper names (additive
 brightness, gamma, rotation, scaling, mirror, elastic deformation), with the published code's chances where the paper
-gives none; "segmamba", ours: the published code's with additive brightness and a bias field beside; "none".
+gives none; "segmamba", ours: the published code's with additive brightness and shading beside; "none".
 """
 
 from __future__ import annotations
@@ -146,8 +146,27 @@ def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation
     )
     if name == "released":
         return Augmentation(0.2, 0.2, mirror=0.5, intensity=published, modality_dropout=modality_dropout)
-    ours = (*published, brightness, RandBiasField(prob=0.15, degree=3, coeff_range=(0.0, 0.1)))
+    ours = (*published, brightness, EachChannel(Shading(), 0.5, prob=0.5))
     return Augmentation(0.3, 0.3, mirror=0.5, intensity=ours, modality_dropout=modality_dropout)
+
+
+class Shading(Randomizable, Transform):
+    """Adds a smooth field, a polynomial of degree 2 over the patch, mostly within +-0.8: a coil's, in one modality.
+
+    A coil's field b multiplies what the scanner measures. Normalised to mean 0 and standard deviation 1 that is
+    b mean / std + b x, and mean / std of a real brain is 2 to 7: what adds is the most of it, and it is what is added.
+    """
+
+    def __init__(self):
+        self.field = RandBiasField(prob=1, degree=2, coeff_range=(-0.5, 0.5))  # MONAI's is exp(polynomial)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Shading:
+        super().set_random_state(seed, state)
+        self.field.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return image + convert_to_tensor(self.field(torch.ones_like(image))).log()
 
 
 class EachChannel(Randomizable, Transform):
