@@ -36,6 +36,7 @@ ROOMS = {
     "segment": "case preprocess inference postprocess",
     "package": "errors files settings labels network networks inference preprocess",
     "predict": "errors files case network package postprocess segment",
+    "worker": "errors files case network package predict",
     "metrics": "errors labels",
     "confidence": "errors",
     "evaluate": "errors confidence label_files labels metrics",

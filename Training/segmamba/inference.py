@@ -6,10 +6,11 @@ windows and mirrorings. A volume that fits into the window is run in one piece. 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -80,25 +81,30 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
+    windows_at_once: int = 1,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prediction:
     """tensor: (C, D, H, W) float32, any size. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
 
-    progress is called with the fraction done after each window; cancelled is asked before each.
-    Short of GPU memory, results are accumulated on the CPU; still short, the network runs on the CPU; both are
-    said in the notes. Raises Cancelled, and InputError for an unknown number of mirrorings.
+    windows_at_once: the most that go through the network together on a GPU; on the CPU it is one.
+    progress is called with the fraction done after each window; cancelled is asked before each layer of the network.
+    Short of GPU memory, windows go one by one; still short, results are accumulated on the CPU; still short, the
+    network runs on the CPU; each is said in the notes. Raises Cancelled, and InputError for an unknown number of
+    mirrorings.
     """
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
 
-    def run(run_on: torch.device, gather_on: torch.device):
+    def run(run_on: torch.device, gather_on: torch.device, at_once: int = 1):
         network.to(run_on, memory_format=_memory_format(run_on))
         return run_on, *_mean_probabilities(
-            network, tensor, spec, run_on, gather_on, MIRRORINGS[mirrorings], progress, cancelled
+            network, tensor, spec, run_on, gather_on, at_once, MIRRORINGS[mirrorings], progress
         )
 
-    (run_on, mean, passes, precision), notes = _first_that_fits(_attempts(torch.device(device)), run)
+    attempts = _attempts(torch.device(device), windows_at_once)
+    with _asked_before_each_layer(network, cancelled):
+        (run_on, mean, passes, precision), notes = _first_that_fits(attempts, run)
     mean = mean.float().cpu()
     return Prediction(mean, _entropy(mean), passes, str(run_on), precision, notes)
 
@@ -110,35 +116,60 @@ def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
     return len(dense_patch_slices(padded, window, steps))
 
 
-def _attempts(device: torch.device) -> list[tuple[torch.device, torch.device, str]]:
-    """Where to run the network, where to accumulate, and what to say about it, in the order to try."""
+@contextlib.contextmanager
+def _asked_before_each_layer(network: nn.Module, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+    """Raises Cancelled between two layers: on a CPU a whole window can take a minute."""
+
+    def ask(module, inputs) -> None:
+        if cancelled():
+            raise Cancelled("segmentation was cancelled")
+
+    hooks = [module.register_forward_pre_hook(ask) for module in network.modules()] if cancelled else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attempts(device: torch.device, at_once: int = 1) -> list[tuple]:
+    """Where to run the network, where to accumulate, windows at once if not 1, and what to say about it, in order."""
     cpu = torch.device("cpu")
     if device.type == "cpu":
         return [(cpu, cpu, "")]
+    one_by_one = "GPU memory ran short: windows went through the network one by one" if at_once > 1 else ""
     return [
-        (device, device, ""),
+        *([(device, device, at_once, "")] if at_once > 1 else []),
+        (device, device, one_by_one),
         (device, cpu, "GPU memory ran short: results were accumulated in main memory"),
         (cpu, cpu, "GPU memory ran short: the network ran on the CPU"),
     ]
 
 
 def _first_that_fits(attempts, run):
-    """-> (what `run(run_on, gather_on)` gives in the first attempt that finds enough memory, the notes on the way)."""
+    """-> (what `run(run_on, gather_on, ...)` gives in the first attempt that finds enough memory, the notes)."""
     notes: list[str] = []
-    for run_on, gather_on, note in attempts:
+    for *where, note in attempts:
         if note:
             log.warning(note)
             notes.append(note)
         try:
-            return run(run_on, gather_on), tuple(notes)
-        except torch.cuda.OutOfMemoryError:
-            if (run_on, gather_on, note) == attempts[-1]:
+            return run(*where), tuple(notes)
+        except RuntimeError as error:
+            if not _gpu_is_full(error) or (*where, note) == attempts[-1]:
                 raise
-        torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
     raise AssertionError("no attempts")
 
 
-def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, progress, cancelled):
+def _gpu_is_full(error: RuntimeError) -> bool:
+    """CUDA's libraries and Apple's GPUs say it in words of their own."""
+    words = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirrorings, progress):
     """-> (K, D, H, W) on gather_on, forward passes, precision."""
     shape = tuple(tensor.shape[1:])
     padded = _padded(shape, spec)
@@ -150,8 +181,6 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, pr
 
     def run(windows: Tensor) -> Tensor:
         nonlocal done
-        if cancelled and cancelled():
-            raise Cancelled("segmentation was cancelled")
         with torch.autocast(run_on.type, torch.bfloat16, enabled=bf16):
             logits = network(windows.contiguous(memory_format=_memory_format(run_on)))
         done += len(windows)
@@ -165,7 +194,7 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, mirrorings, pr
         result = sliding_window_inference(
             image[None].flip(dims),
             roi_size=window,
-            sw_batch_size=1,
+            sw_batch_size=at_once,
             predictor=run,
             overlap=spec.overlap,
             mode="gaussian",

@@ -34,13 +34,18 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """mirrorings: 0, 1, 3 or 7 extra passes. remove_small_mm3: region -> smallest component that stays; empty: all."""
+    """mirrorings: 0, 1, 3 or 7 extra passes. remove_small_mm3: region -> smallest component that stays; empty: all.
+
+    windows_at_once: see segmamba.inference.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
+    """
 
     device: str = "cpu"
     mirrorings: int = 0
     probabilities: bool = False
     uncertainty: bool = False
     remove_small_mm3: Mapping[str, float] | None = None
+    windows_at_once: int = 1
+    compressed: bool = True
 
 
 def predict_case(
@@ -70,6 +75,7 @@ def predict_case(
         manifest.inference,
         device=options.device,
         mirrorings=options.mirrorings,
+        windows_at_once=options.windows_at_once,
         progress=progress,
         cancelled=cancelled,
     )
@@ -110,17 +116,17 @@ def predict_case(
 
 def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[str, Path]:
     """Where the results of a case go: `output` is a folder, or the label map's own file if it ends in .nii(.gz)."""
-    name = output.name
+    name, suffix = output.name, ".nii.gz" if options.compressed else ".nii"
     if name.endswith((".nii", ".nii.gz")):
         folder, label_map = output.parent, output
         case_id = name.removesuffix(".gz").removesuffix(".nii").removesuffix("-seg")
     else:
-        folder, label_map = output, output / f"{case_id}-seg.nii.gz"
+        folder, label_map = output, output / f"{case_id}-seg{suffix}"
     files = {"label_map": label_map}
     if options.probabilities:
-        files["probabilities"] = folder / f"{case_id}-probabilities.nii.gz"
+        files["probabilities"] = folder / f"{case_id}-probabilities{suffix}"
     if options.uncertainty:
-        files["uncertainty"] = folder / f"{case_id}-uncertainty.nii.gz"
+        files["uncertainty"] = folder / f"{case_id}-uncertainty{suffix}"
     return {**files, "summary": folder / f"{case_id}-summary.json"}
 
 
@@ -130,8 +136,11 @@ def predict_batch(
     output: Path,
     options: PredictOptions,
     progress: Callable[[str, str, float], None] | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> list[dict]:
     """Every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
+
+    shard: (i, n), only every nth of them from the ith on, 0 <= i < n: the share of one of n processes.
 
     Returns a row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
     progress is called with the case, the stage and the fraction of it that is done.
@@ -143,7 +152,7 @@ def predict_batch(
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []
-    for place in folders:
+    for place in folders[shard[0] :: shard[1]]:
         case_id = place.name
         tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
@@ -168,7 +177,7 @@ def predict_batch(
 
 def format_batch(rows: list[dict]) -> str:
     """The rows of `predict_batch` as a table for a terminal."""
-    width = max(len(row["case"]) for row in rows)
+    width = max((len(row["case"]) for row in rows), default=4)
     regions = next((row["summary"]["regions"] for row in rows if "summary" in row), [])
     lines = [f"{'case':<{width}}  status  {''.join(f'{region} mL'.rjust(9) for region in regions)}  seconds"]
     for row in rows:

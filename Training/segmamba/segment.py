@@ -42,11 +42,13 @@ def segment(
     *,
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
+    windows_at_once: int = 1,
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Segmentation:
     """progress is called with a stage ("preprocess", "network", "restore") and the fraction of it that is done.
 
+    windows_at_once: see segmamba.inference.predict.
     Raises InputError where the case lacks what the model needs, and Cancelled.
     """
     seconds = {}
@@ -65,6 +67,7 @@ def segment(
         inference_spec,
         device=device,
         mirrorings=mirrorings,
+        windows_at_once=windows_at_once,
         progress=lambda fraction: tell("network", fraction),
         cancelled=cancelled,
     )

@@ -1,0 +1,287 @@
+"""Parts of the worker that need no child process: estimates, the record, errors in plain words, clean texts."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from segmamba import inference
+from segmamba.errors import Cancelled, InputError
+from segmamba.inference import InferenceSpec, predict
+from segmamba.worker.channel import Channel
+from segmamba.worker.failures import ModelError, describe
+from segmamba.worker.job import Job
+from segmamba.worker.requests import parse
+from segmamba.worker.streams import Captured, LineWriter
+from segmamba.worker.timing import STAGES, Estimate, Record
+from torch import nn
+
+EXPECTED = {"load": 4.0, "preprocess": 1.0, "inference": 10.0, "postprocess": 2.0, "write": 1.0}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_before_anything_is_measured_the_expectation_counts(clock):
+    estimate = Estimate(EXPECTED, clock)
+    assert estimate.now() == (0, 18)
+    clock.now += 3
+    assert estimate.now() == (pytest.approx(3 / 18), 15)
+    estimate.enter("preprocess")  # a second earlier than expected
+    assert estimate.now() == (pytest.approx(3 / 17), 14)
+
+
+def test_windows_that_were_measured_replace_the_expectation(clock):
+    estimate = Estimate(EXPECTED, clock)
+    estimate.enter("inference")
+    clock.now += 5
+    estimate.report(0.125)  # 5 s for one window of 8: 35 more, then 2 + 1
+    assert estimate.now() == (pytest.approx(5 / 43), 38)
+    clock.now += 3
+    assert estimate.now()[1] == 35
+    clock.now += 3
+    estimate.report(0.25)  # 11 s for two: 33 more
+    assert estimate.now()[1] == pytest.approx(36)
+
+
+def test_where_the_expectation_has_long_passed_nothing_is_promised(clock):
+    estimate = Estimate(EXPECTED, clock)
+    clock.now += 11
+    fraction, left = estimate.now()
+    assert left is None and fraction == 0
+    estimate.enter("preprocess")
+    assert estimate.now() == (pytest.approx(11 / 25), 14)
+
+
+def test_the_fraction_never_falls_and_work_that_begins_anew_is_measured_anew(clock):
+    estimate = Estimate(EXPECTED, clock)
+    estimate.enter("inference")
+    clock.now += 10
+    estimate.report(0.5)
+    before, _ = estimate.now()
+    estimate.report(0.0)  # on the CPU now
+    clock.now += 2
+    estimate.report(0.01)
+    after, left = estimate.now()
+    assert after == before and left == pytest.approx(2 * 99 + 3)
+
+
+def test_the_seconds_of_the_stages_add_up(clock):
+    estimate = Estimate(EXPECTED, clock)
+    for stage, seconds in zip(STAGES, (1, 2, 4, 8, 16)):
+        estimate.enter(stage)
+        clock.now += seconds
+    assert estimate.finish() == dict(zip(STAGES, (1, 2, 4, 8, 16)))
+
+
+MANIFEST = {
+    "id": "m",
+    "network": {"full_features": 16},
+    "preprocess": {"spacing": [2, 2, 2]},
+    "inference": {"window": [112, 128, 112], "overlap": 0.5},
+}
+
+
+def test_the_record_is_kept_and_scales_with_the_mirrorings(tmp_path):
+    file = tmp_path / "a" / "times.json"
+    record = Record(file)
+    assert record.expect(MANIFEST, "cpu", 0)[1] is False
+    seconds = {"load": 8.0, "preprocess": 1.0, "inference": 24.0, "postprocess": 2.0, "write": 0.5}
+    record.add("m", "cpu", seconds, passes=8, mirrorings=1, cold=True)
+    stages, measured = Record(file).expect(MANIFEST, "cpu", 3)
+    assert measured and stages == {**seconds, "inference": 3.0 * 4 * 4}
+    record.add("m", "cpu", {**seconds, "load": 0.1, "inference": 4.0}, passes=4, mirrorings=0, cold=False)
+    stages, _ = Record(file).expect(MANIFEST, "cpu", 0)
+    assert stages["load"] == 8 and stages["inference"] == pytest.approx(2.0 * 4)
+    assert Record(file).expect(MANIFEST, "cuda:0", 0)[1] is False
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"runs": {"m | cpu": {"load": -1}}}', '{"runs": {"m | cpu": {"load": NaN}}}']
+)
+def test_a_broken_record_is_begun_anew(tmp_path, text):
+    file = tmp_path / "times.json"
+    file.write_text(text)
+    assert Record(file).expect(MANIFEST, "cpu", 0)[1] is False
+
+
+def test_a_guess_grows_with_windows_width_and_mirrorings():
+    record = Record(Path("/nowhere/times.json"))
+    plain = record.expect(MANIFEST, "cpu", 0)[0]["inference"]
+    fine = record.expect({**MANIFEST, "preprocess": {"spacing": [1, 1, 1]}}, "cpu", 0)[0]["inference"]
+    wide = record.expect({**MANIFEST, "network": {"full_features": 48}}, "cpu", 0)[0]["inference"]
+    assert fine > 4 * plain and wide == pytest.approx(9 * plain)
+    assert record.expect(MANIFEST, "cpu", 7)[0]["inference"] == pytest.approx(8 * plain)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (Cancelled(), "cancelled", "no files"),
+        (InputError("t1c.nii: no image"), "input", "t1c.nii: no image"),
+        (ModelError("damaged"), "model", "damaged"),
+        (MemoryError(), "memory", "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory", "memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory", "memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "input", "disk of the output folder is full"),
+        (PermissionError(errno.EACCES, "denied", "/home/x/y.nii"), "input", "No permission for y.nii"),
+        (OSError(errno.EIO, "Input/output error", "/home/x/y.nii"), "input", "y.nii: Input/output error"),
+        (ModuleNotFoundError("No module named 'torch'"), "internal", "torch"),
+        (ZeroDivisionError("division by zero"), "internal", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_errors_in_plain_words(error, kind, words):
+    found, message, detail = describe(error)
+    assert found == kind and words in message and "/home" not in message
+    assert (detail == "") == isinstance(error, (Cancelled, InputError, ModelError))
+
+
+@pytest.fixture
+def channel(tmp_path):
+    file = tmp_path / "events"
+    number = os.open(file, os.O_WRONLY | os.O_CREAT)
+    channel = Channel(number)
+    channel.events = lambda: [json.loads(line) for line in file.read_text().splitlines()]
+    yield channel
+    os.close(number)
+
+
+def test_folders_of_a_request_are_left_out_of_texts(channel, tmp_path):
+    image = tmp_path / "Doe John 1970" / "t1c.nii"
+    channel.hide([image])
+    channel.log("info", f"{image} and {Path.home()}/lib/x.py")
+    assert channel.events()[0]["message"] == "t1c.nii and ~/lib/x.py"
+
+
+def test_when_nobody_reads_any_more_the_channel_says_so_and_goes_on():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    channel = Channel(write_end)
+    channel.log("info", "heard by nobody")
+    assert channel.closed
+    channel.log("info", "nor this")
+    os.close(write_end)
+
+
+def test_a_request_is_answered_once_and_a_late_cancel_is_refused(channel, tmp_path):
+    request = {"id": "a", "command": "segment", "images": {"t1c": "/x.nii"}, "output": str(tmp_path)}
+    job = Job(parse(json.dumps(request).encode()), channel)
+    job.begin_writing()
+    job.commit()
+    assert job.cancel() is False
+    job.succeed(label_map="x")
+    job.fail(ValueError("too late"))
+    assert [event["event"] for event in channel.events()] == ["progress", "result"]
+
+
+def test_the_clock_answers_for_slow_work_unless_there_may_be_files(channel, tmp_path):
+    request = {"id": "a", "command": "segment", "images": {"t1c": "/x.nii"}, "output": str(tmp_path)}
+    slow, writing = (Job(parse(json.dumps(request).encode()), channel) for _ in range(2))
+    writing.begin_writing()
+    for job in (slow, writing):
+        job.give_up_waiting(-1)
+        assert not job.answered and job.cancel()
+        job.give_up_waiting(-1)
+    assert slow.answered and not writing.answered
+    for step in (slow.begin_writing, writing.commit):
+        with pytest.raises(Cancelled):
+            step()
+
+
+def test_captured_output_comes_in_whole_lines(tmp_path):
+    file = tmp_path / "out"
+    file.write_bytes(b"a\r 10%\r\nhal")
+    number = os.open(file, os.O_RDONLY)
+    captured = Captured(number)
+    assert captured.new_lines() == ["a", "10%"]
+    with file.open("ab") as more:
+        more.write(b"f\n\n\xff\n")
+    assert captured.new_lines() == ["half", "\ufffd"]
+    os.close(number)
+    assert Captured(None).new_lines() == []
+
+
+def test_prints_come_in_whole_lines():
+    lines = []
+    stream = LineWriter(1, lines.append)
+    print("a", "b", end="", file=stream)
+    print(" c\n\nd", file=stream)
+    assert lines == ["a b c", "d"] and stream.fileno() == 1
+
+
+# --- what the worker asked of the rooms below
+
+
+class Deep(nn.Module):
+    """Ten layers; counts those that ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = 0
+        self.layers = nn.Sequential(*(nn.Identity() for _ in range(10)))
+        for layer in self.layers:
+            layer.register_forward_hook(self.count)
+
+    def count(self, *_):
+        self.ran += 1
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_cancelling_is_noticed_inside_a_window_and_leaves_no_hooks():
+    network = Deep()
+    with pytest.raises(Cancelled):
+        predict(network, torch.zeros(4, 32, 32, 32), InferenceSpec(), cancelled=lambda: network.ran == 4)
+    assert network.ran == 4
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_several_windows_at_once_are_the_first_thing_to_be_given_up():
+    attempts = inference._attempts(torch.device("cuda"), 2)
+    tried = []
+
+    def run(*where):
+        tried.append(where)
+        if len(tried) < 3:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+        return "result"
+
+    result, notes = inference._first_that_fits(attempts, run)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert result == "result" and tried == [(cuda, cuda, 2), (cuda, cuda), (cuda, cpu)]
+    assert "one by one" in notes[0] and "main memory" in notes[1] and len(notes) == 2
+    assert inference._attempts(cpu, 2) == [(cpu, cpu, "")]
+
+
+def test_windows_at_once_change_nothing_but_the_calls():
+    """On the CPU they are ignored; forced, as on a GPU, the mean is that of single windows."""
+    torch.manual_seed(0)
+    image, spec = torch.rand(4, 48, 32, 64), InferenceSpec(window=(32, 32, 32))
+    sizes = []
+
+    class Network(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return x * 3
+
+    alone = predict(Network(), image, spec, windows_at_once=2)
+    assert set(sizes) == {1}
+    sizes.clear()
+    cpu = torch.device("cpu")
+    with torch.inference_mode():
+        mean, passes, _ = inference._mean_probabilities(Network(), image, spec, cpu, cpu, 2, [()], None)
+    assert max(sizes) == 2 and passes == alone.passes == sum(sizes)
+    assert torch.allclose(mean, alone.probabilities, atol=1e-6)

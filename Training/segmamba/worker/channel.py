@@ -1,0 +1,72 @@
+"""The way out: events as lines, one at a time, and texts without the folders that name a patient."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from segmamba.worker.streams import LineWriter, write_all
+
+
+class Channel:
+    """Writes events. After `closed` is set, because nobody reads any more, it writes nothing."""
+
+    def __init__(self, file: int):
+        self._file = file
+        self._lock = threading.Lock()
+        self._hidden: dict[str, str] = {str(Path.home()): "~"}
+        self.closed = False
+
+    def send(self, event: str, id: str | None, **values: object) -> None:
+        line = json.dumps({"event": event, "id": id, **values}).encode() + b"\n"
+        with self._lock:
+            if not self.closed:
+                try:
+                    write_all(self._file, line)
+                except OSError:
+                    self.closed = True
+
+    def log(self, level: str, message: str, source: str = "engine") -> None:
+        self.send("log", None, level=level, message=self.clean(message), source=source)
+
+    def hide(self, paths: Iterable[Path]) -> None:
+        """From now on only the last part of these paths is shown in texts."""
+        folders = {str(parent) for path in paths for parent in (path.parent, path.resolve().parent)}
+        self._hidden = {**self._hidden, **{folder + os.sep: "" for folder in folders if len(folder) > 1}}
+
+    def clean(self, text: str) -> str:
+        hidden = self._hidden
+        for folder in sorted(hidden, key=len, reverse=True):
+            text = text.replace(folder, hidden[folder])
+        return text
+
+    def take_logging(self) -> None:
+        """Python's logging, warnings and prints become log events."""
+        root = logging.getLogger()
+        root.handlers[:] = [_Handler(self)]
+        root.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            writer = LineWriter(number, lambda line: self.log("info", line, "library"))
+            setattr(sys, name, writer)
+            setattr(sys, f"__{name}__", writer)
+        sys.stdin = sys.__stdin__ = None
+
+
+class _Handler(logging.Handler):
+    def __init__(self, channel: Channel):
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = {"WARNING": "warning", "ERROR": "error", "CRITICAL": "error"}.get(record.levelname, "info")
+            own = record.name.split(".")[0] == "segmamba"
+            self._channel.log(level, self.format(record)[:2000], "engine" if own else "library")
+        except Exception:  # as logging itself: a text that cannot be made must not end a segmentation
+            self._channel.send("log", None, level="warning", message=f"unreadable message of {record.name}")

@@ -1,0 +1,46 @@
+"""What went wrong, as a kind, a plain sentence and a detail (kinds: PROTOCOL.md)."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from pathlib import Path
+
+from segmamba.errors import Cancelled, InputError
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+class ModelError(Exception):
+    """The model cannot be used; says why and what to do."""
+
+
+def describe(error: BaseException) -> tuple[str, str, str]:
+    """-> (kind, message, detail); the detail is a traceback where the sentence cannot say all."""
+    if isinstance(error, Cancelled):
+        return "cancelled", "Cancelled; no files were written", ""
+    if isinstance(error, ModelError):
+        return "model", str(error), ""
+    if isinstance(error, InputError):
+        return "input", str(error), ""
+    detail = "".join(traceback.format_exception(error))
+    if _is_memory(error):
+        return "memory", "There was not enough memory; close other programs, or use a smaller model", detail
+    if isinstance(error, OSError):
+        where = Path(error.filename).name if isinstance(error.filename, str) else "a file"
+        if error.errno in _FULL:
+            return "input", "The disk of the output folder is full; free some space on it, and try again", detail
+        if error.errno in _FORBIDDEN:
+            return "input", f"No permission for {where}; choose a folder that may be written to", detail
+        return "input", f"{where}: {error.strerror or error}; check the disk, and try again", detail
+    if isinstance(error, ImportError):
+        return "internal", f"A library cannot be loaded ({error}); install the dependencies again", detail
+    return "internal", f"Something unforeseen failed ({type(error).__name__}: {error}); please report it", detail
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

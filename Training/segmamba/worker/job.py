@@ -1,0 +1,261 @@
+"""One request to segment a case: its state, shared between threads, and the work."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from segmamba.errors import Cancelled, InputError
+from segmamba.worker.channel import Channel
+from segmamba.worker.facts import find_facts, read_facts
+from segmamba.worker.failures import ModelError, describe
+from segmamba.worker.requests import Segment
+from segmamba.worker.timing import Estimate, Record
+
+log = logging.getLogger(__name__)
+
+_PART = ".segmamba-part-"
+_CASE = "case"
+_GPU_WINDOWS_AT_ONCE = 2
+_READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
+# stages of segmamba.predict -> stages of the protocol, and what they are called
+_STAGES = {
+    "read": ("load", "Reading the images"),
+    "preprocess": ("preprocess", "Preparing the images"),
+    "network": ("inference", "Running the network"),
+    "restore": ("postprocess", "Bringing the result back to the images' grid"),
+    "write": ("write", "Writing the results"),
+}
+
+
+class Job:
+    """What a request is doing. It is answered once, whoever answers first."""
+
+    def __init__(self, request: Segment, channel: Channel):
+        self.request = request
+        self.part = request.output / f"{_PART}{secrets.token_hex(4)}"
+        self.cancelled_at: float | None = None
+        self.text = "Waiting"
+        self.estimate: Estimate | None = None
+        self.answered = False
+        self.writing = False
+        self._committed = False
+        self._channel = channel
+        self._lock = threading.RLock()
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    def cancel(self) -> bool:
+        """Whether it comes in time."""
+        with self._lock:
+            if self.answered or self._committed:
+                return False
+            self.cancelled_at = self.cancelled_at or time.monotonic()
+            return True
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled_at is not None
+
+    def go_on(self) -> None:
+        """Raises Cancelled."""
+        if self.is_cancelled():
+            raise Cancelled
+
+    def begin_writing(self) -> None:
+        """From here on there may be files, so that only the work itself can answer. Raises Cancelled."""
+        with self._lock:
+            self.go_on()
+            self.writing = True
+
+    def commit(self) -> None:
+        """From here on it is too late to cancel. Raises Cancelled."""
+        with self._lock:
+            self.go_on()
+            self._committed = True
+
+    def succeed(self, **values: object) -> None:
+        with self._lock:
+            if not self.answered:
+                self.answered = True
+                self._channel.send("progress", self.id, stage="write", text="Done", fraction=1.0, seconds_left=0)
+                self._channel.send("result", self.id, **values)
+
+    def fail(self, error: BaseException) -> None:
+        with self._lock:
+            if not self.answered:
+                self.answered = True
+                kind, message, detail = describe(error)
+                clean = self._channel.clean
+                self._channel.send("error", self.id, kind=kind, message=clean(message), detail=clean(detail))
+
+    def give_up_waiting(self, after: float) -> None:
+        """Answers for work that takes more than `after` seconds to notice that it was cancelled and has no files."""
+        with self._lock:
+            if self.cancelled_at and not self.writing and time.monotonic() - self.cancelled_at > after:
+                self.fail(Cancelled())
+
+    def tell(self) -> None:
+        """Sends where it stands."""
+        with self._lock:
+            if self.estimate is None or self.answered or self.is_cancelled():
+                return
+            fraction, left = self.estimate.now()
+            left = None if left is None else round(left, 1)
+            stage = self.estimate.stage
+            self._channel.send(
+                "progress", self.id, stage=stage, text=self.text, fraction=round(fraction, 4), seconds_left=left
+            )
+
+
+class Shelf:
+    """The model that was used last, loaded."""
+
+    def __init__(self):
+        self._key, self._model = None, None
+
+    @property
+    def has_model(self) -> bool:
+        return self._model is not None
+
+    def get(self, name: str):
+        """-> segmamba.package.Model. Raises ModelError."""
+        from segmamba.package import MANIFEST, WEIGHTS, find_model, load_package
+
+        try:
+            folder = find_model(name)
+            key = [(folder / file, (folder / file).stat().st_mtime_ns) for file in (MANIFEST, WEIGHTS)]
+            if key == self._key:
+                log.info("model %s is loaded already", self._model.manifest.id)
+                return self._model
+            self._key = self._model = None  # not two of them in memory
+            self._model = load_package(folder)
+        except (InputError, OSError, ValueError) as error:
+            raise ModelError(f"{error}; choose another model, or fetch this one again") from error
+        self._key = key
+        log.info("model %s was loaded", self._model.manifest.id)
+        return self._model
+
+
+def run(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]) -> None:
+    """Does the work and answers. `changed` is called when there is something new to tell."""
+    try:
+        job.go_on()
+        values = _segment(job, shelf, record, changed)
+    except BaseException as error:
+        job.fail(error)
+    else:
+        job.succeed(**values)
+    finally:
+        remove_files(job)
+
+
+def remove_files(job: Job) -> None:
+    """What is half-written; nothing where all went well."""
+    shutil.rmtree(job.part, ignore_errors=True)
+
+
+def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]) -> dict:
+    request = job.request
+    _check_output(request.output)
+    job.text = "Loading the libraries and the model"
+    cold = not shelf.has_model
+    expected, _ = record.expect(find_facts(request.model), _guess_device(request.device), request.mirrorings)
+    job.estimate = Estimate(expected if cold else {**expected, "load": _READ_SECONDS})
+    changed()
+
+    from segmamba.case import Source
+    from segmamba.predict import PredictOptions, predict_case
+    from segmamba.worker.devices import choose, empty_cache
+
+    model = shelf.get(request.model)
+    device = choose(request.device)
+    manifest = read_facts(model.folder)
+    expected, _ = record.expect(manifest, device, request.mirrorings)
+    job.estimate.expect({**expected, "load": job.estimate.elapsed() + _READ_SECONDS})
+
+    def progress(stage: str, fraction: float) -> None:
+        job.go_on()
+        name, job.text = _STAGES[stage]
+        if name == "write" and not job.writing:
+            job.begin_writing()
+        job.estimate.enter(name)
+        if stage == "network":
+            job.estimate.report(fraction)
+        changed()
+
+    options = PredictOptions(
+        device=device,
+        mirrorings=request.mirrorings,
+        probabilities=request.probabilities,
+        uncertainty=True,
+        windows_at_once=1 if device == "cpu" else _GPU_WINDOWS_AT_ONCE,
+        compressed=False,
+    )
+    sources = {modality: Source(path) for modality, path in request.images.items()}
+    try:
+        summary = predict_case(model, sources, job.part, _CASE, options, progress, job.is_cancelled)
+    finally:
+        empty_cache(device)
+    files = _publish(job, summary["files"])
+    seconds = job.estimate.finish()
+    if summary["device"] == device or summary["device"] == device.partition(":")[0]:
+        record.add(manifest["id"], device, seconds, summary["passes"], request.mirrorings, cold)
+    return {
+        "label_map": files["label_map"],
+        "uncertainty": files["uncertainty"],
+        "probabilities": files.get("probabilities"),
+        "summary": files["summary"],
+        "volumes_ml": summary["volumes_ml"],
+        "regions": {name: list(labels) for name, labels in model.manifest.regions.items()},
+        "labels": model.manifest.label_map,
+        "seconds": {**{stage: round(s, 2) for stage, s in seconds.items()}, "total": round(sum(seconds.values()), 2)},
+        "model": summary["model"],
+        "device": summary["device"],
+        "precision": summary["precision"],
+        "scan_backend": summary["scan_backend"],
+        "mirrorings": request.mirrorings,
+        "warnings": summary["notes"][1:],  # the first only says what grid the images have
+    }
+
+
+def _publish(job: Job, names: dict[str, str]) -> dict[str, str]:
+    """Renames the finished files into the output folder, all or none -> their paths."""
+    job.commit()
+    done = []
+    try:
+        for name in names.values():
+            target = job.request.output / name
+            (job.part / name).replace(target)
+            done.append(target)
+    except OSError:
+        for target in done:
+            with contextlib.suppress(OSError):
+                target.unlink()
+        raise
+    return {kind: str(job.request.output / name) for kind, name in names.items()}
+
+
+def _check_output(folder: Path) -> None:
+    """Raises InputError and OSError early: before minutes of work, not after."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such output folder; create it first")
+    for left in folder.glob(f"{_PART}*"):  # of a worker that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    trial = folder / f"{_PART}trial"
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
+
+
+def _guess_device(name: str) -> str:
+    return "cpu" if name == "auto" else "cuda:0" if name == "cuda" else name

@@ -1,0 +1,116 @@
+"""Requests: one line of JSON to one checked request. Versions, keys and kinds are written down in PROTOCOL.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+VERSION = 1
+MIRRORINGS = (0, 1, 3, 7)
+LONGEST_LINE = 1 << 20
+
+
+class ProtocolError(Exception):
+    """A line that is no request. `id` is the request's, where it could be read."""
+
+    def __init__(self, message: str, id: str | None = None):
+        super().__init__(message)
+        self.id = id
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every request has; `hello` and `shutdown` have no more."""
+
+    id: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Segment(Request):
+    """images: modality -> file. output: a folder. model: a name or a folder."""
+
+    images: dict[str, Path] = field(default_factory=dict)
+    output: Path = Path()
+    model: str = "quick"
+    mirrorings: int = 0
+    device: str = "auto"
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class Cancel(Request):
+    target: str = ""
+
+
+# command -> (keys that it must have, keys that it may have)
+_KEYS = {
+    "hello": ({"protocol"}, set()),
+    "segment": ({"images", "output"}, {"model", "mirrorings", "device", "probabilities"}),
+    "cancel": ({"target"}, set()),
+    "shutdown": (set(), set()),
+}
+
+
+def parse(line: bytes) -> Request:
+    """Raises ProtocolError, which says what is wrong with the line."""
+    if len(line) > LONGEST_LINE:
+        raise ProtocolError(f"a line of {len(line)} bytes; a request has at most {LONGEST_LINE}")
+    try:
+        values = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ProtocolError(f"a line is no JSON in UTF-8 ({error}); expected one object a line") from None
+    if not isinstance(values, dict):
+        raise ProtocolError(f"a line holds a JSON {type(values).__name__}; expected an object with id and command")
+    id = values.pop("id", None)
+    if not isinstance(id, str) or not 1 <= len(id) <= 200:
+        raise ProtocolError(f"id {str(id)[:50]!r} of a request: expected a text of 1 to 200 characters")
+    command = values.pop("command", None)
+    if command not in _KEYS if isinstance(command, str) else True:
+        raise ProtocolError(f"unknown command {str(command)[:50]!r}; expected one of {', '.join(_KEYS)}", id)
+    _check_keys(values, command, id)
+    if command == "hello" and values["protocol"] != VERSION:
+        raise ProtocolError(
+            f"protocol {values['protocol']!r} is asked for, this worker speaks {VERSION}; update the older side", id
+        )
+    if command == "cancel":
+        return Cancel(id, command, _text(values, "target", id))
+    return _segment(values, id) if command == "segment" else Request(id, command)
+
+
+def _check_keys(values: dict, command: str, id: str) -> None:
+    needed, optional = _KEYS[command]
+    if missing := sorted(needed - set(values)):
+        raise ProtocolError(f"{command} lacks {', '.join(missing)}", id)
+    for name in sorted(set(values) - needed - optional):
+        near = get_close_matches(name, needed | optional, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ProtocolError(f"{command} has no key {name[:50]!r}{hint}", id)
+
+
+def _segment(values: dict, id: str) -> Segment:
+    images = values["images"]
+    if not isinstance(images, dict) or not images:
+        raise ProtocolError("images: expected an object, modality -> path", id)
+    images = {modality: Path(_text(images, modality, id)) for modality in images}
+    output = Path(_text(values, "output", id))
+    for path in (*images.values(), output):
+        if not path.is_absolute():
+            raise ProtocolError(f"{path} is no absolute path; the worker knows no other folder than its own", id)
+    mirrorings = values.get("mirrorings", 0)
+    if isinstance(mirrorings, bool) or mirrorings not in MIRRORINGS:
+        raise ProtocolError(f"mirrorings {mirrorings!r}: expected one of {', '.join(map(str, MIRRORINGS))}", id)
+    probabilities = values.get("probabilities", False)
+    if not isinstance(probabilities, bool):
+        raise ProtocolError(f"probabilities {probabilities!r}: expected true or false", id)
+    names = {key: _text(values, key, id) for key in ("model", "device") if key in values}
+    return Segment(id, "segment", images, output, mirrorings=int(mirrorings), probabilities=probabilities, **names)
+
+
+def _text(values: dict, key: str, id: str) -> str:
+    value = values[key]
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ProtocolError(f"{key} {str(value)[:50]!r}: expected a text", id)
+    return value

@@ -1,0 +1,125 @@
+"""The standard streams: taken away from everybody at the start, so that nothing but events gets into the protocol.
+
+File descriptors 1 and 2 then lead to a file without a name that is read now and then (`Captured`): a pipe could fill
+up while a C library that prints holds Python's lock, and all would stand still.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_BINARY = getattr(os, "O_BINARY", 0)
+_TEMPORARY = getattr(os, "O_TEMPORARY", 0)  # Windows: removed with its last handle
+_MOST_A_LOOK = 1 << 16
+_LONGEST = 2000
+
+
+@dataclass(frozen=True)
+class Streams:
+    """requests: file descriptor to read from; events: to write to; captured: what libraries print."""
+
+    requests: int
+    events: int
+    captured: Captured
+
+
+class Captured:
+    """Lines that were written to file descriptors 1 and 2, at the level of C."""
+
+    def __init__(self, file: int | None):
+        self._file = file
+        self._rest = b""
+
+    def new_lines(self) -> list[str]:
+        """The whole lines since the last call; "\\r" ends a line too."""
+        data = os.read(self._file, _MOST_A_LOOK) if self._file is not None else b""
+        *lines, self._rest = re.split(rb"[\r\n]+", self._rest + data)
+        return [text for line in lines if (text := line.decode("utf-8", "replace").strip()[:_LONGEST])]
+
+
+class LineWriter:
+    """A text stream that hands each line on; what sys.stdout and sys.stderr become."""
+
+    encoding, errors, newlines, closed, line_buffering = "utf-8", "backslashreplace", None, False, True
+
+    def __init__(self, number: int, tell: Callable[[str], None]):
+        self._number, self._tell = number, tell
+        self._rest, self._lock = "", threading.RLock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = re.split(r"[\r\n]+", self._rest + text)
+        for line in lines:
+            if line.strip():
+                self._tell(line.strip()[:_LONGEST])
+        return len(text)
+
+    def writelines(self, lines) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    seekable = readable
+
+
+def take_over() -> Streams:
+    """Moves the three streams away and puts a silent input and captured outputs into their place."""
+    requests, events, last_words = os.dup(0), os.dup(1), os.dup(2)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for number in (requests, events):
+            msvcrt.setmode(number, os.O_BINARY)
+    silence = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silence, 0)
+    try:
+        write_to, read_from = _nameless_file()
+    except OSError:  # no room for temporary files: what C libraries print is lost, the rest works
+        write_to, read_from = os.dup(silence), None
+    for number in (1, 2):
+        os.dup2(write_to, number)
+    os.close(write_to)
+    os.close(silence)
+    faulthandler.enable(last_words)
+    write_all(events, b"\n")
+    return Streams(requests, events, Captured(read_from))
+
+
+def write_all(number: int, data: bytes) -> None:
+    """Raises OSError where nobody reads any more."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(number, view) :]
+
+
+def _nameless_file() -> tuple[int, int]:
+    """-> (to append to, to read from), two file descriptors of one temporary file."""
+    handle, name = tempfile.mkstemp(prefix="segmamba-")
+    os.close(handle)
+    write_to = os.open(name, os.O_WRONLY | os.O_APPEND | _BINARY | _TEMPORARY)
+    read_from = os.open(name, os.O_RDONLY | _BINARY | _TEMPORARY)
+    if not _TEMPORARY:
+        Path(name).unlink()
+    return write_to, read_from

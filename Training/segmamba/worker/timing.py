@@ -1,0 +1,173 @@
+"""How long a request will take: from its own measured windows, and from what earlier runs took on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from segmamba.files import write_aside
+
+log = logging.getLogger(__name__)
+
+STAGES = ("load", "preprocess", "inference", "postprocess", "write")
+_TYPICAL_HEAD_MM = (145, 180, 140)  # what is left of a skull-stripped adult head after cropping
+# Rough guesses until a run was measured. Seconds a million voxels of a window, for a network with 16 channels at full
+# resolution: quick takes 1.3 on two cores of 2023; a GPU is about 50 times as fast.
+_SECONDS_A_MEGAVOXEL = {"cpu": 2.6 / (os.cpu_count() or 1), "cuda": 0.03, "mps": 0.3}
+_GUESS = {"load": 9.0, "preprocess": 1.0, "postprocess": 1.5, "write": 0.3}
+
+
+def record_file() -> Path:
+    """Where the record of earlier runs is kept: the user's folder for caches."""
+    home = Path.home()
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        root = home / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return root / "segmamba" / "worker-times.json"
+
+
+class Record:
+    """Seconds of earlier runs by model and device; keeps no word about cases. A record that is broken is begun anew.
+
+    An entry: seconds of each stage but inference, `pass` (seconds a forward pass) and `passes` (those without
+    mirrorings), each a mean in which the last run weighs half.
+    """
+
+    def __init__(self, file: Path | None = None):
+        self._file = file or record_file()
+        self._runs: dict[str, dict[str, float]] = {}
+        try:
+            runs = json.loads(self._file.read_text(encoding="utf-8"))["runs"]
+            self._runs = {key: _checked(run) for key, run in runs.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.info("the record of earlier runs cannot be read (%s); it is begun anew", type(error).__name__)
+
+    def add(self, model: str, device: str, seconds: Mapping[str, float], passes: int, mirrorings: int, cold: bool):
+        """seconds: of each stage. cold: whether libraries or the model had to be loaded.
+
+        A record that cannot be written is no reason to fail.
+        """
+        run = {stage: float(seconds[stage]) for stage in STAGES if stage != "inference"}
+        run |= {"pass": seconds["inference"] / passes, "passes": passes / (mirrorings + 1)}
+        old = self._runs.get(f"{model} | {device}", run if cold else {**run, "load": _GUESS["load"]})
+        if not cold:
+            run["load"] = old["load"]
+        self._runs[f"{model} | {device}"] = {name: (old[name] + value) / 2 for name, value in run.items()}
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(self._file, (json.dumps({"runs": self._runs}, indent=1) + "\n").encode())
+        except OSError as error:
+            log.info("the record of this run cannot be kept (%s)", error.strerror)
+
+    def expect(self, model: Mapping, device: str, mirrorings: int) -> tuple[dict[str, float], bool]:
+        """-> seconds of each stage, and whether they were measured here. model: its manifest. device: "cpu", ..."""
+        run = self._runs.get(f"{model.get('id')} | {device}")
+        measured = run is not None
+        run = run or {**_GUESS, **_guess_passes(model, device)}
+        stages = {stage: run.get(stage, 0.0) for stage in STAGES}
+        return {**stages, "inference": run["pass"] * run["passes"] * (mirrorings + 1)}, measured
+
+
+def _checked(run: dict) -> dict[str, float]:
+    names = [stage for stage in STAGES if stage != "inference"] + ["pass", "passes"]
+    values = {name: float(run[name]) for name in names}
+    if not all(math.isfinite(value) and value >= 0 for value in values.values()):
+        raise ValueError("no seconds")
+    return values
+
+
+def _guess_passes(model: Mapping, device: str) -> dict[str, float]:
+    try:
+        window, overlap = model["inference"]["window"], model["inference"]["overlap"]
+        size = [mm / step for mm, step in zip(_TYPICAL_HEAD_MM, model["preprocess"]["spacing"])]
+        steps = [max(1, math.ceil((n - w) / max(1, w * (1 - overlap))) + 1) for n, w in zip(size, window)]
+        voxels = math.prod(min(n, w) for n, w in zip(size, window))
+        width = model["network"].get("full_features", 48)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        steps, voxels, width = [2, 2, 2], 128**3, 48
+    rate = _SECONDS_A_MEGAVOXEL.get(device.partition(":")[0], 1.0)
+    return {"pass": rate * voxels / 1e6 * (width / 16) ** 2, "passes": math.prod(steps)}
+
+
+class Estimate:
+    """Where a request stands: the stages follow each other, and inference reports the fraction that is done.
+
+    expected: seconds of each stage. Thread-safe, for a clock asks while the work goes on.
+    """
+
+    def __init__(self, expected: Mapping[str, float], clock: Callable[[], float] = time.monotonic):
+        self._expected = dict(expected)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._start = self._entered = clock()
+        self._stage, self._done, self._done_at = STAGES[0], 0.0, self._start
+        self._fraction = 0.0
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    @property
+    def stage(self) -> str:
+        return self._stage
+
+    def elapsed(self) -> float:
+        return self._clock() - self._start
+
+    def enter(self, stage: str) -> None:
+        """A stage begins; the seconds of the one before are kept. The present one begins only once."""
+        with self._lock:
+            if stage != self._stage:
+                now = self._clock()
+                self.seconds[self._stage] += now - self._entered
+                self._stage, self._entered, self._done, self._done_at = stage, now, 0.0, now
+
+    def report(self, fraction: float) -> None:
+        """How much of the present stage is done."""
+        with self._lock:
+            if fraction < self._done:  # begun again, with less memory: what was measured no longer holds
+                self._entered = self._clock()
+            self._done, self._done_at = fraction, self._clock()
+
+    def expect(self, expected: Mapping[str, float]) -> None:
+        with self._lock:
+            self._expected = dict(expected)
+
+    def finish(self) -> dict[str, float]:
+        """-> seconds of each stage."""
+        with self._lock:
+            now = self._clock()
+            self.seconds[self._stage] += now - self._entered
+            self._entered = now
+            return dict(self.seconds)
+
+    def now(self) -> tuple[float, float | None]:
+        """-> fraction of the whole request, never falling, and seconds left, None where nothing honest can be said."""
+        with self._lock:
+            now = self._clock()
+            left = self._left(now)
+            if left is not None:
+                left += sum(self._expected[stage] for stage in STAGES[STAGES.index(self._stage) + 1 :])
+                elapsed = now - self._start
+                fraction = min(0.99, elapsed / (elapsed + left)) if elapsed + left > 0 else 0.0
+                self._fraction = max(self._fraction, fraction)
+            return self._fraction, left
+
+    def _left(self, now: float) -> float | None:
+        """Seconds left of the present stage."""
+        if self._done:
+            rate = (self._done_at - self._entered) / self._done
+            return max(0.0, rate * (1 - self._done) - (now - self._done_at))
+        elapsed, expected = now - self._entered, self._expected[self._stage]
+        if elapsed > 2 * expected + 2:
+            return None
+        return max(0.0, expected - elapsed)
