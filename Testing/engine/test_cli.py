@@ -107,6 +107,25 @@ def test_batch_exits_with_1_if_one_case_failed(phantom_cases, tiny_model, tmp_pa
     assert "0 done, 0 skipped, 1 failed" in capsys.readouterr().out
 
 
+def test_shards_of_a_batch_are_all_of_it_and_torchrun_gives_each_process_its_own(
+    phantom_cases, tiny_model, tmp_path, monkeypatch
+):
+    arguments = ["predict", "--batch", str(phantom_cases), "-o", str(tmp_path / "out"), "--model", str(tiny_model)]
+    assert main([*arguments, "--shard", "1/2"]) == 0
+    assert [path.name for path in (tmp_path / "out").glob("*-seg.nii.gz")] == ["phantom-1-seg.nii.gz"]
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(arguments) == 0
+    assert len(list((tmp_path / "out").glob("*-seg.nii.gz"))) == 3
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "a/b"])
+def test_a_shard_that_is_none(shard, phantom_cases, tiny_model, tmp_path, capsys):
+    arguments = ["predict", "--batch", str(phantom_cases), "-o", str(tmp_path), "--model", str(tiny_model)]
+    assert main([*arguments, f"--shard={shard}"]) == 1
+    assert "expected I/N" in capsys.readouterr().err
+
+
 def test_prediction_then_evaluation(phantom_cases, tiny_model, tmp_path, capsys):
     assert main(["predict", "--batch", str(phantom_cases), "-o", str(tmp_path), "--model", str(tiny_model)]) == 0
     capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from segmamba.commands.shared import Bar, choose_device
@@ -32,6 +33,9 @@ def add(add_command) -> None:
         metavar="REGION=MM3",
         help="e.g. WT=250; off by default",
     )
+    command.add_argument(
+        "--shard", metavar="I/N", help="of --batch every Nth case from the Ith on, 0 to N-1; under torchrun by rank"
+    )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -43,9 +47,11 @@ def run(options) -> int:
     files = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
     if (options.case is not None) + bool(files) + (options.batch is not None) != 1:
         raise InputError("give one of: a CASE folder, the four images by name (--t1n F --t1c F ...), --batch FOLDER")
+    if options.shard and options.batch is None:
+        raise InputError("--shard goes with --batch FOLDER")
     model = load_package(find_model(options.model))
     settings = PredictOptions(
-        device=choose_device(options.device),
+        device=_own_gpu(choose_device(options.device)),
         mirrorings=options.mirrorings,
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
@@ -54,7 +60,7 @@ def run(options) -> int:
     output = Path(options.output)
     bar = Bar()
     if options.batch is not None:
-        rows = predict_batch(model, Path(options.batch), output, settings, bar.batch)
+        rows = predict_batch(model, Path(options.batch), output, settings, bar.batch, _shard(options.shard))
         bar.close()
         print(json.dumps(rows, indent=2) if options.json else format_batch(rows))
         return 1 if any(row["status"] == "failed" for row in rows) else 0
@@ -72,6 +78,20 @@ def run(options) -> int:
     print(f"{volumes}; {summary['seconds']['total']:.1f} s on {summary['device']}")
     print(where / summary["files"]["label_map"])
     return 0
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """`I/N`, or what torchrun says in the environment."""
+    text = text or f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}"
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise InputError(f"--shard {text}: expected I/N with I from 0 to N-1, e.g. 0/4")
+    return int(index), int(count)
+
+
+def _own_gpu(device: str) -> str:
+    """Of a process that torchrun started."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 def _sizes(entries: list[str]) -> dict[str, float]:
