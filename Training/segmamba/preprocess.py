@@ -1,7 +1,8 @@
 """From a case to the tensor that a model asks for, and back to the case's own grid.
 
-The way there: permute and flip (nibabel), crop to the head, normalise (MONAI), and, where the spacing
-differs, resample. The way back is the same in reverse, on probabilities, by linear interpolation.
+The way there: permute and flip (nibabel), crop to the head, correct the bias field where the model wants it, normalise
+(MONAI), and, where the spacing differs, resample. The way back is the same in reverse, on probabilities, by linear
+interpolation.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from monai.transforms import NormalizeIntensity, ScaleIntensityRange, Transform
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from segmamba.bias import correct_bias
 from segmamba.case import Case
 from segmamba.errors import InputError
 from segmamba.resample import Axis, to_image, to_model
 
 NORMALISATIONS = ("zscore_nonzero", "zscore_box", "window")
 CROPS = ("foreground", "none")
+BIAS_CORRECTIONS = ("none", "n4")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class PreprocessSpec:
     intensity      low and high end of that window, in the image's own units.
     crop           "foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider
                    on each side where the image goes on; "none": the whole image.
+    bias_correction  "n4": each channel is freed of its bias field (segmamba.bias) before it is normalised; "none".
     """
 
     modalities: tuple[str, ...]
@@ -48,6 +52,7 @@ class PreprocessSpec:
     crop: str = "foreground"
     margin_mm: float = 0.0
     intensity: tuple[float, float] | None = None
+    bias_correction: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
@@ -67,6 +72,8 @@ class PreprocessSpec:
             raise InputError(f"intensity {self.intensity} goes with normalisation 'window', not {self.normalisation!r}")
         if self.crop not in CROPS:
             raise InputError(f"crop {self.crop!r}: expected one of {', '.join(CROPS)}")
+        if self.bias_correction not in BIAS_CORRECTIONS:
+            raise InputError(f"bias_correction {self.bias_correction!r}: expected one of {', '.join(BIAS_CORRECTIONS)}")
         if not (math.isfinite(self.margin_mm) and self.margin_mm >= 0):
             raise InputError(f"margin_mm {self.margin_mm}: expected a number of mm, 0 or more")
 
@@ -142,7 +149,10 @@ def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
     normalise = _normalisation(spec)
     for channel, modality in zip(tensor, spec.modalities):
         # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
-        channel.copy_(to_model(normalise(prepared.to_crop(case.images[modality])).as_tensor(), axes))
+        image = prepared.to_crop(case.images[modality])
+        if spec.bias_correction == "n4":
+            image = torch.from_numpy(correct_bias(image.numpy(), spacing))
+        channel.copy_(to_model(normalise(image).as_tensor(), axes))
     return prepared
 
 
