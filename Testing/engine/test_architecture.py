@@ -60,8 +60,12 @@ ROOMS = {
     "stop_signals": "",
     "training": "checkpoint config distributed errors experiment optimize package report run_folder samples "
     "stop_signals validation",
-    "commands": "case compare config dataset demo errors evaluate files inference network package phantom predict "
-    "preprocess report score_tables training",
+    "costs": "case config distributed experiment network optimize segment",
+    "table1": "baselines config costs errors files network networks optimize package run_folder training",
+    "bundle_parts": "bias inference resample",
+    "export": "errors files network package",
+    "commands": "case compare config dataset demo errors evaluate export files inference network package phantom "
+    "predict preprocess report score_tables table1 training",
     "cli": "errors commands",
     "__main__": "cli",
 }

@@ -15,25 +15,29 @@ from segmamba.commands import (
     dataset,
     demo,
     evaluate,
+    export,
     import_model,
     info,
     network,
     phantom,
     predict,
     report,
+    table1,
     train,
 )
 from segmamba.errors import InputError
 
-_COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, report)
+_COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
+_COMMANDS += (export,)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    training = options.command in ("train", "table1")
     logging.basicConfig(
-        level=logging.INFO if options.verbose or options.command == "train" else logging.WARNING,
-        format="%(asctime)s %(message)s" if options.command == "train" else "%(levelname)s: %(message)s",
+        level=logging.INFO if options.verbose or training else logging.WARNING,
+        format="%(asctime)s %(message)s" if training else "%(levelname)s: %(message)s",
         stream=sys.stderr,
     )
     try:

@@ -6,20 +6,29 @@ from dataclasses import dataclass
 from functools import partial
 
 from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from monai.networks.blocks.mednext_block import MedNeXtBlock
+from monai.networks.blocks.segresnet_block import ResBlock
+from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.nets.swin_unetr import SwinTransformerBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from segmamba.baselines import BASELINES, BaselineConfig, build_baseline
+from segmamba.baselines.nnformer import Block
+from segmamba.baselines.uxnet import LargeKernelBlock
 from segmamba.errors import InputError
 from segmamba.network import STRIDE, NetworkConfig, SegMamba, preset_config
 from segmamba.network.blocks import ChannelMLP, GatedSpatialConv, MambaLayer, TSMambaBlock
+from segmamba.network.unet import BasicBlock, UpBlock
 
 AnyNetworkConfig = NetworkConfig | BaselineConfig
 
 # what activation checkpointing runs again in the backward pass, the outermost of these in a network
-_BLOCKS = (MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, UnetrBasicBlock, UnetrUpBlock)
-_BLOCKS += (UnetrPrUpBlock, SwinTransformerBlock)
+_BLOCKS = (
+    *(MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock),  # SegMamba
+    *(UnetrBasicBlock, UnetrUpBlock, UnetrPrUpBlock),  # decoders of uxnet, unetr and swinunetr
+    *(LargeKernelBlock, TransformerBlock, SwinTransformerBlock, Block, MedNeXtBlock, ResBlock),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

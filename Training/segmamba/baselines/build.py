@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.nets import UNETR, MedNeXt, SegResNet, SwinUNETR
+from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
 from segmamba.baselines.config import BaselineConfig
@@ -79,7 +80,11 @@ def _unetr(config: BaselineConfig, width: int) -> nn.Module:
 
 
 def _swinunetr(config: BaselineConfig, width: int) -> nn.Module:
-    return SwinUNETR(feature_size=width, use_v2=config.name == "swinunetr-v2", **_channels(config))
+    network = SwinUNETR(feature_size=width, use_v2=config.name == "swinunetr-v2", **_channels(config))
+    for module in network.modules():
+        if isinstance(module, WindowAttention):  # its table of places, up to 2196: no weight, and too large for float16
+            module.register_buffer("relative_position_index", module.relative_position_index, persistent=False)
+    return network
 
 
 def _nnformer(config: BaselineConfig, width: int) -> nn.Module:

@@ -40,11 +40,11 @@ class LargeKernelBlock(nn.Module):
         self.norm = ChannelLayerNorm(channels)
         self.widen = nn.Conv3d(channels, RATIO * channels, 1, groups=channels)
         self.narrow = nn.Conv3d(RATIO * channels, channels, 1, groups=channels)
-        self.gamma = nn.Parameter(torch.full((channels, 1, 1, 1), LAYER_SCALE))
+        self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x))
-        return x + self.gamma * self.narrow(F.gelu(self.widen(y)))
+        return x + self.gamma.view(-1, 1, 1, 1) * self.narrow(F.gelu(self.widen(y)))
 
 
 class UXEncoder(nn.Module):

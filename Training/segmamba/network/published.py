@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from segmamba.errors import InputError
 from segmamba.network.segmamba import NetworkConfig, SegMamba
@@ -33,14 +33,18 @@ def load_published(path: Path | str, *, mamba_residual: bool | None = None) -> S
     return network
 
 
-def load_strictly(network: SegMamba, state: dict[str, Tensor], where: str) -> None:
-    """All tensors or none: raises InputError naming what is missing, unexpected, or of another shape."""
+def load_strictly(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """All tensors or none, into a SegMamba or another network with a `config.name`.
+
+    Raises InputError naming what is missing, unexpected, or of another shape.
+    """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in state.items()}
     if wanted != found:
         differing = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+        kind = network.config.form if isinstance(network, SegMamba) else network.config.name
         raise InputError(
-            f"{where}: {len(found)} tensors do not fit the {network.config.form!r} network of {len(wanted)}: missing "
+            f"{where}: {len(found)} tensors do not fit the {kind!r} network of {len(wanted)}: missing "
             f"{_some(wanted.keys() - found.keys())}; unexpected {_some(found.keys() - wanted.keys())}; "
             f"of another shape {_some(differing)}"
         )

@@ -1,0 +1,375 @@
+"""A model as a MONAI bundle: it passes MONAI's own checks, runs without segmamba, and gives segmamba's label maps."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from segmamba.baselines import BaselineConfig, build_baseline
+from segmamba.bundle_parts import case_namer, find_cases
+from segmamba.case import Case, find_case, load_case
+from segmamba.cli import main
+from segmamba.errors import InputError
+from segmamba.export import export_model
+from segmamba.export.sources import collect
+from segmamba.inference import InferenceSpec
+from segmamba.network import NetworkConfig, SegMamba
+from segmamba.package import Manifest, load_package, save_package, shipped_models
+from segmamba.phantom import make_phantom, save_phantom
+from segmamba.preprocess import PreprocessSpec, preprocess
+from segmamba.segment import segment
+
+SCHEMA = Path(__file__).resolve().parents[1] / "support" / "bundle_metadata_schema.json"
+SMALL = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
+GLIOMA_SPEC = PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), spacing=(5.0, 4.0, 4.0))
+
+# MONAI's command line, in a Python that has no segmamba and no network
+RUN = """
+import importlib, pathlib, runpy, socket, sys
+sys.modules["segmamba"] = None
+def refuse(*_): raise OSError("offline")
+socket.socket.connect = refuse
+for path in sorted(pathlib.Path("scripts").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
+sys.argv = ["monai.bundle", *sys.argv[1:]]
+runpy.run_module("monai.bundle", run_name="__main__")
+"""
+
+
+def package(folder, network, spec, window=(32, 48, 48), **more):
+    """Writes a model package with random weights; returns its folder."""
+    manifest = Manifest(
+        id=folder.name,
+        network=network.config,
+        preprocess=spec,
+        inference=InferenceSpec(window=window),
+        **more,
+    )
+    save_package(folder, network, manifest, f"# {folder.name}\n\nIts card.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Of a small network that puts voxels of 5 x 4 x 4 mm into several windows: (bundle, package)."""
+    root = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(3)
+    spec = replace(GLIOMA_SPEC, margin_mm=9.0, orientation="RIA")
+    model = package(root / "model", SegMamba(SMALL), spec, (32, 32, 32))
+    return export_model(model, root / "bundle"), model
+
+
+@contextlib.contextmanager
+def opened(folder):
+    """The bundle's configuration, read in this process with its `scripts` at hand."""
+    from monai.bundle import ConfigParser
+
+    def forget():
+        for name in [name for name in sys.modules if name == "scripts" or name.startswith("scripts.")]:
+            del sys.modules[name]
+
+    forget()
+    sys.path.insert(0, str(folder))
+    try:
+        parser = ConfigParser()
+        parser.read_config(folder / "configs" / "inference.json")
+        parser["bundle_root"] = str(folder)
+        parser["device"] = "$torch.device('cpu')"
+        yield parser
+    finally:
+        sys.path.remove(str(folder))
+        forget()
+
+
+@pytest.fixture
+def monai_bundle():
+    """MONAI's checks; they need packages that the engine does not."""
+    for name in ("fire", "jsonschema", "ignite"):
+        pytest.importorskip(name)
+    import monai.bundle
+
+    return monai.bundle
+
+
+# --- what MONAI itself checks
+
+
+def test_the_metadata_pass_monais_verification(bundle, monai_bundle, tmp_path):
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")  # where one lies, MONAI downloads none
+    monai_bundle.verify_metadata(meta_file=str(bundle[0] / "configs" / "metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.parametrize("broken", ["version", "authors", "network_data_format#outputs", "channel_def", "num_channels"])
+def test_metadata_that_lack_something_do_not_pass(bundle, monai_bundle, tmp_path, broken):
+    values = json.loads((bundle[0] / "configs" / "metadata.json").read_text())
+    if broken in values:
+        del values[broken]
+    elif "#" in broken:
+        del values["network_data_format"]["outputs"]
+    else:
+        values["network_data_format"]["inputs"]["image"][broken] = None
+    (tmp_path / "metadata.json").write_text(json.dumps(values))
+    schema = shutil.copy(SCHEMA, tmp_path / "schema.json")
+    with pytest.raises(ValueError, match="Failed validating"):
+        monai_bundle.verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_network_takes_and_gives_what_the_metadata_say(bundle, monai_bundle, n):
+    files = {name: str(bundle[0] / "configs" / f"{name}.json") for name in ("metadata", "inference")}
+    with opened(bundle[0]):
+        monai_bundle.verify_net_in_out(
+            "network_def", meta_file=files["metadata"], config_file=files["inference"], device="cpu", n=n
+        )
+        with pytest.raises(ValueError, match="output channel"):
+            monai_bundle.verify_net_in_out(
+                "network_def",
+                meta_file=files["metadata"],
+                config_file=files["inference"],
+                device="cpu",
+                n=n,
+                **{"_meta_#network_data_format#outputs#pred#num_channels": 5},
+            )
+
+
+def test_channels_and_labels_stand_in_the_metadata_by_name(bundle):
+    values = json.loads((bundle[0] / "configs" / "metadata.json").read_text())["network_data_format"]
+    assert list(values["inputs"]["image"]["channel_def"].values()) == ["t2w", "t2f", "t1n", "t1c"]
+    assert values["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "NCR", "2": "ED", "3": "ET"}
+
+
+# --- it does what segmamba does
+
+
+def run_offline(folder, cases, results):
+    command = [sys.executable, "-c", RUN, "run", "--config_file", "configs/inference.json"]
+    command += ["--dataset_dir", str(cases), "--output_dir", str(results), "--device", "cpu"]
+    environment = {**os.environ, "SEGMAMBA_SCAN": "torch"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def odd_case(tmp_path_factory):
+    """A folder with one synthetic case of awkward voxels, with gaps around the head."""
+    root = tmp_path_factory.mktemp("cases")
+    folder = root / "case-1"
+    folder.mkdir()
+    save_phantom(make_phantom(11, spacing=(1.7, 2.3, 3.1), enhancing=True), folder, folder.name)
+    (folder / "case-1-seg.nii.gz").rename(root.parent / "case-1-truth.nii.gz")
+    return folder
+
+
+def test_the_shipped_model_runs_alone_and_gives_the_same_label_map(odd_case, tmp_path, monkeypatch, monai_bundle):
+    monkeypatch.setenv("SEGMAMBA_SCAN", "torch")
+    shipped = shipped_models()
+    if not shipped:
+        pytest.skip("no model is shipped with this checkout")
+    source = next(iter(shipped.values()))
+    assert main(["export", str(source), "--output", str(tmp_path / "bundle")]) == 0
+    run_offline(tmp_path / "bundle", odd_case.parent, tmp_path / "results")
+
+    model = load_package(source)
+    case = load_case(find_case(odd_case), "case-1")
+    expected = segment(case, model.network, model.manifest.preprocess, model.manifest.inference).label_map
+    image = nib.load(tmp_path / "results" / "case-1_seg.nii.gz")
+    np.testing.assert_allclose(image.affine, case.affine, atol=1e-4)
+    found = np.asarray(image.dataobj)
+    assert found.dtype == np.uint8 and np.count_nonzero(expected) > 1000
+    assert np.mean(found != expected) < 1e-4
+
+
+def test_a_file_of_four_channels_in_several_windows_gives_the_same_label_map(bundle, odd_case, tmp_path, monai_bundle):
+    folder, source = bundle
+    model = load_package(source)
+    case = load_case(find_case(odd_case), "case-1")
+    stacked = np.stack([case.images[m] for m in model.manifest.preprocess.modalities], -1)
+    nib.save(nib.Nifti1Image(stacked, case.affine), tmp_path / "all in one.nii.gz")
+    with opened(folder) as parser:
+        parser["dataset_dir"], parser["output_dir"] = str(tmp_path), str(tmp_path / "out")
+        parser.get_parsed_content("run")
+    found = np.asarray(nib.load(tmp_path / "out" / "all in one_seg.nii.gz").dataobj)
+    result = segment(case, model.network, model.manifest.preprocess, model.manifest.inference)
+    assert result.passes > 1 and len(np.unique(result.label_map)) > 1
+    assert np.mean(found != result.label_map) < 1e-3  # random weights leave many voxels undecided
+
+
+SPECS = [
+    GLIOMA_SPEC,
+    replace(GLIOMA_SPEC, modalities=("t1c",), orientation="LAI", spacing=(2.0, 1.3, 3.0), normalisation="zscore_box"),
+    replace(GLIOMA_SPEC, modalities=("t1c", "t2f"), crop="none", spacing=(1.0, 6.0, 2.5)),
+    replace(GLIOMA_SPEC, modalities=("t2f", "t1c"), margin_mm=5.0, spacing=(2.2, 3.1, 1.4)),
+    replace(GLIOMA_SPEC, modalities=("t2w", "t1n"), bias_correction="n4"),
+    replace(GLIOMA_SPEC, modalities=("ct",), normalisation="window", intensity=(-20.0, 60.0), crop="none"),
+]
+
+
+@pytest.mark.parametrize(
+    "spec", SPECS, ids=lambda spec: f"{spec.orientation}-{spec.normalisation}-{spec.crop}-{spec.bias_correction}"
+)
+def test_the_preprocessing_is_that_of_the_manifest_there_and_back(spec, tmp_path):
+    """On an oblique grid with awkward voxels, against segmamba.preprocess."""
+    rng = np.random.default_rng(5)
+    turn = nib.eulerangles.euler2mat(0.2, -0.1, 0.3)
+    affine = nib.affines.from_matvec(turn @ np.diag([-2.2, 1.4, 3.1]), [10, -20, 30])
+    affine = affine.astype(np.float32).astype(np.float64)  # as files have it: N4 of so small an image feels the rest
+    images = {}
+    for name in spec.modalities:
+        image = np.zeros((19, 26, 14), np.float32)
+        image[3:15, 4:20, 2:11] = rng.normal(30, 20, (12, 16, 9))
+        if spec.bias_correction == "n4":  # a coil at one end
+            image = np.abs(image) * np.linspace(1, 3, 19, dtype=np.float32)[:, None, None]
+        images[name] = image
+        nib.save(nib.Nifti1Image(image, affine), tmp_path / f"a-{name}.nii.gz")
+    case = Case("a", images, affine, {}, ())
+    config = replace(SMALL, in_channels=len(spec.modalities), directions=("forward",))
+    folder = export_model(package(tmp_path / "m", SegMamba(config), spec), tmp_path / "b")
+    expected = preprocess(case, spec)
+    with opened(folder) as parser:
+        parser["dataset_dir"] = str(tmp_path)
+        (data,) = parser.get_parsed_content("data")
+        transform = parser.get_parsed_content("preprocessing")
+        prepared = transform(data)
+        np.testing.assert_allclose(prepared["image"].numpy(), expected.tensor.numpy(), atol=1e-5)
+        np.testing.assert_allclose(prepared["image"].affine.numpy(), expected.affine, atol=1e-4)
+        back = transform.inverse({"image": prepared["image"]})["image"]
+    box = expected.undo(torch.cat([expected.tensor[:1], expected.tensor]))[1:]  # channel 0 is 1 outside of the crop
+    np.testing.assert_allclose(back.numpy(), box, atol=1e-4)
+    np.testing.assert_allclose(back.affine.numpy(), affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["paper", "segresnet", "unetr"])
+def test_other_networks_come_along_and_give_the_same_logits(name, tmp_path):
+    torch.manual_seed(1)
+    if name == "paper":
+        network, window = SegMamba(replace(SMALL, form="paper", features=(4, 8, 8, 8))), (32, 48, 48)
+    else:
+        window = (32, 32, 32)
+        network = build_baseline(BaselineConfig(name=name, patch=window, width=8))
+    source = package(tmp_path / "m", network, GLIOMA_SPEC, window)
+    folder = export_model(source, tmp_path / "b")
+    assert (folder / "scripts" / "baselines").exists() == (name != "paper")
+    image = torch.randn(1, 4, 32, 32, 32)
+    with opened(folder) as parser, torch.no_grad():
+        exported = parser.get_parsed_content("network_def").eval()
+        assert type(exported).__module__.startswith("scripts.")
+        exported.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+        torch.testing.assert_close(exported(image), load_package(source).network(image), rtol=0, atol=1e-5)
+
+
+def test_the_weights_are_a_plain_state_dict(bundle):
+    state = torch.load(bundle[0] / "models" / "model.pt", weights_only=True)
+    expected = load_package(bundle[1]).network.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+# --- what lies in it
+
+
+def test_nothing_in_the_bundle_imports_segmamba(bundle):
+    for path in (bundle[0] / "scripts").rglob("*.py"):
+        lines = path.read_text().splitlines()
+        assert not [line for line in lines if line.split()[:1] in (["from"], ["import"]) and " segmamba" in line], path
+
+
+def test_the_sources_are_those_that_are_needed_and_no_others():
+    files = set(collect(["segmamba.bundle_parts", "segmamba.network"]))
+    assert {"bundle_parts.py", "inference.py", "errors.py", "network/scan/kernels.py"} <= files
+    assert not {name.partition("/")[0] for name in files} & {"cli.py", "package.py", "baselines", "commands", "case.py"}
+
+
+@pytest.mark.parametrize("module", ["segmamba.nothing", "segmamba", "numpy.linalg"])
+def test_what_is_not_ours_is_not_copied(module):
+    with pytest.raises(ValueError, match="no module"):
+        collect([module])
+
+
+def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
+    text = (bundle[0] / "docs" / "README.md").read_text()
+    for part in ("Its card.", "t2w, t2f, t1n, t1c", "| ET | 3 |", "TorchScript", "ONNX", "not a medical device"):
+        assert part in text
+    assert "Apache License" in (bundle[0] / "LICENSE").read_text()
+
+
+# --- what can go wrong
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, tiny_model, capsys):
+    (tmp_path / "keep.txt").write_text("mine")
+    assert main(["export", str(tiny_model), "--output", str(tmp_path)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
+
+
+def test_an_empty_folder_is_filled(tmp_path, tiny_model):
+    (tmp_path / "new").mkdir()
+    assert (export_model(tiny_model, tmp_path / "new") / "configs" / "inference.json").is_file()
+
+
+def test_a_broken_package_leaves_nothing_behind(tmp_path, tiny_model):
+    broken = shutil.copytree(tiny_model, tmp_path / "in" / "broken")
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="sha256"):
+        export_model(broken, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_unknown_format_is_refused_by_name(tmp_path, tiny_model):
+    with pytest.raises(InputError, match=r"onnx.*monai-bundle"):
+        export_model(tiny_model, tmp_path / "out", "onnx")
+
+
+# --- which files are a case
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [("-t1n", "-t1c", "-t2w", "-t2f"), ("_t1", "_t1ce", "_t2", "_flair"), ("_T1w", "-T1-Gd", "_T2w", "_FLAIR")],
+)
+def test_cases_are_found_in_every_naming_in_the_models_order(tmp_path, endings):
+    for case in ("b", "a"):
+        (tmp_path / case).mkdir()
+        for ending in (*endings, "-seg"):
+            (tmp_path / case / f"{case}{ending}.nii.gz").touch()
+    found = find_cases(str(tmp_path), ("t1c", "t1n", "t2f", "t2w"))
+    order = [endings[i] for i in (1, 0, 3, 2)]
+    names = [[Path(path).name for path in case["image"]] for case in found]
+    assert names == [[f"{case}{ending}.nii.gz" for ending in order] for case in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a-t1n.nii.gz"], "0 files for t1c"),
+        (["a-t1n.nii.gz", "b-t1n.nii", "a-t1c.nii"], "2 files for t1n"),
+        ([], "no cases"),
+    ],
+)
+def test_cases_that_are_not_whole_are_refused(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=message):
+        find_cases(str(tmp_path), ("t1n", "t1c"))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("/x/BraTS-GLI-1/BraTS-GLI-1-t1n.nii.gz", "BraTS-GLI-1"),
+        ("/x/BraTS2021_7/t1n.nii.gz", "BraTS2021_7"),  # bare names are the same in every folder
+        ("/x/a_FLAIR.nii", "a"),
+        ("/x/7/ct.nii.gz", "7"),
+        ("/x/liver 3.nii.gz", "liver 3"),
+    ],
+)
+def test_a_label_map_is_named_after_its_case(file, name):
+    assert case_namer(["ct", "t1n", "t2f"])({"filename_or_obj": file}, None)["subject"] == name

@@ -1,0 +1,229 @@
+"""Table 1 on real parts: FLOPs counted by doing, rows trained and collected, what is written."""
+
+import json
+import os
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from segmamba import costs, table1
+from segmamba.baselines import BASELINES, BaselineConfig, build_baseline
+from segmamba.cli import main
+from segmamba.config import SourceConfig
+from segmamba.costs import Costs, count_flops, tom_flops
+from segmamba.dataset.split import make_split
+from segmamba.errors import InputError
+from segmamba.network import NetworkConfig, SegMamba
+from segmamba.networks import NetworkChoice
+from segmamba.package import read_manifest
+from segmamba.table1 import Row, format_markdown, make_table, parse_networks
+from torch.utils.flop_counter import FlopCounterMode
+from training_runs import small_config
+
+NARROW = {"segresnet": 8, "unetr": 1, "nnformer": 32, "uxnet": 2}
+
+
+COSTS = Costs(
+    parameters=12_345_678,
+    flops=9_870_000_000,
+    micro_batches=1,
+    step_seconds=0.1234,
+    step_mb=2048.4,
+    case_seconds=None,
+    case_mb=None,
+    device="a GPU",
+)
+
+
+def narrow(name):
+    if name in NARROW:
+        return BaselineConfig(name=name, in_channels=4, out_channels=4, patch=(32, 32, 32), width=NARROW[name])
+    return NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
+
+
+@pytest.fixture
+def narrow_networks():
+    """Every network with few channels."""
+
+    def resolve(choice, in_channels, out_channels, patch):
+        return narrow(choice.name)
+
+    with mock.patch.object(NetworkChoice, "resolve", resolve):
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(phantom_dataset, tmp_path_factory):
+    make_split(phantom_dataset, folds=3, seed=1)
+    source = SourceConfig(dataset=str(phantom_dataset.folder), validate=True, fold=0)
+    cache = tmp_path_factory.mktemp("cache")
+    return small_config(phantom_dataset.folder, cache, sources=(source,), steps=2, batch=1)
+
+
+# --- FLOPs
+
+
+def test_tom_is_counted_by_doing_it():
+    """Every multiplication, addition and exp of one ToM, in plain loops over 5 tokens of 3 channels."""
+    length, channels, directions, taps, states = 5, 3, 2, 4, 16
+    inner, rank, done = 2 * channels, 1, 0
+
+    def product(rows, inputs, outputs):
+        return sum(2 for _ in range(rows) for _ in range(inputs) for _ in range(outputs))
+
+    done += product(length, channels, 2 * inner)  # in_proj
+    for _ in range(directions):
+        done += sum(2 for _ in range(length) for _ in range(inner) for _ in range(taps))
+        done += product(length, inner, rank + 2 * states) + product(length, rank, inner)
+        for _ in range(length * inner):
+            done += 1  # dt u
+            for _ in range(states):
+                done += 1 + 1  # dt A, exp
+                done += 1 + 2  # dt u B, decay h + it
+                done += 2  # C h, sum
+            done += 2 + 1  # D u + y, gate
+    done += product(length, inner, channels)  # out_proj
+    assert tom_flops(length, channels, directions) == done
+
+
+@pytest.mark.skipif("SEGMAMBA_SCAN" in os.environ, reason="needs the kernels that the counter does not see")
+def test_of_segmamba_only_what_the_counter_does_not_see_is_added():
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    network, shape = SegMamba(narrow("segmamba")), (1, 4, 32, 48, 32)
+    # with gradients and without oneDNN every product is one of torch's that the counter knows
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        network(torch.randn(shape))
+    lengths = [32 * 48 * 32 // 8 ** (stage + 1) for stage in range(4)]
+    unseen = sum(3 * length * 2 * c * (7 * 16 + 4 + 2 * 4) for length, c in zip(lengths, (4, 4, 8, 8)))
+    assert count_flops(network, shape) == counter.get_total_flops() + unseen
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_counted_without_computing(name):
+    side = max(32, BASELINES[name].longest)
+    width = 12 if name.startswith("swin") else NARROW.get(name, 4)
+    config = BaselineConfig(name=name, patch=(32, side, 32), width=width)
+    assert count_flops(build_baseline(config), (1, 4, 32, side, 32)) > 1e6
+
+
+def test_a_convolution_has_two_flops_a_tap():
+    assert count_flops(torch.nn.Conv3d(2, 3, 3, padding=1), (1, 2, 4, 5, 6)) == 2 * 4 * 5 * 6 * 27 * 2 * 3
+
+
+# --- names
+
+
+def test_presets_and_baselines_are_known_by_name():
+    assert parse_networks("quick, uxnet") == (NetworkChoice(preset="quick"), NetworkChoice(name="uxnet"))
+    assert len(parse_networks(",".join(table1.NETWORKS))) == 8
+    for wrong in ("", "uxnet,uxnet", "unet"):
+        with pytest.raises(InputError, match="known are released"):
+            parse_networks(wrong)
+
+
+# --- rows
+
+
+def test_networks_are_trained_once_and_then_collected(config, narrow_networks, tmp_path, monkeypatch):
+    networks, folder = parse_networks("released,unetr"), tmp_path / "table"
+    rows = make_table(config, networks, folder, "cpu")
+    assert [row.network for row in rows] == ["released", "unetr"]
+    for row in rows:
+        manifest = read_manifest(folder / row.network / "model")
+        assert manifest.id == f"small-{row.network}"
+        assert row.mean == manifest.metrics["mean"] and set(row.mean) == {"WT", "TC", "ET"}
+        assert row.cases == len(manifest.training["held_out"]) == 1
+        assert not row.failure and row.costs.step_seconds > 0 and row.costs.case_seconds > 0
+        assert row.costs.step_mb is None  # a CPU
+    assert rows[1].costs.parameters == sum(p.numel() for p in build_baseline(narrow("unetr")).parameters())
+    written = json.loads((folder / "table1.json").read_text())
+    assert [row["network"] for row in written["rows"]] == ["released", "unetr"]
+    assert written["rows"][1]["mean"] == rows[1].mean and written["config"]["steps"] == 2
+    assert (folder / "table1.md").read_text() == format_markdown(rows)
+
+    monkeypatch.setattr(table1, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(table1, "measure_costs", lambda *_, **__: pytest.fail("measured again"))
+    assert make_table(config, networks, folder, "cpu") == rows
+    assert make_table(replace(config, name="a", workers=1), networks, folder, "cpu") == rows  # nothing learnt differs
+    with pytest.raises(InputError, match=r"other settings.*steps"):
+        make_table(replace(config, steps=3), networks, folder, "cpu")
+
+
+def test_a_network_that_fails_leaves_the_others_their_rows(config, narrow_networks, tmp_path, monkeypatch):
+    monkeypatch.setattr(table1, "measure_costs", lambda *_: COSTS)
+    real = table1.train
+
+    def train(config, *arguments, **settings):
+        if config.network.name == "segresnet":
+            raise InputError("training diverged")
+        return real(config, *arguments, **settings)
+
+    monkeypatch.setattr(table1, "train", train)
+    rows = make_table(config, parse_networks("segresnet,released"), tmp_path, "cpu")
+    assert [row.failure for row in rows] == ["training diverged", ""] and rows[1].cases == 1
+    assert "segresnet has no model: training diverged" in (tmp_path / "table1.md").read_text()
+
+
+def test_a_patch_that_a_network_does_not_take_is_said_before_anything_is_trained(config, tmp_path):
+    with pytest.raises(InputError, match="swinunetr"):
+        make_table(replace(config, patch=(48, 48, 48)), parse_networks("segresnet,swinunetr"), tmp_path, "cpu")
+    assert not list(tmp_path.glob("segresnet*"))
+
+
+def test_a_network_trained_by_its_own_configuration_is_collected(config, narrow_networks, tmp_path, monkeypatch):
+    """As many processes would train it; the preset, which a baseline ignores, is not that of the table's choice."""
+    monkeypatch.setattr(table1, "measure_costs", lambda *_: COSTS)
+    alone = replace(config, name="own", network=NetworkChoice(name="unetr", preset="paper"))
+    model = table1.train(alone, tmp_path / "unetr")
+    monkeypatch.setattr(table1, "train", lambda *_, **__: pytest.fail("trained again"))
+    (row,) = make_table(config, parse_networks("unetr"), tmp_path, "cpu")
+    assert row.mean == read_manifest(model).metrics["mean"]
+
+
+def test_several_processes_are_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="torchrun"):
+        make_table(config, parse_networks("released"), tmp_path, "cpu")
+
+
+def test_a_step_that_does_not_fit_is_cut_into_micro_batches(config, narrow_networks, monkeypatch):
+    """As training does; the GPU is made up, the loop is real."""
+    tried, real = [], costs._stepper
+
+    def stepper(config, experiment, device, parts):
+        tried.append(parts)
+        if parts < fits:
+            raise torch.cuda.OutOfMemoryError
+        return real(config, experiment, device, parts)
+
+    monkeypatch.setattr(costs, "_stepper", stepper)
+    config, fits = replace(config, batch=4), 2
+    found = costs.measure_costs(config, "cpu")
+    assert tried == [1, 2] and found.micro_batches == 2 and found.step_seconds > 0
+    fits = 8
+    found = costs.measure_costs(config, "cpu")
+    assert tried[2:] == [1, 2, 4] and found.step_seconds is None and found.case_seconds > 0
+
+
+# --- the table
+
+
+def test_the_table_has_percent_and_millimetres():
+    mean = {"WT": {"dice": 0.9, "hd95": 4.0}, "TC": {"dice": 0.8, "hd95": 5.0}, "ET": {"dice": 0.7, "hd95": 9.0}}
+    text = format_markdown([Row(network="a", costs=COSTS, mean=mean, cases=7), Row(network="b", costs=COSTS)])
+    header, rule, first, second = text.splitlines()[:4]
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    numbers = ["90.00", "80.00", "70.00", "80.00", "4.00", "5.00", "9.00", "6.00"]
+    assert cells == ["a", "12.35", "9.9", "0.123", "2048", "-", "-", *numbers, "7"]
+    assert header.count("|") == rule.count("|") == first.count("|") == second.count("|")
+    assert second.split("|")[8:16] == [" - "] * 8
+    assert "a GPU" in text
+
+
+def test_the_command_refuses_unknown_networks(tmp_path, phantom_dataset, capsys):
+    path = tmp_path / "config.toml"
+    path.write_text(f'name = "x"\n[[sources]]\ndataset = "{phantom_dataset.folder}"\n')
+    assert main(["table1", str(path), "--output", str(tmp_path), "--networks", "unet"]) == 1
+    assert "unknown networks unet" in capsys.readouterr().err

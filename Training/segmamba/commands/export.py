@@ -1,0 +1,20 @@
+"""`segmamba export`: a model in the format of other software."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def add(add_command) -> None:
+    command = add_command("export", run, "write a model in the format of other software")
+    command.add_argument("model", help="name or folder of a model")
+    command.add_argument("--format", default="monai-bundle", help="monai-bundle (the default)")
+    command.add_argument("--output", required=True, metavar="FOLDER", help="new folder to write")
+
+
+def run(options) -> int:
+    from segmamba.export import export_model
+    from segmamba.package import find_model
+
+    print(f"written: {export_model(find_model(options.model), Path(options.output), options.format)}")
+    return 0

@@ -1,0 +1,37 @@
+"""`segmamba table1`: the networks of the paper's Table 1, trained with one configuration and set side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from segmamba.commands.shared import choose_device
+
+
+def add(add_command) -> None:
+    command = add_command(
+        "table1", run, "train or collect the paper's networks with one configuration, print the table"
+    )
+    command.add_argument("config", help="TOML file, see Training/configs; its [network] is replaced")
+    command.add_argument("--output", required=True, metavar="DIR", help="folder of the runs and of table1.md, .json")
+    command.add_argument("--networks", metavar="A,B,...", help="default: released and every baseline")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
+    )
+    command.add_argument("--device", default="auto")
+
+
+def run(options) -> int:
+    from segmamba.config import load_config
+    from segmamba.errors import Stopped
+    from segmamba.table1 import NETWORKS, format_markdown, make_table, parse_networks
+
+    config = load_config(options.config, options.set)
+    networks = parse_networks(options.networks or ",".join(NETWORKS))
+    try:
+        rows = make_table(config, networks, Path(options.output), choose_device(options.device))
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on", file=sys.stderr)
+        return 128 + stopped.signal_number
+    print(format_markdown(rows))
+    return 1 if any(row.failure for row in rows) else 0

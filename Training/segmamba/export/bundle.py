@@ -1,0 +1,101 @@
+"""A model package as a MONAI bundle: a folder that MONAI runs and verifies without segmamba.
+
+    configs/metadata.json   what goes in and comes out       models/model.pt   the weights, a plain state dict
+    configs/inference.json  files to label maps              scripts/          our source files that this takes
+    docs/README.md          the model card, and how to run   LICENSE
+
+TorchScript and ONNX versions are not made; the README says why.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from segmamba.errors import InputError
+from segmamba.export.config import inference, metadata, uses_scan
+from segmamba.export.readme import readme
+from segmamba.export.sources import collect
+from segmamba.files import write_aside
+from segmamba.package import CARD, Manifest, Model, load_package
+
+FORMATS = ("monai-bundle",)
+_PACKAGE_NOTE = (
+    '"""Source files of SegMambaSlicer (Apache-2.0) that this bundle needs; copied when it was exported."""\n'
+)
+
+
+def export_model(model: Path | str, output: Path | str, form: str = "monai-bundle") -> Path:
+    """The model package in the folder `model` -> a new folder `output` in the format `form`; returns it.
+
+    It appears whole or not at all. Raises InputError for an unknown format, a broken package, or an `output` that
+    exists and is not empty.
+    """
+    if form not in FORMATS:
+        raise InputError(f"unknown format {form!r}; expected one of {', '.join(FORMATS)}")
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists already; give the name of a new folder, or take the old one away")
+    loaded = load_package(model)
+    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        _write(loaded, aside)
+        if output.is_dir():
+            output.rmdir()
+        aside.rename(output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return output
+
+
+def _write(model: Model, folder: Path) -> None:
+    manifest = model.manifest
+    files = {
+        "configs/metadata.json": _json(metadata(manifest)),
+        "configs/inference.json": _json(inference(manifest)),
+        "models/model.pt": _state_dict(model),
+        "docs/README.md": readme(manifest, _read_card(model.folder)).encode(),
+        "LICENSE": _licence().encode(),
+        "scripts/__init__.py": _PACKAGE_NOTE.encode(),
+    }
+    files |= {f"scripts/{place}": text.encode() for place, text in collect(_modules(manifest)).items()}
+    for place, data in files.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, data)
+
+
+def _modules(manifest: Manifest) -> tuple[str, str]:
+    network = "segmamba.network" if uses_scan(manifest) else "segmamba.baselines"
+    return "segmamba.bundle_parts", network
+
+
+def _state_dict(model: Model) -> bytes:
+    file = io.BytesIO()
+    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}, file)
+    return file.getvalue()
+
+
+def _read_card(folder: Path) -> str:
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return f"# {folder.name}\n\nThe model package has no card that can be read.\n"
+
+
+def _licence() -> str:
+    """The project's licence, of the source files in `scripts`; its address where the text is not at hand."""
+    path = Path(__file__).resolve().parents[3] / "LICENSE"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return "Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
+
+
+def _json(values: dict) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

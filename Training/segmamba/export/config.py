@@ -1,0 +1,224 @@
+"""configs/metadata.json and configs/inference.json of a MONAI bundle, made from a model's manifest.
+
+What they must hold: https://docs.monai.io/en/latest/mb_specification.html.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from importlib.metadata import version
+
+from segmamba import __version__
+from segmamba.network import STRIDE, NetworkConfig
+from segmamba.package import Manifest
+
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_PACKAGES = ("nibabel", "numba", "safetensors", "SimpleITK", "pytorch-ignite", "fire")
+_AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4"}  # where they are not installed at export
+_MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
+_PARTS = "scripts.bundle_parts"
+
+_IMPORTS = [f"$from {_PARTS} import {name}" for name in ("find_cases", "case_namer")]  # MONAI takes one name each
+_AXES = [["L", "R"], ["P", "A"], ["I", "S"]]
+
+# the network of a bundle: class or function, and its configuration's class
+SEGMAMBA = ("scripts.network.SegMamba", "scripts.network.NetworkConfig")
+BASELINE = ("scripts.baselines.build_baseline", "scripts.baselines.BaselineConfig")
+
+
+def metadata(manifest: Manifest) -> dict:
+    spec, network = manifest.preprocess, manifest.network
+    labels = {"0": "background"} | {str(value): name for name, value in sorted(manifest.label_map.items(), key=_value)}
+    shape = _spatial_shape(manifest)
+    modality = "MR" if all(name in _MR for name in spec.modalities) else "n/a"
+    return {
+        "schema": _SCHEMA,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported by segmamba {__version__} from the model package {manifest.id}"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").partition("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {name: _version(name) for name in _PACKAGES},
+        "supported_apps": {},
+        "name": manifest.id,
+        "task": f"Segmentation of {', '.join(labels[key] for key in labels if key != '0')} in 3-D images",
+        "description": f"{_network_name(manifest)} for co-registered {', '.join(spec.modalities)}, "
+        "exported from a SegMambaSlicer model package",
+        "authors": "the authors of the model package (docs/README.md)",
+        "copyright": f"licence of the weights: {manifest.licence}",
+        "data_type": "nifti",
+        "intended_use": "Research use only; not a medical device",
+        "references": ["Xing et al., SegMamba, arXiv 2401.13560"],
+        "eval_metrics": _numbers(manifest.metrics.get("mean")),
+        "labels": dict(manifest.label_map),
+        "regions": {region: list(names) for region, names in manifest.regions.items()},
+        "weights_sha256": manifest.weights_sha256,
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "hounsfield" if spec.normalisation == "window" else "magnitude",
+                    "modality": modality,
+                    "num_channels": network.in_channels,
+                    "spatial_shape": shape,
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {str(i): name for i, name in enumerate(spec.modalities)},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "labels",
+                    "modality": "n/a",
+                    "num_channels": network.out_channels,
+                    "spatial_shape": shape,
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": labels,
+                }
+            },
+        },
+    }
+
+
+def inference(manifest: Manifest) -> dict:
+    """The configuration that `python -m monai.bundle run --config_file configs/inference.json` runs."""
+    return {
+        "imports": ["$import numpy", "$import torch", *_IMPORTS],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/cases'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "modalities": list(manifest.preprocess.modalities),
+        "data": "$find_cases(@dataset_dir, @modalities)",
+        "network_def": _network(manifest),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(manifest)},
+        "dataset": {"_target_": "Dataset", "data": "@data", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": {
+            "_target_": f"{_PARTS}.ModelInferer",
+            "roi_size": list(manifest.inference.window),
+            "overlap": manifest.inference.overlap,
+            "bf16": manifest.inference.bf16,
+            "fixed": manifest.inference.fixed,
+            "mirrorings": 0,
+        },
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": "$@bundle_root + '/models/model.pt'",
+                "load_dict": {"model": "@network"},
+                "map_location": "cpu",
+                "strict": True,
+            },
+            {"_target_": "StatsHandler", "iteration_log": False},
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def uses_scan(manifest: Manifest) -> bool:
+    return isinstance(manifest.network, NetworkConfig)
+
+
+def _network(manifest: Manifest) -> dict:
+    target, config = SEGMAMBA if uses_scan(manifest) else BASELINE
+    return {"_target_": target, "config": {"_target_": config, **asdict(manifest.network)}}
+
+
+def _network_name(manifest: Manifest) -> str:
+    network = manifest.network
+    return f"SegMamba ({network.form})" if isinstance(network, NetworkConfig) else network.name
+
+
+def _preprocessing(manifest: Manifest) -> list[dict]:
+    spec = manifest.preprocess
+    steps = [
+        {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True, "image_only": True},
+        {"_target_": "SignalFillEmptyd", "keys": "image", "replacement": 0.0},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": spec.orientation, "labels": _AXES},
+    ]
+    if spec.crop == "foreground":
+        steps.append({"_target_": f"{_PARTS}.CropHeadd", "keys": "image", "margin_mm": spec.margin_mm})
+    if spec.bias_correction == "n4":
+        steps.append({"_target_": f"{_PARTS}.CorrectBiasd", "keys": "image"})
+    if spec.normalisation == "window":
+        low, high = spec.intensity
+        limits = {"a_min": low, "a_max": high, "b_min": 0.0, "b_max": math.sqrt(12), "clip": True}
+        steps.append({"_target_": "ScaleIntensityRanged", "keys": "image", **limits})
+    else:
+        nonzero = spec.normalisation == "zscore_nonzero"
+        steps.append({"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": nonzero, "channel_wise": True})
+    steps.append({"_target_": f"{_PARTS}.ToModelGridd", "keys": "image", "spacing": list(spec.spacing)})
+    return steps
+
+
+def _postprocessing() -> list[dict]:
+    return [
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": "@preprocessing",
+            "orig_keys": "image",
+            "nearest_interp": False,
+            "to_tensor": True,
+        },
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "SaveImaged",
+            "keys": "pred",
+            "output_dir": "@output_dir",
+            "output_postfix": "seg",
+            "output_ext": ".nii.gz",
+            "output_dtype": "$numpy.uint8",
+            "resample": False,
+            "separate_folder": False,
+            "output_name_formatter": "$case_namer(@modalities)",
+        },
+    ]
+
+
+def _spatial_shape(manifest: Manifest) -> list[int | str]:
+    """One side is 32 or more, so that the smallest input the formulas allow is one that the network takes."""
+    if not uses_scan(manifest):
+        return list(manifest.inference.window)
+    return [f"{2 * STRIDE}*n", f"{STRIDE}*n", f"{STRIDE}*n"]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return _AT_LEAST.get(package, "0")
+
+
+def _value(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _numbers(mean) -> dict[str, float]:
+    """{region: {"dice", "hd95"}} of a manifest -> flat names, as bundles have them."""
+    if not isinstance(mean, dict):
+        return {}
+    return {
+        f"{name}_{region}": value
+        for region, scores in mean.items()
+        if isinstance(scores, dict)
+        for name, value in scores.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
