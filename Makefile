@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
 
 test: $(READY)
-	$(BIN)/python -m pytest Testing/engine
+	$(BIN)/python -m pytest Testing/engine Testing/slicer
 
 lint: $(READY)
 	$(BIN)/ruff check .

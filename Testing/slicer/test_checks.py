@@ -1,0 +1,201 @@
+"""Whether volumes fit together, and whether two look exchanged."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import slicer
+import synth
+from SegMambaSlicerLib import checks, swaps
+from SegMambaSlicerLib.modalities import MODALITIES, checkVolumes, swapWarnings
+from SegMambaSlicerLib.swaps import sampleTogether, swapMeasures
+
+
+@pytest.fixture
+def volumes(scene):
+    return {modality: synth.addVolume(modality.upper(), seed=i) for i, modality in enumerate(MODALITIES)}
+
+
+def _only(volumes):
+    problems = checkVolumes(volumes)
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_what_fits(volumes):
+    assert checkVolumes(volumes) == []
+
+
+def test_same_voxels_in_another_order_fit(volumes):
+    image = nib.Nifti1Image(slicer.util.arrayFromVolume(volumes["t2w"]).T, synth.matrixFor("oblique"))
+    image = image.as_reoriented([[2, -1], [1, 1], [0, -1]])
+    turned = np.asarray(image.dataobj).T.copy()
+    volumes["t2w"] = slicer.util.addVolumeFromArray(turned, ijkToRAS=image.affine, name="Turned")
+    assert checkVolumes(volumes) == []
+
+
+def test_missing(volumes):
+    volumes["t2f"] = None
+    problem = _only(volumes)
+    assert (problem.kind, problem.text) == ("missing", "FLAIR is missing. Choose a volume.")
+    del volumes["t2f"]
+    assert _only(volumes) == problem
+
+
+def test_same_volume_twice(volumes):
+    volumes["t1c"] = volumes["t1n"]
+    problem = _only(volumes)
+    assert problem.kind == "duplicate"
+    assert problem.text.startswith("T1 (T1N) and T1c (T1N) are the same image.")
+
+
+def test_copy_of_a_volume(volumes):
+    array = slicer.util.arrayFromVolume(volumes["t1n"])
+    volumes["t1c"] = synth.addVolume("Copy", array=array.copy())
+    assert _only(volumes).kind == "duplicate"
+
+
+def test_four_dimensional(volumes):
+    array = np.zeros((*synth.SHAPE, 3), np.int16)
+    node = slicer.util.addVolumeFromArray(array, name="4D", nodeClassName="vtkMRMLVectorVolumeNode")
+    volumes["t2w"] = node
+    problem = _only(volumes)
+    assert problem.kind == "components"
+    assert "T2 (4D) has 3 values a voxel" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.full(synth.SHAPE, 7, np.int16), "constant"),
+        (np.full(synth.SHAPE, np.nan, np.float32), "empty"),
+        (np.ones((1, 17, 23), np.int16), "empty"),
+    ],
+    ids=["constant", "not a number", "slice"],
+)
+def test_no_image(volumes, array, kind):
+    volumes["t2w"] = synth.addVolume("Nothing", array=array)
+    assert _only(volumes).kind == kind
+
+
+def test_without_voxels(volumes, scene):
+    volumes["t2w"] = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    assert _only(volumes).kind == "empty"
+
+
+def test_sheared(volumes):
+    transform = synth.addTransform("Sheared")
+    matrix = np.eye(4)
+    matrix[0, 1] = np.tan(np.radians(5))
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    volumes["t2w"] = synth.addVolume("T2", "RAS", seed=9)
+    volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
+    problem = _only(volumes)
+    assert problem.kind == "sheared"
+    assert "sheared by 5.0 degrees" in problem.text
+
+
+def test_warped(volumes, scene):
+    warp = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp")
+    volumes["t2w"].SetAndObserveTransformNodeID(warp.GetID())
+    problem = _only(volumes)
+    assert problem.kind == "transform"
+    assert "T2W is warped by the transform Warp" in problem.text
+
+
+def test_shifted(volumes):
+    matrix = synth.matrixFor("oblique")
+    matrix[:3, 3] += (0, 3, 4)
+    volumes["t2w"].SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    problem = _only(volumes)
+    assert problem.kind == "grid"
+    assert "T2 (T2W) is not on the grid of T1c (T1C): shifted or turned against it by up to 5.0 mm" in problem.text
+
+
+def test_other_voxels(volumes):
+    volumes["t2w"] = synth.addVolume("Thick", array=np.random.default_rng(0).normal(size=(5, 17, 23)))
+    problem = _only(volumes)
+    assert problem.kind == "grid"
+    assert "23 x 17 x 5 voxels of 0.9 x 1.3 x 2.7 mm, it 23 x 17 x 11 voxels of 0.9 x 1.3 x 2.7 mm" in problem.text
+
+
+def test_transforms_count(volumes):
+    """One transform for all leaves them together, for one it takes that one away."""
+    transform = synth.addTransform()
+    for node in volumes.values():
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    assert checkVolumes(volumes) == []
+    volumes["t1n"].SetAndObserveTransformNodeID(None)
+    assert _only(volumes).kind == "grid"
+
+
+def test_huge(volumes, monkeypatch):
+    monkeypatch.setattr(checks, "HUGE_VOXELS", 1000)
+    problems = checkVolumes(volumes)
+    assert [problem.kind for problem in problems] == ["huge"] * 4
+    assert not any(problem.blocking for problem in problems)
+
+
+def test_other_patient(volumes, monkeypatch):
+    monkeypatch.setattr(checks, "dicomTags", lambda node: {"PatientID": node.GetName()[:2]})
+    problem = _only(volumes)
+    assert (problem.kind, problem.blocking) == ("patient", False)
+    assert "T1" not in problem.text.replace("T1c", "")  # no word of who they are
+
+
+def _tissue(rng):
+    """A head of fluid, grey and white matter with contrasts as in MR, 40 mm large, and a spot that enhances."""
+    shape = (37, 41, 43)
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    distance = np.sqrt(k**2 + j**2 + i**2)
+    kind = np.digitize(distance + rng.normal(0, 0.1, shape), [0.3, 0.6, 0.95])  # ventricle, white, grey, air
+    values = {"t1n": (30, 110, 80, 0), "t1c": (30, 110, 85, 0), "t2w": (200, 60, 90, 0), "t2f": (20, 70, 95, 0)}
+    images = {}
+    for modality, means in values.items():
+        image = np.array(means, float)[kind] * rng.normal(1, 0.08, shape)
+        if modality == "t1c":
+            image[(np.abs(k - 0.4) < 0.2) & (np.abs(j) < 0.2) & (np.abs(i) < 0.2)] = 220
+        images[modality] = np.where(kind == 3, 0, np.clip(image, 1, None)).astype(np.float32)
+    return images
+
+
+def test_exchanged_volumes_of_a_model(scene):
+    images = _tissue(np.random.default_rng(2))
+    nodes = {name: synth.addVolume(name, array=image) for name, image in images.items()}
+    assert swapWarnings(nodes) == []
+    for pair, word in ((("t1n", "t1c"), "contrast agent"), (("t2w", "t2f"), "T2 and FLAIR")):
+        exchanged = nodes | {pair[0]: nodes[pair[1]], pair[1]: nodes[pair[0]]}
+        warnings = swapWarnings(exchanged)
+        assert any(word in warning for warning in warnings), (pair, warnings)
+
+
+def test_volumes_on_other_grids_are_compared(scene):
+    images = _tissue(np.random.default_rng(2))
+    nodes = {name: synth.addVolume(name, array=image) for name, image in images.items()}
+    thick = np.ascontiguousarray(images["t2w"][::2])
+    matrix = synth.matrixFor("oblique")
+    matrix[:3, 2] *= 2
+    nodes["t2w"] = slicer.util.addVolumeFromArray(thick, ijkToRAS=matrix, name="thick")
+    assert swapWarnings(nodes) == []
+    assert len(swapWarnings(nodes | {"t2w": nodes["t2f"], "t2f": nodes["t2w"]})) > 0
+
+
+def test_too_little_to_say(volumes):
+    assert swapWarnings({}) == []
+    assert swapWarnings({"t1n": volumes["t1n"]}) == []
+    assert swapWarnings({modality: synth.addVolume("0", array=np.zeros(synth.SHAPE)) for modality in volumes}) == []
+
+
+def test_exchanged_real_volumes(scene, brats):
+    """No alarm where all is in place, and one for each exchange; all nine cases pass, these are the hardest."""
+    for name in ("BraTS2021_00006", "BraTS2021_01477", "BraTS2021_01478"):
+        folder = brats / name
+        scene.Clear(0)
+        nodes = {}
+        for modality in MODALITIES:
+            image = nib.load(folder / f"{modality}.nii.gz")
+            array = np.asarray(image.dataobj)[::4, ::4, ::4].T
+            nodes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=image.affine, name=modality)
+        assert swapWarnings(nodes) == []
+        values = sampleTogether(nodes)
+        for one, other in (("t1n", "t1c"), ("t2w", "t2f"), ("t1c", "t2w")):
+            assert swaps.judge(swapMeasures(values | {one: values[other], other: values[one]})), (folder.name, one)
