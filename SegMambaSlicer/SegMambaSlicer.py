@@ -1,0 +1,158 @@
+"""SegMamba in 3D Slicer: brain tumors from four MRI volumes as editable segments, with one click."""
+
+import logging
+
+import slicer
+import vtk
+from SegMambaSlicerLib.parameters import Parameters
+from SegMambaSlicerLib.run import Options
+from SegMambaSlicerLib.sample import registerSampleData
+from SegMambaSlicerLib.session import Session
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class SegMambaSlicer(ScriptedLoadableModule):
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("SegMamba Brain Tumor Segmentation")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SegMambaSlicer contributors"]
+        self.parent.helpText = _(
+            "Segments brain tumors (necrotic core, edema, enhancing tumor) in T1, contrast-enhanced T1, T2 and FLAIR "
+            "volumes with SegMamba, a state space network. For research; not a medical device."
+        )
+        self.parent.acknowledgementText = _(
+            "The network is described in Xing et al., SegMamba: Long-range Sequential Modeling Mamba For 3D Medical "
+            "Image Segmentation, MICCAI 2024."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Ties the parts of the panel to the parameter node and the logic."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        from SegMambaSlicerLib.panel.panel import Panel
+
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
+        self.layout.addWidget(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = SegMambaSlicerLogic()
+        self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
+            self.addObserver(scene, event, self.onSceneReplaced)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self.addObserver(scene, event, self.panel.onSceneChanged)
+        self.initializeParameterNode()
+
+    def enter(self):
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def cleanup(self):
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.release()
+        if self.logic is not None:
+            self.logic.session.stop()
+
+    def initializeParameterNode(self):
+        node = self.logic.getParameterNode()
+        if self.panel.setParameterNode(node):
+            self.removeObservers(self.onParametersModified)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+
+    def onParametersModified(self, caller=None, event=None):
+        self.panel.onParametersModified()
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self.removeObservers(self.onParametersModified)
+        self.panel.onSceneStartClose()
+
+    def onSceneReplaced(self, caller=None, event=None):
+        self.panel.parameters = None  # a loaded scene writes into the same node, piece by piece: look at it again
+        self.initializeParameterNode()
+
+    def onReload(self):
+        """Developers' Reload executes this file alone anew; the library behind it has to be forgotten."""
+        import sys
+
+        self.cleanup()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "SegMambaSlicerLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+
+class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
+    """Segments from Python, without the panel: SegMambaSlicerLogic().segment({"t1n": node, ...})."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.session = Session()
+
+    def parameters(self):
+        """The module's state in the scene."""
+        return Parameters(self.getParameterNode())
+
+    def segment(
+        self,
+        volumes,
+        model="",
+        mirrorings=0,
+        device="auto",
+        mode="labels",
+        previous=None,
+        wait=True,
+        onProgress=None,
+        onDone=None,
+        onError=None,
+    ):
+        """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes on one grid) in the worker process.
+
+        model: name or folder, "" for the first there is. mirrorings: 0 (fast), 1, 3 or 7 (best). mode: "labels" or
+        "regions". previous: a segmentation that the new one takes the place of; it is kept, hidden.
+        With wait it blocks and returns a SegMambaSlicerLib.run.Result; without, it returns a Run at once (`cancel` it),
+        and onProgress(event), onDone(Result) or onError(EngineError) are called from a timer.
+        Raises InputError for volumes that do not do, EngineError where the engine fails; the scene is then unchanged.
+        """
+        options = Options(model, int(mirrorings), device, mode)
+        return self.session.segment(volumes, options, previous, wait, onProgress, onDone, onError)
+
+    def cancel(self):
+        """Stops what is under way within 2 s; the scene stays as it was."""
+        self.session.cancel()
+
+
+class SegMambaSlicerTest(ScriptedLoadableModuleTest):
+    """Slicer's self test: seconds, without torch and without network."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        import unittest
+
+        from SegMambaSlicerLib import selftest
+
+        result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromModule(selftest))
+        logging.info("SegMamba self test: %d run, %d failed", result.testsRun, len(result.failures + result.errors))
+        self.assertTrue(result.wasSuccessful())
+        self.delayDisplay(_("Test passed"))

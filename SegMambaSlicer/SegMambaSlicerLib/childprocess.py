@@ -1,0 +1,118 @@
+"""A child process that is read without ever waiting for it: no threads, no event loop, complete lines only.
+
+Slicer's main thread may not block, and Python threads do not run while Slicer's event loop does. So the pipes are set
+to return at once and whoever has a timer asks for what has come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections import deque
+
+TAIL_LINES = 50
+_CHUNK = 1 << 16
+
+
+class ChildProcess:
+    """A process with a line reader on its standard output; the last lines of its standard error are kept.
+
+    Raises OSError where the program cannot be started.
+    """
+
+    def __init__(self, arguments: list[str], environment: dict[str, str] | None = None, folder: str | None = None):
+        options = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
+        self._process = subprocess.Popen(
+            [str(argument) for argument in arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=environment,
+            cwd=folder,
+            **options,
+        )
+        for pipe in (self._process.stdout, self._process.stderr):
+            os.set_blocking(pipe.fileno(), False)
+        self._partial = {"out": b"", "err": b""}
+        self._open = {"out": self._process.stdout, "err": self._process.stderr}
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, text: str) -> None:
+        """Writes a line. Raises OSError where the process has gone."""
+        self._process.stdin.write(text.encode("utf-8") + b"\n")
+
+    def lines(self) -> list[str]:
+        """Complete lines of standard output since the last call; at the end also one without its line break."""
+        found = self._read("out")
+        self.tail.extend(self._read("err"))
+        return found
+
+    def hasEnded(self) -> bool:
+        """True when the process is gone and all that it wrote has been read."""
+        return self._process.poll() is not None and not self._open
+
+    def exitCode(self) -> int | None:
+        return self._process.poll()
+
+    def closeInput(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Ends it at once, and what it started: Slicer's own Python may be behind a launcher."""
+        if self._process.poll() is None:
+            if os.name == "nt":
+                subprocess.run(
+                    ["taskkill", "/F", "/T", "/PID", str(self.pid)],
+                    capture_output=True,
+                    creationflags=subprocess.CREATE_NO_WINDOW,
+                    check=False,
+                )
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, 9)
+            try:
+                self._process.wait(1)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._close()
+
+    def end(self, seconds: float = 1.0) -> None:
+        """Closes its input, on which a worker ends by itself, and kills it if it takes longer than `seconds`."""
+        self.closeInput()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self.kill()
+
+    def _read(self, name: str) -> list[str]:
+        pipe = self._open.get(name)
+        if pipe is None:
+            return []
+        data = self._partial[name]
+        while True:
+            try:
+                chunk = os.read(pipe.fileno(), _CHUNK)
+            except BlockingIOError:
+                break
+            except OSError:
+                chunk = b""
+            if not chunk:
+                del self._open[name]
+                pipe.close()
+                data += b"\n" if data else b""
+                break
+            data += chunk
+        *complete, self._partial[name] = data.split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in complete]
+
+    def _close(self) -> None:
+        self.closeInput()
+        for pipe in self._open.values():
+            pipe.close()
+        self._open = {}

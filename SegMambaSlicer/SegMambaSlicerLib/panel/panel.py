@@ -1,0 +1,271 @@
+"""The panel as a whole: its parts, the parameter node they share, and what is said while something is under way."""
+
+from __future__ import annotations
+
+import ctk
+import qt
+import slicer
+import vtk
+
+from ..engine import EngineError
+from ..errors import InputError
+from ..i18n import _
+from ..parameters import Parameters
+from ..report import makeReport
+from .inputs import InputsPanel
+from .results import ResultsPanel, background
+from .running import RunPanel, timeText
+from .setup import SetupPanel
+
+CHECK_MILLISECONDS = 200  # after the last change of the volumes
+
+
+class Panel:
+    """ui: the widgets of the .ui file by name; logic: a SegMambaSlicerLogic."""
+
+    def __init__(self, ui, logic):
+        self.ui, self.logic, self.session = ui, logic, logic.session
+        self.parameters: Parameters | None = None
+        self._entered = False
+        ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
+        ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
+        self.inputs = InputsPanel(ui, self.showState)
+        self.running = RunPanel(ui, self.onApply, self.onCancel)
+        self.results = ResultsPanel(ui, self.onResultChosen)
+        self.setup = SetupPanel(ui, self.confirm, self.onSetupChanged, self.session.keepTicking)
+        ui.sampleButton.clicked.connect(self.onSample)
+        ui.labelsRadio.clicked.connect(self.onMode)
+        ui.regionsRadio.clicked.connect(self.onMode)
+        ui.copyReportButton.clicked.connect(self.onCopyReport)
+        self.session.onLog.append(self.log)
+        self.session.onMachine.append(self.onMachine)
+        self.session.onTick.append(self.onTick)
+        self._checkTimer = _singleTimer(CHECK_MILLISECONDS, self.onPaused)
+        self._copiedTimer = _singleTimer(1500, self._reportCopied)
+        self.showState()
+
+    # --- the scene
+
+    def setParameterNode(self, node) -> bool:
+        """Shows the state in `node`; False if it is shown already."""
+        if self.parameters is not None and self.parameters.node is node:
+            return False
+        self.parameters = Parameters(node)
+        self.inputs.setParameters(self.parameters)
+        self.running.setParameters(self.parameters)
+        self.results.showMode(self.parameters.get("Mode"))
+        self.results.setSegmentation(self.parameters.result("Segmentation"))
+        self._checkTimer.start()
+        return True
+
+    def enter(self) -> None:
+        """The module was opened: the volumes are looked at, and the worker is asked what this machine has."""
+        self._checkTimer.start()
+        if not self._entered:
+            self._entered = True
+            self.setup.onCheck()
+
+    def onParametersModified(self) -> None:
+        self.inputs.show()
+        self.running.show()
+        segmentation = self.parameters.result("Segmentation")
+        if segmentation is not self.results.segmentation:
+            self.results.setSegmentation(segmentation)
+        self._checkTimer.start()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onSceneChanged(self, caller=None, event=None, node=None) -> None:
+        if node is None or not node.IsA("vtkMRMLScalarVolumeNode"):
+            return
+        if not slicer.mrmlScene.IsBatchProcessing() and not slicer.mrmlScene.IsClosing():
+            self._checkTimer.start()
+
+    def onSceneStartClose(self) -> None:
+        self.session.cancel()
+        self.results.setSegmentation(None)
+        self.parameters = None
+
+    def onPaused(self) -> None:
+        """Nothing has changed for a moment."""
+        if self.parameters is None:
+            return
+        self.inputs.guess()
+        self.inputs.check()
+
+    # --- a run
+
+    def onApply(self, checked=False):
+        if self.session.isBusy() or self.parameters is None:
+            return
+        parameters = self.parameters
+        self.running.showBusy(_("Writing the volumes..."))
+        try:
+            self.logic.segment(
+                parameters.volumes(),
+                model=parameters.get("Model"),
+                mirrorings=parameters.mirrorings,
+                device=parameters.get("Device"),
+                mode=parameters.get("Mode"),
+                previous=parameters.result("Segmentation"),
+                wait=False,
+                onProgress=self.running.showProgress,
+                onDone=self.onDone,
+                onError=self.onError,
+            )
+        except (InputError, EngineError) as error:
+            self.onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+        self.showState()
+
+    def onCancel(self, checked=False):
+        self.running.showCancelling()
+        self.session.cancel()
+
+    def onDone(self, result) -> None:
+        took = timeText(result.seconds)
+        self.running.showIdle(_("Done in {time}.").format(time=took))
+        for warning in result.warnings:
+            self.log("warning", warning)
+        if self.parameters is not None:
+            with self.parameters.together():
+                self.parameters.setResult("Segmentation", result.segmentation)
+                self.parameters.setResult("Uncertainty", result.uncertainty)
+            note = _("{name}: model {model}, {time} on {device}.").format(
+                name=result.segmentation.GetName(),
+                model=result.answer.get("model", "?"),
+                time=took,
+                device=result.answer.get("device", "?"),
+            )
+            self.results.setSegmentation(result.segmentation, "\n".join([note, *result.warnings]))
+            background(result.volumes["t1c"])
+        self.greet()  # it knows better now how long things take
+        self.showState()
+
+    def onError(self, error: EngineError) -> None:
+        self.running.showIdle(error.message, failed=error.kind != "cancelled")
+        if error.kind != "cancelled":
+            self.log("error", error.message)
+            if error.detail:
+                self.log("error", error.detail)
+        self.showState()
+
+    def onResultChosen(self, segmentation) -> None:
+        self.parameters.setResult("Segmentation", segmentation)
+        self.results.setSegmentation(segmentation)
+
+    def onMode(self, checked=False):
+        if self.parameters is not None:
+            self.parameters.set("Mode", "regions" if self.ui.regionsRadio.isChecked() else "labels")
+
+    # --- the sample
+
+    def onSample(self, checked=False):
+        if self.session.isBusy():
+            return
+        self.running.showBusy(_("Making a sample case (half a minute)..."))
+        self.ui.progressBar.setMaximum(0)  # no end in sight: the bar runs to and fro
+        try:
+            self.session.makeSample(self.onSampleReady, self.onSampleFailed)
+        except (InputError, EngineError) as error:
+            self.onSampleFailed(error)
+        self.showState()
+
+    def onSampleReady(self, volumes: dict) -> None:
+        self.ui.progressBar.setMaximum(1000)
+        self.running.showIdle(_("The sample case is loaded."))
+        if self.parameters is not None:
+            with self.parameters.together():
+                for modality, node in volumes.items():
+                    self.parameters.setVolume(modality, node)
+            background(volumes["t1c"])
+        self.showState()
+
+    def onSampleFailed(self, error) -> None:
+        self.ui.progressBar.setMaximum(1000)
+        self.onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+
+    # --- the rest
+
+    def onTick(self) -> bool:
+        self.setup.poll()
+        return self.setup.isBusy()
+
+    def onMachine(self, machine) -> None:
+        self.running.setMachine(machine)
+        self.showState()
+
+    def onSetupChanged(self) -> None:
+        """Packages or interpreter are others than before: the worker is to be asked again."""
+        self.session.restart()
+        if self.setup.plan is None:
+            self.setup.onCheck()
+        elif not self.setup.reason:
+            self.greet()
+        else:
+            self.ui.setupSection.setProperty("collapsed", False)
+        self.showState()
+
+    def greet(self) -> None:
+        try:
+            self.session.greet()
+        except EngineError as error:
+            self.log("error", error.message)
+
+    def showState(self) -> None:
+        """The button, or why it cannot be pressed."""
+        busy = self.session.isBusy()
+        reason = _("Under way.") if busy else (self.setup.reason or self.inputs.reason)
+        self.running.showReason(reason)
+        self.ui.reasonLabel.setVisible(bool(reason) and not busy)
+        _allow(self.ui.sampleButton, not busy and not self.setup.reason, self.setup.reason or _("Under way."))
+
+    def confirm(self, question: str) -> bool:
+        return slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))
+
+    def log(self, level: str, text: str) -> None:
+        prefix = "" if level in ("info", "debug") else f"{level}: "
+        self.ui.logText.appendPlainText(prefix + text)
+
+    def onCopyReport(self, checked=False):
+        slicer.app.clipboard().setText(self.report())
+        self.ui.copyReportButton.setText(_("Copied"))
+        self._copiedTimer.start()
+
+    def report(self) -> str:
+        machine = self.session.machine or {}
+        facts = {
+            "Engine": machine.get("version", "not started"),
+            "Engine's Python": machine.get("python", ""),
+            "Packages": ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items()),
+            "Devices": ", ".join(str(device.get("title")) for device in machine.get("devices") or []),
+            "Scan": machine.get("scan_backend", ""),
+        }
+        if self.parameters is not None:
+            names = ("Model", "Mirrorings", "Device", "Mode")
+            facts["Settings"] = ", ".join(f"{name} {self.parameters.get(name)}" for name in names)
+        return makeReport(self.ui.logText.toPlainText().splitlines(), facts)
+
+    def _reportCopied(self):
+        self.ui.copyReportButton.setText(_("Copy report"))
+
+    def release(self) -> None:
+        """For the end of the widget: listens to nothing any more, and ends what it started."""
+        self._checkTimer.stop()
+        self._copiedTimer.stop()
+        self.setup.stop()
+        self.results.release()
+        self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []
+
+
+def _singleTimer(milliseconds: int, function):
+    """A timer of our own, which `release` can stop: a static single shot would come after the widgets are gone."""
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(function)
+    return timer
+
+
+def _allow(button, allowed: bool, reason: str) -> None:
+    button.setEnabled(allowed)
+    if not allowed:
+        button.setToolTip(reason)

@@ -1,0 +1,213 @@
+"""What was found: the table, labels or regions, 3-D, uncertainty, and the results before and after."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+
+from .. import history, uncertainty
+from ..errors import InputError
+from ..i18n import _
+from ..results import updateTable
+from ..segments import representation, show3D, switchRepresentation
+
+MEASURE_MILLISECONDS = 800  # after the last edit; measuring a whole head takes about a third of a second
+_COLUMNS = 4
+
+
+class ResultsPanel:
+    """shown: called with the segmentation that takes the place of the present one (earlier and later results)."""
+
+    def __init__(self, ui, shown):
+        self._ui, self._shown = ui, shown
+        self._node, self._place, self._filling = None, -1, False
+        self._observed = []
+        self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(MEASURE_MILLISECONDS)
+        self._timer.timeout.connect(self.measure)
+        ui.labelsRadio.clicked.connect(self.onMode)
+        ui.regionsRadio.clicked.connect(self.onMode)
+        ui.show3DButton.clicked.connect(self.onShow3D)
+        ui.uncertaintyButton.clicked.connect(self.onUncertainty)
+        ui.nextPlaceButton.clicked.connect(self.onNextPlace)
+        ui.editButton.clicked.connect(self.onEdit)
+        ui.undoButton.clicked.connect(self.onUndo)
+        ui.redoButton.clicked.connect(self.onRedo)
+        ui.volumesTable.setColumnCount(_COLUMNS)
+        titles = [_("Structure"), _("mL"), _("Diameters, mm"), _("Edited, mL")]
+        ui.volumesTable.setHorizontalHeaderLabels(titles)
+        ui.volumesTable.verticalHeader().setVisible(False)
+        ui.volumesTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in range(1, _COLUMNS):
+            ui.volumesTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        self.setSegmentation(None)
+
+    @property
+    def segmentation(self):
+        return self._node
+
+    def setSegmentation(self, node, note: str = "") -> None:
+        """Shows the result in `node`, or that there is none."""
+        if node is not self._node:
+            self._place = -1
+            self._observe(node)
+        self._node = node
+        self._ui.resultLabel.setText(note or (node.GetName() if node is not None else _("No result yet.")))
+        self.show()
+        self.measure()
+
+    def show(self) -> None:
+        """What can be pressed, and why the rest cannot."""
+        ui, node = self._ui, self._node
+        nothing = _("There is no result yet.")
+        ui.volumesTable.setEnabled(node is not None)
+        earlier = node is not None and history.previousResult(node) is not None
+        later = node is not None and history.nextResult(node) is not None
+        unsure = node is not None and uncertainty.uncertaintyOf(node) is not None
+        _allow(ui.show3DButton, node is not None, _("Surfaces of the segments in the 3-D view."), nothing)
+        _allow(ui.editButton, node is not None, _("Opens the result in the Segment Editor."), nothing)
+        text = _("Where the model hesitates, laid over the slices.")
+        none = nothing if node is None else _("There is no uncertainty map with this result.")
+        _allow(ui.uncertaintyButton, unsure, text, none)
+        _allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates."), none)
+        _allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
+        _allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
+        if node is None:
+            ui.show3DButton.setChecked(False)
+            ui.uncertaintyButton.setChecked(False)
+            ui.placeLabel.setText("")
+            return
+        self.showMode(representation(node))
+        ui.show3DButton.setChecked(node.GetSegmentation().ContainsRepresentation("Closed surface"))
+
+    def showMode(self, mode: str) -> None:
+        """ "labels" or "regions": of the present result, or for the next one."""
+        self._ui.labelsRadio.setChecked(mode == "labels")
+        self._ui.regionsRadio.setChecked(mode == "regions")
+
+    def measure(self) -> None:
+        """The table in the panel, and the one in the scene, from the segments as they are now."""
+        table, node = self._ui.volumesTable, self._node
+        if node is None or slicer.mrmlScene.IsClosing():
+            table.setRowCount(0)
+            return
+        try:
+            rows = _rows(updateTable(node))
+        except InputError as error:
+            self._ui.placeLabel.setText(str(error))
+            return
+        table.setRowCount(len(rows))
+        for index, row in enumerate(rows):
+            for column, text in enumerate(row):
+                cell = qt.QTableWidgetItem(text)
+                if column:
+                    cell.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                table.setItem(index, column, cell)
+        table.resizeRowsToContents()
+
+    def onMode(self, checked=False):
+        if self._node is None:
+            return
+        notes = switchRepresentation(self._node, "regions" if self._ui.regionsRadio.isChecked() else "labels")
+        self._ui.placeLabel.setText("\n".join(notes))
+        self.show()
+
+    def onShow3D(self, checked=False):
+        if self._node is not None:
+            show3D(self._node, self._ui.show3DButton.isChecked())
+
+    def onUncertainty(self, checked=False):
+        volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
+        if volume is not None:
+            shown = self._ui.uncertaintyButton.isChecked()
+            overlay(volume if shown else None)
+            volume.SetAttribute("SegMamba.Shown", "1" if shown else "0")
+
+    def onNextPlace(self, checked=False):
+        volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
+        if volume is None:
+            return
+        found = uncertainty.nextPlaceToCheck(volume, self._node, self._place)
+        if found is None:
+            self._ui.placeLabel.setText(_("The model hesitates nowhere for long."))
+            return
+        self._place, place = found
+        uncertainty.jumpTo(place.ras)
+        text = _("Place {number}: {what} ({volume} mL)")
+        self._ui.placeLabel.setText(text.format(number=self._place + 1, what=place.text, volume=f"{place.volume:.1f}"))
+
+    def onEdit(self, checked=False):
+        if self._node is None:
+            return
+        try:
+            slicer.util.selectModule("SegmentEditor")
+            editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        except (RuntimeError, AttributeError):
+            self._ui.placeLabel.setText(_("The Segment Editor needs Slicer's main window."))
+            return
+        editor.setSegmentationNode(self._node)
+        volume = self._node.GetNodeReference(self._node.GetReferenceImageGeometryReferenceRole())
+        if volume is not None:
+            editor.setSourceVolumeNode(volume)
+
+    def onUndo(self, checked=False):
+        self._exchange(history.restorePrevious)
+
+    def onRedo(self, checked=False):
+        self._exchange(history.restoreNext)
+
+    def release(self) -> None:
+        """Observes nothing any more; for the end of the widget."""
+        self._timer.stop()
+        self._observe(None)
+        self._node = None
+
+    def _exchange(self, function) -> None:
+        if self._node is None:
+            return
+        try:
+            self._shown(function(self._node))
+        except InputError as error:
+            self._ui.placeLabel.setText(str(error))
+
+    def _observe(self, node) -> None:
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._observed = []
+        if node is not None:
+            segmentation = node.GetSegmentation()
+            for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
+                self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))
+
+    def _edited(self, caller=None, event=None):
+        self._timer.start()
+
+
+def overlay(volume) -> None:
+    """Lays `volume` over the slices in every slice view, or takes the overlay away (None)."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        composite.SetForegroundVolumeID(volume.GetID() if volume is not None else None)
+        composite.SetForegroundOpacity(0.6 if volume is not None else 0.0)
+
+
+def background(volume) -> None:
+    """Shows `volume` in every slice view."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(volume.GetID())
+
+
+def _rows(tableNode) -> list[tuple[str, ...]]:
+    """The scene's table as texts: name, mL, longest x perpendicular diameter in mm, mL edited."""
+    rows = []
+    for index in range(tableNode.GetNumberOfRows()):
+        name, *texts = (tableNode.GetCellText(index, column) for column in range(tableNode.GetNumberOfColumns()))
+        volume, longest, perpendicular, *edited = map(float, texts)
+        diameters = f"{longest:.0f} \u00d7 {perpendicular:.0f}" if longest else "\u2013"
+        rows.append((name, f"{volume:.2f}", diameters, f"{edited[0]:.2f}" if edited else "\u2013"))
+    return rows
+
+
+def _allow(button, allowed: bool, text: str, reason: str) -> None:
+    button.setEnabled(allowed)
+    button.setToolTip(text if allowed else reason)

@@ -1,0 +1,140 @@
+"""Model, quality and device, the button that starts, and what is seen of a run until its end."""
+
+from __future__ import annotations
+
+from ..i18n import _
+from ..parameters import QUALITIES
+
+
+def timeText(seconds) -> str:
+    """About how long, as in "40 s", "2 min 40 s" or "12 min"; "" for what is not known."""
+    if seconds is None:
+        return ""
+    count = max(1, round(float(seconds)))
+    if count < 90:
+        return _("{count} s").format(count=count)
+    if count < 300:
+        return _("{minutes} min {seconds} s").format(minutes=count // 60, seconds=count % 60)
+    return _("{count} min").format(count=round(count / 60))
+
+
+class RunPanel:
+    """start, cancel: called when the buttons are pressed. `machine` is the worker's answer to hello, or None."""
+
+    def __init__(self, ui, start, cancel):
+        self._ui = ui
+        self._parameters, self._filling = None, False
+        self.machine: dict | None = None
+        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
+            combo.currentIndexChanged.connect(self.onChosen)
+        ui.applyButton.clicked.connect(start)
+        ui.cancelButton.clicked.connect(cancel)
+        self.showIdle()
+
+    def setParameters(self, parameters) -> None:
+        self._parameters = parameters
+        self.show()
+
+    def setMachine(self, machine: dict | None) -> None:
+        """What the worker says of this machine: fills the choices and the expected times."""
+        self.machine = machine
+        self.show()
+
+    def show(self) -> None:
+        """From the parameter node to the widgets."""
+        if self._parameters is None:
+            return
+        machine = self.machine or {}
+        models = [model for model in machine.get("models", []) if not model.get("problem")]
+        choices = [(model.get("title") or model["name"], model["name"]) for model in models]
+        self._fill(self._ui.modelCombo, choices or [(_("Default"), "")], self._parameters.get("Model"))
+        broken = [f"{model['name']}: {model['problem']}" for model in machine.get("models", []) if model.get("problem")]
+        self._ui.modelCombo.setToolTip("\n".join([_("The network that segments."), *broken]))
+        devices = [(self._deviceTitle(device), device["name"]) for device in machine.get("devices", [])]
+        devices = [(_("Automatic"), "auto"), *devices]
+        self._fill(self._ui.deviceCombo, devices, self._parameters.get("Device"))
+        names = dict(zip(QUALITIES, (_("Fast"), _("Standard"), _("Best"))))
+        expected = self._expected()
+        qualities = []
+        for mirrorings, name in names.items():
+            about = timeText(expected.get(str(mirrorings)))
+            qualities.append((_("{name} (about {time})").format(name=name, time=about) if about else name, mirrorings))
+        self._fill(self._ui.qualityCombo, qualities, self._parameters.mirrorings)
+
+    def onChosen(self, index=0):
+        if self._filling or self._parameters is None:
+            return
+        combos = {"Model": self._ui.modelCombo, "Device": self._ui.deviceCombo, "Mirrorings": self._ui.qualityCombo}
+        with self._parameters.together():
+            for name, combo in combos.items():
+                value = combo.itemData(combo.currentIndex)
+                self._parameters.set(name, "" if value is None else value)
+
+    def showReason(self, reason: str) -> None:
+        """Why the button cannot be pressed; "" lets it be."""
+        ui = self._ui
+        ui.applyButton.setEnabled(not reason)
+        ui.applyButton.setToolTip(reason or _("Segment the tumor in these volumes (Ctrl+Return)."))
+        ui.reasonLabel.setText(reason)
+        ui.reasonLabel.setVisible(bool(reason))
+
+    def showProgress(self, event: dict) -> None:
+        ui = self._ui
+        ui.progressBar.setValue(round(1000 * float(event.get("fraction") or 0)))
+        left = timeText(event.get("seconds_left"))
+        text = str(event.get("text") or event.get("stage") or "")
+        ui.progressLabel.setText(_("{stage}, about {time} left").format(stage=text, time=left) if left else text)
+
+    def showBusy(self, text: str) -> None:
+        ui = self._ui
+        ui.progressBar.setValue(0)
+        ui.progressLabel.setText(text)
+        ui.progressLabel.setStyleSheet("")
+        ui.cancelButton.setEnabled(True)
+        for widget in (ui.progressBar, ui.cancelButton, ui.progressLabel):
+            widget.setVisible(True)
+        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
+            combo.setEnabled(False)
+
+    def showCancelling(self) -> None:
+        self._ui.cancelButton.setEnabled(False)
+        self._ui.progressLabel.setText(_("Cancelling..."))
+
+    def showIdle(self, text: str = "", failed: bool = False) -> None:
+        """The end of a run, with what became of it."""
+        ui = self._ui
+        ui.progressBar.setVisible(False)
+        ui.cancelButton.setVisible(False)
+        ui.progressLabel.setText(text)
+        ui.progressLabel.setStyleSheet("color: #a02020" if failed else "")
+        ui.progressLabel.setVisible(bool(text))
+        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
+            combo.setEnabled(True)
+
+    def _expected(self) -> dict:
+        """Seconds for each number of mirrorings with the chosen model on the chosen device."""
+        machine, wanted = self.machine or {}, self._parameters.get("Device")
+        devices = machine.get("devices") or []
+        # "auto" takes a graphics card where there is one; the worker lists the processor first
+        device = next((entry for entry in devices if entry["name"] == wanted), devices[-1] if devices else {})
+        chosen = self._parameters.get("Model")
+        model = next((entry for entry in machine.get("models", []) if entry["name"] == chosen), {})
+        return (model.get("expected_seconds") or {}).get(device.get("name")) or device.get("expected_seconds") or {}
+
+    def _deviceTitle(self, device: dict) -> str:
+        title, free = device.get("title") or device["name"], device.get("free_bytes")
+        if not free:
+            return title
+        return _("{device} ({free} GB free)").format(device=title, free=f"{free / 1e9:.1f}")
+
+    def _fill(self, combo, choices, wanted) -> None:
+        self._filling = True
+        try:
+            if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)] != choices:
+                combo.clear()
+                for text, value in choices:
+                    combo.addItem(text, value)
+            values = [value for _text, value in choices]
+            combo.setCurrentIndex(values.index(wanted) if wanted in values else 0)
+        finally:
+            self._filling = False

@@ -1,0 +1,160 @@
+"""What is installed and what would be, an own Python, and the log with its report."""
+
+from __future__ import annotations
+
+import html
+
+import qt
+import slicer
+
+from .. import dependencies
+from ..engine import Engine, EngineError
+from ..errors import InputError
+from ..i18n import _
+from ..interpreter import SETTING, findInterpreter
+
+
+class SetupPanel:
+    """Watches over a probe and a test engine of its own; `poll` from a timer.
+
+    confirm: asked with the plan's question; ready: called when the packages changed; wake: called when it wants to be
+    polled again.
+    """
+
+    def __init__(self, ui, confirm, ready, wake):
+        self._ui, self._confirm, self._ready, self._wake = ui, confirm, ready, wake
+        self._probe: dependencies.Probe | None = None
+        self._tester: Engine | None = None
+        self.plan: dependencies.Plan | None = None
+        ui.pythonPath.setCurrentPath(slicer.util.settingsValue(SETTING, "", converter=str))
+        ui.wheelsPath.setCurrentPath(slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str))
+        ui.pythonPath.currentPathChanged.connect(self.onPython)
+        ui.wheelsPath.currentPathChanged.connect(self.onWheels)
+        ui.checkButton.clicked.connect(self.onCheck)
+        ui.installButton.clicked.connect(self.onInstall)
+        ui.testButton.clicked.connect(self.onTest)
+        ui.installButton.setEnabled(False)
+        ui.installButton.setToolTip(_("Press Check first."))
+
+    def isBusy(self) -> bool:
+        return self._probe is not None or self._tester is not None
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be segmented for want of packages; "" where they are there, or not known."""
+        if self.plan is None or not self.plan.isPressing:
+            return ""
+        return _("Python packages are missing ({size} to download). See Setup.").format(
+            size=dependencies.sizeText(self.plan.megabytes)
+        )
+
+    def onCheck(self, checked=False):
+        """Asks the interpreter what it has; the answer comes in `poll`."""
+        self.stop()
+        try:
+            self._probe = dependencies.Probe(findInterpreter(), withSample=True)
+            self._ui.setupLabel.setText(_("Looking..."))
+            self._wake()
+        except (InputError, EngineError) as error:
+            self._probe = None
+            self._ui.setupLabel.setText(str(error))
+
+    def onInstall(self, checked=False):
+        if self.plan is None or self.plan.isEmpty or not self._confirm(self.plan.question):
+            return
+        wheels = slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str)
+        try:
+            dependencies.install(self.plan, wheels)
+        except InputError as error:
+            self.onCheck()
+            self._ui.testLabel.setText(str(error))
+            return
+        self._ui.testLabel.setText("")
+        self.onCheck()
+
+    def onPython(self, path=""):
+        qt.QSettings().setValue(SETTING, self._ui.pythonPath.currentPath)
+        self.plan = None
+        self._ui.testLabel.setText("")
+        self._ready()
+
+    def onWheels(self, path=""):
+        qt.QSettings().setValue(dependencies.WHEELS_SETTING, self._ui.wheelsPath.currentPath)
+
+    def onTest(self, checked=False):
+        """Starts the engine with the chosen Python, apart from the one that segments."""
+        self.stop()
+        self._tester = Engine()
+        self._ui.testLabel.setText(_("Starting..."))
+        try:
+            self._tester.hello(self._tested, self._untested)
+            self._wake()
+        except EngineError as error:
+            self._untested(error)
+
+    def poll(self) -> None:
+        if self._tester is not None:
+            self._tester.poll()
+        if self._probe is None:
+            return
+        try:
+            if not self._probe.poll():
+                return
+            self._show(self._probe)
+            self._probe = None
+        except EngineError as error:
+            self._probe = None
+            self._ui.setupLabel.setText(str(error))
+        self._ready()
+
+    def stop(self) -> None:
+        if self._probe is not None:
+            self._probe.stop()
+        if self._tester is not None:
+            self._tester.stop()
+        self._probe = self._tester = None
+
+    def _show(self, probe) -> None:
+        self.plan = dependencies.plan(probe)
+        missing = [package for package in probe.packages if not package.met]
+        ui = self._ui
+        where = f"{probe.interpreter.title} {probe.python}<br>{html.escape(probe.prefix)}"
+        if missing:
+            about, optional = _("{name} (about {size})"), _("{name} (about {size}, for the sample case alone)")
+            names = ", ".join(
+                (optional if package.isOptional else about).format(
+                    name=package.name, size=dependencies.sizeText(package.megabytes)
+                )
+                for package in missing
+            )
+            text = _("Missing: {names}").format(names=names)
+            if probe.interpreter.kind != "slicer":
+                text += "\n" + _("Install there with: {command}").format(command=self.plan.command)
+            text = html.escape(text).replace("\n", "<br>")
+        else:
+            text = _("All {count} packages of the engine are there.").format(count=len(probe.packages))
+        ui.setupLabel.setText(f"{where}<br>{text}")
+        can = bool(missing) and probe.interpreter.kind == "slicer"
+        ui.installButton.setEnabled(can)
+        says = _("Says what would be installed, how big it is and where it goes, and asks.")
+        why = _("Nothing is missing.") if not missing else _("This Python is your own; install there yourself.")
+        ui.installButton.setToolTip(says if can else why)
+
+    def _tested(self, answer: dict) -> None:
+        packages = [f"{name} {version}" for name, version in (answer.get("packages") or {}).items() if version]
+        missing = [name for name, version in (answer.get("packages") or {}).items() if not version]
+        text = _("The engine {version} starts with Python {python}: {packages}.").format(
+            version=answer.get("version", "?"), python=answer.get("python", "?"), packages=", ".join(packages)
+        )
+        if missing:
+            text += " " + _("Missing: {names}").format(names=", ".join(missing))
+        self._end(text)
+
+    def _untested(self, error: EngineError) -> None:
+        self._end(error.message)
+
+    def _end(self, text: str) -> None:
+        self._ui.testLabel.setText(text)
+        tester, self._tester = self._tester, None
+        if tester is not None:
+            tester.stop()

@@ -1,0 +1,167 @@
+"""One segmentation from the volumes in the scene to the segments in the scene, without waiting.
+
+The scene is read at the start and written once at the end, when everything has arrived and been checked. A run that is
+cancelled or fails leaves the scene as it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import slicer
+
+from .checks import checkVolumes
+from .engine import Engine, EngineError, Request
+from .errors import InputError
+from .i18n import _
+from .modalities import MODALITIES
+from .scene import exportCase, readLabelMap, readScalarMap, temporaryFolder
+from .segments import createSegmentation
+from .uncertainty import addUncertainty
+
+REFERENCE = "t1c"
+
+
+@dataclass(frozen=True)
+class Options:
+    """model: a name or folder ("" for the first there is). mirrorings: 0, 1, 3 or 7. mode: "labels" or "regions"."""
+
+    model: str = ""
+    mirrorings: int = 0
+    device: str = "auto"
+    mode: str = "labels"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made. volumes: what it was made from; answer: the worker's result; seconds: from the click."""
+
+    segmentation: object
+    uncertainty: object | None
+    volumes: dict
+    answer: dict = field(repr=False)
+    seconds: float = 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        return list(self.answer.get("warnings") or [])
+
+
+class Run:
+    """`start` it, poll its engine, and hear of it: onProgress(event), onDone(Result), onError(EngineError)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        volumes: dict,
+        options: Options | None = None,
+        previous=None,
+        onProgress: Callable[[dict], None] | None = None,
+        onDone: Callable[[Result], None] | None = None,
+        onError: Callable[[EngineError], None] | None = None,
+    ):
+        self._engine, self._options, self._previous = engine, options or Options(), previous
+        self._volumes = {modality: volumes.get(modality) for modality in MODALITIES}
+        self._onProgress, self._onDone, self._onError = onProgress, onDone, onError
+        self._request: Request | None = None
+        self._folder = None
+        self._started = time.monotonic()
+        self.result: Result | None = None
+        self.error: EngineError | None = None
+
+    @property
+    def isDone(self) -> bool:
+        return self.result is not None or self.error is not None
+
+    def start(self) -> Run:
+        """Checks and writes out the volumes and sends the request.
+
+        Raises InputError where the volumes do not do, EngineError where the engine does not start.
+        """
+        problems = [problem.text for problem in checkVolumes(self._volumes) if problem.blocking]
+        if problems:
+            raise InputError("\n".join(problems))
+        try:
+            self._folder = temporaryFolder()
+        except OSError as error:
+            text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
+            raise InputError(text.format(error=error)) from error
+        try:
+            images = exportCase(self._volumes, self._folder)
+            output = self._folder / "output"
+            output.mkdir()
+            options = {"mirrorings": self._options.mirrorings, "device": self._options.device}
+            if self._options.model:
+                options["model"] = self._options.model
+            self._request = self._engine.segment(
+                images, str(output), self._arrived, self._failed, self._onProgress, **options
+            )
+        except BaseException:
+            self._clean()
+            raise
+        return self
+
+    def cancel(self) -> None:
+        """The engine has stopped, or was ended, within 2 s; onError then gets kind "cancelled"."""
+        if self._request is not None:
+            self._engine.cancel(self._request)
+
+    def wait(self) -> Result:
+        """Blocks until the segments are there. Raises EngineError and InputError."""
+        while not self.isDone:
+            self._engine.poll()
+            if not self.isDone:
+                time.sleep(0.02)
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def _arrived(self, answer: dict) -> None:
+        if self._request.killAt is not None:  # it was ready before it heard of the cancelling
+            self._failed(EngineError("cancelled", _("Cancelled.")))
+            return
+        try:
+            result = self._intoScene(answer)
+        except Exception as error:  # whatever it is, it has to reach the user, not the timer
+            kind = "input" if isinstance(error, InputError) else "internal"
+            self._failed(EngineError(kind, str(error) or repr(error), "" if kind == "input" else _trace()))
+            return
+        self._clean()
+        self.result = result
+        if self._onDone:
+            self._onDone(result)
+
+    def _failed(self, error: EngineError) -> None:
+        self._clean()
+        self.error = error
+        if self._onError:
+            self._onError(error)
+
+    def _intoScene(self, answer: dict) -> Result:
+        reference = self._volumes[REFERENCE]
+        if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
+            raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
+        labels = readLabelMap(answer["label_map"], reference)
+        uncertainty = readScalarMap(answer["uncertainty"], reference) if answer.get("uncertainty") else None
+        previous = self._previous
+        if previous is not None and slicer.mrmlScene.GetNodeByID(previous.GetID() or "") is not previous:
+            previous = None
+        segmentation = createSegmentation(labels, reference, previous, self._options.mode)
+        overlay = None if uncertainty is None else addUncertainty(uncertainty, reference, segmentation)
+        segmentation.SetAttribute("SegMamba.Model", str(answer.get("model", "")))
+        seconds = time.monotonic() - self._started
+        return Result(segmentation, overlay, dict(self._volumes), answer, seconds)
+
+    def _clean(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def _trace() -> str:
+    import traceback
+
+    return traceback.format_exc()

@@ -1,0 +1,134 @@
+"""The engine with what is under way in it: one run, one sample, one log, and a timer that keeps them going.
+
+This is what the logic is made of; it has no widgets, and works without an event loop where its caller waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+
+from .engine import Engine, EngineError
+from .errors import InputError
+from .i18n import _
+from .run import Options, Result, Run
+from .sample import SampleMaker
+
+POLL_MILLISECONDS = 50
+
+
+class Session:
+    """Listeners are lists of functions: onLog(level, text), onMachine(answer or None), onTick() -> whether it
+    wants to be called again."""
+
+    def __init__(self):
+        self.onLog: list[Callable] = []
+        self.onMachine: list[Callable] = []
+        self.onTick: list[Callable] = []
+        self.engine = Engine(log=self._log, devicesChanged=self._devicesChanged)
+        self.machine: dict | None = None
+        self.run: Run | None = None
+        self.sample: SampleMaker | None = None
+        self._sampleCalls: tuple = ()
+        self._stale = False  # the worker is to be replaced when it is free
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MILLISECONDS)
+        self._timer.timeout.connect(self.tick)
+
+    def isBusy(self) -> bool:
+        return self.run is not None or self.sample is not None
+
+    def greet(self) -> None:
+        """Asks the worker, starting it if need be, what this machine has; the answer goes to onMachine."""
+        self.engine.hello(self._heardMachine, lambda error: self._heardMachine(None))
+        self.keepTicking()
+
+    def segment(self, volumes, options: Options, previous, wait, onProgress=None, onDone=None, onError=None):
+        """See SegMambaSlicerLogic.segment."""
+        if self.run is not None:
+            raise InputError(_("A segmentation is under way. Wait for it, or cancel it."))
+
+        def done(result: Result):
+            self.run = None
+            if onDone:
+                onDone(result)
+
+        def failed(error: EngineError):
+            self.run = None
+            if onError:
+                onError(error)
+
+        run = Run(self.engine, volumes, options, previous, onProgress, done, failed)
+        self.run = run
+        try:
+            run.start()
+        except BaseException:
+            self.run = None
+            raise
+        self.keepTicking()
+        return run.wait() if wait else run
+
+    def makeSample(self, onDone, onError) -> None:
+        """Begins the sample case; onDone gets its volumes, onError an EngineError."""
+        if self.sample is not None:
+            return
+        self.sample, self._sampleCalls = SampleMaker(), (onDone, onError)
+        self.keepTicking()
+
+    def cancel(self) -> None:
+        if self.run is not None:
+            self.run.cancel()
+        if self.sample is not None:
+            sample, self.sample = self.sample, None
+            sample.cancel()
+            self._sampleCalls[1](EngineError("cancelled", _("Cancelled.")))
+
+    def stop(self) -> None:
+        """Ends everything, the worker too; what is under way ends as cancelled."""
+        self._timer.stop()
+        self.cancel()
+        self.engine.stop()
+        self.run = None
+
+    def restart(self) -> None:
+        """For another Python or other packages: the worker starts anew, after what is under way."""
+        self._stale = self.run is not None
+        if not self._stale:
+            self.engine.stop()
+            self._heardMachine(None)
+
+    def keepTicking(self) -> None:
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def tick(self) -> None:
+        self.engine.poll()
+        if self._stale and self.run is None:
+            self.restart()
+        if self.sample is not None and self.sample.poll():
+            sample, self.sample = self.sample, None
+            done, failed = self._sampleCalls
+            try:
+                volumes = sample.load()
+            except (EngineError, InputError) as error:
+                failed(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+            else:
+                done(volumes)
+        needed = [listener() for listener in list(self.onTick)]
+        if not (self.isBusy() or self.engine.isRunning() or any(needed)):
+            self._timer.stop()
+
+    def _heardMachine(self, answer: dict | None) -> None:
+        self.machine = answer
+        for listener in list(self.onMachine):
+            listener(answer)
+
+    def _devicesChanged(self, news: dict) -> None:
+        if self.machine is not None:
+            known = {name: news[name] for name in ("devices", "scan_backend", "models") if name in news}
+            self._heardMachine({**self.machine, **known})
+
+    def _log(self, level: str, text: str) -> None:
+        for listener in list(self.onLog):
+            listener(level, text)

@@ -1,0 +1,123 @@
+"""What the tests of the panel share: Slicer's application as a stand-in, the module in it, and workers to order.
+
+They need PySide6-Essentials 6.11 (6.12 crashes on Python 3.11) and, on Linux, the libraries libEGL, libGL,
+libxkbcommon, libfontconfig, libglib-2.0 and libdbus-1. In Debian: libegl1 libgl1 libxkbcommon0 libfontconfig1
+libglib2.0-0 libdbus-1-3.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+ROOT = Path(__file__).resolve().parents[3]
+SUPPORT = ROOT / "Testing" / "support"
+
+try:
+    from PySide6 import QtWidgets  # noqa: F401
+except ImportError as error:  # the package, or one of the libraries above
+    pytest.skip(f"needs PySide6-Essentials==6.11.3 and its libraries: {error}", allow_module_level=True)
+
+import standin_app  # noqa: E402
+
+standin_app.install()
+
+import fake_worker  # noqa: E402
+import qt  # noqa: E402
+import slicer  # noqa: E402
+import synth  # noqa: E402
+
+
+@pytest.fixture
+def app(scene):
+    """slicer.app, with an empty scene and empty settings."""
+    qt.QSettings().clear()
+    yield slicer.app
+    qt.QSettings().clear()
+
+
+@pytest.fixture(autouse=True)
+def slotErrors():
+    """Exceptions in slots and observers, which Qt and VTK print and forget; a test fails on them."""
+    raised, before = [], sys.excepthook
+    sys.excepthook = lambda kind, error, trace: (raised.append(error), before(kind, error, trace))
+    yield raised
+    sys.excepthook = before
+    assert not raised
+
+
+@pytest.fixture
+def pump(app):
+    """pump(condition, seconds): lets Qt's events run until the condition holds; fails where it never does."""
+
+    def wait(condition, seconds=20):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            app.processEvents()
+            time.sleep(0.003)
+        app.processEvents()
+
+    return wait
+
+
+@pytest.fixture
+def python(tmp_path):
+    """python(behaviour): a program like Python, but whose `-m segmamba.worker` is the fake worker of that behaviour."""
+    if sys.platform == "win32":
+        pytest.skip("the fake worker is started by a shell script")
+
+    def make(behaviour="well"):
+        assert behaviour in fake_worker.BEHAVIOURS
+        program = tmp_path / f"python {behaviour} \u00fc"
+        program.write_text(
+            f'#!/bin/sh\nreal="{sys.executable}"\n'
+            f'if [ "$2" = segmamba.worker ]; then exec "$real" "{fake_worker.__file__}" {behaviour}; fi\n'
+            'exec "$real" "$@"\n'
+        )
+        program.chmod(0o755)
+        return program
+
+    return make
+
+
+@pytest.fixture
+def choose(app, python):
+    """choose(behaviour): the settings name the fake worker's program."""
+
+    def set_(behaviour="well"):
+        qt.QSettings().setValue("SegMamba/Python", str(python(behaviour)))
+
+    return set_
+
+
+@pytest.fixture
+def volumes(scene):
+    """Four volumes on one left-handed oblique grid, named as a scanner might."""
+    names = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "AX T2 FLAIR"}
+    return {
+        modality: synth.addVolume(name, "oblique-left", seed=seed)
+        for seed, (modality, name) in enumerate(names.items())
+    }
+
+
+@pytest.fixture
+def module(app):
+    """The module as loaded by Slicer; checked afterwards for what real widgets would not have taken."""
+    loaded = standin_app.loadModule()
+    yield loaded
+    stray = qt.strayAttributes(loaded.frame)
+    loaded.widget.cleanup()
+    loaded.frame.close()
+    loaded.frame.deleteLater()
+    qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+    assert not stray
+
+
+@pytest.fixture
+def temporaryFiles(app):
+    """The names in Slicer's temporary folder."""
+    return lambda: sorted(path.name for path in Path(slicer.app.temporaryPath).iterdir())

@@ -1,0 +1,173 @@
+"""The client of the worker, against workers that behave well and workers that do not."""
+
+import os
+import time
+
+import pytest
+from SegMambaSlicerLib.engine import CANCEL_SECONDS, Engine, EngineError, explain
+
+
+@pytest.fixture
+def engine(choose):
+    choose("well")
+    engine = Engine()
+    yield engine
+    engine.stop()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def askToSegment(engine, folder, **callbacks):
+    return engine.segment({"t1c": folder / "t1c.nii"}, folder, **callbacks)
+
+
+def until(engine, condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        engine.poll()
+        time.sleep(0.005)
+
+
+def test_hello_tells_of_the_machine(engine):
+    assert not engine.isRunning()
+    answer = engine.wait(engine.hello(), 10)
+    assert answer["version"] == "9.9"
+    assert answer["models"][0]["name"] == "quick"
+    assert engine.isRunning()
+    assert not engine.isBusy()
+
+
+def test_the_process_stays_for_the_next_question(engine):
+    engine.wait(engine.hello(), 10)
+    pid = engine.pid
+    engine.wait(engine.hello(), 10)
+    assert engine.pid == pid
+
+
+def test_asking_does_not_wait(engine, choose):
+    choose("mute")
+    request = engine.hello()
+    for _ in range(100):
+        engine.poll()  # would hang here
+    assert not request.isDone
+    with pytest.raises(EngineError, match="has not answered") as raised:
+        engine.wait(request, 0.2)
+    assert raised.value.kind == "late"
+
+
+def test_what_a_library_prints_is_no_answer(engine, choose, tmp_path):
+    choose("babbling")
+    heard = []
+    engine._tell = lambda level, text: heard.append(text)
+    assert engine.wait(engine.hello(), 10)["version"] == "9.9"
+    assert "Loading plug-ins..." in heard
+    assert any("not text" in text for text in heard)
+
+
+def test_progress_comes_before_the_result_or_error(engine, choose, tmp_path):
+    choose("refusing")
+    seen = []
+    request = askToSegment(engine, tmp_path, onProgress=lambda event: seen.append(event["fraction"]))
+    with pytest.raises(EngineError) as raised:
+        engine.wait(request, 10)
+    assert raised.value.kind == "input"
+    assert "mend it" in raised.value.message
+    assert seen == [0.1, 0.5]
+
+
+def test_a_dying_worker_says_its_last_words_and_another_takes_its_place(engine, choose, tmp_path):
+    choose("dying")
+    with pytest.raises(EngineError) as raised:
+        engine.wait(askToSegment(engine, tmp_path), 10)
+    assert raised.value.kind == "died"
+    assert "exit code 3" in raised.value.message
+    assert "not enough memory" in raised.value.message
+    assert "Unable to allocate 9 GiB" in raised.value.detail
+    assert not engine.isRunning()
+    choose("well")
+    assert engine.wait(engine.hello(), 10)["protocol"] == 1
+
+
+def test_a_missing_package_is_named(engine, choose):
+    choose("missing")
+    with pytest.raises(EngineError, match="The Python package torch is missing"):
+        engine.wait(engine.hello(), 10)
+
+
+def test_a_worker_killed_between_two_questions_is_replaced(engine):
+    engine.wait(engine.hello(), 10)
+    before = engine.pid
+    os.kill(before, 9)
+    while engine._process.exitCode() is None:
+        time.sleep(0.01)
+    assert engine.wait(engine.hello(), 10)["protocol"] == 1
+    assert engine.pid != before
+
+
+def test_cancelling_is_asked_for_first(engine, choose, tmp_path):
+    choose("slow")
+    request = askToSegment(engine, tmp_path)
+    until(engine, lambda: engine.lines)
+    pid = engine.pid
+    engine.cancel(request)
+    with pytest.raises(EngineError) as raised:
+        engine.wait(request, 10)
+    assert raised.value.kind == "cancelled"
+    until(engine, lambda: not engine.isBusy())
+    assert engine.pid == pid  # it goes on, with its model loaded
+
+
+def test_a_worker_that_does_not_listen_is_killed(engine, choose, tmp_path):
+    choose("deaf")
+    request = askToSegment(engine, tmp_path)
+    until(engine, lambda: any("loaded" in line for line in engine.lines))
+    pid = engine.pid
+    started = time.monotonic()
+    engine.cancel(request)
+    engine.cancel(request)  # pressed twice
+    with pytest.raises(EngineError) as raised:
+        engine.wait(request, 10)
+    assert raised.value.kind == "cancelled"
+    assert time.monotonic() - started >= CANCEL_SECONDS
+    assert not alive(pid)
+    assert not engine.isBusy()
+
+
+def test_stopping_ends_the_process_and_what_is_under_way(engine, choose, tmp_path):
+    choose("slow")
+    errors = []
+    askToSegment(engine, tmp_path, onError=errors.append)
+    until(engine, lambda: any("loaded" in line for line in engine.lines))
+    pid = engine.pid
+    engine.stop()
+    assert not alive(pid)
+    assert [error.kind for error in errors] == ["cancelled"]
+
+
+def test_a_program_that_is_none_is_reported(app, tmp_path):
+    import qt
+
+    qt.QSettings().setValue("SegMamba/Python", str(tmp_path / "nothing"))
+    with pytest.raises(EngineError, match="is no Python program") as raised:
+        Engine().hello()
+    assert raised.value.kind == "start"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ImportError: DLL load failed while importing _C", "install the packages again"),
+        ("something new", ""),
+    ],
+)
+def test_known_last_words_are_put_plainly(line, text):
+    assert text in explain(["Traceback", line])
+    assert bool(explain([line])) == bool(text)

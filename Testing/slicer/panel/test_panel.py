@@ -1,0 +1,234 @@
+"""The panel as a clinician uses it, with a worker that answers at once."""
+
+import types
+
+import numpy as np
+import pytest
+import qt
+import slicer
+import synth
+from SegMambaSlicerLib import history
+from SegMambaSlicerLib.segments import representation
+
+
+@pytest.fixture
+def panel(choose, module, pump):
+    choose("well")
+    return module.widget.panel
+
+
+@pytest.fixture
+def ready(panel, module, volumes, pump):
+    """The panel, opened on four volumes, with the worker's answers in."""
+    module.widget.enter()
+    pump(lambda: panel.ui.applyButton.isEnabled() and panel.session.machine)
+    return panel
+
+
+def segment(panel, pump):
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    return panel.parameters.result("Segmentation")
+
+
+def cells(table):
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def test_opening_the_module_in_an_empty_scene_says_what_is_needed(panel, module, pump):
+    module.widget.enter()
+    pump(lambda: "Load the four MRI volumes" in panel.ui.reasonLabel.text)
+    assert not panel.ui.applyButton.isEnabled()
+    assert panel.ui.applyButton.toolTip == panel.ui.reasonLabel.text
+
+
+def test_nothing_is_started_or_written_before_the_module_is_opened(panel, temporaryFiles):
+    assert not panel.session.engine.isRunning()
+    assert not panel.setup.isBusy()
+    assert temporaryFiles() == []
+
+
+def test_the_volumes_are_found_by_themselves(ready, volumes):
+    for modality, node in volumes.items():
+        assert getattr(ready.ui, f"{modality}Selector").currentNode() is node
+        assert "sure" in getattr(ready.ui, f"{modality}Hint").text
+        assert getattr(ready.ui, f"{modality}Hint").toolTip
+    assert ready.parameters.volumes() == volumes
+
+
+def test_what_the_user_chose_is_left_alone(ready, volumes, pump):
+    other = synth.addVolume("AX T2 repeated", "oblique-left", seed=9)
+    ready.ui.t2wSelector.setCurrentNode(other)
+    synth.addVolume("AX T1 third", "oblique-left", seed=10)
+    pump(lambda: not ready._checkTimer.isActive())
+    assert ready.parameters.volume("t2w") is other
+    assert ready.ui.t2wSelector.currentNode() is other
+    ready.ui.t2fSelector.setCurrentNode(None)
+    pump(lambda: not ready._checkTimer.isActive())
+    assert ready.parameters.volume("t2f") is None
+    ready.ui.guessButton.click()
+    assert ready.parameters.volume("t2f") is volumes["t2f"]
+
+
+def test_times_and_choices_come_from_the_worker(ready):
+    ui = ready.ui
+    assert [ui.qualityCombo.itemText(i) for i in range(3)] == [
+        "Fast (about 12 s)",
+        "Standard (about 24 s)",
+        "Best (about 1 min 35 s)",
+    ]
+    assert ui.modelCombo.currentText == "Quick model"
+    assert ui.deviceCombo.count == 2
+
+
+def test_a_click_makes_segments_and_a_table(ready, volumes, pump, temporaryFiles):
+    before = {modality: slicer.util.arrayFromVolume(node).copy() for modality, node in volumes.items()}
+    segmentation = segment(ready, pump)
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["NCR", "ED", "ET"]
+    rows = cells(ready.ui.volumesTable)
+    assert [row[0] for row in rows][:1] == ["Whole tumor (WT)"]
+    voxel = abs(np.linalg.det(synth.matrixFor("oblique-left")[:3, :3]))
+    whole = np.prod([2 * (n // 3) - n // 3 for n in synth.SHAPE]) * voxel / 1000
+    assert float(rows[0][1]) == pytest.approx(whole, abs=0.006)
+    assert "fake-1" in ready.ui.resultLabel.text
+    assert "It was only a test." in ready.ui.resultLabel.text
+    assert ready.ui.progressLabel.text.startswith("Done in")
+    for modality, node in volumes.items():
+        assert np.array_equal(slicer.util.arrayFromVolume(node), before[modality])
+        assert node.GetStorageNode() is None
+    assert temporaryFiles() == []
+
+
+def test_a_second_click_while_it_runs_does_nothing(ready, pump, volumes):
+    ready.ui.applyButton.click()
+    assert not ready.ui.applyButton.isEnabled()
+    assert ready.ui.cancelButton.isEnabled()
+    first = ready.session.run
+    ready.onApply()
+    assert ready.session.run is first
+    pump(lambda: not ready.session.isBusy())
+    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
+
+
+def test_labels_and_regions_can_be_exchanged(ready, pump):
+    segmentation = segment(ready, pump)
+    ready.ui.regionsRadio.click()
+    assert representation(segmentation) == "regions"
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["WT", "TC", "ET"]
+    assert ready.parameters.get("Mode") == "regions"
+    ready.ui.labelsRadio.click()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["NCR", "ED", "ET"]
+
+
+def test_an_edit_shows_in_the_table(ready, pump):
+    segmentation = segment(ready, pump)
+    assert {row[3] for row in cells(ready.ui.volumesTable)} == {"0.00"}
+    volume = ready.parameters.volume("t1c")
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "ET", volume)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.zeros_like(array), segmentation, "ET", volume)
+    pump(lambda: cells(ready.ui.volumesTable)[2][1] == "0.00")
+    assert float(cells(ready.ui.volumesTable)[2][3]) > 0
+
+
+def test_the_result_before_is_kept_and_comes_back(ready, pump):
+    first = segment(ready, pump)
+    assert not ready.ui.undoButton.isEnabled()
+    assert "no earlier" in ready.ui.undoButton.toolTip
+    second = segment(ready, pump)
+    assert second is not first
+    assert first.GetHideFromEditors()
+    ready.ui.undoButton.click()
+    assert ready.parameters.result("Segmentation") is first
+    assert not first.GetHideFromEditors()
+    ready.ui.redoButton.click()
+    assert ready.parameters.result("Segmentation") is second
+    assert history.previousResult(second) is first
+
+
+def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
+    segmentation = segment(ready, pump)
+    assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    ready.ui.show3DButton.click()
+    assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    ready.ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() == ready.parameters.result("Uncertainty").GetID()
+    ready.ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() is None
+    ready.ui.nextPlaceButton.click()
+    assert ready.ui.placeLabel.text.startswith("Place 1:")
+
+
+def test_the_uncertainty_map_is_not_taken_for_a_modality(ready, pump, volumes):
+    segment(ready, pump)
+    ready.ui.guessButton.click()
+    assert ready.parameters.volumes() == volumes
+
+
+def test_the_same_volume_twice_is_refused_with_a_reason(ready, volumes, pump):
+    ready.ui.t1nSelector.setCurrentNode(volumes["t1c"])
+    pump(lambda: not ready.ui.applyButton.isEnabled())
+    assert ready.ui.reasonLabel.text
+    assert ready.ui.applyButton.toolTip == ready.ui.reasonLabel.text
+
+
+def test_the_state_is_saved_with_the_scene(ready, pump, volumes, tmp_path, module):
+    ready.ui.qualityCombo.setCurrentIndex(2)
+    ready.ui.regionsRadio.click()
+    segmentation = segment(ready, pump)
+    assert representation(segmentation) == "regions"
+    names = {modality: node.GetName() for modality, node in volumes.items()}
+    bundle = str(tmp_path / "case.mrb")
+    assert slicer.mrmlScene.WriteToMRB(bundle)
+    slicer.mrmlScene.Clear(0)
+    slicer.app.processEvents()
+    assert ready.ui.volumesTable.rowCount == 0
+    assert ready.parameters.volume("t1c") is None
+    slicer.mrmlScene.ReadFromMRB(bundle, False)
+    pump(lambda: ready.parameters.volume("t1c") is not None and ready.ui.applyButton.isEnabled())
+    assert {modality: node.GetName() for modality, node in ready.parameters.volumes().items()} == names
+    assert ready.parameters.mirrorings == 7
+    assert ready.ui.qualityCombo.currentIndex == 2
+    assert ready.ui.regionsRadio.isChecked()
+    assert ready.ui.volumesTable.rowCount == 5
+    assert ready.ui.t1cSelector.currentNode().GetName() == names["t1c"]
+
+
+def test_the_report_tells_of_the_machine_and_not_of_the_patient(ready, pump, volumes):
+    volumes["t1c"].SetName("M\u00fcller Hans T1c")
+    paths = "/data/M\u00fcller Hans/t1.nii or C:\\Users\\hans\\t1.nii"
+    ready.log("error", f"could not read {paths}; M\u00fcller Hans T1c is odd")
+    ready.ui.copyReportButton.click()
+    text = slicer.app.clipboard().text()
+    assert "Engine: 9.9" in text
+    assert "Slicer: 5.12" in text
+    assert "could not read" in text
+    for secret in ("M\u00fcller", "Hans", "hans", "t1.nii"):
+        assert secret not in text
+
+
+def test_controls_have_names_for_screen_readers(panel):
+    for widget in panel.ui.applyButton.window().findChildren(qt.QWidget):
+        if widget.className() in ("QComboBox", "QPlainTextEdit", "QTableWidget") and widget.name[:3] not in ("", "qt_"):
+            assert widget.accessibleName, widget.name
+
+
+def test_the_result_opens_in_the_segment_editor(ready, pump, volumes, monkeypatch):
+    """With what Slicer's module has; without a main window the button says so."""
+    segmentation = segment(ready, pump)
+    ready.ui.editButton.click()
+    assert "main window" in ready.ui.placeLabel.text
+    opened = []
+    editor = types.SimpleNamespace(setSegmentationNode=opened.append, setSourceVolumeNode=opened.append)
+    widget = types.SimpleNamespace(self=lambda: types.SimpleNamespace(editor=editor))
+    module = types.SimpleNamespace(widgetRepresentation=lambda: widget)
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    monkeypatch.setattr(slicer.modules, "segmenteditor", module, raising=False)
+    ready.ui.editButton.click()
+    assert opened == ["SegmentEditor", segmentation, volumes["t1c"]]
+
+
+def test_a_message_is_shown_as_it_is(ready):
+    """A name such as <b>T1</b> is no mark-up."""
+    for name in ("reasonLabel", "progressLabel", "placeLabel", "testLabel", "resultLabel"):
+        assert getattr(ready.ui, name).textFormat == qt.Qt.PlainText

@@ -1,0 +1,251 @@
+"""What goes wrong while the panel works: a clear word, and a scene as it was."""
+
+import errno
+import importlib
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+import standin_app
+import synth
+from SegMambaSlicerLib import run as running
+from SegMambaSlicerLib.engine import EngineError
+from SegMambaSlicerLib.errors import InputError
+
+
+def nodesOf(scene):
+    return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+
+
+@pytest.fixture
+def opened(choose, module, volumes, pump):
+    """opened(behaviour): the panel on four volumes, with a worker of that behaviour; and what the scene holds."""
+
+    def open_(behaviour):
+        choose(behaviour)
+        module.widget.enter()
+        pump(lambda: module.widget.panel.ui.applyButton.isEnabled() and not module.widget.panel.setup.isBusy())
+        return module.widget.panel, nodesOf(slicer.mrmlScene)
+
+    return open_
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "text"),
+    [
+        ("refusing", "The input is wrong; mend it."),
+        ("broken-model", "The model is wrong; mend it."),
+        ("dying", "There was not enough memory."),
+        ("other-grid", "is not on the grid of"),
+        ("no-file", "no such file"),
+    ],
+)
+def test_a_run_that_fails_leaves_the_scene_as_it_was(opened, pump, behaviour, text, temporaryFiles):
+    panel, before = opened(behaviour)
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    assert text in panel.ui.progressLabel.text
+    assert text in panel.ui.logText.toPlainText()
+    assert nodesOf(slicer.mrmlScene) == before
+    assert panel.ui.applyButton.isEnabled()
+    assert temporaryFiles() == []
+
+
+@pytest.mark.parametrize("behaviour", ["slow", "deaf"])
+def test_cancel_leaves_the_scene_as_it_was(opened, pump, behaviour, temporaryFiles):
+    panel, before = opened(behaviour)
+    panel.ui.applyButton.click()
+    pump(lambda: panel.ui.progressBar.value == 500)
+    assert panel.ui.progressLabel.text == "Doing inference, about 7 s left"
+    panel.ui.cancelButton.click()
+    assert not panel.ui.cancelButton.isEnabled()
+    pump(lambda: not panel.session.isBusy())
+    assert panel.ui.progressLabel.text == "Cancelled."
+    assert panel.ui.applyButton.isEnabled()
+    assert nodesOf(slicer.mrmlScene) == before
+    assert temporaryFiles() == []
+
+
+def test_a_worker_killed_at_any_moment_is_reported_and_replaced(opened, pump, choose, temporaryFiles):
+    panel, before = opened("slow")
+    moments = random.Random(5)
+    for _ in range(10):
+        panel.ui.applyButton.click()
+        end = time.monotonic() + moments.uniform(0, 0.4)
+        pump(lambda end=end: time.monotonic() > end)
+        os.kill(panel.session.engine.pid, 9)
+        pump(lambda: not panel.session.isBusy())
+        assert "The engine ended unexpectedly (exit code -9). It was killed" in panel.ui.progressLabel.text
+        assert nodesOf(slicer.mrmlScene) == before
+        assert temporaryFiles() == []
+    choose("well")
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    assert panel.parameters.result("Segmentation") is not None
+
+
+def test_closing_the_scene_ends_the_run(opened, pump, temporaryFiles):
+    panel, _before = opened("slow")
+    panel.ui.applyButton.click()
+    pump(lambda: panel.ui.progressBar.value == 500)
+    slicer.mrmlScene.Clear(0)
+    pump(lambda: not panel.session.isBusy())
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    assert temporaryFiles() == []
+    pump(lambda: "Load the four MRI volumes" in panel.ui.reasonLabel.text)
+
+
+def test_a_volume_that_is_gone_when_the_result_comes(opened, pump, volumes):
+    panel, _before = opened("well")
+    panel.ui.applyButton.click()
+    slicer.mrmlScene.RemoveNode(volumes["t1c"])
+    pump(lambda: not panel.session.isBusy())
+    assert "no longer in the scene" in panel.ui.progressLabel.text
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+
+
+def test_a_volume_that_was_moved_meanwhile(opened, pump, volumes):
+    panel, before = opened("well")
+    panel.ui.applyButton.click()
+    volumes["t1c"].SetOrigin(1, 2, 3)
+    pump(lambda: not panel.session.isBusy())
+    assert "is not on the grid of" in panel.ui.progressLabel.text
+    assert nodesOf(slicer.mrmlScene) == before
+
+
+@pytest.fixture
+def sameLibraryAfterwards():
+    """Reloading makes all classes anew; the other tests go on with those that they have imported."""
+    library = {name: module for name, module in sys.modules.items() if name.startswith("SegMambaSlicerLib")}
+    yield
+    for name in [name for name in sys.modules if name.startswith("SegMambaSlicerLib")]:
+        del sys.modules[name]
+    sys.modules.update(library)
+    importlib.reload(sys.modules["SegMambaSlicer"])
+
+
+def test_reloading_the_module_while_it_runs(opened, pump, module, sameLibraryAfterwards):
+    panel, _before = opened("slow")
+    panel.ui.applyButton.click()
+    pump(lambda: panel.ui.progressBar.value == 500)
+    pid = panel.session.engine.pid
+    module.widget.onReload()
+    assert not panel.session.engine.isRunning()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    again = standin_app.loadModule()
+    assert type(again.widget) is not type(module.widget)
+    assert again.widget.panel.parameters.volume("t1c") is not None  # the state is the scene's
+    again.widget.cleanup()
+
+
+def test_ending_the_widget_twice_does_no_harm(opened, module):
+    opened("well")
+    module.widget.cleanup()
+    module.widget.cleanup()
+
+
+# --- volumes that will not do
+
+
+def segment(logic, volumes, **options):
+    return logic.segment(volumes, **options)
+
+
+@pytest.mark.parametrize("kind", ["missing", "twice", "grid", "sheared", "vectors", "constant"])
+def test_volumes_that_do_not_do_are_refused_before_anything_starts(module, volumes, choose, kind):
+    choose("well")
+    given = dict(volumes)
+    if kind == "missing":
+        given["t2w"] = None
+    elif kind == "twice":
+        given["t2w"] = given["t2f"]
+    elif kind == "grid":
+        given["t2w"] = synth.addVolume("T2", "RAS", seed=11)
+    elif kind == "sheared":
+        given["t2w"].SetIJKToRASDirections(1, 0.2, 0, 0, 1, 0, 0, 0, 1)
+    elif kind == "vectors":
+        given["t2w"] = slicer.util.addVolumeFromArray(np.ones((4, 5, 6, 3)), nodeClassName="vtkMRMLVectorVolumeNode")
+    else:
+        slicer.util.updateVolumeFromArray(given["t2w"], np.zeros(synth.SHAPE, np.int16))
+    before = nodesOf(slicer.mrmlScene)
+    with pytest.raises(InputError) as raised:
+        segment(module.logic, given)
+    assert len(str(raised.value)) > 20
+    assert nodesOf(slicer.mrmlScene) == before
+    assert not module.logic.session.engine.isRunning()
+
+
+def test_a_full_disk_is_said(module, volumes, choose, monkeypatch, temporaryFiles):
+    choose("well")
+
+    def full(node, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("SegMambaSlicerLib.scene._write", full)
+    with pytest.raises(InputError, match="Is there room"):
+        segment(module.logic, volumes)
+    assert temporaryFiles() == []
+    assert not module.logic.session.isBusy()
+
+
+def test_a_folder_that_cannot_be_written_is_said(module, volumes, choose, monkeypatch, tmp_path):
+    choose("well")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(slicer.app, "temporaryPath", str(tmp_path / "file"))
+    with pytest.raises((InputError, EngineError)) as raised:
+        segment(module.logic, volumes)
+    assert str(tmp_path / "file") in str(raised.value)
+    assert not module.logic.session.isBusy()
+
+
+def test_folders_with_spaces_and_other_letters(module, volumes, choose, monkeypatch, tmp_path):
+    choose("well")  # the program's own name has both
+    folder = tmp_path / "M\u00fcller \u533b\u9662 'a'"
+    folder.mkdir()
+    monkeypatch.setattr(slicer.app, "temporaryPath", str(folder))
+    result = segment(module.logic, volumes)
+    assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 3
+    assert list(folder.iterdir()) == []
+
+
+# --- from Python
+
+
+def test_from_python_it_blocks_or_not(module, volumes, choose, pump):
+    choose("well")
+    seen, done = [], []
+    result = module.logic.segment(volumes, mirrorings=1, mode="regions", onProgress=seen.append)
+    assert isinstance(result, running.Result)
+    assert result.answer["mirrorings"] == 1
+    assert [event["stage"] for event in seen] == ["load", "inference"]
+    run = module.logic.segment(volumes, previous=result.segmentation, wait=False, onDone=done.append)
+    assert not run.isDone
+    with pytest.raises(InputError, match="under way"):
+        module.logic.segment(volumes)
+    pump(lambda: done)
+    assert done[0].segmentation is not result.segmentation
+    assert result.segmentation.GetHideFromEditors()
+
+
+def test_from_python_failures_are_raised(module, volumes, choose):
+    choose("dying")
+    with pytest.raises(EngineError) as raised:
+        module.logic.segment(volumes)
+    assert raised.value.kind == "died"
+    assert not module.logic.session.isBusy()
+
+
+def test_temporary_folders_are_private(module, volumes, choose, monkeypatch):
+    choose("slow")
+    run = module.logic.segment(volumes, wait=False)
+    (folder,) = Path(slicer.app.temporaryPath).iterdir()
+    if os.name == "posix":
+        assert folder.stat().st_mode & 0o077 == 0
+    run.cancel()
+    module.logic.session.stop()

@@ -1,0 +1,293 @@
+"""Interpreters, packages, installation and the sample case: what Setup offers, without installing anything."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import qt
+import slicer
+from SegMambaSlicerLib import dependencies, interpreter, sample
+from SegMambaSlicerLib.engine import EngineError
+from SegMambaSlicerLib.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+PYTHON = interpreter.Interpreter(sys.executable, "slicer", {"PATH": "/usr/bin"})
+
+
+def probe(wanted, monkeypatch, pump, python=PYTHON):
+    monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: wanted)
+    asked = dependencies.Probe(python)
+    pump(asked.poll)
+    return asked
+
+
+# --- which Python
+
+
+def test_the_chosen_python_comes_first(app, python):
+    program = python()
+    qt.QSettings().setValue(interpreter.SETTING, f"  {program} ")
+    found = interpreter.findInterpreter()
+    assert (found.path, found.kind) == (str(program), "override")
+
+
+def test_the_folder_of_an_environment_will_do(app, tmp_path):
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "python3").write_text("")
+    assert interpreter.findInterpreter(str(tmp_path / "env")).path == str(tmp_path / "env" / "bin" / "python3")
+
+
+def test_slicers_real_python_is_preferred_to_its_launcher(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(interpreter, "ownEnvironments", lambda: [tmp_path / "none"])
+    monkeypatch.setattr(interpreter.shutil, "which", lambda name: str(tmp_path / name))
+    assert interpreter.findInterpreter().path == str(tmp_path / "PythonSlicer")
+    (tmp_path / "python-real").write_text("")
+    found = interpreter.findInterpreter()
+    assert (found.path, found.kind) == (str(tmp_path / "python-real"), "slicer")
+
+
+def test_no_python_at_all_is_said(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(interpreter, "ownEnvironments", list)
+    monkeypatch.setattr(interpreter.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="Choose a Python"):
+        interpreter.findInterpreter()
+
+
+def test_an_own_python_does_not_inherit_slicers_variables(app, monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", "/slicer/lib/Python")
+    monkeypatch.setenv("PYTHONPATH", "/slicer/packages")
+    own, slicers = interpreter.childEnvironment(inSlicer=False), interpreter.childEnvironment(inSlicer=True)
+    assert "PYTHONHOME" not in own
+    assert own["PYTHONPATH"] == str(ROOT / "Training")
+    assert slicers["PYTHONHOME"] == "/slicer/lib/Python"
+    assert slicers["PYTHONPATH"].endswith("/slicer/packages")
+
+
+def test_the_engine_is_found_in_an_installed_tree(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(interpreter, "_HERE", tmp_path / "modules" / "SegMambaSlicerLib")
+    with pytest.raises(InputError, match="Install the extension again"):
+        interpreter.trainingFolder()
+    package = tmp_path / "modules" / interpreter.INSTALLED_FOLDER / "Training" / "segmamba"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    assert interpreter.trainingFolder() == package.parent
+
+
+# --- which packages
+
+
+def test_what_is_there_and_what_is_not(app, monkeypatch, pump):
+    import numpy
+
+    wanted = ["numpy>=1.24", "numpy<1", "no-such-package-at-all>=2", "tomli; python_version < '3'"]
+    found = probe(wanted, monkeypatch, pump)
+    assert [package.met for package in found.packages] == [True, False, False]
+    assert [package.installed for package in found.packages] == [numpy.__version__, numpy.__version__, None]
+    assert found.prefix
+
+
+def test_requirements_are_those_of_the_engine(app):
+    names = {text.partition(">")[0] for text in dependencies.requirements()}
+    assert {"torch", "monai", "numpy", "nibabel"} <= names
+    assert not any("mamba" in text for text in dependencies.requirements(withSample=True))
+
+
+def test_a_program_that_is_no_python_is_reported(app, tmp_path, pump):
+    false = tmp_path / "false"
+    false.write_text("#!/bin/sh\necho 'a shell' >&2\nexit 1\n")
+    false.chmod(0o755)
+    asked = dependencies.Probe(interpreter.Interpreter(str(false), "override", {}))
+    with pytest.raises(EngineError, match="a shell"):
+        pump(asked.poll)
+
+
+def test_the_question_says_what_how_much_and_where(app, monkeypatch, pump):
+    planned = dependencies.plan(probe(["torch>=99", "monai>=99", "numpy>=1"], monkeypatch, pump))
+    assert planned.torch == "torch>=99"
+    assert planned.others == ("monai>=99",)
+    for part in ("torch>=99", "monai>=99", "2.5 GB", sys.prefix, "Slicer's Python"):
+        assert part in planned.question
+    assert not planned.isEmpty
+
+
+# --- installing
+
+
+@pytest.fixture
+def planned():
+    return dependencies.Plan(PYTHON, "torch>=2.8,!=2.9.*", ("monai>=1.6",), 2502, "/slicer")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is asked of the PyTorch extension and of Slicer's pip; nothing is installed."""
+    made = []
+
+    class Logic:
+        def installTorch(self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None):
+            made.append(("torch", askConfirmation, torchVersionRequirement))
+            return types
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic))
+    packaging = types.SimpleNamespace(pip_install=lambda arguments: made.append(("pip", arguments)))
+    monkeypatch.setitem(sys.modules, "slicer.packaging", packaging)
+    return made
+
+
+def test_torch_comes_through_its_extension_and_the_rest_through_slicer(app, planned, calls):
+    dependencies.install(planned)
+    assert calls == [("torch", False, ">=2.8,!=2.9.*"), ("pip", ["monai>=1.6"])]
+
+
+def test_without_slicer_packaging_slicer_util_installs(app, planned, calls, monkeypatch):
+    """Slicer 5.10."""
+    monkeypatch.setitem(sys.modules, "slicer.packaging", None)
+    monkeypatch.setattr(slicer.util, "pip_install", lambda arguments: calls.append(("old pip", arguments)))
+    dependencies.install(planned)
+    assert calls[-1] == ("old pip", ["monai>=1.6"])
+
+
+def test_offline_all_comes_from_the_folder_of_wheels(app, planned, calls, tmp_path):
+    dependencies.install(planned, str(tmp_path))
+    assert calls == [("pip", ["--no-index", "--find-links", str(tmp_path), "torch>=2.8,!=2.9.*", "monai>=1.6"])]
+    with pytest.raises(InputError, match="no such folder"):
+        dependencies.install(planned, str(tmp_path / "none"))
+
+
+def test_without_the_pytorch_extension_it_is_named(app, planned, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    with pytest.raises(InputError, match="Extensions Manager"):
+        dependencies.install(planned)
+
+
+def test_a_broken_installation_says_why_and_can_be_repeated(app, planned, calls, monkeypatch):
+    def broken(arguments):
+        raise RuntimeError("Connection to the index timed out")
+
+    monkeypatch.setitem(sys.modules, "slicer.packaging", types.SimpleNamespace(pip_install=broken))
+    with pytest.raises(InputError, match=r"timed out\n.*press Install again"):
+        dependencies.install(planned)
+
+
+def test_an_own_python_is_left_to_its_owner(app, calls):
+    conda = interpreter.Interpreter("/opt/conda/bin/python", "override", {})
+    own = dependencies.Plan(conda, None, ("monai",), 2, "/opt")
+    with pytest.raises(InputError, match='"/opt/conda/bin/python" -m pip install "monai"'):
+        dependencies.install(own)
+    assert calls == []
+
+
+# --- in the panel
+
+
+@pytest.fixture
+def lacking(app, module, choose, monkeypatch, pump):
+    """The panel where monai is missing, in what passes for Slicer's Python."""
+    choose("well")
+    panel, answers = module.widget.panel, []
+    monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: ["numpy", "no-such-package>=1"])
+    found = interpreter.findInterpreter()
+    slicers = interpreter.Interpreter(found.path, "slicer", found.environment)
+    monkeypatch.setattr("SegMambaSlicerLib.panel.setup.findInterpreter", lambda: slicers)
+    panel.setup._confirm = lambda question: answers.append(question) or False
+    module.widget.enter()
+    pump(lambda: panel.setup.plan is not None)
+    return panel, answers
+
+
+def test_missing_packages_stand_in_the_way_and_are_named(lacking, volumes, pump):
+    panel, _answers = lacking
+    pump(lambda: "Python packages are missing" in panel.ui.reasonLabel.text)
+    assert not panel.ui.applyButton.isEnabled()
+    assert "no-such-package" in panel.ui.setupLabel.text
+    assert not panel.ui.setupSection.collapsed
+    assert not panel.session.engine.isRunning()  # it would only fail
+
+
+def test_a_refusal_installs_nothing(lacking, monkeypatch):
+    panel, answers = lacking
+    monkeypatch.setattr(dependencies, "install", lambda *_: pytest.fail("was not allowed"))
+    panel.ui.installButton.click()
+    assert len(answers) == 1
+    assert "no-such-package>=1" in answers[0]
+
+
+def test_consent_installs_once_and_looks_again(lacking, monkeypatch, pump):
+    panel, _answers = lacking
+    done = []
+    panel.setup._confirm = lambda question: True
+
+    def install(planned, wheels):
+        done.append(planned.others)
+        monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: ["numpy"])
+
+    monkeypatch.setattr(dependencies, "install", install)
+    panel.ui.installButton.click()
+    pump(lambda: panel.setup.plan.isEmpty and panel.session.machine)
+    assert done == [("no-such-package>=1",)]
+    assert "All 1 packages" in panel.ui.setupLabel.text
+    assert not panel.ui.installButton.isEnabled()
+
+
+def test_a_failed_installation_is_shown(lacking, monkeypatch, pump):
+    panel, _answers = lacking
+    panel.setup._confirm = lambda question: True
+
+    def install(planned, wheels):
+        raise InputError("The installation stopped: no network")
+
+    monkeypatch.setattr(dependencies, "install", install)
+    panel.ui.installButton.click()
+    pump(lambda: not panel.setup.isBusy())
+    assert "no network" in panel.ui.testLabel.text
+
+
+def test_the_test_button_says_what_an_own_python_has(app, module, python, pump):
+    panel = module.widget.panel
+    panel.ui.pythonPath.setCurrentPath(str(python("well")))
+    panel.ui.testButton.click()
+    pump(lambda: "The engine 9.9 starts with Python 3.12.0" in panel.ui.testLabel.text)
+    assert "Missing: numpy" in panel.ui.testLabel.text
+    panel.ui.pythonPath.setCurrentPath(str(python("missing")))
+    panel.ui.testButton.click()
+    pump(lambda: "The Python package torch is missing" in panel.ui.testLabel.text)
+    panel.ui.pythonPath.setCurrentPath("/nowhere/python")
+    panel.ui.testButton.click()
+    assert "is no Python program" in panel.ui.testLabel.text
+
+
+# --- the sample case
+
+
+def test_a_sample_that_fails_says_why(app, python, tmp_path, pump, temporaryFiles):
+    script = tmp_path / "noisy"
+    script.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'nilearn'\" >&2\nexit 1\n")
+    script.chmod(0o755)
+    maker = sample.SampleMaker(interpreter=lambda: interpreter.Interpreter(str(script), "override", {}))
+    pump(maker.poll)
+    with pytest.raises(EngineError, match="nilearn is missing"):
+        maker.load()
+    assert temporaryFiles() == []
+
+
+def test_the_sample_is_offered_to_sample_data(app, monkeypatch):
+    """With the signature of Slicer's own function."""
+    offered = {}
+
+    class SampleDataLogic:
+        @staticmethod
+        def registerCustomSampleDataSource(
+            category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
+            thumbnailFileName=None, loadFileType=None, loadFiles=None, loadFileProperties=None, checksums=None,
+        ):  # fmt: skip
+            offered.update(category=category, name=sampleName, make=customDownloader, thumbnail=thumbnailFileName)
+
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=SampleDataLogic))
+    assert slicer.app.started  # the module asked to be told when Slicer has started
+    sample.registerSampleData()
+    assert offered["name"] == sample.NAME
+    assert Path(offered["thumbnail"]).is_file()
+    assert callable(offered["make"])
+    monkeypatch.setitem(sys.modules, "SampleData", None)
+    sample.registerSampleData()  # Slicer without that module: nothing happens
