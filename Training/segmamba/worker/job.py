@@ -150,11 +150,11 @@ def run(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]) -> 
         job.go_on()
         values = _segment(job, shelf, record, changed)
     except BaseException as error:
+        remove_files(job)  # before the answer: who has it finds the folder as it was
         job.fail(error)
     else:
-        job.succeed(**values)
-    finally:
         remove_files(job)
+        job.succeed(**values)
 
 
 def remove_files(job: Job) -> None:
