@@ -41,10 +41,10 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Ties the parts of the panel to the parameter node and the logic."""
 
     def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)  # without a parent it calls setup
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -57,8 +57,12 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        for event in (scene.StartCloseEvent, scene.StartImportEvent, scene.StartRestoreEvent):
+            self.addObserver(scene, event, self.onSceneUnsettled)
         for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
-            self.addObserver(scene, event, self.onSceneReplaced)
+            # after the node selectors, which empty themselves on these events and say so
+            self.addObserver(scene, event, self.onSceneReplaced, priority=-20.0)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.panel.onNodeAboutToBeRemoved)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             self.addObserver(scene, event, self.panel.onSceneChanged)
         self.initializeParameterNode()
@@ -87,7 +91,11 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers(self.onParametersModified)
         self.panel.onSceneStartClose()
 
+    def onSceneUnsettled(self, caller=None, event=None):
+        self.panel.setSettled(False)
+
     def onSceneReplaced(self, caller=None, event=None):
+        self.panel.setSettled(True)
         self.panel.parameters = None  # a loaded scene writes into the same node, piece by piece: look at it again
         self.initializeParameterNode()
 

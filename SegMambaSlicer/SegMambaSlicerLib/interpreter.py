@@ -115,6 +115,7 @@ def childEnvironment(inSlicer: bool) -> dict[str, str]:
         environment.pop("PYTHONHOME", None)
         environment.pop("PYTHONPATH", None)
         environment["PYTHONNOUSERSITE"] = "1"
+    environment["PYTHONIOENCODING"] = "utf-8"  # Windows would write its own code page into the pipes
     earlier = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(trainingFolder()), *([earlier] if earlier else [])])
     return environment

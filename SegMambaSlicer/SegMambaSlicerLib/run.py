@@ -18,7 +18,7 @@ from .engine import Engine, EngineError, Request
 from .errors import InputError
 from .i18n import _
 from .modalities import MODALITIES
-from .scene import exportCase, readLabelMap, readScalarMap, temporaryFolder
+from .scene import exportCase, putBeside, readLabelMap, readScalarMap, temporaryFolder
 from .segments import createSegmentation
 from .uncertainty import addUncertainty
 
@@ -151,6 +151,8 @@ class Run:
             previous = None
         segmentation = createSegmentation(labels, reference, previous, self._options.mode)
         overlay = None if uncertainty is None else addUncertainty(uncertainty, reference, segmentation)
+        for node in filter(None, (segmentation, overlay)):
+            putBeside(node, reference)
         segmentation.SetAttribute("SegMamba.Model", str(answer.get("model", "")))
         seconds = time.monotonic() - self._started
         return Result(segmentation, overlay, dict(self._volumes), answer, seconds)

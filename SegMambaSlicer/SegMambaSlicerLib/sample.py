@@ -100,10 +100,20 @@ def registerSampleData() -> None:
         import SampleData
     except ImportError:
         return
+
+    def download(source):
+        # Sample Data calls this from a button and shows no error itself
+        with slicer.util.tryWithErrorDisplay(_("The sample case was not made."), waitCursor=True):
+            volumes = makeSample()
+        slicer.util.setSliceViewerLayers(background=volumes["t1c"])
+        if slicer.app.layoutManager() is not None:
+            slicer.util.resetSliceViews()
+        return list(volumes.values())
+
     icon = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SegMambaSlicer.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=_("Brain tumor"),
         sampleName=NAME,
-        customDownloader=lambda source: list(makeSample().values()),
+        customDownloader=download,
         thumbnailFileName=str(icon),
     )

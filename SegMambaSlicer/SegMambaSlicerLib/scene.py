@@ -238,6 +238,16 @@ def addVolume(array: np.ndarray, referenceVolume, name: str, className: str = "v
     return node
 
 
+def putBeside(node, referenceVolume) -> None:
+    """Moves `node` to where `referenceVolume` is in the subject hierarchy: DICOM export wants both in one study."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    item, reference = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(referenceVolume)
+    if item and reference:  # the application makes items, its libraries alone do not
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(reference))
+
+
 def temporaryFolder() -> Path:
     """A new private folder in Slicer's temporary directory, for the exchange with the engine."""
     parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)

@@ -207,3 +207,15 @@ def test_real_series_through_slicer_and_out_again(scene, tmp_path, raw_case, mod
     array, matrix = exchange.readImage(file)
     node = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=modality)
     _assertSameImage(nib.load(file), nib.load(exchange.exportVolume(node, tmp_path / "out.nii")), count=2000)
+
+
+def test_results_go_where_their_volume_is_in_the_subject_hierarchy(scene):
+    """The application makes the items; here they are made by hand, and without them nothing happens."""
+    volume, result = synth.addVolume("T1c", "oblique-left"), synth.addVolume("result", "oblique-left")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    exchange.putBeside(result, volume)
+    study = hierarchy.CreateStudyItem(hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "patient"), "study")
+    hierarchy.CreateItem(study, volume)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), result)
+    exchange.putBeside(result, volume)
+    assert hierarchy.GetItemParent(item) == study

@@ -32,6 +32,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
     """A selector of nodes of some classes: follows the scene, offers "None", never selects by itself if it may be None.
 
     Hidden nodes (HideFromEditors) are left out, as in Slicer. The properties are those that .ui files set.
+    Like the real one, it takes the neighbour of a node that is removed (QComboBox on removed rows), and says that there
+    is none when a scene was closed or added (qMRMLSceneModel::onMRMLSceneImported fills the model anew).
     """
 
     currentNodeChanged = Signal(object)
@@ -54,13 +56,20 @@ class qMRMLNodeComboBox(qMRMLWidget):
             self._scene.RemoveObserver(observation)
         super().setMRMLScene(scene)
         events = (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent)
-        events = (*events, slicer.vtkMRMLScene.EndCloseEvent, slicer.vtkMRMLScene.EndImportEvent)
         self._observations = [scene.AddObserver(event, self._sceneChanged) for event in events]
+        events = (slicer.vtkMRMLScene.EndCloseEvent, slicer.vtkMRMLScene.EndImportEvent)
+        self._observations += [scene.AddObserver(event, self._sceneReplaced) for event in events]
         self._fill()
+
+    def _sceneReplaced(self, caller, event):
+        if shiboken6.isValid(self):
+            self.setCurrentNode(None)
+        self._sceneChanged(caller, event)
 
     def _sceneChanged(self, caller, event):
         if shiboken6.isValid(self):
-            self._fill()
+            if not caller.IsImporting():
+                self._fill()
         else:  # deleted in C++, and kept here by its own observers
             for observation in self._observations:
                 caller.RemoveObserver(observation)
@@ -74,6 +83,9 @@ class qMRMLNodeComboBox(qMRMLWidget):
             nodes = [node for kind in self._types for node in slicer.util.getNodesByClass(kind)]
             nodes = [node for node in nodes if node.GetClassName() in self._types and not node.GetHideFromEditors()]
         current = self._last if self._last in nodes else None
+        if current is None and self._last in self._nodes:
+            before = self._nodes[max(0, self._nodes.index(self._last) - 1)]
+            current = before if before in nodes else None
         self._combo.blockSignals(True)
         self._combo.clear()
         self._nodes = ([None] if self._flags["noneEnabled"] else []) + nodes

@@ -24,10 +24,11 @@ class InputsPanel:
         self._guesses = {}
         self._chosenByUser = False
         self._filling = False
+        self.isSettled = True  # False while the scene is closed, loaded or restored: the selectors then say nothing
         self.problems = None  # not looked at yet
         for modality in MODALITIES:
             self._selector(modality).setMRMLScene(slicer.mrmlScene)
-            self._selector(modality).currentNodeChanged.connect(self.onVolumeChosen)
+            self._selector(modality).currentNodeChanged.connect(self._chooser(modality))
         ui.guessButton.clicked.connect(self.onGuess)
 
     def setParameters(self, parameters) -> None:
@@ -41,19 +42,29 @@ class InputsPanel:
         self._filling = True
         try:
             for modality in MODALITIES:
-                node = self._parameters.volume(modality)
-                if self._selector(modality).currentNode() is not node:
-                    self._selector(modality).setCurrentNode(node)
+                self._selector(modality).setCurrentNode(self._parameters.volume(modality))
         finally:
             self._filling = False
 
-    def onVolumeChosen(self, node=None):
-        if self._filling or self._parameters is None or slicer.mrmlScene.IsClosing():
+    def onVolumeChosen(self, modality: str) -> None:
+        if self._filling or not self.isSettled or self._parameters is None or slicer.mrmlScene.IsClosing():
             return
         self._chosenByUser = True
+        self._parameters.setVolume(modality, self._selector(modality).currentNode())
+
+    def leave(self, node) -> None:
+        """Lets go of a volume that is about to be removed; a selector that has it would take its neighbour instead."""
+        if self._parameters is None or not self.isSettled:
+            return
         with self._parameters.together():
             for modality in MODALITIES:
-                self._parameters.setVolume(modality, self._selector(modality).currentNode())
+                if self._parameters.volume(modality) is node:
+                    self._parameters.setVolume(modality, None)
+        self.show()
+
+    def release(self) -> None:
+        """For the end of the widget: its selectors live on for a while, hidden, and are not listened to any more."""
+        self._parameters = None
 
     def onGuess(self, checked=False):
         self._chosenByUser = False
@@ -109,6 +120,12 @@ class InputsPanel:
         label.setText(_("{percent} % sure").format(percent=round(100 * guess.confidence)))
         label.setStyleSheet(f"color: {_GREEN if sure else _AMBER}")
         label.setToolTip(guess.reason)
+
+    def _chooser(self, modality: str):
+        def onChosen(node=None):
+            self.onVolumeChosen(modality)
+
+        return onChosen
 
     def _selector(self, modality: str):
         return getattr(self._ui, f"{modality}Selector")

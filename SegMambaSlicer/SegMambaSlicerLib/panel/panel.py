@@ -26,7 +26,7 @@ class Panel:
     def __init__(self, ui, logic):
         self.ui, self.logic, self.session = ui, logic, logic.session
         self.parameters: Parameters | None = None
-        self._entered = False
+        self._entered, self._isReleased = False, False
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
         self.inputs = InputsPanel(ui, self.showState)
@@ -65,7 +65,13 @@ class Panel:
             self._entered = True
             self.setup.onCheck()
 
+    def setSettled(self, isSettled: bool) -> None:
+        """False from the start of closing, loading or restoring a scene to its end."""
+        self.inputs.isSettled = isSettled
+
     def onParametersModified(self) -> None:
+        if self.parameters is None or not self.inputs.isSettled:
+            return  # read piece by piece; all of it is looked at when the scene is there
         self.inputs.show()
         self.running.show()
         segmentation = self.parameters.result("Segmentation")
@@ -79,6 +85,11 @@ class Panel:
             return
         if not slicer.mrmlScene.IsBatchProcessing() and not slicer.mrmlScene.IsClosing():
             self._checkTimer.start()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller=None, event=None, node=None) -> None:
+        if node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsClosing():
+            self.inputs.leave(node)
 
     def onSceneStartClose(self) -> None:
         self.session.cancel()
@@ -121,6 +132,8 @@ class Panel:
         self.session.cancel()
 
     def onDone(self, result) -> None:
+        if self._isReleased:
+            return
         took = timeText(result.seconds)
         self.running.showIdle(_("Done in {time}.").format(time=took))
         for warning in result.warnings:
@@ -141,6 +154,8 @@ class Panel:
         self.showState()
 
     def onError(self, error: EngineError) -> None:
+        if self._isReleased:
+            return
         self.running.showIdle(error.message, failed=error.kind != "cancelled")
         if error.kind != "cancelled":
             self.log("error", error.message)
@@ -176,7 +191,7 @@ class Panel:
             with self.parameters.together():
                 for modality, node in volumes.items():
                     self.parameters.setVolume(modality, node)
-            background(volumes["t1c"])
+            background(volumes["t1c"], fit=True)
         self.showState()
 
     def onSampleFailed(self, error) -> None:
@@ -219,7 +234,10 @@ class Panel:
         _allow(self.ui.sampleButton, not busy and not self.setup.reason, self.setup.reason or _("Under way."))
 
     def confirm(self, question: str) -> bool:
-        return slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))
+        confirmed = slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))
+        if confirmed:
+            self.session.restart()  # Windows does not replace files that the worker has open
+        return confirmed
 
     def log(self, level: str, text: str) -> None:
         prefix = "" if level in ("info", "debug") else f"{level}: "
@@ -251,8 +269,9 @@ class Panel:
         """For the end of the widget: listens to nothing any more, and ends what it started."""
         self._checkTimer.stop()
         self._copiedTimer.stop()
-        self.setup.stop()
-        self.results.release()
+        self._isReleased = True
+        for part in (self.setup, self.inputs, self.running, self.results):
+            part.release()
         self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []
 
 

@@ -115,7 +115,10 @@ class ResultsPanel:
 
     def onShow3D(self, checked=False):
         if self._node is not None:
-            show3D(self._node, self._ui.show3DButton.isChecked())
+            shown = self._ui.show3DButton.isChecked()
+            show3D(self._node, shown)
+            if shown and slicer.app.layoutManager() is not None:
+                slicer.util.resetThreeDViews()  # else the camera looks at where the scene was before
 
     def onUncertainty(self, checked=False):
         volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
@@ -191,10 +194,12 @@ def overlay(volume) -> None:
         composite.SetForegroundOpacity(0.6 if volume is not None else 0.0)
 
 
-def background(volume) -> None:
-    """Shows `volume` in every slice view."""
+def background(volume, fit: bool = False) -> None:
+    """Shows `volume` in every slice view; with `fit` as large as the view."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         composite.SetBackgroundVolumeID(volume.GetID())
+    if fit and slicer.app.layoutManager() is not None:
+        slicer.util.resetSliceViews()
 
 
 def _rows(tableNode) -> list[tuple[str, ...]]:

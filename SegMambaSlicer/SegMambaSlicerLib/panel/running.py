@@ -35,6 +35,10 @@ class RunPanel:
         self._parameters = parameters
         self.show()
 
+    def release(self) -> None:
+        """For the end of the widget: what its widgets say is not listened to any more."""
+        self._parameters = None
+
     def setMachine(self, machine: dict | None) -> None:
         """What the worker says of this machine: fills the choices and the expected times."""
         self.machine = machine

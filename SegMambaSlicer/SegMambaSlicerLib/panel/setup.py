@@ -13,6 +13,8 @@ from ..errors import InputError
 from ..i18n import _
 from ..interpreter import SETTING, findInterpreter
 
+TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
+
 
 class SetupPanel:
     """Watches over a probe and a test engine of its own; `poll` from a timer.
@@ -26,6 +28,10 @@ class SetupPanel:
         self._probe: dependencies.Probe | None = None
         self._tester: Engine | None = None
         self.plan: dependencies.Plan | None = None
+        self._typed = qt.QTimer()
+        self._typed.setSingleShot(True)
+        self._typed.setInterval(TYPING_MILLISECONDS)
+        self._typed.timeout.connect(self._ready)
         ui.pythonPath.setCurrentPath(slicer.util.settingsValue(SETTING, "", converter=str))
         ui.wheelsPath.setCurrentPath(slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str))
         ui.pythonPath.currentPathChanged.connect(self.onPython)
@@ -76,13 +82,16 @@ class SetupPanel:
         qt.QSettings().setValue(SETTING, self._ui.pythonPath.currentPath)
         self.plan = None
         self._ui.testLabel.setText("")
-        self._ready()
+        self._typed.start()
 
     def onWheels(self, path=""):
         qt.QSettings().setValue(dependencies.WHEELS_SETTING, self._ui.wheelsPath.currentPath)
 
     def onTest(self, checked=False):
         """Starts the engine with the chosen Python, apart from the one that segments."""
+        if self._typed.isActive():  # else what it sets off would end the test
+            self._typed.stop()
+            self._ready()
         self.stop()
         self._tester = Engine()
         self._ui.testLabel.setText(_("Starting..."))
@@ -106,6 +115,11 @@ class SetupPanel:
             self._probe = None
             self._ui.setupLabel.setText(str(error))
         self._ready()
+
+    def release(self) -> None:
+        """For the end of the widget."""
+        self._typed.stop()
+        self.stop()
 
     def stop(self) -> None:
         if self._probe is not None:

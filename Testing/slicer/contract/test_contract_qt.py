@@ -157,6 +157,34 @@ class SelectorContractTest(unittest.TestCase):
         slicer.app.processEvents()
         self.assertIsNone(self.selector.currentNode())
 
+    def testWhatSelectorsSayOfASceneThatWasAddedComesBeforeObserversOfLowPriority(self):
+        heard, atTheEnd = [], []
+        self.selector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "A"))
+        other = slicer.vtkMRMLScene()
+        other.AddNewNodeByClass("vtkMRMLTextNode", "text")
+        path = Path(slicer.app.temporaryPath) / "SegMambaContract.mrml"
+        other.SetURL(str(path))
+        other.Commit()
+        self.selector.currentNodeChanged.connect(lambda node=None: heard.append(1))
+        event = slicer.mrmlScene.EndImportEvent
+        tag = slicer.mrmlScene.AddObserver(event, lambda caller, event: atTheEnd.append(len(heard)), -20.0)
+        slicer.mrmlScene.SetURL(str(path))
+        slicer.mrmlScene.Import()
+        slicer.app.processEvents()
+        slicer.mrmlScene.RemoveObserver(tag)
+        path.unlink()
+        self.assertEqual(atTheEnd, [len(heard)])
+
+    def testAVolumeThatIsToBeRemovedCanBeLetGoOfBefore(self):
+        nodes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in "ABC"]
+        self.selector.setCurrentNode(nodes[1])
+        event = slicer.mrmlScene.NodeAboutToBeRemovedEvent
+        tag = slicer.mrmlScene.AddObserver(event, lambda caller, event: self.selector.setCurrentNode(None))
+        slicer.mrmlScene.RemoveNode(nodes[1])
+        slicer.app.processEvents()
+        slicer.mrmlScene.RemoveObserver(tag)
+        self.assertIsNone(self.selector.currentNode())
+
     def testOtherNodesAndHiddenVolumesAreNotOffered(self):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "not a volume")
         hidden = slicer.vtkMRMLScalarVolumeNode()

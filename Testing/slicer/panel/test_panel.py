@@ -70,6 +70,38 @@ def test_what_the_user_chose_is_left_alone(ready, volumes, pump):
     assert ready.parameters.volume("t2f") is volumes["t2f"]
 
 
+def test_a_volume_that_is_removed_leaves_its_place_empty(ready, volumes, pump):
+    slicer.mrmlScene.RemoveNode(volumes["t2w"])
+    assert ready.parameters.volume("t2w") is None
+    assert ready.ui.t2wSelector.currentNode() is None
+    pump(lambda: "T2 is missing" in ready.ui.reasonLabel.text)
+    again = synth.addVolume("AX T2", "oblique-left", seed=9)
+    pump(lambda: ready.parameters.volume("t2w") is again)  # nobody has chosen otherwise
+    others = {name: node for name, node in volumes.items() if name != "t2w"}
+    assert {**ready.parameters.volumes(), "t2w": None} == {**others, "t2w": None}
+
+
+def test_a_scene_that_is_added_leaves_the_choice_as_it_is(ready, volumes, pump, tmp_path):
+    other = slicer.vtkMRMLScene()
+    other.AddNewNodeByClass("vtkMRMLTextNode", "not of this module")
+    other.SetURL(str(tmp_path / "other.mrml"))
+    other.Commit()
+    slicer.mrmlScene.SetURL(str(tmp_path / "other.mrml"))
+    slicer.mrmlScene.Import()
+    assert slicer.mrmlScene.GetFirstNodeByName("not of this module") is not None
+    assert ready.parameters.volumes() == volumes
+    for modality, node in volumes.items():
+        assert getattr(ready.ui, f"{modality}Selector").currentNode() is node
+
+
+def test_a_result_that_is_removed_is_no_longer_shown(ready, pump):
+    slicer.mrmlScene.RemoveNode(segment(ready, pump))
+    assert ready.parameters.result("Segmentation") is None
+    assert ready.results.segmentation is None
+    assert ready.ui.volumesTable.rowCount == 0
+    assert not ready.ui.editButton.isEnabled()
+
+
 def test_times_and_choices_come_from_the_worker(ready):
     ui = ready.ui
     assert [ui.qualityCombo.itemText(i) for i in range(3)] == [

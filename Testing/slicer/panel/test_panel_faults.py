@@ -150,6 +150,17 @@ def test_ending_the_widget_twice_does_no_harm(opened, module):
     module.widget.cleanup()
 
 
+def test_the_widgets_of_a_panel_that_has_ended_change_nothing(opened, module, volumes):
+    """After a reload they are still there, hidden, on the same scene and parameter node as the new ones."""
+    panel, _before = opened("well")
+    parameters = panel.parameters
+    module.widget.cleanup()
+    panel.ui.t1nSelector.setCurrentNode(None)
+    panel.ui.qualityCombo.setCurrentIndex(2)
+    assert parameters.volume("t1n") is volumes["t1n"]
+    assert parameters.mirrorings == 0
+
+
 # --- volumes that will not do
 
 

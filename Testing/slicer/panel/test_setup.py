@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import qt
 import slicer
+import synth
 from SegMambaSlicerLib import dependencies, interpreter, sample
 from SegMambaSlicerLib.engine import EngineError
 from SegMambaSlicerLib.errors import InputError
@@ -247,6 +248,7 @@ def test_the_test_button_says_what_an_own_python_has(app, module, python, pump):
     panel = module.widget.panel
     panel.ui.pythonPath.setCurrentPath(str(python("well")))
     panel.ui.testButton.click()
+    assert not panel.setup._typed.isActive()
     pump(lambda: "The engine 9.9 starts with Python 3.12.0" in panel.ui.testLabel.text)
     assert "Missing: numpy" in panel.ui.testLabel.text
     panel.ui.pythonPath.setCurrentPath(str(python("missing")))
@@ -288,6 +290,22 @@ def test_the_sample_is_offered_to_sample_data(app, monkeypatch):
     sample.registerSampleData()
     assert offered["name"] == sample.NAME
     assert Path(offered["thumbnail"]).is_file()
-    assert callable(offered["make"])
+    made = {"t1c": synth.addVolume("sample", "oblique-left")}
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    monkeypatch.setattr(sample, "makeSample", lambda: made)
+    assert offered["make"](None) == [made["t1c"]]
+    assert composite.GetBackgroundVolumeID() == made["t1c"].GetID()
     monkeypatch.setitem(sys.modules, "SampleData", None)
     sample.registerSampleData()  # Slicer without that module: nothing happens
+
+
+def test_a_path_that_is_typed_is_tried_when_it_is_there(choose, python, module, pump, monkeypatch):
+    panel, restarted = module.widget.panel, []
+    monkeypatch.setattr(panel.session, "restart", lambda: restarted.append(1))
+    path = str(python("well"))
+    for length in range(len(path) - 5, len(path) + 1):
+        panel.ui.pythonPath.setCurrentPath(path[:length])
+    assert restarted == []
+    pump(lambda: restarted)
+    assert qt.QSettings().value(interpreter.SETTING) == path
+    assert len(restarted) == 1
