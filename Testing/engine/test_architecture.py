@@ -47,6 +47,9 @@ ROOMS = {
     "picture": "case files labels",
     "demo": "case evaluate package phantom picture predict",
     "dataset": "errors files settings image_io case_folder case labels",
+    "shares": "errors",
+    "corrections": "case dataset errors files image_io labels metrics settings shares",
+    "registry": "errors files package settings shares",
     "config": "errors settings networks inference preprocess",
     "augment": "",
     "checkpoint": "errors files",
@@ -55,6 +58,8 @@ ROOMS = {
     "run_folder": "files",
     "samples": "errors files augment case dataset preprocess",
     "experiment": "errors augment config dataset distributed inference labels network networks package samples",
+    "gate": "case compare confidence dataset errors files labels metrics package picture samples segment",
+    "recipes": "config dataset errors network networks package settings",
     "validation": "case distributed inference labels metrics package picture preprocess samples segment",
     "report": "errors files picture",
     "stop_signals": "",
@@ -64,8 +69,8 @@ ROOMS = {
     "table1": "baselines config costs errors files network networks optimize package run_folder training",
     "bundle_parts": "bias inference resample",
     "export": "errors files network package",
-    "commands": "case compare config dataset demo errors evaluate export files inference network package phantom "
-    "predict preprocess report score_tables table1 training",
+    "commands": "case compare config corrections dataset demo errors evaluate export files gate inference network "
+    "package phantom predict preprocess recipes registry report score_tables table1 training",
     "cli": "errors commands",
     "__main__": "cli",
 }

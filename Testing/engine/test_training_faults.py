@@ -43,7 +43,7 @@ def same_weights(one, other, tolerance):
 
 def test_a_run_killed_twenty_times_ends_where_an_uninterrupted_one_does(config, tmp_path):
     """With a checkpoint after every step, so that many kills hit one that is being written."""
-    config = replace(config, steps=160, batch=1, checkpoint_minutes=1e-9)
+    config = replace(config, steps=90, batch=1, checkpoint_minutes=1e-9)
     finish(in_process(config, tmp_path / "whole"))
     rng = random.Random(4)
     run, killed, codes = tmp_path / "killed", 0, []

@@ -12,12 +12,14 @@ import sys
 from segmamba import __version__
 from segmamba.commands import (
     compare,
+    correct,
     dataset,
     demo,
     evaluate,
     export,
     import_model,
     info,
+    models,
     network,
     phantom,
     predict,
@@ -28,7 +30,7 @@ from segmamba.commands import (
 from segmamba.errors import InputError
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
-_COMMANDS += (export,)
+_COMMANDS += (export, correct, models)
 
 
 def main(arguments: list[str] | None = None) -> int:

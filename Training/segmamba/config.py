@@ -31,6 +31,7 @@ class SourceConfig:
     share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
     the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
     shares. Without it every labelled case is trained on. at_most: train on the first so many cases only.
+    held_out: train on none of it, validate on all: an anchor set.
     """
 
     dataset: str
@@ -38,8 +39,10 @@ class SourceConfig:
     validate: bool = False
     fold: int | None = None
     at_most: int | None = None
+    held_out: bool = False
 
     def __post_init__(self):
+        _check(not (self.held_out and self.validate), f"source {self.dataset}: validate or held_out, not both")
         _check(self.share > 0 and math.isfinite(self.share), f"source {self.dataset}: share must be above 0")
         _check(self.fold is None or self.validate, f"source {self.dataset}: a fold needs validate = true")
         _check(self.at_most is None or self.at_most > 0, f"source {self.dataset}: at_most must be 1 or more")
@@ -125,6 +128,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
     initial_model: str = ""  # a model package to start from; empty: fresh weights
+    freeze: str = ""  # "encoder": its weights stay as they are, for fewer than five corrected cases; empty: all learn
     seed: int = 1
     patch: tuple[int, int, int] = (128, 128, 128)
     batch: int = 2  # patches of one step, over all processes and micro-batches: neither changes what is learnt
@@ -140,6 +144,7 @@ class TrainingConfig:
     cache: str = "runs/cache"  # preprocessed cases, keyed by content
 
     def __post_init__(self):
+        _choice("freeze", self.freeze, ("", "encoder"))
         _choice("loss", self.loss, ("ce", "dice_ce"))
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
         _choice("precision", self.precision, ("bf16", "fp32"))
@@ -150,7 +155,8 @@ class TrainingConfig:
         _check(0 <= self.foreground <= 1, f"foreground {self.foreground} must be 0 to 1")
         _check(self.checkpoint_minutes > 0, f"checkpoint_minutes {self.checkpoint_minutes} must be above 0")
         _check(self.workers is None or self.workers >= 0, f"workers {self.workers} must be 0 or more")
-        _check(bool(self.sources), "a training needs at least one [[sources]] entry")
+        learning = [source for source in self.sources if not source.held_out]
+        _check(bool(learning), "a training needs at least one [[sources]] entry, and one that is not held out")
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> TrainingConfig:
@@ -160,11 +166,15 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Trainin
     sources, is taken whole. Relative folders count from the folder of the file they stand in; those of an override
     from the working directory. Raises InputError.
     """
-    path = Path(path)
-    values = _read(path, ())
+    values = load_values(path)
     for text in overrides or []:
         settings.override(values, text)
     return settings.build(TrainingConfig, values, str(path))
+
+
+def load_values(path: Path | str) -> dict:
+    """The settings of a TOML file over those of its base, folders resolved, not checked. Raises InputError."""
+    return _read(Path(path), ())
 
 
 def _read(path: Path, below: tuple[Path, ...]) -> dict:

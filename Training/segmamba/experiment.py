@@ -11,7 +11,7 @@ from torch import nn
 
 from segmamba.augment import build_augmentation
 from segmamba.config import TrainingConfig
-from segmamba.dataset import read_dataset
+from segmamba.dataset import CaseEntry, read_dataset
 from segmamba.dataset.split import training_cases, validation_cases
 from segmamba.distributed import World
 from segmamba.errors import InputError
@@ -23,6 +23,8 @@ from segmamba.package import find_model, load_package
 from segmamba.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
+
+_ENCODERS = ("vit", "encoder", "mamba_encoder")  # what the forms of SegMamba call it
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
         inference = replace(inference, window=tuple(config.patch), fixed=True)
     samples = PatchDataset(
         groups,
-        [source.share for source in config.sources],
+        [source.share for source in config.sources if not source.held_out],
         tuple(config.patch),
         build_augmentation(config.augment.set, config.augment.modality_dropout),
         config.foreground,
@@ -82,14 +84,36 @@ def _plan(config: TrainingConfig):
         if scheme is not None and dataset.scheme != scheme:
             raise InputError(f"data set {dataset.name} has other labels or regions than {plan[0][0].name}")
         scheme = dataset.scheme
-        if source.validate:
+        labelled = tuple(case for case in dataset.cases if case.label)
+        if source.held_out:
+            training, validation = (), labelled
+        elif source.validate:
             training, validation = training_cases(dataset, source.fold), validation_cases(dataset, source.fold)
         else:
-            training, validation = tuple(case for case in dataset.cases if case.label), ()
-        if not training:
+            training, validation = labelled, ()
+        if not training and not source.held_out:
             raise InputError(f"data set {dataset.name} has no labelled case to train on")
         plan.append((dataset, training[: source.at_most], validation))
+    _check_apart(plan)
     return scheme, plan
+
+
+def _check_apart(plan) -> None:
+    """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
+
+    def images(entry: CaseEntry) -> set:
+        measured = entry.statistics.get("images", {})
+        files = {(file.sha256, file.volume) for file in entry.images.values()}
+        return files | {facts["content"] for facts in measured.values() if "content" in facts}
+
+    trained = {image: entry.id for _, training, _ in plan for entry in training for image in images(entry)}
+    for dataset, _, validation in plan:
+        for entry in validation:
+            if both := [trained[image] for image in images(entry) if image in trained]:
+                raise InputError(
+                    f"case {entry.id} of data set {dataset.name} is validated on, and trained on as {both[0]}; "
+                    "take it out of one of the two"
+                )
 
 
 def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
@@ -104,7 +128,8 @@ def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[Trai
         for number, kind, dataset, entry in jobs[world.rank :: world.size]
     ]
     done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id))  # the same order in every process
-    groups = [[case for n, kind, case in done if n == number and kind == "training"] for number in range(len(plan))]
+    learning = [number for number, (_, training, _) in enumerate(plan) if training]
+    groups = [[case for n, kind, case in done if n == number and kind == "training"] for number in learning]
     held_out = [case for _, kind, case in done if kind == "validation"]
     ids = [case.id for case in held_out]
     if twice := sorted({i for i in ids if ids.count(i) > 1}):
@@ -129,6 +154,17 @@ def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: L
                 where = f"initial_model {config.initial_model}"
                 raise InputError(f"{where} has another {name} than the configuration: {theirs}, not {ours}")
         network, parent = model.network.train(), manifest.id
+    if config.freeze:
+        _freeze(network)
     if config.checkpoint_activations:
         checkpoint_activations(network)
     return network, parent
+
+
+def _freeze(network: nn.Module) -> None:
+    """The encoder's weights learn no more; those of the decoder and of the skips do."""
+    parts = [part for name, part in network.named_children() if name in _ENCODERS]
+    if not parts:
+        raise InputError("freeze = 'encoder' is for SegMamba; leave it out for another network")
+    for part in parts:
+        part.requires_grad_(False)

@@ -61,8 +61,6 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
         raise InputError(
             f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
         )
-    settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):
         try:
             found = hash_file(dataset.path(file))
@@ -73,8 +71,8 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
                 f"case {entry.id}: {dataset.path(file)} is not the file that the data set was made of; "
                 f"run `segmamba dataset init --update {dataset.folder}`, which takes over what was corrected"
             )
-        digest.update(f"{found}{file.volume}".encode())
-    cached = cache / f"{digest.hexdigest()[:32]}.safetensors"
+    digest = case_digest(dataset, entry, spec)
+    cached = cache / f"{digest[:32]}.safetensors"
     sources = {m: dataset.sources(entry)[m] for m in spec.modalities}
     label = dataset.path(entry.label)
     if not cached.exists():
@@ -84,9 +82,19 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
         label_map = load_label_map(label, dataset.renumbering, case)
         shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
         cache.mkdir(parents=True, exist_ok=True)
-        tensors = _to_store(prepared.tensor, shares, digest.digest())
+        tensors = _to_store(prepared.tensor, shares, bytes.fromhex(digest))
         write_aside(cached, save(tensors, {"labels": str(len(shares))}))
-    return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest.hexdigest())
+    return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest)
+
+
+def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
+    """sha256 over a labelled case's images, label and preprocessing, as its manifest has them: what a model's record of
+    its training knows the case by."""
+    settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for file in (*(entry.images[m] for m in spec.modalities), entry.label):
+        digest.update(f"{file.sha256}{file.volume}".encode())
+    return digest.hexdigest()
 
 
 class PatchDataset(TorchDataset):

@@ -1,4 +1,4 @@
-"""`segmamba train`: a configuration to a run folder and a model."""
+"""`segmamba train`: a configuration, or corrected cases, to a run folder and a model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from segmamba.commands.shared import choose_device
+from segmamba.errors import InputError
 
 
 def add(add_command) -> None:
-    command = add_command("train", run, "train a network from a configuration")
-    command.add_argument("config", help="TOML file, see Training/configs")
+    command = add_command("train", run, "train a network from a configuration, or from corrected cases")
+    command.add_argument("config", nargs="?", help="TOML file, see Training/configs")
     command.add_argument("--run-folder", help="default: runs/NAME")
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
@@ -25,14 +26,22 @@ def add(add_command) -> None:
         help="go on from the run folder's checkpoint: auto, where there is one; must (also without a word)",
     )
     command.add_argument("--device", default="auto")
+    way = command.add_mutually_exclusive_group()
+    way.add_argument("--finetune", metavar="CORRECTIONS", help="continue a model on the cases of `segmamba intake`")
+    way.add_argument("--retrain", metavar="CORRECTIONS", help="fresh weights, on all cases and those of an intake")
+    command.add_argument("--model", help="of --finetune: name or folder; default: that in use in --models, else quick")
+    command.add_argument("--models", metavar="FOLDER", help="registry of models (`segmamba models`)")
+    command.add_argument(
+        "--replay", action="append", metavar="DATASET", help="old cases; repeat; 'none': only corrected ones"
+    )
+    command.add_argument("--anchor", metavar="DATASET", help="validate on it too; none of it is trained on")
 
 
 def run(options) -> int:
-    from segmamba.config import load_config
     from segmamba.errors import Stopped
     from segmamba.training import train
 
-    config = load_config(options.config, options.set)
+    config = _config(options)
     run = Path(options.run_folder or Path("runs") / config.name)
     try:
         model = train(config, run, resume=options.resume, device=choose_device(options.device))
@@ -42,3 +51,36 @@ def run(options) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(model)
     return 0
+
+
+def _config(options):
+    if options.finetune is None and options.retrain is None:
+        from segmamba.config import load_config
+
+        if options.config is None:
+            raise InputError("train needs a configuration, or --finetune or --retrain with a folder of corrections")
+        given = {"--model": options.model, "--models": options.models}
+        given |= {"--replay": options.replay, "--anchor": options.anchor}
+        if strange := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{', '.join(strange)}: only with --finetune or --retrain; use --set sources...")
+        return load_config(options.config, options.set)
+    from segmamba.recipes import finetune, retrain
+
+    shared = {
+        "config": Path(options.config) if options.config else None,
+        "replay": [] if options.replay == ["none"] else options.replay,
+        "anchor": options.anchor,
+        "overrides": options.set,
+    }
+    if options.retrain is not None:
+        return retrain(options.retrain, **shared)
+    return finetune(options.finetune, _initial(options), **shared)
+
+
+def _initial(options) -> Path:
+    from segmamba.package import find_model
+    from segmamba.registry import current, find_package
+
+    if options.models and options.model:
+        return find_package(options.models, options.model)
+    return current(options.models).folder if options.models else find_model(options.model or "quick")

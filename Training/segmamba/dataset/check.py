@@ -42,6 +42,7 @@ KINDS = {
     "registration": ("warning", "look at both images in one view; register and resample again if they do not match"),
     "modalities": ("warning", "look at the images; rename the files if they are exchanged"),
     "labels": ("warning", "look at the labels; state the convention with --labels when making the data set"),
+    "elsewhere": ("warning", "look at the label map over t2f: is it of this case, and in its place?"),
     "mirrored": ("warning", "look at the label map over t2f; flip it back if it is mirrored"),
 }
 _SPECK_MM3, _SPECKS = 10.0, 5  # pieces below this size are told where there are more than so many
@@ -118,7 +119,7 @@ def _check_case(given: tuple[Dataset, CaseEntry]) -> tuple[list[Finding], dict[s
         if reading.label is not None:
             if reading.label.any():
                 contents["label"] = content(reading.label)
-            found += _label(dataset, reading.case, reading.label, label_path)
+            found += check_label(dataset, reading.case, reading.label, label_path)
     if entry.label is None:
         found.append(("no label", "has no label map"))
     return [Finding(kind, entry.id, text) for kind, text in found], contents
@@ -136,7 +137,8 @@ def _images(case: Case) -> Iterator[tuple[str, str]]:
             )
 
 
-def _label(dataset: Dataset, case: Case | None, label: np.ndarray, path: Path) -> Iterator[tuple[str, str]]:
+def check_label(dataset: Dataset, case: Case | None, label: np.ndarray, path: Path) -> Iterator[tuple[str, str]]:
+    """(kind of KINDS, text) of what is wrong with a label map (X, Y, Z), as stored in `path`."""
     known = dataset.renumbering
     if unknown := {v: n for v, n in value_counts(label).items() if v not in known}:
         text = ", ".join(f"{v} ({n} voxels)" for v, n in list(unknown.items())[:5])

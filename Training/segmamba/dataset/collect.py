@@ -248,7 +248,7 @@ def _collect(dataset: Dataset, found: Found, place: _Place, jobs: int, progress:
         try:
             if done.error:
                 raise InputError(done.error)
-            cases.append(_name_labels(done.entry, dataset) if done.read else done.entry)
+            cases.append(name_labels(done.entry, dataset) if done.read else done.entry)
         except InputError as error:
             left_out[done.id] = str(error)
     gone = tuple(sorted(set(before) - {c.id for c in cases} - set(left_out)))
@@ -267,7 +267,7 @@ def _collect(dataset: Dataset, found: Found, place: _Place, jobs: int, progress:
     return Collected(dataset=result, read=read, gone=gone, notes=tuple([*found.notes, *_notes(cases)]))
 
 
-def _name_labels(entry: CaseEntry, dataset: Dataset) -> CaseEntry:
+def name_labels(entry: CaseEntry, dataset: Dataset) -> CaseEntry:
     """Statistics by value in the file -> by name, each label of the data set once."""
     statistics = dict(entry.statistics)
     if "labels" not in statistics:

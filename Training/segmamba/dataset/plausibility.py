@@ -20,11 +20,15 @@ from segmamba.labels import LABELS
 _FEW_MM3, _FEW = 200.0, 20  # volume and voxels of a label below which it is not asked
 _CSF = 97  # percentile of T2w in the normal brain above which there is mostly fluid
 _CLEAR = 0.5  # robust standard deviations by which a mirrored label map must fit better
+_BRIGHT = 1.0  # robust standard deviations by which a tumour stands out on t2w or t2f
 _SAMPLE = 200_000
 
 
 def find_implausible(case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]:
-    """`label` (X, Y, Z) in the values of labels.GLIOMA -> pairs of ("modalities" | "labels" | "mirrored", text)."""
+    """`label` (X, Y, Z) in the values of labels.GLIOMA -> pairs of (kind, text).
+
+    kind: "modalities", "labels", "elsewhere" or "mirrored".
+    """
     images = case.images
     inside = np.all([image != 0 for image in images.values()], axis=0)
     masks = {name: (label == value) & inside for name, value in LABELS.items()}
@@ -36,6 +40,8 @@ def find_implausible(case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]
     scaled = {m: _scale(image, normal) for m, image in images.items()}
     yield from _modalities(scaled, normal, masks)
     yield from _labels(scaled, masks, label)
+    if masks:
+        yield from _elsewhere(scaled, (label > 0) & inside)
     if "t2f" in scaled and masks:
         yield from _mirrored(scaled["t2f"], label > 0, inside, case.affine)
 
@@ -86,6 +92,13 @@ def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tupl
         ncr, ed = (np.count_nonzero(surface & masks[n]) / np.count_nonzero(masks[n]) for n in ("NCR", "ED"))
         if ncr > ed:
             yield "labels", "NCR lies around ED, not within it: labels may follow another convention"
+
+
+def _elsewhere(scaled: Mapping, tumour: np.ndarray) -> Iterator[tuple[str, str]]:
+    """nine cases: the tumour stands out by 1.6 to 8.0 on the better one; moved to other places, by -0.3 to 1.0"""
+    levels = [float(np.median(scaled[m][tumour])) for m in ("t2w", "t2f") if m in scaled]
+    if levels and max(levels) < _BRIGHT:
+        yield "elsewhere", "what is labelled is hardly brighter on t2w and t2f than the brain around it"
 
 
 def _mirrored(flair: np.ndarray, tumour: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Iterator:

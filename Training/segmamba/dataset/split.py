@@ -103,8 +103,13 @@ def make_split(
             raise InputError(f"{len(subjects)} subjects are too few for {folds} folds")
     new = extend(old, subjects)
     if new.subjects != old.subjects or not path.exists():
-        write_aside(path, (json.dumps(asdict(new), indent=1) + "\n").encode())
+        write_split(new, Path(dataset.folder))
     return new, len(new.subjects) - len(old.subjects)
+
+
+def write_split(split: Split, folder: Path) -> None:
+    """Writes splits.json, aside and renamed. The caller keeps every subject of the one that is there (`extend`)."""
+    write_aside(folder / SPLIT, (json.dumps(asdict(split), indent=1) + "\n").encode())
 
 
 def read_split(dataset: Dataset) -> Split:

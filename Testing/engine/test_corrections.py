@@ -1,0 +1,399 @@
+"""Corrected cases: what is written, what intake refuses, and where a case's place is settled."""
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from correction_runs import edited, grown, send, small_case
+from segmamba.case import find_case, find_label
+from segmamba.corrections import Provenance, format_intake, read_record, take_in, write_case
+from segmamba.corrections.checks import DOUBTFUL, WRONG
+from segmamba.corrections.record import CaseRecord, ModelRecord
+from segmamba.dataset import hash_file, read_dataset, read_split, training_cases, validation_cases
+from segmamba.errors import InputError
+from segmamba.phantom import make_phantom, save_phantom
+
+ENGINE = Path(__file__).resolve().parents[2] / "Training" / "segmamba"
+SCHEMA = json.loads((ENGINE / "corrections" / "case.schema.json").read_text())
+SOUND = (0, 2, 8, 9, 13, 14)  # seeds of phantoms that no check at 4 mm takes for exchanged or moved
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> list[Path]:
+    root = tmp_path_factory.mktemp("sound")
+    for seed in SOUND:
+        folder = root / f"p{seed}"
+        folder.mkdir()
+        save_phantom(make_phantom(seed, spacing=(4, 4, 4), enhancing=True), folder, folder.name)
+    return [root / f"p{seed}" for seed in SOUND]
+
+
+def corrected(case: Path, tmp_path: Path) -> Path:
+    return edited(find_label(case), tmp_path / f"{case.name}-corrected.nii.gz", grown)
+
+
+def only_row(result):
+    assert len(result.rows) == 1
+    return result.rows[0]
+
+
+# --- what is written
+
+
+def test_a_sending_is_what_the_format_says(tmp_path):
+    case = small_case(tmp_path / "case")
+    labels = edited(find_label(case), tmp_path / "l.nii.gz", grown)
+    about = Provenance(model=ModelRecord(id="quick-1"), settings={"mirrorings": 7}, role="radiologist")
+    place = send(tmp_path / "to", case, labels=labels, subject=" MUSTER ", about=about)
+    said = json.loads((place / "case.json").read_text())
+    assert {path.name for path in place.iterdir()} == {
+        *(f"{m}.nii.gz" for m in ("t1n", "t1c", "t2w", "t2f")), "seg.nii.gz", "proposal.nii.gz", "case.json",
+    }  # fmt: skip
+    for file in [*said["images"].values(), said["segmentation"], said["proposal"]]:
+        assert hashlib.sha256((place / file["file"]).read_bytes()).hexdigest() == file["sha256"]
+    assert place.name == f"{said['case']}-v1" and said["version"] == 1
+    # 3 x 4 x 3 voxels of 24 mm3 by one further along X: 12 voxels
+    assert said["changes"]["ED"] == {"added": 12, "removed": 0, "ml_before": 0.864, "ml": 1.152}
+    assert said["dice"]["WT"] == pytest.approx(2 * 36 / (36 + 48), abs=1e-6)
+    assert said["dice"]["ET"] == 1
+    stored = nib.load(place / "t1c.nii.gz")
+    source = nib.load(find_case(case)["t1c"].path)
+    assert np.array_equal(stored.get_fdata(), source.get_fdata())
+    assert np.allclose(stored.affine, source.affine)
+
+
+def test_hashes_are_those_that_format_md_describes(tmp_path):
+    """Written down again from FORMAT.md, as the other side does it: Slicer's arrays are (K, J, I)."""
+    import hmac
+
+    case = small_case(tmp_path / "case")
+    place = send(tmp_path / "to", case, subject=" MUSTER ")
+    salt = bytes.fromhex(json.loads((tmp_path / "to" / "identity" / "identity.json").read_text())["salt"])
+
+    def digits(*parts):
+        return hmac.new(salt, b"\0".join(part.encode() for part in parts), "sha256").hexdigest()[:20]
+
+    parts = []
+    for modality in ("t1c", "t1n", "t2f", "t2w"):
+        kji = np.asarray(nib.load(find_case(case)[modality].path).dataobj).T
+        shape = " ".join(str(n) for n in kji.shape[::-1])
+        voxels = np.ascontiguousarray(kji, "<f4").tobytes()
+        parts += [modality, hashlib.sha256(shape.encode() + voxels).hexdigest()]
+    record = read_record(place)
+    assert record.case == digits("case", *parts)
+    assert record.subject == digits("subject", "MUSTER")
+
+
+def test_the_schema_names_the_fields_that_are_read():
+    known = {field.name for field in fields(CaseRecord)}
+    assert set(SCHEMA["properties"]) == known
+    optional = {f.name for f in fields(CaseRecord) if f.default is not f.default_factory}  # one of them is given
+    assert set(SCHEMA["required"]) == known - optional
+    table = (ENGINE / "corrections" / "FORMAT.md").read_text()
+    assert all(f"`{name}`" in table for name in known)
+    assert all(kind in table for kind in {**WRONG, **DOUBTFUL})
+
+
+def test_a_sending_fits_the_schema(tmp_path):
+    jsonschema = pytest.importorskip("jsonschema")
+    place = send(tmp_path / "to", small_case(tmp_path / "case"))
+    jsonschema.validate(json.loads((place / "case.json").read_text()), SCHEMA)
+
+
+def test_sending_twice_makes_a_version_and_no_duplicate(tmp_path, phantoms):
+    first = send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    again = edited(find_label(phantoms[0]), tmp_path / "2.nii.gz", lambda voxels: grown(grown(voxels)))
+    second = send(tmp_path / "to", phantoms[0], labels=again, subject="A")
+    assert (first.name[:-3], second.name[-3:]) == (second.name[:-3], "-v2")
+    result = take_in(tmp_path / "to")
+    assert {row.name: row.status for row in result.rows} == {first.name: "replaced", second.name: "train"}
+    (entry,) = read_dataset(tmp_path / "to").cases
+    assert entry.label.sha256 == hash_file(second / "seg.nii.gz")
+    assert take_in(tmp_path / "to").new == ()
+
+
+def test_nothing_in_any_file_tells_who_the_patient_is(tmp_path):
+    """Names, dates and identifiers are put wherever a NIfTI file can carry them, then every byte is searched."""
+    secret = ["MUSTERMANN", "19570312", "1.2.840.113619.2.55.3", "Klinik"]
+    case = small_case(tmp_path / "MUSTERMANN^ERIKA_19570312")
+    for path in case.glob("*.nii.gz"):
+        image = nib.load(path)
+        image.header["descrip"], image.header["db_name"] = b"MUSTERMANN 19570312", b"Klinik"
+        image.header["aux_file"], image.header["intent_name"] = b"1.2.840.113619.2.55.3", b"MUSTERMANN"
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"MUSTERMANN 1.2.840.113619.2.55.3"))
+        nib.save(image, path)
+    folder = tmp_path / "to"
+    send(folder, case, subject="MUSTERMANN^ERIKA 19570312", about=Provenance(role="radiologist"))
+    take_in(folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        data = path.read_bytes()
+        data += gzip.decompress(data) if path.name.endswith(".gz") else b""
+        found = [word for word in secret if word.encode() in data or word in str(path.relative_to(tmp_path))]
+        assert not found, path
+        if path.name.endswith(".gz"):
+            assert data[3] == 0 and data[4:8] == b"\0\0\0\0"
+
+
+def test_without_consent_nothing_is_written(tmp_path):
+    case = small_case(tmp_path / "case")
+    with pytest.raises(InputError, match="--consent"):
+        write_case(tmp_path / "to", find_case(case), find_label(case), None, subject=None, consent=False)
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "what"),
+    [
+        (Provenance(role="Dr. A. on 2021-03-12"), "role: a date"),
+        (Provenance(preprocessing=("export of 12.03.2021",)), "preprocessing: a date"),
+        (Provenance(settings={"series": "1.2.840.113619.2.55.3"}), "settings.series: a DICOM identifier"),
+        (Provenance(settings={"file": "/home/erika/x.nii"}), "settings.file: a path"),
+        (Provenance(role="MUSTER^ERIKA"), "role: a DICOM name"),
+    ],
+)
+def test_what_would_tell_is_refused_before_it_is_written(tmp_path, about, what):
+    case = small_case(tmp_path / "case")
+    with pytest.raises(InputError, match=re.escape(what)):
+        send(tmp_path / "to", case, about=about)
+
+
+def test_labels_on_another_grid_are_refused_before_they_are_written(tmp_path):
+    case = small_case(tmp_path / "case")
+    other = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((9, 11, 7), np.uint8), np.diag([2.0, 3.0, 4.1, 1])), other)
+    with pytest.raises(InputError, match="not on one grid"):
+        send(tmp_path / "to", case, labels=other)
+
+
+# --- what intake refuses
+
+
+def test_sound_cases_are_taken(tmp_path, phantoms):
+    for case in phantoms[:3]:
+        send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=case.name)
+    result = take_in(tmp_path / "to")
+    assert sorted(row.status for row in result.rows) == ["train", "train", "validation"]
+    dataset = read_dataset(tmp_path / "to")
+    assert len(dataset.cases) == 3
+    for entry in dataset.cases:
+        assert all(hash_file(dataset.path(file)) == file.sha256 for file in [*entry.images.values(), entry.label])
+    assert "2 train, 1 validation" in format_intake(result)
+
+
+def mirror(voxels):
+    return np.flip(voxels, 0)
+
+
+def aside(voxels):
+    """To another place in the head: half-way to its other side, and back."""
+    return np.roll(voxels, (voxels.shape[0] // 3, -voxels.shape[1] // 5), (0, 1))
+
+
+POISON = {
+    "exchanged labels": ("labels", lambda v: np.array([0, 2, 1, 3])[v]),
+    "every label another": ("labels", lambda v: np.array([0, 3, 1, 2])[v]),
+    "a mirrored label map": ("mirrored", mirror),
+    "a label map beside the head": ("other patient", lambda v: np.where(np.indices(v.shape)[0] < 3, 2, 0)),
+    "an empty label map": ("empty label", np.zeros_like),
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_a_poisoned_label_map_is_refused(tmp_path, phantoms, poison):
+    kind, edit = POISON[poison]
+    labels = edited(find_label(phantoms[0]), tmp_path / "wrong.nii.gz", edit)
+    send(tmp_path / "to", phantoms[0], labels=labels, subject="A")
+    row = only_row(take_in(tmp_path / "to"))
+    assert row.status == "refused" and kind in {finding.kind for finding in row.findings}
+    assert not (tmp_path / "to" / "dataset.json").exists()
+
+
+def test_labels_elsewhere_in_the_head_are_refused(tmp_path, phantoms):
+    labels = edited(find_label(phantoms[1]), tmp_path / "wrong.nii.gz", aside)
+    send(tmp_path / "to", phantoms[1], labels=labels, subject="A")
+    row = only_row(take_in(tmp_path / "to"))
+    assert row.status == "refused" and {f.kind for f in row.findings} & {"elsewhere", "mirrored"}
+
+
+@pytest.mark.parametrize("pair", [("t1n", "t1c"), ("t2w", "t2f"), ("t1c", "t2f"), ("t1n", "t2w")])
+def test_exchanged_modalities_are_refused(tmp_path, phantoms, pair):
+    images = find_case(phantoms[0])
+    one, other = pair
+    images[one], images[other] = images[other], images[one]
+    send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="A")
+    row = only_row(take_in(tmp_path / "to"))
+    assert row.status == "refused" and "modalities" in {finding.kind for finding in row.findings}
+
+
+def spoil_file(place):
+    data = bytearray((place / "seg.nii.gz").read_bytes())
+    data[-20] ^= 1
+    (place / "seg.nii.gz").write_bytes(data)
+
+
+def lose_file(place):
+    (place / "t2w.nii.gz").unlink()
+
+
+def add_file(place):
+    (place / "IM0001.dcm").write_bytes(b"DICM")
+
+
+def edit_record(place, **changes):
+    values = json.loads((place / "case.json").read_text())
+    (place / "case.json").write_text(json.dumps({**values, **changes}))
+
+
+def replace_file(place, name, data):
+    """With a hash that is right: somebody wrote the sending so."""
+    (place / name).write_bytes(data)
+    values = json.loads((place / "case.json").read_text())
+    for file in [*values["images"].values(), values["segmentation"], values["proposal"]]:
+        if file["file"] == name:
+            file["sha256"] = hashlib.sha256(data).hexdigest()
+    (place / "case.json").write_text(json.dumps(values))
+
+
+def name_in_header(place):
+    image = nib.load(place / "t1c.nii.gz")
+    image.header["descrip"] = b"ERIKA"
+    replace_file(place, "t1c.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+
+
+def name_in_gzip(place):
+    data = gzip.decompress((place / "t1c.nii.gz").read_bytes())
+    replace_file(place, "t1c.nii.gz", gzip.compress(data, mtime=1_600_000_000))
+
+
+def value_4(place):
+    image = nib.load(place / "seg.nii.gz")
+    voxels = np.where(np.asarray(image.dataobj) == 3, 4, np.asarray(image.dataobj)).astype(np.uint8)
+    replace_file(place, "seg.nii.gz", gzip.compress(nib.Nifti1Image(voxels, image.affine).to_bytes(), mtime=0))
+
+
+def other_grid(place):
+    image = nib.load(place / "seg.nii.gz")
+    moved = nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 1.01, 1]))
+    replace_file(place, "seg.nii.gz", gzip.compress(moved.to_bytes(), mtime=0))
+
+
+FAULTS = {
+    "changed": spoil_file,
+    "file": lose_file,
+    "identifying a file": add_file,
+    "identifying a header": name_in_header,
+    "identifying a time": name_in_gzip,
+    "identifying a date": lambda place: edit_record(place, role="seen on 12.3.2021"),
+    "label values": value_4,
+    "file grid": other_grid,
+    "consent": lambda place: edit_record(place, deidentified=False),
+    "record": lambda place: (place / "case.json").write_text('{"schema": 1'),
+    "record key": lambda place: edit_record(place, name="ERIKA"),
+    "record path": lambda place: edit_record(place, segmentation={"file": "../seg.nii.gz", "sha256": "0" * 64}),
+    "record counts": lambda place: edit_record(
+        place, changes={"ED": {"added": 1, "removed": 0, "ml_before": 0.0, "ml": 0.0}}
+    ),
+    "record schema": lambda place: edit_record(place, schema=2),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_sending_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, phantoms, fault):
+    place = send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    FAULTS[fault](place)
+    row = only_row(take_in(tmp_path / "to"))
+    kinds = {finding.kind for finding in row.findings}
+    assert row.status == "refused" and any(fault.startswith(kind) for kind in kinds), row.findings
+    assert only_row(take_in(tmp_path / "to", accept={place.name: "it will do"})).status == "refused"
+
+
+def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
+    send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    images = {**find_case(phantoms[0]), "t2f": find_case(phantoms[0])["t2f"]}
+    other = edited(images["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
+    images["t2f"] = other
+    send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="B")
+    result = take_in(tmp_path / "to")
+    assert sorted(row.status for row in result.rows) in (["refused", "train"], ["refused", "validation"])
+    (refused,) = (row for row in result.rows if row.status == "refused")
+    assert "same image" in {finding.kind for finding in refused.findings}
+
+
+def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
+    place = send(tmp_path / "to", phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror))
+    assert only_row(take_in(tmp_path / "to")).status == "refused"
+    with pytest.raises(InputError, match="say why"):
+        take_in(tmp_path / "to", accept={place.name: " "})
+    with pytest.raises(InputError, match="no such sending"):
+        take_in(tmp_path / "to", accept={"x-v1": "because"})
+    assert only_row(take_in(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
+    assert only_row(take_in(tmp_path / "to")).status == "train"  # and it stays so
+
+
+def test_an_edit_after_intake_takes_the_case_out(tmp_path, phantoms):
+    places = [send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=case.name) for case in phantoms[:2]]
+    assert len(read_dataset(take_in(tmp_path / "to") and tmp_path / "to").cases) == 2
+    spoil_file(places[0])
+    result = take_in(tmp_path / "to")
+    assert result.names("refused") == [places[0].name] == list(result.new)
+    assert [entry.id for entry in read_dataset(tmp_path / "to").cases] == [read_record(places[1]).case]
+
+
+def test_unchanged_cases_wait_for_corrected_ones(tmp_path, phantoms):
+    folder = tmp_path / "to"
+    untouched = send(folder, phantoms[0], subject="A")
+    assert only_row(take_in(folder)).status == "waiting"
+    assert not (folder / "dataset.json").exists()
+    for case in phantoms[1:5]:  # three to train on: then 30 % are one
+        send(folder, case, labels=corrected(case, tmp_path), subject=case.name)
+    result = take_in(folder)
+    statuses = {row.name: row.status for row in result.rows}
+    assert statuses[untouched.name] == "train" and "waiting" not in statuses.values()
+
+
+# --- the place of a case
+
+
+def test_a_place_never_changes_and_all_cases_of_a_subject_have_the_same(tmp_path, phantoms):
+    folder, places = tmp_path / "to", {}
+    for number, case in enumerate(phantoms):
+        send(folder, case, labels=corrected(case, tmp_path), subject="twice" if number in (1, 4) else case.name)
+        take_in(folder)
+        dataset = read_dataset(folder)
+        now = read_split(dataset).subjects
+        assert {subject: now[subject] for subject in places} == places
+        places = now
+    assert len(places) == 5 and sorted(places.values()).count("validation") == 1
+    trained = {entry.subject for entry in training_cases(dataset)}
+    assert len(training_cases(dataset)) + len(validation_cases(dataset)) == 6
+    assert not trained & {entry.subject for entry in validation_cases(dataset)}
+
+
+def test_lost_places_are_not_made_anew(tmp_path, phantoms):
+    send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path))
+    take_in(tmp_path / "to")
+    (tmp_path / "to" / "splits.json").unlink()
+    with pytest.raises(InputError, match=r"splits\.json is gone"):
+        take_in(tmp_path / "to")
+
+
+def test_a_folder_that_was_moved_is_still_a_data_set(tmp_path, phantoms):
+    send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path))
+    take_in(tmp_path / "to")
+    shutil.move(tmp_path / "to", tmp_path / "elsewhere")
+    dataset = read_dataset(tmp_path / "elsewhere")
+    assert dataset.path(dataset.cases[0].label).is_file()
+
+
+def test_a_folder_without_sendings(tmp_path):
+    with pytest.raises(InputError, match="no folder of corrections"):
+        take_in(tmp_path)

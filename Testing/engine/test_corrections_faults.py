@@ -1,0 +1,104 @@
+"""Corrections under fire: writers and intakes killed at random moments, two writers at once, on one folder."""
+
+import os
+import random
+import time
+
+import pytest
+from correction_runs import SERVER, in_process, kill, kill_at_work, preload, send, send_for_ever, send_times, small_case
+from segmamba.corrections import read_record, take_in
+from segmamba.corrections.record import FOLDER, UNFINISHED
+from segmamba.dataset import hash_file
+from segmamba.errors import InputError
+from segmamba.shares import exclusive
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    preload()
+
+
+def check_whole(incoming):
+    """Every sending under its final name is whole; returns their versions."""
+    versions = []
+    for place in incoming.iterdir():
+        if UNFINISHED.fullmatch(place.name):
+            continue
+        assert FOLDER.fullmatch(place.name)
+        record = read_record(place)
+        assert all(hash_file(place / file.file) == file.sha256 for file in record.files)
+        versions.append(record.version)
+    return sorted(versions)
+
+
+def test_a_writer_killed_at_random_moments_leaves_whole_sendings_only(tmp_path):
+    case, folder, rng = small_case(tmp_path / "case"), tmp_path / "to", random.Random(3)
+    began = time.monotonic()
+    send(folder, case)
+    needed = time.monotonic() - began
+    for _ in range(12):
+        process = in_process(send_for_ever, folder, case, tmp_path / "sign")
+        kill_at_work(process, tmp_path / "sign", rng.uniform(0, 2 * needed))
+    versions = check_whole(folder / "incoming")
+    assert len(versions) > 12 and versions == list(range(1, len(versions) + 1))
+    broken = [place for place in (folder / "incoming").iterdir() if UNFINISHED.fullmatch(place.name)]
+    assert broken, "no kill hit a sending that was being written"
+    result = take_in(folder)  # the images are noise, so nothing is accepted: but nothing broken is looked at
+    assert len(result.rows) == len(versions) and len(result.unfinished) == len(broken)
+
+
+def test_two_writers_of_one_case_make_versions_without_a_gap(tmp_path):
+    case, folder = small_case(tmp_path / "case"), tmp_path / "to"
+    both = [in_process(send_times, folder, case, 15) for _ in range(2)]  # they make the salt at once, too
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
+    assert check_whole(folder / "incoming") == list(range(1, 31))
+    assert len({place.name.split("-")[0] for place in (folder / "incoming").iterdir()}) == 1
+
+
+def test_an_intake_killed_again_and_again_ends_where_another_does(tmp_path):
+    folder = tmp_path / "to"
+    for seed in range(6):
+        send(folder, small_case(tmp_path / f"case{seed}", seed), subject=f"s{seed}")
+    rng, killed, process = random.Random(5), 0, None
+    for _ in range(60):
+        process = in_process(take_in, folder)
+        process.join(rng.uniform(0.05, 0.3) if killed < 8 else 120)
+        if process.exitcode is not None:
+            assert process.exitcode == 0
+            if killed >= 8:
+                break
+        else:
+            killed += kill(process)
+            for verdict in (folder / "verdicts").glob("*.json") if (folder / "verdicts").exists() else []:
+                assert verdict.read_text().endswith("}\n")
+    one, other = take_in(folder), take_in(folder, tmp_path / "other")
+    assert one.new == () and len(other.new) == 6
+    assert [(row.name, row.status) for row in one.rows] == [(row.name, row.status) for row in other.rows]
+
+
+def test_a_lock_is_given_back_by_a_dead_holder_and_kept_by_a_living_one(tmp_path):
+    lock, held = tmp_path / "lock", tmp_path / "held"
+    process = in_process(_hold, lock, held)
+    until = time.monotonic() + 60
+    while not held.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="another program"), exclusive(lock, wait=0.1):
+        pass
+    kill(process)
+    with exclusive(lock, wait=5):
+        pass
+
+
+def _hold(lock, held):
+    with exclusive(lock):
+        held.touch()
+        time.sleep(600)
+
+
+def test_processes_start_from_a_server():
+    """Otherwise a child would hold the parent's locks."""
+    assert SERVER.get_start_method() in ("forkserver", "spawn")

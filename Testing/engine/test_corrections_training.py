@@ -1,0 +1,193 @@
+"""From corrected cases to a candidate: what fine-tuning and retraining learn from, and that they run."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from correction_runs import edited, grown, send
+from segmamba import recipes
+from segmamba.case import find_label
+from segmamba.cli import main
+from segmamba.config import load_config
+from segmamba.corrections import take_in
+from segmamba.dataset import read_dataset
+from segmamba.dataset.collect import init_dataset
+from segmamba.dataset.split import Split, write_split
+from segmamba.distributed import World
+from segmamba.errors import InputError
+from segmamba.experiment import load_experiment
+from segmamba.network import SegMamba
+from segmamba.network.segmamba import NetworkConfig
+from segmamba.package import load_package, read_manifest, save_package
+from training_runs import MODALITIES, narrow_network, small_config
+
+NARROW = ["patch=[32, 32, 32]", "precision=fp32", "steps=3", "workers=0", "validation.every=100"]
+
+
+@pytest.fixture(scope="module")
+def intake(phantom_cases, tmp_path_factory):
+    """Two corrected cases to train on and one to validate on; doubtful findings taken, they are of no matter here."""
+    folder = tmp_path_factory.mktemp("intake") / "to"
+    names = []
+    for number, case in enumerate(sorted(path for path in phantom_cases.iterdir() if path.is_dir())):
+        labels = edited(find_label(case), folder.parent / f"{number}.nii.gz", grown)
+        names.append(send(folder, case, labels=labels, subject=f"s{number}").name)
+    result = take_in(folder, accept=dict.fromkeys(names, "a test"))
+    assert (len(result.names("train")), len(result.names("validation"))) == (2, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old_data(tmp_path_factory, make_dataset):
+    """A data set that a model may have learnt before."""
+    from segmamba.phantom import make_phantom, save_phantom
+
+    root = tmp_path_factory.mktemp("old")
+    folder = root / "old-9"
+    folder.mkdir()
+    save_phantom(make_phantom(9, spacing=(4, 4, 4), enhancing=True), folder, folder.name)
+    return make_dataset(root)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A narrow model on 4 mm; its manifest is what a fine-tuning has to follow."""
+    from segmamba.inference import InferenceSpec
+    from segmamba.package import Manifest
+    from segmamba.preprocess import PreprocessSpec
+
+    config = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
+    torch.manual_seed(5)
+    manifest = Manifest(
+        id="old",
+        network=config,
+        preprocess=PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0)),
+        inference=InferenceSpec(window=(64, 64, 64)),
+        training={"config": {"patch": [32, 32, 32]}},
+    )
+    folder = tmp_path_factory.mktemp("old-model") / "old"
+    save_package(folder, SegMamba(config), manifest, "# old\n")
+    return folder
+
+
+def sources(config):
+    return {source.dataset: source for source in config.sources}
+
+
+def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dataset, model):
+    with narrow_network():
+        config = recipes.finetune(intake, model, replay=[old_data.folder, phantom_dataset.folder])
+    found = sources(config)
+    assert found[str(intake)].share == 0.5 and found[str(intake)].validate
+    assert [found[d.folder].share for d in (old_data, phantom_dataset)] == [0.25, 0.25]
+    assert config.initial_model == str(model) and config.preprocess.spacing == (4.0, 4.0, 4.0)
+    assert config.patch == (32, 32, 32) and config.inference.window == (64, 64, 64)
+    assert config.validation.at_start and config.optimizer.ema > 0
+    assert config.optimizer.learning_rate <= load_config(recipes.config_file("quick.toml")).optimizer.learning_rate / 5
+    assert config.steps == 500  # two cases: 250 steps each, not 2000
+    assert config.optimizer.warmup == 50
+
+
+def test_without_old_data_all_is_new(intake, model, caplog):
+    with narrow_network():
+        config = recipes.finetune(intake, model, replay=[])
+    assert [source.share for source in config.sources] == [1.0]
+    assert "may forget" in caplog.text
+
+
+def test_retraining_counts_every_case_alike_and_starts_from_nothing(intake, old_data):
+    config = recipes.retrain(intake, replay=[old_data.folder], overrides=["steps=7"])
+    found = sources(config)
+    assert (found[str(intake)].share, found[old_data.folder].share) == (2.0, 1.0)
+    assert config.initial_model == "" and config.steps == 7 and found[str(intake)].validate
+
+
+def test_a_fine_tuning_runs_and_says_where_it_comes_from(intake, old_data, model, tmp_path, caplog):
+    options = [part for text in [*NARROW, f"cache={tmp_path / 'cache'}"] for part in ("--set", text)]
+    with narrow_network():
+        code = main([
+            *("train", "--finetune", str(intake), "--model", str(model), "--replay", old_data.folder),
+            *("--run-folder", str(tmp_path / "run"), "--device", "cpu", *options),
+        ])  # fmt: skip
+    assert code == 0
+    manifest = read_manifest(tmp_path / "run" / "model")
+    dataset = read_dataset(intake)
+    held_out = set(manifest.training["held_out"])
+    assert manifest.parent == "old" and len(held_out) == 1
+    assert set(manifest.training["cases"]) == {c.id for c in dataset.cases} - held_out | {"old-9"}
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert log.index('"step": 0') < log.index('"step": 3')  # validated before the first step
+    old, new = load_package(model).network.state_dict(), load_package(tmp_path / "run" / "model").network.state_dict()
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_frozen_encoder_learns_nothing_and_the_decoder_does(intake, model, tmp_path):
+    from segmamba.training import train
+
+    with narrow_network():
+        config = recipes.finetune(
+            intake, model, replay=[], overrides=[*NARROW, "freeze=encoder", f"cache={tmp_path / 'c'}"]
+        )
+        train(config, tmp_path / "run")
+    old, new = load_package(model).network.state_dict(), load_package(tmp_path / "run" / "model").network.state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert "vit" not in changed and {"decoder1", "out"} <= changed
+
+
+def test_the_anchor_set_is_validated_on_and_never_trained_on(intake, old_data, model, tmp_path):
+    with narrow_network():
+        config = recipes.finetune(
+            intake, model, replay=[], anchor=old_data.folder, overrides=[*NARROW, f"cache={tmp_path / 'c'}"]
+        )
+        experiment = load_experiment(config, World())
+    assert "old-9" in {case.id for case in experiment.held_out}
+    assert [case.id for group in experiment.groups for case in group] and len(experiment.groups) == 1
+    assert {experiment.samples[i]["case"] for i in range(8)} <= {case.id for case in experiment.groups[0]}
+
+
+def test_an_anchor_case_that_is_trained_on_under_another_name_is_found(intake, phantom_cases, model, tmp_path):
+    """The corrected cases were made of the phantoms: other files, other ids, the same voxels."""
+    anchor = init_dataset(phantom_cases, output=tmp_path / "anchor", convention="brats2023").dataset
+    with narrow_network(), pytest.raises(InputError, match="is validated on, and trained on as"):
+        config = recipes.finetune(
+            intake, model, replay=[], anchor=anchor.folder, overrides=[*NARROW, f"cache={tmp_path / 'c'}"]
+        )
+        load_experiment(config, World())
+
+
+def test_a_case_to_validate_on_is_not_trained_on(intake, tmp_path):
+    config = replace(small_config(intake, tmp_path / "c"), sources=recipes.retrain(intake, replay=[]).sources)
+    with narrow_network():
+        experiment = load_experiment(config, World())
+    trained = {case.id for group in experiment.groups for case in group}
+    assert len(trained) == 2 and not trained & {case.id for case in experiment.held_out}
+
+
+def test_nothing_to_train_on(tmp_path, phantom_dataset, model, capsys):
+    alone = replace(phantom_dataset, folder=str(tmp_path))
+    from segmamba.dataset import write_dataset
+
+    write_dataset(alone)
+    shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
+    write_split(Split(seed=1, shares=shares, subjects={f"phantom-{n}": "validation" for n in range(3)}), tmp_path)
+    with pytest.raises(InputError, match="no accepted case to train on"):
+        recipes.finetune(tmp_path, model)
+    assert main(["train"]) == 1 and "needs a configuration" in capsys.readouterr().err
+    assert main(["train", "x.toml", "--replay", "y"]) == 1 and "only with --finetune" in capsys.readouterr().err
+
+
+def test_correct_and_intake_on_the_command_line(phantom_cases, tmp_path, capsys):
+    import json
+
+    case = phantom_cases / "phantom-0"
+    labels = edited(find_label(case), tmp_path / "labels.nii.gz", grown)
+    arguments = ["correct", str(case), "--labels", str(labels), "--proposal", str(find_label(case))]
+    arguments += ["--output", str(tmp_path / "to"), "--subject", "A"]
+    assert main(arguments) == 1 and "--consent" in capsys.readouterr().err
+    assert main([*arguments, "--consent"]) == 0
+    name = capsys.readouterr().out.strip().rsplit("/")[-1]
+    assert main(["intake", str(tmp_path / "to"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["status"]) for row in report["rows"]] == [(name, "train")]
+    assert main(["intake", str(tmp_path / "to")]) == 0
+    assert "1 train, 0 validation" in capsys.readouterr().out

@@ -1,0 +1,199 @@
+"""The registry of models: it names a model that loads, whatever is killed, damaged, or done by two at once."""
+
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from correction_runs import change_for_ever, change_times, in_process, kill_at_work, preload
+from segmamba import registry
+from segmamba.cli import main
+from segmamba.errors import InputError
+from segmamba.package import load_package, read_manifest, save_package
+
+
+def variant(tiny_model, folder, seed):
+    """A model of another name and weights."""
+    model = load_package(tiny_model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    manifest = replace(model.manifest, id=f"tiny-{seed}", parent="tiny")
+    save_package(folder, model.network, manifest, "# tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model, tmp_path_factory):
+    root = tmp_path_factory.mktemp("variants")
+    return [variant(tiny_model, root / f"m{seed}", seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    registry.start(tmp_path / "models", tiny_model)
+    return tmp_path / "models"
+
+
+def used(folder):
+    return load_package(registry.current(folder).folder).manifest.id
+
+
+def with_gate(package, folder, verdict, champion_of, **changes):
+    """A copy of a package with a report of the gate beside it."""
+    shutil.copytree(package, folder)
+    champion = read_manifest(registry.current(champion_of).folder)
+    report = {
+        "verdict": verdict,
+        "candidate": {"weights_sha256": read_manifest(package).weights_sha256},
+        "champion": {"weights_sha256": champion.weights_sha256},
+        **changes,
+    }
+    (folder / "gate.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_a_candidate_is_promoted_and_one_step_goes_back(folder, models, tmp_path):
+    candidate = with_gate(models[0], tmp_path / "c", "promote", folder)
+    name = registry.promote(folder, candidate)
+    assert used(folder) == "tiny-1" and registry.current(folder).name == name
+    shutil.rmtree(candidate)  # the registry has its own copy, report and all
+    assert json.loads((registry.current(folder).folder / "gate.json").read_text())["verdict"] == "promote"
+    registry.rollback(folder)
+    assert used(folder) == "tiny"
+    found = registry.read_registry(folder)
+    assert [event.what for event in found.history] == ["add", "start", "add", "promote", "rollback"]
+    assert found.models[name].state == "retired" and found.models[name].parent == "tiny"
+    with pytest.raises(InputError, match="to go back to"):
+        registry.rollback(folder)
+    assert used(folder) == "tiny"
+
+
+def test_rollbacks_walk_back_through_all_champions(folder, models):
+    for number, model in enumerate(models):
+        registry.adopt(folder, model, f"try {number}")
+    seen = [used(folder)]
+    for _ in range(3):
+        registry.rollback(folder)
+        seen.append(used(folder))
+    assert seen == ["tiny-3", "tiny-2", "tiny-1", "tiny"]
+
+
+@pytest.mark.parametrize("verdict", ["refuse", "confirm"])
+def test_only_the_gates_word_promotes_and_a_person_adopts_with_a_reason(folder, models, tmp_path, verdict):
+    candidate = with_gate(models[0], tmp_path / "c", verdict, folder)
+    with pytest.raises(InputError, match=f"was given '{verdict}' by the gate"):
+        registry.promote(folder, candidate)
+    with pytest.raises(InputError, match="has no report of the gate"):
+        registry.promote(folder, models[1])
+    with pytest.raises(InputError, match="says why"):
+        registry.adopt(folder, candidate, " ")
+    assert used(folder) == "tiny"
+    registry.adopt(folder, candidate, "looked at by two readers")
+    event = registry.read_registry(folder).history[-1]
+    assert (event.what, event.reason, event.evidence["verdict"]) == ("adopt", "looked at by two readers", verdict)
+
+
+def test_a_report_about_others_does_not_promote(folder, models, tmp_path):
+    stale = with_gate(models[0], tmp_path / "stale", "promote", folder)
+    registry.adopt(folder, models[1], "meanwhile")
+    with pytest.raises(InputError, match="another model in use"):
+        registry.promote(folder, stale)
+    foreign = with_gate(models[2], tmp_path / "f", "promote", folder, candidate={"weights_sha256": "0" * 64})
+    with pytest.raises(InputError, match="other weights"):
+        registry.promote(folder, foreign)
+    assert used(folder) == "tiny-2"
+
+
+def test_a_broken_candidate_is_never_named(folder, models, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(models[0], broken)
+    data = bytearray((broken / "model.safetensors").read_bytes())
+    data[-3] ^= 1
+    (broken / "model.safetensors").write_bytes(data)
+    before = (folder / "registry.json").read_bytes()
+    with pytest.raises(InputError, match="damaged"):
+        registry.adopt(folder, broken, "because")
+    assert (folder / "registry.json").read_bytes() == before
+    assert not [path for path in (folder / "models").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
+def test_a_champion_that_the_disk_damaged_gives_way_to_the_one_before(folder, models, file):
+    registry.adopt(folder, models[0], "better")
+    path = registry.current(folder).folder / file
+    path.write_bytes(path.read_bytes()[:-9])
+    found = registry.current(folder)
+    assert read_manifest(found.folder).id == "tiny" and "damaged" in found.note
+    registry.rollback(folder)
+    assert registry.current(folder).note == ""
+
+
+def test_a_registry_that_cannot_be_read_says_so(folder, tmp_path):
+    (folder / "registry.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        registry.current(folder)
+    with pytest.raises(InputError, match="no model in use yet"):
+        registry.current(tmp_path / "none")
+    with pytest.raises(InputError, match="cannot be read"):
+        registry.start(folder, folder)
+
+
+def test_what_is_refused_is_remembered(folder, models):
+    name = registry.refuse(folder, models[0], "worse at home")
+    assert registry.read_registry(folder).models[name].state == "refused" and used(folder) == "tiny"
+    with pytest.raises(InputError, match="is in use"):
+        registry.refuse(folder, registry.current(folder).folder, "no")
+    assert registry.add(folder, models[0]) == name  # no second copy
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_a_writer_killed_at_random_moments_leaves_a_model_that_loads(folder, models, tmp_path):
+    preload()
+    rng, changes = random.Random(2), 0
+    for seed in range(12):
+        process = in_process(change_for_ever, folder, models, seed, tmp_path / "sign")
+        kill_at_work(process, tmp_path / "sign", rng.uniform(0.05, 0.6))
+        found = registry.current(folder)
+        assert not found.note and load_package(found.folder)
+        registry.check_model(folder, found.name, registry.read_registry(folder))
+        changes = len(registry.read_registry(folder).history)
+    assert changes > 12
+    registry.adopt(folder, models[0], "after all") if used(folder) != "tiny-1" else None
+    assert used(folder) == "tiny-1"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_two_writers_lose_no_event(folder, models):
+    preload()
+    both = [in_process(change_times, folder, models, seed, 6) for seed in (1, 2)]
+    while any(process.is_alive() for process in both):
+        registry.current(folder)  # a reader never sees half of anything
+    assert [process.exitcode for process in both] == [0, 0]
+    found = registry.read_registry(folder)
+    done = [event for event in found.history if event.what not in ("start", "add")]
+    assert len(done) == 12
+    champion = None  # the history tells the whole story
+    for event in found.history:
+        if event.what in ("start", "promote", "adopt", "rollback"):
+            assert event.before == champion
+            champion = event.model
+    assert champion == found.champion
+    assert [name for name, entry in found.models.items() if entry.state == "champion"] == [champion]
+
+
+def test_the_commands(folder, models, tmp_path, capsys):
+    assert main(["models", str(folder), "adopt", str(models[0]), "--reason", "why not"]) == 0
+    assert main(["models", str(folder), "rollback"]) == 0
+    assert main(["models", str(folder)]) == 0
+    assert "adopt tiny-1" in capsys.readouterr().out
+    assert main(["models", str(folder), "current", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == registry.current(folder).name
+    assert main(["models", str(folder), "adopt"]) == 1
+    assert "needs a model" in capsys.readouterr().err
+    assert main(["models", str(tmp_path / "new"), "start", str(models[1])]) == 0
+    assert used(tmp_path / "new") == "tiny-2"

@@ -1,0 +1,91 @@
+"""`segmamba gate` and `segmamba models`: is a candidate better, and which model is in use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from segmamba.commands.shared import choose_device
+from segmamba.errors import InputError
+
+
+def add(add_command) -> None:
+    gate = add_command("gate", _gate, "hold a candidate against the model in use, and say whether to take it")
+    gate.add_argument("candidate", help="folder of a model, or the name of one in --models")
+    gate.add_argument("--models", metavar="FOLDER", help="registry of models; the one in use is the reference")
+    gate.add_argument("--champion", metavar="MODEL", help="another reference, or instead of --models")
+    gate.add_argument("--anchor", required=True, metavar="DATASET", help="cases that are never trained on")
+    gate.add_argument("--local", metavar="CORRECTIONS", help="folder of an intake; its validation cases count")
+    gate.add_argument("--margin", type=float, help="of mean Dice on the anchor set; default 0.01, 0.02 below 100 cases")
+    gate.add_argument("--mirrorings", type=int, default=0, choices=(0, 1, 3, 7))
+    gate.add_argument("--device", default="auto")
+    gate.add_argument("--apply", action="store_true", help="promote or refuse the candidate in --models by the verdict")
+    gate.add_argument("--json", action="store_true")
+    models = add_command("models", _models, "the registry of models: what is in use, what was, and why")
+    models.add_argument("folder", metavar="MODELS", help="folder of the registry; may be shared")
+    actions = ("list", "current", "start", "add", "promote", "refuse", "adopt", "rollback")
+    models.add_argument("action", nargs="?", default="list", choices=actions)
+    models.add_argument("model", nargs="?", help="of start, add, promote, refuse, adopt: name or folder")
+    models.add_argument("--reason", default="")
+    models.add_argument("--json", action="store_true")
+
+
+def _gate(options) -> int:
+    from segmamba.gate import Criteria, format_report, run_gate
+    from segmamba.package import find_model
+    from segmamba.registry import current, find_package, promote, refuse
+
+    if not (options.models or options.champion) or (options.apply and not options.models):
+        raise InputError("the gate needs a model to compare with: --models FOLDER, or --champion MODEL")
+    if options.apply and options.champion:
+        raise InputError("--apply goes by the model in use: leave --champion out")
+    champion = find_model(options.champion) if options.champion else current(options.models).folder
+    candidate = find_package(options.models, options.candidate) if options.models else find_model(options.candidate)
+    report = run_gate(
+        candidate,
+        champion,
+        options.anchor,
+        options.local,
+        criteria=Criteria(margin=options.margin),
+        device=choose_device(options.device),
+        mirrorings=options.mirrorings,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print(json.dumps(report, indent=2) if options.json else format_report(report))
+    if options.apply and report["verdict"] == "promote":
+        print(f"in use: {promote(options.models, candidate)}", file=sys.stderr)
+    elif options.apply and report["verdict"] == "refuse":
+        failed = ", ".join(check["name"] for check in report["checks"] if not check["holds"])
+        print(f"refused: {refuse(options.models, candidate, f'the gate: {failed}')}", file=sys.stderr)
+    return 0 if report["verdict"] == "promote" else 1
+
+
+def _models(options) -> int:
+    from segmamba import registry
+    from segmamba.package import find_model
+
+    folder, action = options.folder, options.action
+    alone = action in ("list", "current", "rollback")
+    if alone == bool(options.model):
+        raise InputError(f"models {action} {'takes no model' if alone else 'needs a model: its name or folder'}")
+    if action == "list":
+        found = registry.read_registry(folder)
+        print(json.dumps(asdict(found), indent=2) if options.json else registry.format_registry(folder))
+        return 0
+    if action == "current":
+        found = registry.current(folder)
+        about = {"name": found.name, "folder": str(found.folder), "note": found.note}
+        print(json.dumps(about) if options.json else found.folder)
+        return 0
+    if action == "rollback":
+        name = registry.rollback(folder, options.reason)
+    else:
+        inside = Path(folder) / "models" / options.model
+        package = inside if inside.is_dir() else find_model(options.model)
+        do = {name: getattr(registry, name) for name in ("start", "add", "promote", "refuse", "adopt")}[action]
+        reasons = {"refuse": (options.reason,), "adopt": (options.reason,)}
+        name = do(folder, package, *reasons.get(action, ()))
+    print(json.dumps({"name": name}) if options.json else name)
+    return 0

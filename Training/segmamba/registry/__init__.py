@@ -1,0 +1,38 @@
+"""The registry of a place's models: which one is in use, which were, and why. One click goes back.
+
+    MODELS/models/NAME/       a package (segmamba.package), never changed; NAME is its id and the start of its hash
+    MODELS/registry.json      champion, the champions before it, the state of every model, and the history
+
+registry.json is written aside and renamed while a lock is held, and only after the package it will name has been loaded
+and found to be the one that was added. So it names a model that loads, whoever is killed when. Where the disk has
+since damaged that model, `current` takes the one before it, and says so.
+"""
+
+from __future__ import annotations
+
+from segmamba.registry.change import add, adopt, promote, refuse, rollback, start
+from segmamba.registry.state import (
+    Current,
+    Registry,
+    check_model,
+    current,
+    find_package,
+    format_registry,
+    read_registry,
+)
+
+__all__ = [
+    "Current",
+    "Registry",
+    "add",
+    "adopt",
+    "check_model",
+    "current",
+    "find_package",
+    "format_registry",
+    "promote",
+    "read_registry",
+    "refuse",
+    "rollback",
+    "start",
+]
