@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parents[3]
 SUPPORT = ROOT / "Testing" / "support"
 
 try:
+    import slicer
+    import vtk  # noqa: F401
     from PySide6 import QtWidgets  # noqa: F401
 except ImportError as error:  # the package, or one of the libraries above
-    pytest.skip(f"needs PySide6-Essentials==6.11.3 and its libraries: {error}", allow_module_level=True)
+    pytest.skip(f"needs slicer-core, PySide6-Essentials==6.11.3 and their libraries: {error}", allow_module_level=True)
 
 import standin_app  # noqa: E402
 
@@ -27,7 +29,6 @@ standin_app.install()
 
 import fake_worker  # noqa: E402
 import qt  # noqa: E402
-import slicer  # noqa: E402
 import synth  # noqa: E402
 
 
