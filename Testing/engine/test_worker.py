@@ -305,8 +305,9 @@ def test_it_runs_from_its_folder_without_being_installed(home):
     )
     events = [json.loads(line) for line in done.stdout.splitlines() if line]
     assert done.returncode == 0 and done.stderr == b""
-    assert [event["id"] for event in events if event["event"] == "result"] == ["h", "s"]
-    assert events[0]["packages"]["torch"] is None  # without site-packages there is none, and it says so
+    results = [event for event in events if event["event"] == "result"]
+    assert [event["id"] for event in results] == ["h", "s"]
+    assert results[0]["packages"]["torch"] is None  # without site-packages there is none, and it says so
 
 
 # --- how it ends
