@@ -1,0 +1,42 @@
+"""Signals that ask for an end: noted, the same when they come twice at once, obeyed when they come again later."""
+
+import signal
+
+import pytest
+from segmamba import stop_signals as module
+from segmamba.stop_signals import stop_signals
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_twice_at_once_is_told_once(clock, number):
+    with stop_signals() as caught:
+        signal.raise_signal(number)
+        clock[0] += 9
+        signal.raise_signal(number)  # does not end this process
+        assert set(caught) == {number}
+
+
+def test_told_again_later_ends_as_always(clock):
+    with stop_signals() as caught:
+        signal.raise_signal(signal.SIGINT)
+        clock[0] += 10
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert caught == [signal.SIGINT]
+
+
+def test_one_kind_says_nothing_of_the_other_and_handlers_come_back(clock):
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals() as caught:
+        signal.raise_signal(signal.SIGINT)
+        clock[0] += 60
+        signal.raise_signal(signal.SIGTERM)
+        assert caught == [signal.SIGINT, signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
