@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from segmamba import stop_signals as module
-from segmamba.stop_signals import stop_signals
+from segmamba.stop_signals import StopRequests, stop_signals
 
 
 @pytest.fixture
@@ -40,3 +40,23 @@ def test_one_kind_says_nothing_of_the_other_and_handlers_come_back(clock):
         signal.raise_signal(signal.SIGTERM)
         assert caught == [signal.SIGINT, signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_file_asks_too_and_is_looked_for_once_a_second(clock, tmp_path):
+    stop = StopRequests([], tmp_path)
+    assert not stop
+    (tmp_path / "stop").touch()
+    clock[0] += 0.9
+    assert not stop
+    clock[0] += 0.1
+    assert stop and stop.number == signal.SIGTERM
+    (tmp_path / "stop").unlink()
+    assert stop  # what was asked stays asked
+
+
+def test_a_signal_needs_no_file(clock, tmp_path):
+    caught: list[int] = []
+    stop = StopRequests(caught, tmp_path)
+    assert not stop
+    caught.append(signal.SIGINT)
+    assert stop and stop.number == signal.SIGINT

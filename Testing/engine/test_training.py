@@ -16,8 +16,9 @@ from segmamba.dataset import CaseEntry, Dataset, FileEntry, read_dataset, write_
 from segmamba.dataset.reading import hash_file
 from segmamba.dataset.split import make_split
 from segmamba.distributed import World
-from segmamba.errors import InputError
+from segmamba.errors import InputError, Stopped
 from segmamba.inference import InferenceSpec
+from segmamba.journal import Journal
 from segmamba.metrics import dice, region_scores
 from segmamba.package import load_package
 from segmamba.preprocess import PreprocessSpec
@@ -139,6 +140,29 @@ def test_a_run_folder_is_never_overwritten(config, tmp_path):
         train(config, tmp_path / "run")
     with pytest.raises(InputError, match="has no checkpoint"):
         train(config, tmp_path / "other", resume="must")
+
+
+def test_a_short_run_has_a_line_a_step_and_tells_every_step(config, tmp_path):
+    told: list[int] = []
+    train(config, tmp_path / "run", on_step=lambda step, loss: told.append(step) or math.isfinite(loss) or 1 / 0)
+    lines = lines_of(tmp_path / "run", "step")
+    assert [line["step"] for line in lines] == told == [1, 2, 3, 4]
+    assert all(line["seconds_per_step"] > 0 and 0 <= line["stall"] <= 1 for line in lines)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(4, 1), (250, 6), (1000, 25), (100_000, 25)])
+def test_a_long_run_has_a_line_every_25_steps(tmp_path, steps, every):
+    assert Journal(tmp_path, World(), steps).every == every
+
+
+def test_a_stop_file_ends_a_run_and_the_next_start_takes_it_away(config, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(config, run, on_step=lambda step, loss: (run / "stop").touch())
+    step = load_checkpoint(run)[0]["step"]
+    assert 1 <= step < 4  # the file is looked for once a second
+    train(config, run, resume="auto")
+    assert load_checkpoint(run)[0]["step"] == 4 and not (run / "stop").exists()
 
 
 def test_a_finished_run_resumed_gives_its_model_again(config, tmp_path):

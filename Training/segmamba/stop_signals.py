@@ -1,14 +1,18 @@
-"""SIGTERM and SIGINT as something a loop can ask about, so that it ends where its state is whole."""
+"""SIGTERM, SIGINT and a file as something a loop can ask about, so that it ends where its state is whole."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+STOP = "stop"  # the file's name in a run folder
 _SAME = 10.0  # seconds
+_LOOK = 1.0  # seconds between two looks for the file
 
 
 @contextlib.contextmanager
@@ -38,3 +42,24 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+class StopRequests:
+    """True once a signal of `caught` (stop_signals) or the file folder/stop asks for an end. The file is for where
+    signals do not reach, from another machine or on Windows; it is looked for once a second, and counts as SIGTERM."""
+
+    def __init__(self, caught: list[int], folder: Path):
+        self._caught, self._file, self._looked = caught, folder / STOP, -math.inf
+
+    def __bool__(self) -> bool:
+        now = time.monotonic()
+        if not self._caught and now - self._looked >= _LOOK:
+            self._looked = now
+            if self._file.exists():
+                self._caught.append(signal.SIGTERM)
+        return bool(self._caught)
+
+    @property
+    def number(self) -> int:
+        """Of the first signal; SIGTERM where it was another process that was asked."""
+        return self._caught[0] if self._caught else signal.SIGTERM

@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -26,30 +25,40 @@ from segmamba.config import TrainingConfig, resolved
 from segmamba.distributed import World, join, leave
 from segmamba.errors import InputError, Stopped
 from segmamba.experiment import Experiment, load_experiment
+from segmamba.journal import Journal
 from segmamba.optimize import average_of, build_loss, build_optimizer, learning_rate, uses_bf16
 from segmamba.package import Manifest, copy_package, save_package
-from segmamba.report import TensorBoardLog, format_table, write_progress
-from segmamba.run_folder import append_log, surroundings, write_record
+from segmamba.report import format_table, write_progress
+from segmamba.run_folder import surroundings, write_record
 from segmamba.samples import StepSampler
-from segmamba.stop_signals import stop_signals
+from segmamba.stop_signals import STOP, StopRequests, stop_signals
 from segmamba.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
 
-_LOG_EVERY = 25  # steps
 _MAX_BAD_STEPS = 10  # steps in a row without a finite gradient before the run goes back
 
 
-def train(config: TrainingConfig, run: Path, *, resume: str = "never", device: str = "cpu") -> Path:
+def train(
+    config: TrainingConfig,
+    run: Path,
+    *,
+    resume: str = "never",
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] | None = None,
+) -> Path:
     """Trains; returns the folder of the model package. One process of a `torchrun` training, or the only one.
 
     resume: "never" refuses a run folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
-    Raises InputError for bad data or settings, or divergence; Stopped after SIGTERM or SIGINT, the state saved.
+    on_step(step, loss) is called after every step. Raises InputError for bad data or settings, or divergence; Stopped
+    after SIGTERM, SIGINT or once there is a file run/stop, the state saved.
     """
     world = join(device)
     try:
-        with stop_signals() as stop:
-            return Training(config, run, world, resume, stop).go()
+        if world.is_first:
+            (run / STOP).unlink(missing_ok=True)  # of an earlier start
+        with stop_signals() as caught:
+            return Training(config, run, world, resume, StopRequests(caught, run), on_step).go()
     finally:
         leave(world)
 
@@ -59,7 +68,15 @@ class Training:
     not on how many processes share a batch, nor on how often the run was stopped and resumed.
     """
 
-    def __init__(self, config: TrainingConfig, run: Path, world: World, resume: str, stop: list[int]):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        run: Path,
+        world: World,
+        resume: str,
+        stop: StopRequests,
+        on_step: Callable[[int, float], None] | None = None,
+    ):
         self.config, self.run, self.world, self.stop = config, run, world, stop
         if config.batch % (world.size * config.accumulation):
             raise InputError(
@@ -82,7 +99,7 @@ class Training:
         self.step, self.skipped, self.rate_factor = 0, 0, 1.0
         self.best, self.since_best, self.metrics = -1.0, 0, {}
         self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
-        self.board = TensorBoardLog(run / "tensorboard") if world.is_first else None
+        self.journal = Journal(run, world, config.steps, on_step)
         if world.is_first:
             write_record(run, self.record)
         if resuming:
@@ -110,38 +127,33 @@ class Training:
     def _advance(self) -> None:
         """Steps until the end, an early stop, or a divergence."""
         bad: list[str] = []
-        losses: list[float] = []
-        saved = marked = time.perf_counter()
-        waited = 0.0
+        saved = time.perf_counter()
+        self.journal.begin()
         for batch in self._timed(self._loader()):
-            waited += batch.pop("waited")
+            waited = batch.pop("waited")
             loss, norm = self._step(batch)
             self.step += 1
             if math.isfinite(norm):
                 bad = []
-                losses.append(loss)
             else:
                 self.skipped += 1
                 bad += batch["case"]
                 log.warning("step %d: the gradient is not finite; the step was skipped", self.step)
                 if len(bad) >= _MAX_BAD_STEPS * len(batch["case"]):
                     raise _DivergedError(sorted(set(self.world.gather(bad))))
-            if self.step % _LOG_EVERY == 0 or self.step == self.config.steps:
-                now = time.perf_counter()
-                self._log_step(losses, norm, (now - marked), waited)
-                losses, marked, waited = [], now, 0.0
+            self.journal.step(self.step, loss, norm, self.optimizer.param_groups[0]["lr"], waited, self.skipped)
             validating = self.step % self.config.validation.every == 0
             if self.world.any(bool(self.stop)):
                 self._save()
                 self._tell(f"stopped after step {self.step} by a signal")
-                raise Stopped(self.step, self.stop[0] if self.stop else signal.SIGTERM)
+                raise Stopped(self.step, self.stop.number)
             due = time.perf_counter() - saved > self.config.checkpoint_minutes * 60
             if validating:
                 self._validate()
             if validating or self.step == self.config.steps or self.world.any(due):
                 self._save()
                 saved = time.perf_counter()
-                marked = saved if not losses else marked
+                self.journal.go_on()
             if self._is_stale():
                 return
 
@@ -246,7 +258,7 @@ class Training:
         if better:
             self._write_package(self.run / "best", self.metrics)
         seconds = round(time.perf_counter() - start, 1)
-        self._append("validation", **found, seconds=seconds, best=better)
+        self.journal.write("validation", self.step, **found, seconds=seconds, best=better)
         write_progress(self.run)
         dices = ", ".join(f"{region} {scores['dice']:.3f}" for region, scores in found["mean"].items())
         log.info("step %d: validation Dice %s%s", self.step, dices, " (best)" if better else "")
@@ -330,32 +342,8 @@ class Training:
         card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
         save_package(folder, self.averaged.module, manifest, card)
 
-    def _log_step(self, losses: list[float], norm: float, seconds: float, waited: float) -> None:
-        loss = self.world.mean(sum(losses) / len(losses) if losses else math.nan)
-        if not self.world.is_first:
-            return
-        count = (self.step - 1) % _LOG_EVERY + 1
-        self._append(
-            "step",
-            loss=loss,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            gradient_norm=norm,
-            seconds_per_step=seconds / count,
-            stall=min(1.0, waited / seconds),
-            skipped=self.skipped,
-        )
-        left = (self.config.steps - self.step) * seconds / count / 60
-        log.info("step %d/%d loss %.3f, %.0f min left", self.step, self.config.steps, loss, left)
-
     def _tell(self, text: str) -> None:
-        if self.world.is_first:
-            log.warning(text)
-            self._append("event", text=text)
-
-    def _append(self, kind: str, **values) -> None:
-        line = append_log(self.run, kind, step=self.step, **values)
-        if self.board:
-            self.board.write(line)
+        self.journal.tell(self.step, text)
 
 
 class _DivergedError(Exception):
