@@ -14,7 +14,7 @@ import pytest
 from correction_runs import edited, grown, send, small_case
 from segmamba.case import find_case, find_label
 from segmamba.corrections import Provenance, format_intake, read_record, take_in, write_case
-from segmamba.corrections.checks import DOUBTFUL, WRONG
+from segmamba.corrections.findings import DOUBTFUL, WRONG
 from segmamba.corrections.record import CaseRecord, ModelRecord
 from segmamba.dataset import hash_file, read_dataset, read_split, training_cases, validation_cases
 from segmamba.errors import InputError

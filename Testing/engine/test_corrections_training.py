@@ -1,7 +1,10 @@
 """From corrected cases to a candidate: what fine-tuning and retraining learn from, and that they run."""
 
+import shutil
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from correction_runs import edited, grown, send
@@ -191,3 +194,73 @@ def test_correct_and_intake_on_the_command_line(phantom_cases, tmp_path, capsys)
     assert [(row["name"], row["status"]) for row in report["rows"]] == [(name, "train")]
     assert main(["intake", str(tmp_path / "to")]) == 0
     assert "1 train, 0 validation" in capsys.readouterr().out
+
+
+def tree(folder):
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+def test_a_check_says_what_intake_would_and_writes_nothing(phantom_cases, tmp_path, capsys):
+    import json
+
+    case, folder = phantom_cases / "phantom-0", tmp_path / "to"
+    truth = find_label(case)
+    labels = edited(truth, tmp_path / "labels.nii.gz", lambda v: np.where((v == 2) & (np.roll(v, 1, 0) == 0), 0, v))
+    base = ["correct", str(case), "--proposal", str(truth), "--output", str(folder), "--subject", "A", "--labels"]
+
+    def check(*arguments):
+        assert main([*base, *map(str, arguments), "--check"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = check(labels)
+    assert not folder.exists()
+    assert set(found) == {
+        *("findings", "changes", "dice", "empty", "unchanged", "earlier_versions", "next_version"),
+    }
+    removed = int((np.asarray(nib.load(truth).dataobj) > 0).sum() - (np.asarray(nib.load(labels).dataobj) > 0).sum())
+    assert found["changes"]["ED"]["removed"] == removed > 0 and found["changes"]["ET"]["removed"] == 0
+    assert found["dice"]["ET"] == 1 and found["dice"]["WT"] < 1 and not found["unchanged"]
+    assert (found["empty"], found["earlier_versions"], found["next_version"]) == ([], 0, 1)
+    assert not [finding for finding in found["findings"] if finding["severity"] == "wrong"]
+
+    send(folder, case, labels=labels, subject="A")
+    take_in(folder)
+    before = tree(folder)
+    again = check(labels)
+    assert (again["earlier_versions"], again["next_version"]) == (1, 2)
+    assert check(truth)["unchanged"]
+    none = edited(truth, tmp_path / "none.nii.gz", lambda voxels: np.where(voxels == 1, 3, voxels))
+    assert check(none)["empty"] == ["NCR"] and check(none, "--empty", "NCR")["empty"] == []
+    other = shutil.copytree(case, tmp_path / "other")  # a new case with three images of patient A
+    t1n = next(other.glob("*t1n*"))
+    image = nib.load(t1n)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + (np.asarray(image.dataobj) > 0), image.affine), t1n)
+    base[base.index("A")], base[base.index(str(case))] = "somebody else", str(other)
+    (wrong,) = [finding for finding in check(labels)["findings"] if finding["severity"] == "wrong"]
+    assert wrong["kind"] == "same image" and wrong["mend"]
+    odd = edited(truth, tmp_path / "odd.nii.gz", lambda voxels: np.where(voxels == 3, 7, voxels))
+    assert main([*base, str(odd), "--check"]) == 1  # cannot be sent at all
+    assert capsys.readouterr().err.startswith("error: ")
+    assert tree(folder) == before
+
+
+def test_what_is_said_of_a_correction_is_written(phantom_cases, tmp_path, capsys):
+    import json
+
+    from segmamba.corrections import read_record
+
+    case = phantom_cases / "phantom-1"
+    arguments = ["correct", str(case), "--labels", str(find_label(case)), "--proposal", str(find_label(case))]
+    arguments += ["--output", str(tmp_path / "to"), "--editor-seconds", "61.5", "--preprocessing", "registered to t1c"]
+    arguments += ["--preprocessing", "skull-stripped", "--mirrorings", "7", "--consent", "--json"]
+    assert main([*arguments, "--weights-sha256", "0" * 64]) == 1 and "--model-id" in capsys.readouterr().err
+    assert main([*arguments, "--model-id", "m", "--weights-sha256", "x"]) == 1
+    assert "64 hexadecimal digits" in capsys.readouterr().err
+    assert main([*arguments, "--model-id", "m", "--weights-sha256", "0" * 64]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    record = read_record(tmp_path / "to" / "incoming" / answer["name"])
+    assert answer == {"name": record.name, "case": record.case, "version": 1, "folder": answer["folder"]}
+    assert answer["folder"] == str(tmp_path / "to" / "incoming" / record.name)
+    assert (record.model.id, record.model.weights_sha256) == ("m", "0" * 64)
+    assert record.settings == {"mirrorings": 7} and record.editor_seconds == 61.5
+    assert record.preprocessing == ("registered to t1c", "skull-stripped")

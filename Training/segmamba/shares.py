@@ -80,13 +80,25 @@ def exclusive(path: Path, wait: float = _WAIT) -> Iterator[None]:
             _give_back(file)
 
 
-def _take(file) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether a program holds the lock file `path` now; False where there is none, or it cannot be opened."""
     try:
-        if sys.platform == "win32":
+        with path.open("r+b") as file:
+            if not _take(file, shared=True):  # of two that look at once neither sees the other
+                return True
+            _give_back(file)
+    except OSError:
+        pass
+    return False
+
+
+def _take(file, shared: bool = False) -> bool:
+    try:
+        if sys.platform == "win32":  # knows no shared locks
             file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # over NFS and SMB Linux makes it a lock of the server
+        else:  # over NFS and SMB Linux makes it a lock of the server
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

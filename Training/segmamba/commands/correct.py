@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,17 @@ def add(add_command) -> None:
     correct.add_argument("--subject", metavar="TEXT", help="what names the patient; only its salted hash is written")
     correct.add_argument("--role", default="", help="of who corrected it, e.g. radiologist; no name")
     correct.add_argument("--empty", action="append", default=[], metavar="LABEL", help="truly absent; repeat")
-    correct.add_argument(
+    correct.add_argument("--editor-seconds", type=float, metavar="S", help="time spent on correcting")
+    correct.add_argument("--preprocessing", action="append", default=[], metavar="TEXT", help="a step before; repeat")
+    correct.add_argument("--model-id", metavar="ID", help="of the model that proposed; default: beside --proposal")
+    correct.add_argument("--weights-sha256", default="", metavar="HEX", help="with --model-id")
+    correct.add_argument("--mirrorings", type=int, metavar="N", help="with which the model proposed")
+    correct.add_argument("--json", action="store_true")
+    do = correct.add_mutually_exclusive_group()
+    do.add_argument(
         "--consent", action="store_true", help="I say that the images are de-identified and may be used for training"
     )
+    do.add_argument("--check", action="store_true", help="only say, as JSON, what would be found; nothing is sent")
     intake = add_command("intake", _intake, "examine corrected cases and make them a data set to train on")
     intake.add_argument("folder", help="folder of corrections")
     intake.add_argument("--output", metavar="FOLDER", help="where the data set goes; default: the same folder")
@@ -35,23 +44,48 @@ def add(add_command) -> None:
 
 def _correct(options) -> int:
     from segmamba.case import find_case
-    from segmamba.corrections import Provenance, proposal_facts, write_case
+    from segmamba.corrections import look_ahead, write_case
 
-    proposal = Path(options.proposal) if options.proposal else None
-    model, settings = proposal_facts(proposal) if proposal else (None, {})
-    about = Provenance(model=model, settings=settings, role=options.role, confirmed_empty=tuple(options.empty))
-    place = write_case(
-        options.output,
-        find_case(options.case),
-        Path(options.labels),
-        proposal,
-        subject=options.subject,
-        consent=options.consent,
-        convention=options.convention,
-        about=about,
-    )
-    print(place)
+    case = (options.output, find_case(options.case), Path(options.labels), _proposal(options))
+    shared = {"subject": options.subject, "convention": options.convention, "about": _about(options)}
+    if options.check:
+        found = look_ahead(*case, **shared)
+        findings = [{**asdict(f), "mend": f.mend, "severity": f.severity} for f in found.findings]
+        print(json.dumps({**asdict(found), "findings": findings}, indent=2))
+        return 0
+    place = write_case(*case, consent=options.consent, **shared)
+    name, _, version = place.name.rpartition("-v")
+    about = {"name": place.name, "case": name, "version": int(version), "folder": str(place)}
+    print(json.dumps(about) if options.json else place)
     return 0
+
+
+def _proposal(options) -> Path | None:
+    return Path(options.proposal) if options.proposal else None
+
+
+def _about(options):
+    """What is known of the correction; what the command line says of the model counts, then the proposal's summary."""
+    from segmamba.corrections import Provenance, proposal_facts
+    from segmamba.corrections.record import ModelRecord
+
+    model, settings = proposal_facts(_proposal(options)) if options.proposal else (None, {})
+    if options.weights_sha256 and not re.fullmatch("[0-9a-f]{64}", options.weights_sha256):
+        raise InputError(f"--weights-sha256 {options.weights_sha256[:40]}: expected 64 hexadecimal digits")
+    if options.weights_sha256 and not options.model_id:
+        raise InputError("--weights-sha256 belongs to a model: name it with --model-id")
+    if options.model_id:
+        model = ModelRecord(id=options.model_id, weights_sha256=options.weights_sha256)
+    if options.mirrorings is not None:
+        settings = {**settings, "mirrorings": options.mirrorings}
+    return Provenance(
+        model=model,
+        settings=settings,
+        editor_seconds=options.editor_seconds,
+        role=options.role,
+        confirmed_empty=tuple(options.empty),
+        preprocessing=tuple(options.preprocessing),
+    )
 
 
 def _intake(options) -> int:

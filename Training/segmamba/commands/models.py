@@ -87,5 +87,5 @@ def _models(options) -> int:
         do = {name: getattr(registry, name) for name in ("start", "add", "promote", "refuse", "adopt")}[action]
         reasons = {"refuse": (options.reason,), "adopt": (options.reason,)}
         name = do(folder, package, *reasons.get(action, ()))
-    print(json.dumps({"name": name}) if options.json else name)
+    print(json.dumps({"name": name, "in_use": registry.read_registry(folder).champion}) if options.json else name)
     return 0

@@ -15,6 +15,7 @@ from nibabel.affines import voxel_sizes
 
 from segmamba.case import Case
 from segmamba.corrections.changes import label_changes, region_dice
+from segmamba.corrections.findings import WRONG, Finding
 from segmamba.corrections.record import RECORD, CaseRecord, LabelChange, find_telling, read_record
 from segmamba.dataset import CaseEntry, Dataset, FileEntry, hash_file
 from segmamba.dataset.check import check_label
@@ -25,42 +26,7 @@ from segmamba.errors import InputError
 from segmamba.image_io import GRID_TOLERANCE_MM, Source, corner_distance
 from segmamba.labels import LabelScheme, renumber
 
-# what cannot be accepted: kind -> what to do
-WRONG = {
-    "record": "send the case again",
-    "consent": "ask, and send the case again with the answer",
-    "identifying": "remove what may name the patient, and send the case again",
-    "changed": "files of a sending are never edited: send the case again",
-    "file": "mend it, and send the case again",
-    "label values": "correct the label map, and send the case again",
-    "other task": "a folder holds one task: send it to a folder of its own",
-    "other patient": "the label map belongs to another case: send the right one",
-    "same image": "one examination under two patients: find out whose it is",
-}
-# what may be right after all, if a person says so: kind -> what to look at
-DOUBTFUL = {
-    "modalities": "look at the images: are two exchanged?",
-    "labels": "look at the labels: are two exchanged?",
-    "mirrored": "look at the label map over t2f: is it mirrored?",
-    "elsewhere": "look at the label map over t2f: is it of this case, and in its place?",
-    "registration": "look at the images over one another: does one lie elsewhere?",
-    "outside head": "erase what is labelled outside the head",
-    "empty label": "confirm that there is nothing to label",
-    "same label": "look whether one label map was copied over another",
-}
 _SHIFT_MM = 6.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """kind: of WRONG, DOUBTFUL, or a note (specks, note, unchanged, no proposal, repeated image)."""
-
-    kind: str
-    text: str
-
-    @property
-    def mend(self) -> str:
-        return {**WRONG, **DOUBTFUL}.get(self.kind, "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from segmamba import __version__, settings
-from segmamba.corrections.checks import DOUBTFUL, WRONG, Examined, Finding, examine, same_task
+from segmamba.corrections.checks import Examined, examine, same_task
+from segmamba.corrections.findings import Finding
 from segmamba.corrections.record import FOLDER, INCOMING, RECORD, UNFINISHED
 from segmamba.dataset import CaseEntry, Dataset, Split, hash_file, read_dataset, read_split, write_dataset
 from segmamba.dataset.fingerprint import fingerprint
@@ -52,8 +53,8 @@ class Verdict:
     @property
     def refused(self) -> tuple[Finding, ...]:
         """Why it is not accepted; empty where it is."""
-        wrong = tuple(f for f in self.examined.findings if f.kind in WRONG)
-        doubtful = () if self.reason else tuple(f for f in self.examined.findings if f.kind in DOUBTFUL)
+        wrong = tuple(f for f in self.examined.findings if f.severity == "wrong")
+        doubtful = () if self.reason else tuple(f for f in self.examined.findings if f.severity == "doubtful")
         return wrong + doubtful
 
 
@@ -111,14 +112,14 @@ def _take_in(folder: Path, output: Path, accept: dict[str, str], progress: Calla
     new = []
     for name in sent:
         place = folder / INCOMING / name
-        verdict = _known(output, place)
+        verdict = known_verdict(output, place)
         if verdict is None:
             progress(name)
             verdict = Verdict(examined=examine(place, output), stamp=_stamp(place), record_sha256=_record_hash(place))
-            verdict = replace(verdict, examined=_beside_others(verdict.examined, verdicts))
+            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts))
             new.append(name)
         if name in accept:
-            verdict = replace(verdict, examined=_beside_others(verdict.examined, verdicts), reason=accept[name])
+            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts), reason=accept[name])
         if name in new or name in accept:
             write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
         verdicts[name] = verdict
@@ -153,7 +154,7 @@ def _record_hash(place: Path) -> str:
     return hash_file(place / RECORD) if (place / RECORD).is_file() else ""
 
 
-def _known(output: Path, place: Path) -> Verdict | None:
+def known_verdict(output: Path, place: Path) -> Verdict | None:
     """The verdict of an earlier intake, unless something in the folder is not as it was."""
     path = output / VERDICTS / f"{place.name}.json"
     try:
@@ -164,8 +165,8 @@ def _known(output: Path, place: Path) -> Verdict | None:
     return verdict if same else None
 
 
-def _beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
-    """Adds what shows only beside the sendings that were accepted before."""
+def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
+    """Adds what shows only beside the sendings that were accepted before. verdicts: of those, by name."""
     if examined.entry is None:
         return examined
     found: list[Finding] = []
@@ -266,7 +267,7 @@ def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, R
 
 def _left_out(rows: Mapping[str, Row]) -> dict[str, str]:
     return {
-        name: "; ".join(f.text for f in row.findings if f.kind in WRONG or f.kind in DOUBTFUL) or "waits: unchanged"
+        name: "; ".join(f.text for f in row.findings if f.severity != "note") or "waits: unchanged"
         for name, row in sorted(rows.items())
     }
 
@@ -279,8 +280,7 @@ def format_intake(result: Intake) -> str:
         mark = " (new)" if row.name in result.new else ""
         lines.append(f"{row.name}  {row.status}{mark}" + (f"  Dice with the proposal: {dice}" if dice else ""))
         for finding in row.findings:
-            kind = "wrong" if finding.kind in WRONG else "doubtful" if finding.kind in DOUBTFUL else "note"
-            lines.append(f"    {kind}: {finding.text}" + (f"; {finding.mend}" if finding.mend else ""))
+            lines.append(f"    {finding.severity}: {finding.text}" + (f"; {finding.mend}" if finding.mend else ""))
     states = ("train", "validation", "replaced", "waiting", "refused")
     lines.append(", ".join(f"{len(result.names(status))} {status}" for status in states))
     if result.unfinished:
@@ -294,4 +294,4 @@ def format_intake(result: Intake) -> str:
 
 
 def _is_wrong(row: Row) -> bool:
-    return any(f.kind in WRONG for f in row.findings)
+    return any(f.severity == "wrong" for f in row.findings)

@@ -6,20 +6,15 @@
 registry.json is written aside and renamed while a lock is held, and only after the package it will name has been loaded
 and found to be the one that was added. So it names a model that loads, whoever is killed when. Where the disk has
 since damaged that model, `current` takes the one before it, and says so.
+
+What registry.json says (`state`) can be read without torch; what opens a package is imported when it is first used.
 """
 
 from __future__ import annotations
 
-from segmamba.registry.change import add, adopt, promote, refuse, rollback, start
-from segmamba.registry.state import (
-    Current,
-    Registry,
-    check_model,
-    current,
-    find_package,
-    format_registry,
-    read_registry,
-)
+from importlib import import_module
+
+from segmamba.registry.state import Registry, format_registry, read_registry
 
 __all__ = [
     "Current",
@@ -36,3 +31,13 @@ __all__ = [
     "rollback",
     "start",
 ]
+_LATER = {
+    **dict.fromkeys(("Current", "check_model", "current", "find_package"), "in_use"),
+    **dict.fromkeys(("add", "adopt", "promote", "refuse", "rollback", "start"), "change"),
+}
+
+
+def __getattr__(name: str):
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

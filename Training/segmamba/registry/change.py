@@ -16,7 +16,8 @@ from pathlib import Path
 from segmamba.errors import InputError
 from segmamba.files import write_aside
 from segmamba.package import MANIFEST, copy_package, load_package, read_manifest
-from segmamba.registry.state import MODELS, REGISTRY, Entry, Event, Registry, check_model, hash_of, read_registry
+from segmamba.registry.in_use import check_model
+from segmamba.registry.state import MODELS, REGISTRY, Entry, Event, Registry, hash_of, read_registry
 from segmamba.shares import exclusive, publish_folder
 
 log = logging.getLogger(__name__)
