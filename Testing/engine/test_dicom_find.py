@@ -1,0 +1,377 @@
+"""Which series are in a folder, what they are, and which four make a case; folders as scanners fill them."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from dicom_files import PATIENT, head, write_enhanced, write_series
+from pydicom.uid import generate_uid
+from segmamba.cli import main
+from segmamba.dicom import choose_four, find_series
+from segmamba.dicom.words import agent, other_kind, weighting
+from segmamba.errors import InputError
+
+SMALL = (8, 8, 13)
+SPACING = (10.0, 10.0, 6.0)
+T1 = {"ScanningSequence": "SE", "RepetitionTime": "550", "EchoTime": "12"}
+T2 = {"ScanningSequence": "SE", "RepetitionTime": "4500", "EchoTime": "98"}
+FLAIR = {"ScanningSequence": ["SE", "IR"], "RepetitionTime": "9000", "EchoTime": "120", "InversionTime": "2500"}
+MPRAGE = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": "1900", "EchoTime": "2.9", "InversionTime": "900"}
+
+
+def add(root, number, description, times, shape=SMALL, spacing=SPACING, **attributes):
+    array, affine = head(shape, spacing, seed=number)
+    write_series(root, array, affine, number, SeriesDescription=description, **times, **attributes)
+
+
+def four(root, **attributes):
+    add(root, 3, "T1 SE tra", T1, **attributes)
+    add(root, 4, "T2 TSE tra", T2, **attributes)
+    add(root, 5, "FLAIR tra", FLAIR, **attributes)
+    add(root, 9, "T1 SE tra KM", T1, ContrastBolusAgent="Gadovist", **attributes)
+
+
+def others(root):
+    """Eight series that no case is made of, as examinations have them."""
+    array, affine = head(SMALL, (10.0, 10.0, 10.0))
+    uid = generate_uid()
+    for k, plane in enumerate((affine, affine[:, [0, 2, 1, 3]])):  # alike but for their planes
+        write_series(
+            *(root, array[:, :, :3], plane @ np.diag([1, 1, 4, 1]), 1),
+            first=1 + 3 * k,
+            SeriesInstanceUID=uid,
+            SeriesDescription="Localizer",
+        )
+    array, affine = head(SMALL, SPACING)
+    uid = generate_uid()
+    for k, value in enumerate((0, 1000)):
+        write_series(
+            *(root, array, affine, 6),
+            first=1 + 20 * k,
+            SeriesInstanceUID=uid,
+            SeriesDescription="ep2d_diff",
+            ScanningSequence="EP",
+            DiffusionBValue=float(value),
+        )
+    add(root, 7, "ep2d_diff_ADC", {}, ImageType=["DERIVED", "PRIMARY", "DIFFUSION", "ADC", "ND"])
+    uid = generate_uid()
+    for k in range(5):
+        write_series(
+            *(root, array[:, :, :9], affine, 8),
+            first=1 + 20 * k,
+            SeriesInstanceUID=uid,
+            SeriesDescription="volumes 1",
+            AcquisitionTime=f"1008{k:02d}",
+            AcquisitionNumber=k,
+            RepetitionTime="1500",
+            EchoTime="30",
+        )
+    add(root, 10, "T1 SE tra KM MIP", T1, ImageType=["DERIVED", "SECONDARY", "MIP"])
+    add(root, 11, "T1 SUB", T1)
+    add(root, 12, "T2* hemo", {"ScanningSequence": "GR", "RepetitionTime": "700", "EchoTime": "22"})
+    add(root, 13, "T1 SE fine", T1, shape=(8, 8, 13), spacing=(10, 10, 2))
+
+
+def by_name(root):
+    return {series.name: series for series in find_series(root)}
+
+
+def names(choices):
+    return {modality: choice.series.name for modality, choice in choices.items()}
+
+
+def test_four_among_eight_others(tmp_path):
+    four(tmp_path / "a" / "deep")
+    others(tmp_path / "b")
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"rubbish" * 20)
+    (tmp_path / "DICOMDIR").write_bytes(next((tmp_path / "b").glob("*.dcm")).read_bytes()[:60])
+    for copy in list((tmp_path / "a" / "deep").glob("s009*"))[:4]:
+        (tmp_path / "b" / f"copy-{copy.name}").write_bytes(copy.read_bytes())
+    found = by_name(tmp_path)
+    assert list(found) == ["1.1", "1.2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13"]
+    assert names(choose_four(list(found.values()))) == {"t1n": "3", "t1c": "9", "t2w": "4", "t2f": "5"}
+    left_out = {name: series.left_out for name, series in found.items() if series.left_out}
+    assert left_out == {
+        "1.1": "localizer",
+        "1.2": "localizer",
+        "6": "diffusion",
+        "7": "diffusion",
+        "8": "5 volumes over time at one place (perfusion or another dynamic series)",
+        "10": "a projection",
+        "11": "a subtraction",
+        "12": "susceptibility",
+        "13": "covers 26 mm only, not a head",
+    }
+    assert all(found[name].guess.confidence > 0.9 for name in ("3", "4", "5", "9"))
+    assert found["9"].guess.reason == (
+        "TE 12, TR 550 ms of T1; named T1; described as with contrast agent; contrast agent noted in the header"
+    )
+    assert (len(found["9"].frames), found["9"].geometry.notes) == (13, ())
+
+
+def test_what_a_folder_without_the_four_lacks(tmp_path):
+    add(tmp_path, 3, "T1 SE tra", T1)
+    add(tmp_path, 5, "FLAIR tra", FLAIR)
+    with pytest.raises(InputError, match=r"^no series for t1c \(T1 with contrast agent\), t2w \(T2\); `segmamba dicom"):
+        choose_four(find_series(tmp_path))
+    add(tmp_path, 4, "T2 TSE tra", T2, each=lambda k: {"ImagePositionPatient": [0, 0, k * k]})
+    with pytest.raises(
+        InputError, match=r"; series 4 could be t2w, but: uneven distances between slices, 0.995 to 22.9 mm; "
+    ):
+        choose_four(find_series(tmp_path))
+    found = find_series(tmp_path)
+    assert names(choose_four(found, modalities=("t1n", "t2f"))) == {"t1n": "3", "t2f": "5"}
+
+
+def test_equally_good_series_are_named_and_one_can_be_taken(tmp_path):
+    four(tmp_path)
+    add(tmp_path, 14, "T1 SE tra KM repeat", T1, ContrastBolusAgent="Gadovist")
+    found = find_series(tmp_path)
+    with pytest.raises(InputError) as error:
+        choose_four(found)
+    assert str(error.value) == (
+        "2 candidates for t1c: 14 ('T1 SE tra KM repeat', 13 slices every 6 mm), 9 ('T1 SE tra KM', 13 slices every "
+        "6 mm); say --series t1c=14, or another"
+    )
+    assert names(choose_four(found, {"t1c": "9"}))["t1c"] == "9"
+
+
+def test_the_finer_series_is_taken_and_an_original_before_a_reformat(tmp_path):
+    four(tmp_path)
+    fine = {"shape": (8, 8, 13), "spacing": (10.0, 10.0, 6.0)}
+    add(tmp_path, 14, "T1 MPRAGE KM", MPRAGE, (32, 32, 40), (2.5, 2.5, 2.5), ContrastBolusAgent="x")
+    mpr = ["DERIVED", "SECONDARY", "MPR"]
+    add(tmp_path, 15, "T1 MPRAGE KM", MPRAGE, (32, 32, 40), (2.5, 2.5, 2.4), ContrastBolusAgent="x", ImageType=mpr)
+    add(tmp_path, 16, "T1 MPRAGE KM", MPRAGE, **fine, ContrastBolusAgent="x")
+    choice = choose_four(find_series(tmp_path))["t1c"]
+    assert choice.series.name == "14"
+    assert "taken before series 9, 15, 16, which are coarser, reformatted or less sure" in choice.reason
+
+
+def test_agent_once_given_stays(tmp_path):
+    """Two T1 series with one name, and nothing about contrast agent but a perfusion between them."""
+    add(tmp_path, 3, "T1 MPRAGE", MPRAGE)
+    others(tmp_path)
+    add(tmp_path, 20, "perfusion", {"ScanningSequence": "EP"}, AcquisitionTime="102000")
+    add(tmp_path, 21, "T1 MPRAGE", MPRAGE, AcquisitionTime="103000")
+    found = by_name(tmp_path)
+    assert found["3"].guess.modality == "t1n"
+    assert found["21"].guess.modality == "t1c"
+    assert "taken after contrast agent was first given" in found["21"].guess.reason
+    assert 0.5 < found["21"].guess.confidence < 0.99
+
+
+def test_echoes_of_one_series_are_series(tmp_path):
+    uid = generate_uid()
+    for echo, time in ((1, "15"), (2, "95")):
+        array, affine = head(SMALL, SPACING, seed=echo)
+        write_series(
+            *(tmp_path, array, affine, 4),
+            first=1 + 50 * echo,
+            SeriesInstanceUID=uid,
+            SeriesDescription="double echo tra",
+            ScanningSequence="SE",
+            RepetitionTime="3000",
+            EchoTime=time,
+            EchoNumbers=echo,
+        )
+    found = by_name(tmp_path)
+    assert [(name, s.guess.modality, len(s.frames)) for name, s in found.items()] == [
+        ("4.1", None, 13),
+        ("4.2", "t2w", 13),
+    ]
+
+
+def test_two_passes_of_one_series_are_two(tmp_path):
+    """Each slice has a time of its own, as in 2-D: the order at each place tells the passes apart."""
+    uid = generate_uid()
+    arrays = []
+    for k in range(2):
+        array, affine = head(SMALL, SPACING, seed=k)
+        arrays.append(array)
+        write_series(
+            *(tmp_path, array, affine, 4),
+            first=1 + 50 * k,
+            SeriesInstanceUID=uid,
+            SeriesDescription="T1",
+            each=lambda j, k=k: {"AcquisitionTime": f"10{10 + k}{j:02d}.5"},
+        )
+    found = find_series(tmp_path)
+    assert [(s.name, len(s.frames), s.geometry.fault) for s in found] == [("4.1", 13, ""), ("4.2", 13, "")]
+    first = {f.header.path.name for f in found[0].frames}
+    assert first == {f"s004-{900 - 1 - k}.dcm" for k in range(13)}
+
+
+def test_slices_that_were_sent_twice(tmp_path):
+    array, affine = head(SMALL, SPACING)
+    uid = generate_uid()
+    write_series(tmp_path, array, affine, 4, SeriesInstanceUID=uid, SeriesDescription="T1")
+    write_series(tmp_path, array[:, :, :5], affine, 4, 100, SeriesInstanceUID=uid, SeriesDescription="T1")
+    (series,) = find_series(tmp_path)
+    assert (len(series.frames), series.geometry.fault) == (13, "")
+    assert "5 slices were there twice" in series.geometry.notes
+
+
+def test_other_slices_at_the_same_places_are_refused(tmp_path):
+    array, affine = head(SMALL, SPACING)
+    uid = generate_uid()
+    write_series(tmp_path, array, affine, 4, SeriesInstanceUID=uid, SeriesDescription="T1")
+    write_series(tmp_path, array[:, :, :5] + 1, affine, 4, 100, SeriesInstanceUID=uid, SeriesDescription="T1")
+    (series,) = find_series(tmp_path)
+    assert series.geometry.fault == "5 places hold several slices, and nothing tells them apart"
+
+
+def test_two_studies_are_not_mixed(tmp_path):
+    four(tmp_path / "a")
+    add(tmp_path / "b", 3, "T1 SE tra KM", T1, StudyInstanceUID="1.2.3.4", AcquisitionDate="20260303")
+    found = by_name(tmp_path)
+    assert list(found) == ["A3", "A4", "A5", "A9", "B3"]
+    assert names(choose_four(list(found.values())))["t1c"] == "A9"
+    with pytest.raises(InputError, match=r"belong to 2 studies \(A, B\)"):
+        choose_four(list(found.values()), {"t1c": "B3", "t2w": "A4"})
+    four(tmp_path / "c", StudyInstanceUID="1.2.3.4", AcquisitionDate="20260303")
+    with pytest.raises(InputError, match=r"2 studies \(A, B\) have every series.*--series t1n=A3"):
+        choose_four(find_series(tmp_path))
+
+
+def test_named_series(tmp_path):
+    four(tmp_path)
+    others(tmp_path)
+    found = find_series(tmp_path)
+    assert names(choose_four(found, {"t1n": "10"}))["t1n"] == "10"
+    with pytest.raises(InputError, match=r"--series t1c=99: no such series; there are 1.1, 1.2, 3, 4"):
+        choose_four(found, {"t1c": "99"})
+    with pytest.raises(InputError, match="series 3 was named twice"):
+        choose_four(found, {"t1c": "3", "t1n": "3"})
+    with pytest.raises(InputError, match=r"series 8 cannot be used for t1c: \d+ places hold several slices"):
+        choose_four(found, {"t1c": "8"})
+
+
+def test_an_enhanced_file_says_what_it_is_in_its_groups(tmp_path):
+    array, affine = head(SMALL, SPACING)
+
+    def groups(k):
+        return {
+            "MREchoSequence": {"EffectiveEchoTime": 320.0},
+            "MRTimingAndRelatedParametersSequence": {"RepetitionTime": 4800.0},
+            "MRModifierSequence": {"InversionRecovery": "YES", "InversionTimes": [1650.0]},
+            "MRImageFrameTypeSequence": {
+                "FrameType": ["ORIGINAL", "PRIMARY", "FLUID_ATTENUATED", "NONE"],
+                "ComplexImageComponent": "MAGNITUDE",
+                "AcquisitionContrast": "FLUID_ATTENUATED",
+            },
+        }
+
+    write_enhanced(tmp_path / "e.dcm", array, affine, groups=groups, EchoPulseSequence="SPIN")
+    (series,) = find_series(tmp_path)
+    assert series.guess.modality == "t2f"
+    assert series.guess.reason == "TE 320, TR 4800, TI 1650 ms of FLAIR; stated to be fluid-attenuated"
+
+
+def test_the_list_as_a_user_sees_it(tmp_path, capsys, caplog):
+    four(tmp_path)
+    others(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        assert main(["dicom", str(tmp_path)]) == 0
+    text = capsys.readouterr()
+    assert (
+        "  9  t1c 1.00  T1 SE tra KM: 13 axial slices every 6 mm, 8 x 8 pixels of 10 x 10 mm, oblique by 13 degrees; "
+        "TE 12, TR 550 ms of T1;" in text.out
+    )
+    assert text.out.strip().endswith("chosen: t1n 3, t1c 9, t2w 4, t2f 5")
+    assert main(["dicom", str(tmp_path), "--json"]) == 0
+    listing = capsys.readouterr().out
+    assert json.loads(listing)["chosen"]["t1c"] == "9"
+    for secret in (PATIENT["PatientName"], "Secret", PATIENT["PatientID"], PATIENT["PatientBirthDate"]):
+        assert secret not in text.out + text.err + listing + caplog.text
+    assert main(["dicom", str(tmp_path / "none")]) == 1
+    assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_images(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match="no DICOM image in it or below it"):
+        find_series(tmp_path)
+
+
+def test_without_pydicom_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    with pytest.raises(InputError, match=r'pip install "segmamba\[dicom\]"'):
+        find_series(tmp_path)
+
+
+DESCRIPTIONS = [
+    ("t1_mprage_sag_p2_iso", "t1", None),
+    ("AX T1 POST", "t1", True),
+    ("Ax T1 +C", "t1", True),
+    ("T1C+", "t1", True),
+    ("SAG BRAVO +GD", "t1", True),
+    ("AX T1 W/O CONTRAST", "t1", False),
+    ("AX T1 PRE", "t1", False),
+    ("T1 post-op pre contrast", "t1", False),
+    ("T1w post op", "t1", None),
+    ("t1_se_tra_KM", "t1", True),
+    ("t1 tra nach KM", "t1", True),
+    ("t1_tra_ohne_KM", "t1", False),
+    ("T1 nativ", "t1", False),
+    ("T1 SE AX APRES INJECTION", "t1", True),
+    ("3D T1 GADO", "t1", True),
+    ("T1 sans injection", "t1", False),
+    ("T1 avant injection", "t1", False),
+    ("T1 axial con contraste", "t1", True),
+    ("T1 axial sin contraste", "t1", False),
+    ("T1 SE ax mdc", "t1", True),
+    ("T1 ax senza mdc", "t1", False),
+    ("T1 pós contraste", "t1", True),
+    ("T1 sem contraste", "t1", False),
+    ("T1 zonder contrast", "t1", False),
+    ("T1 po kontraście", "t1", True),
+    ("T1 bez kontrastu", "t1", False),
+    ("T1 kontrastlı", "t1", True),
+    ("T1 kontrastsız", "t1", False),
+    ("T1 с контрастом", "t1", True),
+    ("T1 без контраста", "t1", False),
+    ("T1 增强", "t1", True),
+    ("T1 平扫", "t1", False),
+    ("T1 造影後", "t1", True),
+    ("T1 조영증강", "t1", True),
+    ("t2_tse_tra", "t2", None),
+    ("T2W_TSE_DRIVE", "t2", None),
+    ("t2_tirm_tra_dark-fluid", "flair", None),
+    ("AX T2 FLAIR", "flair", None),
+    ("Sag CUBE T2 FLAIR POST", "flair", True),
+    ("T1 FLAIR", "t1", None),
+    ("T2 压水", "flair", None),
+]
+
+
+@pytest.mark.parametrize(("description", "expected", "given"), DESCRIPTIONS, ids=[d[0] for d in DESCRIPTIONS])
+def test_descriptions_of_many_clinics(description, expected, given):
+    assert weighting(description) == expected
+    if expected == "t1" or given is not None:
+        assert agent(description) is given
+    assert other_kind(description) == ""
+
+
+@pytest.mark.parametrize(
+    ("description", "kind"),
+    [
+        ("3-plane loc", "localizer"),
+        ("AAHead_Scout", "localizer"),
+        ("DWI b1000", "diffusion"),
+        ("ep2d_perf", "perfusion"),
+        ("SWI_Images", "susceptibility"),
+        ("T2* GRE", "susceptibility"),
+        ("TOF 3D", "an angiography"),
+        ("rsfMRI", "functional"),
+        ("T2 C-spine", "another part of the body"),
+        ("T1 sub", "a subtraction"),
+        ("PD TSE", "proton density"),
+        ("T2 STIR cor", "STIR"),
+    ],
+)
+def test_descriptions_of_other_images(description, kind):
+    assert other_kind(description) == kind

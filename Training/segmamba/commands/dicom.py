@@ -1,0 +1,174 @@
+"""`segmamba dicom`: the series in a folder tree, and which of them are the four of a case.
+
+And what `segmamba predict --dicom` needs: a case out of such a folder, and its result as DICOM SEG.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segmamba.errors import InputError
+
+if TYPE_CHECKING:
+    from segmamba.case import Source
+    from segmamba.dicom import Choice, Series
+    from segmamba.package import Model
+
+_MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+
+
+@dataclass(frozen=True)
+class DicomCase:
+    """choices: by modality. sources: the same as images that every part of the engine reads."""
+
+    choices: dict[str, Choice]
+    sources: dict[str, Source]
+
+    def lines(self) -> list[str]:
+        """'t1c is series 9 (0.98): named T1, ...', one a modality."""
+        return [f"{m} is series {c.series.name} ({c.confidence:.2f}): {c.reason}" for m, c in self.choices.items()]
+
+    def facts(self) -> dict:
+        """For a summary: which series was taken for what, and why; nothing of the patient."""
+        return {
+            modality: {
+                "series": choice.series.name,
+                "confidence": round(choice.confidence, 3),
+                "reason": choice.reason,
+            }
+            for modality, choice in self.choices.items()
+        }
+
+
+def add(add_command) -> None:
+    command = add_command("dicom", _run, "list the series in a folder of DICOM files, and find the four of a case")
+    command.add_argument("folder", help="folder of DICOM files, at any depth, among other files")
+    add_series_argument(command)
+    command.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def add_series_argument(command) -> None:
+    command.add_argument(
+        "--series", action="append", default=[], metavar="MODALITY=NUMBER", help="take this series, e.g. t1c=7"
+    )
+
+
+def named_series(entries: Sequence[str]) -> dict[str, str]:
+    """['t1c=7', ...] -> {'t1c': '7'}. Raises InputError for what is no MODALITY=NUMBER, or given twice."""
+    named = {}
+    for entry in entries:
+        modality, _, name = entry.partition("=")
+        if modality not in _MODALITIES or not name or modality in named:
+            raise InputError(
+                f"--series {entry}: expected MODALITY=NUMBER, once for each of {', '.join(_MODALITIES)}, e.g. t1c=7"
+            )
+        named[modality] = name
+    return named
+
+
+@contextmanager
+def dicom_case(
+    folder: Path | str, named: Mapping[str, str] | None = None, modalities: Sequence[str] = _MODALITIES
+) -> Iterator[DicomCase]:
+    """The series of a case in a folder tree, as NIfTI files in a temporary folder that goes when the block ends.
+
+    They hold voxels and geometry, and nothing of the patient. Raises InputError where the series cannot be told
+    (see segmamba.dicom.choose_four) or read.
+    """
+    from segmamba.case import Source, save_image
+    from segmamba.dicom import choose_four, find_series, read_series
+
+    choices = choose_four(find_series(folder), named, modalities)
+    with tempfile.TemporaryDirectory(prefix="segmamba-dicom-") as work:
+        sources = {}
+        for modality, choice in choices.items():
+            image = read_series(choice.series)
+            path = Path(work) / f"{modality}.nii"
+            save_image(image.array, image.affine, path, image.array.dtype)
+            sources[modality] = Source(path)
+        yield DicomCase(choices, sources)
+
+
+def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
+    """`path`, where the DICOM SEG of the case is to be. Raises InputError now for what would stop it after the run."""
+    from segmamba.dicom import check_seg
+
+    check_seg(case.choices["t1c"].series, path, list(model.manifest.label_map))
+    return Path(path)
+
+
+def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, model: Model) -> Path | None:
+    """The label map of a case, a NIfTI file on the grid of its T1c, as DICOM SEG that refers to the T1c series.
+
+    Returns `path`, or None where the map is empty. Raises InputError as segmamba.dicom.write_seg does.
+    """
+    from segmamba import __version__
+    from segmamba.dicom import ModelFacts, write_seg
+
+    manifest = model.manifest
+    facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
+    return write_seg(Path(label_map), None, case.choices["t1c"].series, path, facts, scheme=manifest.scheme)
+
+
+def _run(options) -> int:
+    from segmamba.dicom import choose_four, find_series
+
+    found = find_series(options.folder)
+    try:
+        chosen, problem = choose_four(found, named_series(options.series)), None
+    except InputError as error:
+        chosen, problem = {}, str(error)
+    if options.json:
+        print(json.dumps({"series": [_row(s) for s in found], "chosen": _names(chosen), "problem": problem}, indent=2))
+        return 0
+    for series in found:
+        print(_line(series, max(len(s.name) for s in found)))
+    print(
+        f"chosen: {', '.join(f'{m} {name}' for m, name in _names(chosen).items())}" if chosen else f"no case: {problem}"
+    )
+    return 0
+
+
+def _names(chosen: Mapping[str, Choice]) -> dict[str, str]:
+    return {modality: choice.series.name for modality, choice in chosen.items()}
+
+
+def _line(series: Series, width: int) -> str:
+    guess = series.guess
+    what = f"{guess.modality} {guess.confidence:.2f}" if guess.modality else "-"
+    text = (
+        f"{series.name:>{width}}  {what:<8}  {series.description or '(no description)'}: {series.geometry.describe()}"
+    )
+    reason = f"left out, {series.left_out}" if series.left_out else guess.reason
+    notes = [reason, *series.geometry.notes]
+    if series.geometry.fault and not series.left_out:
+        notes.insert(0, f"CANNOT BE USED, {series.geometry.fault}")
+    return f"{text}; {'; '.join(notes)}"
+
+
+def _row(series: Series) -> dict:
+    geometry = series.geometry
+    return {
+        "name": series.name,
+        "series_uid": series.uid,
+        "description": series.description,
+        "modality": series.guess.modality,
+        "confidence": round(series.guess.confidence, 3),
+        "reason": series.guess.reason,
+        "left_out": series.left_out or None,
+        "fault": geometry.fault or None,
+        "notes": list(geometry.notes),
+        "shape": list(geometry.shape),
+        "spacing": None if geometry.affine is None else [round(s, 4) for s in geometry.spacing],
+        "affine": None if geometry.affine is None else geometry.affine.round(6).tolist(),
+        "plane": geometry.plane or None,
+        "oblique_degrees": round(geometry.oblique_degrees, 1),
+        "reformatted": series.reformatted,
+        "files": len(series.files),
+    }

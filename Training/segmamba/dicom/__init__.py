@@ -1,0 +1,14 @@
+"""DICOM: the four series of a case among many, their voxels, and the result as DICOM SEG on the clinician's own images.
+
+find    the series in a folder tree, each with its geometry, and which modality it is likely to be
+choose  the four of a case, or why they cannot be told
+read    one series to voxels and an affine
+seg     a label map to a DICOM SEG that refers to the slices it lies on
+"""
+
+from segmamba.dicom.choose import Choice, choose_four
+from segmamba.dicom.find import Series, find_series
+from segmamba.dicom.read import read_series
+from segmamba.dicom.seg import ModelFacts, check_seg, write_seg
+
+__all__ = ["Choice", "ModelFacts", "Series", "check_seg", "choose_four", "find_series", "read_series", "write_seg"]
