@@ -4,6 +4,7 @@ import logging
 
 import slicer
 import vtk
+from SegMambaSlicerLib import corrections
 from SegMambaSlicerLib.parameters import Parameters
 from SegMambaSlicerLib.run import Options
 from SegMambaSlicerLib.sample import registerSampleData
@@ -17,6 +18,8 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
+
+SECTIONS = ("Corrections", "Training", "Models")  # of the panel, each with a .ui file, in their order above Setup
 
 
 class SegMambaSlicer(ScriptedLoadableModule):
@@ -49,8 +52,11 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         from SegMambaSlicerLib.panel.panel import Panel
+        from SegMambaSlicerLib.panel.widgets import addSection
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
+        for section in SECTIONS:
+            addSection(uiWidget, self.resourcePath(f"UI/{section}.ui"))
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SegMambaSlicerLogic()
@@ -143,6 +149,43 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
         """
         options = Options(model, int(mirrorings), device, mode)
         return self.session.segment(volumes, options, previous, wait, onProgress, onDone, onError)
+
+    def addCorrectedCase(
+        self,
+        segmentation,
+        site,
+        subject="",
+        role="",
+        confirmedEmpty=(),
+        consent=False,
+        volumes=None,
+        wait=True,
+        onDone=None,
+        onError=None,
+    ):
+        """Adds a result of `segment`, as it was corrected, to the cases in the folder `site`, to train on.
+
+        subject: whatever names the patient here; only a salted hash of it is written. role: of who corrected, no name.
+        confirmedEmpty: labels ("NCR", "ED", "ET") that a person says are truly absent. consent: True says that a
+        person agreed to SegMambaSlicerLib.corrections.consentText. volumes: modality -> node, where they are others
+        than those that the result was made from. Sending a case again makes its next version.
+        With wait it blocks and returns {"name", "case", "version", "folder"}; without, it returns a Correction at once
+        (`close` ends it), and onDone(that) or onError(EngineError) are called from a timer.
+        Raises InputError where something is wrong with the case, EngineError where the engine fails.
+        """
+        return corrections.addCorrectedCase(
+            self.session.command,
+            segmentation,
+            site,
+            subject,
+            role,
+            confirmedEmpty,
+            consent,
+            volumes,
+            wait,
+            onDone,
+            onError,
+        )
 
     def cancel(self):
         """Stops what is under way within 2 s; the scene stays as it was."""

@@ -7,6 +7,7 @@ come and calls back; the logic calls it from a timer, `wait` from a loop where b
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -246,4 +247,11 @@ def explain(lines: list[str]) -> str:
         return _("A library of a Python package could not be loaded; install the packages again (see Setup).")
     if "No space left on device" in text:
         return _("The disk is full.")
+    found = re.findall(
+        r"^(?:Permission|FileExists|NotADirectory|IsADirectory|OS)Error: \[\w+ \d+\] (.+)$", text, re.MULTILINE
+    )
+    if found:
+        return _("Something could not be written: {reason}. May you write there, and is the drive connected?").format(
+            reason=found[-1]
+        )
     return ""

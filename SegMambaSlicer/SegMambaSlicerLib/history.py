@@ -5,18 +5,27 @@ All of it is kept in hidden nodes that the segmentation refers to, so that it is
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+
 import numpy as np
 import slicer
 
 from .errors import InputError
 from .i18n import _
 from .masks import boundingBox, geometryOf, matrixOf, onGeometry
+from .modalities import MODALITIES
 from .scene import ijkToRas
 
 ORIGINAL_ROLE = "SegMambaOriginal"
 PREVIOUS_ROLE = "SegMambaPrevious"
 NEXT_ROLE = "SegMambaNext"
+VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
 NAME_ATTRIBUTE = "SegMamba.Name"  # of a result that was set aside: what it was called
+PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
+_SECONDS = "SegMamba.EditorSeconds"
+_MODEL, _WEIGHTS, _MIRRORINGS = "SegMamba.Model", "SegMamba.Weights", "SegMamba.Mirrorings"
 
 
 def keepOriginal(segmentationNode, labels: np.ndarray) -> None:
@@ -50,6 +59,56 @@ def originalLabels(segmentationNode) -> np.ndarray:
     image.ShallowCopy(node.GetImageData())
     image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRas(node)))
     return onGeometry(image, geometryOf(segmentationNode)).astype(np.uint8)
+
+
+def keepOrigin(segmentationNode, volumes: dict, answer: dict) -> None:
+    """Keeps what a result was made from (modality -> volume) and with: model, hash of its weights, mirrorings.
+
+    answer: the worker's; the hash is in the summary file that it names.
+    """
+    for modality, volume in volumes.items():
+        if volume is not None:
+            segmentationNode.SetNodeReferenceID(VOLUME_ROLE + modality, volume.GetID())
+    try:
+        summary = json.loads(Path(answer["summary"]).read_text(encoding="utf-8"))
+        weights = str(summary["settings"]["weights_sha256"])
+    except (KeyError, TypeError, ValueError, OSError):
+        weights = ""  # an engine that does not say it
+    facts = {_MODEL: answer.get("model"), _WEIGHTS: weights, _MIRRORINGS: answer.get("mirrorings")}
+    for name, value in facts.items():
+        if value not in (None, ""):
+            segmentationNode.SetAttribute(name, str(value))
+
+
+def sourceVolumes(segmentationNode) -> dict:
+    """Modality -> the volume that the result was made from; None where it is not known, or no longer in the scene."""
+    return {modality: segmentationNode.GetNodeReference(VOLUME_ROLE + modality) for modality in MODALITIES}
+
+
+def modelFacts(segmentationNode) -> dict[str, str]:
+    """What is known of how the result was made: "model", "weights_sha256", "mirrorings"; else a key is absent."""
+    names = {"model": _MODEL, "weights_sha256": _WEIGHTS, "mirrorings": _MIRRORINGS}
+    values = {key: segmentationNode.GetAttribute(name) for key, name in names.items()}
+    return {key: value for key, value in values.items() if value}
+
+
+def noteEdit(segmentationNode, last: float | None, now: float | None = None) -> float:
+    """Counts the time since the edit before, at most PAUSE_SECONDS of it; returns the time of this one for the next.
+
+    last: None for the first edit of a sitting, which counts nothing: when it was begun is not known. So the sum is
+    rather too small, and an undo counts as an edit. It is kept with the segmentation.
+    """
+    now = time.monotonic() if now is None else now
+    if last is not None:
+        seconds = (editorSeconds(segmentationNode) or 0.0) + min(max(now - last, 0.0), PAUSE_SECONDS)
+        segmentationNode.SetAttribute(_SECONDS, f"{seconds:.3f}")
+    return now
+
+
+def editorSeconds(segmentationNode) -> float | None:
+    """Time spent on edits as `noteEdit` counted it; None where none was counted."""
+    text = segmentationNode.GetAttribute(_SECONDS)
+    return float(text) if text else None
 
 
 def retire(segmentationNode, successor) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import slicer
 
+from . import history
 from .checks import checkVolumes
 from .engine import Engine, EngineError, Request
 from .errors import InputError
@@ -153,7 +154,7 @@ class Run:
         overlay = None if uncertainty is None else addUncertainty(uncertainty, reference, segmentation)
         for node in filter(None, (segmentation, overlay)):
             putBeside(node, reference)
-        segmentation.SetAttribute("SegMamba.Model", str(answer.get("model", "")))
+        history.keepOrigin(segmentation, self._volumes, answer)
         seconds = time.monotonic() - self._started
         return Result(segmentation, overlay, dict(self._volumes), answer, seconds)
 

@@ -116,13 +116,38 @@ def exportCase(volumes: dict, folder: str | Path, reference: str = "t1c") -> dic
     """
     paths, target = {}, volumes[reference]
     for modality, node in volumes.items():
-        copy = slicer.vtkMRMLScalarVolumeNode()
-        copy.SetName(node.GetName())
         voxels = toVolumeGrid(slicer.util.arrayFromVolume(node), ijkToWorld(node), target, node.GetName())
-        slicer.util.updateVolumeFromArray(copy, voxels)
-        copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToWorld(target)))  # of all, to the last digit
-        paths[modality] = exportVolume(copy, Path(folder) / f"{modality}.nii")
+        paths[modality] = exportVolume(_copyOf(target, voxels, node.GetName()), Path(folder) / f"{modality}.nii")
     return paths
+
+
+def exportLabels(labels: np.ndarray, volume, path: str | Path) -> Path:
+    """Writes a (K, J, I) uint8 label map on the grid of `volume`, as that stands in the scene; returns the path."""
+    return exportVolume(_copyOf(volume, labels), path)
+
+
+def rightHanded(volume):
+    """`volume` or, where its own grid is left-handed, a copy outside the scene with its slices in reverse order.
+
+    So Slicer has them when it loads the volume again. The copy lies where the volume stands, without parent transforms.
+    """
+    matrix, array = ijkToRas(volume), slicer.util.arrayFromVolume(volume)
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        return volume
+    turn = np.diag([1.0, 1, -1, 1])
+    turn[2, 3] = array.shape[0] - 1
+    copy = _copyOf(volume, array[::-1])
+    copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToWorld(volume) @ turn))
+    return copy
+
+
+def _copyOf(volume, array: np.ndarray, name: str = ""):
+    """A volume outside the scene with other voxels, where `volume` stands."""
+    copy = slicer.vtkMRMLScalarVolumeNode()
+    copy.SetName(name or volume.GetName())
+    slicer.util.updateVolumeFromArray(copy, np.ascontiguousarray(array))
+    copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToWorld(volume)))
+    return copy
 
 
 def _write(node, path: Path) -> None:

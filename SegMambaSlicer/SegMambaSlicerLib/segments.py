@@ -101,10 +101,16 @@ def labelArray(segmentationNode, volume=None) -> tuple[np.ndarray, list[str]]:
     mode = representation(segmentationNode)
     masks = {segmentId: segmentArray(segmentationNode, segmentId) for segmentId in MODES[mode]}
     labels, notes = labelsFromMasks(masks) if mode == "labels" else labelsFromRegions(masks)
-    if volume is not None:
-        matrix = parentMatrix(segmentationNode) @ matrixOf(geometryOf(segmentationNode))
-        labels = toVolumeGrid(labels, matrix, volume, segmentationNode.GetName())
-    return labels, notes
+    return (labels if volume is None else onVolume(labels, segmentationNode, volume)), notes
+
+
+def onVolume(labels: np.ndarray, segmentationNode, volume) -> np.ndarray:
+    """(K, J, I) labels on the segmentation's reference geometry, in the voxel order of `volume`.
+
+    Both are taken as they stand in the scene. Raises InputError where `volume` is on another grid.
+    """
+    matrix = parentMatrix(segmentationNode) @ matrixOf(geometryOf(segmentationNode))
+    return toVolumeGrid(labels, matrix, volume, segmentationNode.GetName())
 
 
 def labelsFromMasks(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:

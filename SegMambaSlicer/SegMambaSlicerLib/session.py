@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import qt
 
+from .command import Command
 from .engine import Engine, EngineError
 from .errors import InputError
 from .i18n import _
@@ -31,6 +32,7 @@ class Session:
         self.run: Run | None = None
         self.sample: SampleMaker | None = None
         self._sampleCalls: tuple = ()
+        self._commands: list[Command] = []
         self._stale = False  # the worker is to be replaced when it is free
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
@@ -76,6 +78,13 @@ class Session:
         self.sample, self._sampleCalls = SampleMaker(), (onDone, onError)
         self.keepTicking()
 
+    def command(self, arguments, onDone=None, onError=None, program=None, variables=None) -> Command:
+        """Starts a Command (see there); its callbacks come from the timer."""
+        command = Command(arguments, onDone, onError, program, variables)
+        self._commands.append(command)
+        self.keepTicking()
+        return command
+
     def cancel(self) -> None:
         if self.run is not None:
             self.run.cancel()
@@ -88,6 +97,9 @@ class Session:
         """Ends everything, the worker too; what is under way ends as cancelled."""
         self._timer.stop()
         self.cancel()
+        for command in self._commands:
+            command.cancel()
+        self._commands = []
         self.engine.stop()
         self.run = None
 
@@ -115,8 +127,11 @@ class Session:
                 failed(error if isinstance(error, EngineError) else EngineError("input", str(error)))
             else:
                 done(volumes)
+        for command in list(self._commands):
+            if command.poll() and command in self._commands:
+                self._commands.remove(command)
         needed = [listener() for listener in list(self.onTick)]
-        if not (self.isBusy() or self.engine.isRunning() or any(needed)):
+        if not (self.isBusy() or self._commands or self.engine.isRunning() or any(needed)):
             self._timer.stop()
 
     def _heardMachine(self, answer: dict | None) -> None:

@@ -191,10 +191,13 @@ def test_pictures_that_are_named_are_there():
     assert struct.unpack(">II", (ROOT / urls[0].partition("/main/")[2]).read_bytes()[16:24]) == (128, 128)
 
 
-def test_the_ui_file_names_only_known_classes_and_no_name_twice():
-    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "SegMambaSlicer.ui")
-    custom = {entry.findtext("class") for entry in tree.iter("customwidget")}
-    classes = {widget.get("class") for widget in tree.iter("widget")}
-    assert {name for name in classes if name.startswith(("ctk", "qMRML", "qSlicer"))} == custom
-    names = [element.get("name") for kind in ("widget", "layout", "spacer") for element in tree.iter(kind)]
+def test_the_ui_files_name_only_known_classes_and_no_name_twice():
+    """Nor a name in two files: the panel looks its widgets up by name, whatever section they are of."""
+    names = []
+    for path in sorted((MODULE / "Resources" / "UI").glob("*.ui")):
+        tree = ElementTree.parse(path)
+        custom = {entry.findtext("class") for entry in tree.iter("customwidget")}
+        classes = {widget.get("class") for widget in tree.iter("widget")}
+        assert {name for name in classes if name.startswith(("ctk", "qMRML", "qSlicer"))} == custom, path
+        names += [element.get("name") for kind in ("widget", "layout", "spacer") for element in tree.iter(kind)]
     assert len(names) == len(set(names))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctk
-import qt
 import slicer
 import vtk
 
@@ -12,10 +11,15 @@ from ..errors import InputError
 from ..i18n import _
 from ..parameters import Parameters
 from ..report import makeReport
+from ..watch import SiteWatch
+from .correcting import CorrectionPanel
 from .inputs import InputsPanel
+from .models import ModelsPanel
 from .results import ResultsPanel, background
 from .running import RunPanel, timeText
 from .setup import SetupPanel
+from .training import TrainingPanel
+from .widgets import allow, singleTimer
 
 CHECK_MILLISECONDS = 200  # after the last change of the volumes
 
@@ -30,9 +34,12 @@ class Panel:
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
         self.inputs = InputsPanel(ui, self.showState)
-        self.running = RunPanel(ui, self.onApply, self.onCancel)
+        self.watch = SiteWatch(self.session)
+        self.running = RunPanel(ui, self.onApply, self.onCancel, self.watch)
         self.results = ResultsPanel(ui, self.onResultChosen)
         self.setup = SetupPanel(ui, self.confirm, self.onSetupChanged, self.session.keepTicking)
+        self.training, self.models = TrainingPanel(ui, self.watch), ModelsPanel(ui, self.watch)
+        self.corrections = CorrectionPanel(ui, self.session.command, self.log, self.watch.refreshSoon)
         ui.sampleButton.clicked.connect(self.onSample)
         ui.labelsRadio.clicked.connect(self.onMode)
         ui.regionsRadio.clicked.connect(self.onMode)
@@ -40,8 +47,8 @@ class Panel:
         self.session.onLog.append(self.log)
         self.session.onMachine.append(self.onMachine)
         self.session.onTick.append(self.onTick)
-        self._checkTimer = _singleTimer(CHECK_MILLISECONDS, self.onPaused)
-        self._copiedTimer = _singleTimer(1500, self._reportCopied)
+        self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
+        self._copiedTimer = singleTimer(1500, self._reportCopied)
         self.showState()
 
     # --- the scene
@@ -54,7 +61,7 @@ class Panel:
         self.inputs.setParameters(self.parameters)
         self.running.setParameters(self.parameters)
         self.results.showMode(self.parameters.get("Mode"))
-        self.results.setSegmentation(self.parameters.result("Segmentation"))
+        self.showResult(self.parameters.result("Segmentation"))
         self._checkTimer.start()
         return True
 
@@ -64,6 +71,7 @@ class Panel:
         if not self._entered:
             self._entered = True
             self.setup.onCheck()
+        self.watch.refresh()
 
     def setSettled(self, isSettled: bool) -> None:
         """False from the start of closing, loading or restoring a scene to its end."""
@@ -76,7 +84,7 @@ class Panel:
         self.running.show()
         segmentation = self.parameters.result("Segmentation")
         if segmentation is not self.results.segmentation:
-            self.results.setSegmentation(segmentation)
+            self.showResult(segmentation)
         self._checkTimer.start()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -93,7 +101,7 @@ class Panel:
 
     def onSceneStartClose(self) -> None:
         self.session.cancel()
-        self.results.setSegmentation(None)
+        self.showResult(None)
         self.parameters = None
 
     def onPaused(self) -> None:
@@ -113,7 +121,7 @@ class Panel:
         try:
             self.logic.segment(
                 parameters.volumes(),
-                model=parameters.get("Model"),
+                model=self.running.model(),
                 mirrorings=parameters.mirrorings,
                 device=parameters.get("Device"),
                 mode=parameters.get("Mode"),
@@ -148,7 +156,7 @@ class Panel:
                 time=took,
                 device=result.answer.get("device", "?"),
             )
-            self.results.setSegmentation(result.segmentation, "\n".join([note, *result.warnings]))
+            self.showResult(result.segmentation, "\n".join([note, *result.warnings]))
             background(result.volumes["t1c"])
         self.greet()  # it knows better now how long things take
         self.showState()
@@ -165,7 +173,11 @@ class Panel:
 
     def onResultChosen(self, segmentation) -> None:
         self.parameters.setResult("Segmentation", segmentation)
-        self.results.setSegmentation(segmentation)
+        self.showResult(segmentation)
+
+    def showResult(self, segmentation, note: str = "") -> None:
+        self.results.setSegmentation(segmentation, note)
+        self.corrections.setSegmentation(segmentation)
 
     def onMode(self, checked=False):
         if self.parameters is not None:
@@ -231,7 +243,8 @@ class Panel:
         reason = _("Under way.") if busy else (self.setup.reason or self.inputs.reason)
         self.running.showReason(reason)
         self.ui.reasonLabel.setVisible(bool(reason) and not busy)
-        _allow(self.ui.sampleButton, not busy and not self.setup.reason, self.setup.reason or _("Under way."))
+        sample = _("Make a synthetic case with a brain tumor on this computer (no download, not a patient).")
+        allow(self.ui.sampleButton, not busy and not self.setup.reason, sample, self.setup.reason or _("Under way."))
 
     def confirm(self, question: str) -> bool:
         confirmed = slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))
@@ -270,21 +283,7 @@ class Panel:
         self._checkTimer.stop()
         self._copiedTimer.stop()
         self._isReleased = True
-        for part in (self.setup, self.inputs, self.running, self.results):
+        parts = (self.setup, self.inputs, self.running, self.results, self.corrections, self.training)
+        for part in (*parts, self.models, self.watch):
             part.release()
         self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []
-
-
-def _singleTimer(milliseconds: int, function):
-    """A timer of our own, which `release` can stop: a static single shot would come after the widgets are gone."""
-    timer = qt.QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(milliseconds)
-    timer.timeout.connect(function)
-    return timer
-
-
-def _allow(button, allowed: bool, reason: str) -> None:
-    button.setEnabled(allowed)
-    if not allowed:
-        button.setToolTip(reason)

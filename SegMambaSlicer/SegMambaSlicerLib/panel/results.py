@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..results import updateTable
 from ..segments import representation, show3D, switchRepresentation
+from .widgets import allow
 
 MEASURE_MILLISECONDS = 800  # after the last edit; measuring a whole head takes about a third of a second
 _COLUMNS = 4
@@ -65,14 +66,14 @@ class ResultsPanel:
         earlier = node is not None and history.previousResult(node) is not None
         later = node is not None and history.nextResult(node) is not None
         unsure = node is not None and uncertainty.uncertaintyOf(node) is not None
-        _allow(ui.show3DButton, node is not None, _("Surfaces of the segments in the 3-D view."), nothing)
-        _allow(ui.editButton, node is not None, _("Opens the result in the Segment Editor."), nothing)
+        allow(ui.show3DButton, node is not None, _("Surfaces of the segments in the 3-D view."), nothing)
+        allow(ui.editButton, node is not None, _("Opens the result in the Segment Editor."), nothing)
         text = _("Where the model hesitates, laid over the slices.")
         none = nothing if node is None else _("There is no uncertainty map with this result.")
-        _allow(ui.uncertaintyButton, unsure, text, none)
-        _allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates."), none)
-        _allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
-        _allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
+        allow(ui.uncertaintyButton, unsure, text, none)
+        allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates."), none)
+        allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
+        allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
         if node is None:
             ui.show3DButton.setChecked(False)
             ui.uncertaintyButton.setChecked(False)
@@ -211,8 +212,3 @@ def _rows(tableNode) -> list[tuple[str, ...]]:
         diameters = f"{longest:.0f} \u00d7 {perpendicular:.0f}" if longest else "\u2013"
         rows.append((name, f"{volume:.2f}", diameters, f"{edited[0]:.2f}" if edited else "\u2013"))
     return rows
-
-
-def _allow(button, allowed: bool, text: str, reason: str) -> None:
-    button.setEnabled(allowed)
-    button.setToolTip(text if allowed else reason)

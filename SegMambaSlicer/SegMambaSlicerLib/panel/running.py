@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..i18n import _
 from ..parameters import QUALITIES
+
+SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
 
 
 def timeText(seconds) -> str:
@@ -19,16 +22,20 @@ def timeText(seconds) -> str:
 
 
 class RunPanel:
-    """start, cancel: called when the buttons are pressed. `machine` is the worker's answer to hello, or None."""
+    """start, cancel: called when the buttons are pressed. `machine` is the worker's answer to hello, or None.
 
-    def __init__(self, ui, start, cancel):
-        self._ui = ui
+    watch: a SiteWatch. Where the site has a model in use it is the first choice.
+    """
+
+    def __init__(self, ui, start, cancel, watch):
+        self._ui, self._watch = ui, watch
         self._parameters, self._filling = None, False
         self.machine: dict | None = None
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.currentIndexChanged.connect(self.onChosen)
         ui.applyButton.clicked.connect(start)
         ui.cancelButton.clicked.connect(cancel)
+        watch.onChange.append(self.show)
         self.showIdle()
 
     def setParameters(self, parameters) -> None:
@@ -50,8 +57,11 @@ class RunPanel:
             return
         machine = self.machine or {}
         models = [model for model in machine.get("models", []) if not model.get("problem")]
+        wanted = self._parameters.get("Model")
         choices = [(model.get("title") or model["name"], model["name"]) for model in models]
-        self._fill(self._ui.modelCombo, choices or [(_("Default"), "")], self._parameters.get("Model"))
+        if not choices:  # the worker has not answered yet
+            choices = [(wanted, wanted) if wanted not in ("", SITE) else (_("Default"), "")]
+        self._fill(self._ui.modelCombo, [*self._siteChoice(), *choices], wanted)
         broken = [f"{model['name']}: {model['problem']}" for model in machine.get("models", []) if model.get("problem")]
         self._ui.modelCombo.setToolTip("\n".join([_("The network that segments."), *broken]))
         devices = [(self._deviceTitle(device), device["name"]) for device in machine.get("devices", [])]
@@ -73,6 +83,24 @@ class RunPanel:
             for name, combo in combos.items():
                 value = combo.itemData(combo.currentIndex)
                 self._parameters.set(name, "" if value is None else value)
+
+    def model(self) -> str:
+        """Name or folder of the chosen model; of the one in use at the site what its registry says at this moment.
+
+        Raises InputError where the site is out of reach: another model is taken by nobody but the user.
+        """
+        combo = self._ui.modelCombo
+        chosen = combo.itemData(combo.currentIndex)
+        if chosen != SITE:
+            return chosen or ""
+        folder = self._watch.site.championFolder()
+        if folder is None:
+            text = _("No model is in use at {folder} yet. Choose another one.")
+            raise InputError(text.format(folder=self._watch.site.path))
+        known = self._watch.models or {}
+        if known.get("champion") == folder.name and known.get("folder"):
+            return str(known["folder"])  # the engine passes over a damaged one
+        return str(folder)
 
     def showReason(self, reason: str) -> None:
         """Why the button cannot be pressed; "" lets it be."""
@@ -114,6 +142,16 @@ class RunPanel:
         ui.progressLabel.setVisible(bool(text))
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.setEnabled(True)
+
+    def _siteChoice(self) -> list[tuple[str, str]]:
+        if self._watch.site.reason:
+            return []
+        models = self._watch.models
+        if models is None:
+            return [(_("In use here: not known yet"), SITE)]
+        if not models.get("champion"):
+            return []
+        return [(_("In use here: {name}").format(name=models["champion"]), SITE)]
 
     def _expected(self) -> dict:
         """Seconds for each number of mirrorings with the chosen model on the chosen device."""

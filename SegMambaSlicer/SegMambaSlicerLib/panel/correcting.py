@@ -1,0 +1,264 @@
+"""The section "Add to training": a corrected case is checked, shown with what was changed, and sent with consent."""
+
+from __future__ import annotations
+
+import ctk
+import qt
+import slicer
+
+from .. import history, site
+from ..consent import consentText, hasConsented, keepConsent
+from ..corrections import FOLDER, REFERENCE, Correction
+from ..dicomtags import dicomTags
+from ..engine import EngineError
+from ..errors import InputError
+from ..i18n import _
+from .casereport import ReportView
+from .widgets import allow, singleTimer
+
+ROLE_SETTING = "SegMamba/Role"
+TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
+
+
+def roles() -> list[tuple[str, str]]:
+    """(title for the user, what is written) of those who may have corrected a case."""
+    return [
+        (_("Not said"), ""),
+        (_("Radiologist"), "radiologist"),
+        (_("Neuroradiologist"), "neuroradiologist"),
+        (_("Neurosurgeon"), "neurosurgeon"),
+        (_("Radiation oncologist"), "radiation oncologist"),
+        (_("Medical physicist"), "medical physicist"),
+        (_("Technician"), "technician"),
+        (_("Researcher"), "researcher"),
+        (_("Student"), "student"),
+    ]
+
+
+class CorrectionPanel:
+    """start: Session.command; log: called with (level, text); changed: called when the site or its cases changed."""
+
+    def __init__(self, ui, start, log, changed):
+        self._ui, self._start, self._log, self._changed = ui, start, log, changed
+        self._node = self._correction = self._lastEdit = None
+        self._onTheWay: list[Correction] = []  # sent with consent: these go on whatever becomes of the scene
+        self._observed, self._volumeId, self._patientId = [], "", ""
+        self._typed = singleTimer(TYPING_MILLISECONDS, changed)
+        ui.sitePath.filters = ctk.ctkPathLineEdit.Dirs
+        ui.sitePath.setCurrentPath(site.readSite().folder)
+        for title, value in roles():
+            ui.roleCombo.addItem(title, value)
+        role = slicer.util.settingsValue(ROLE_SETTING, "", converter=str)
+        ui.roleCombo.setCurrentIndex(max(0, ui.roleCombo.findData(role)))
+        self._view = ReportView(ui, self.onAbsent)
+        ui.sitePath.currentPathChanged.connect(self.onSite)
+        ui.roleCombo.currentIndexChanged.connect(self.onRole)
+        ui.subjectDicomButton.clicked.connect(self.onDicom)
+        ui.caseCheckButton.clicked.connect(self.onCheck)
+        ui.caseCancelButton.clicked.connect(self.onCancel)
+        ui.caseSendButton.clicked.connect(self.onSend)
+        self._drop()
+
+    # --- the scene
+
+    def setSegmentation(self, node) -> None:
+        """Another result, or None."""
+        if node is self._node:
+            return
+        volume = None if node is None else history.sourceVolumes(node)[REFERENCE]
+        volumeId = "" if volume is None else volume.GetID()
+        if volumeId != self._volumeId:
+            self._ui.subjectEdit.setText("")  # never of one patient to another
+        self._volumeId = volumeId
+        self._patientId = "" if volume is None else dicomTags(volume).get("PatientID", "")
+        self._observe(node)
+        self._node, self._lastEdit = node, None
+        self._drop()
+
+    def showState(self) -> None:
+        """What can be pressed, and why the rest cannot."""
+        ui, busy = self._ui, self._isBusy
+        unasked = _("There is no result yet.") if self._node is None else site.readSite().reason
+        reason = _("Under way.") if busy else unasked or self._reason()
+        text = _("Compare the segments with what the model made, and look for mistakes. Nothing is sent yet.")
+        allow(ui.caseCheckButton, not busy and not unasked, text, reason)
+        allow(ui.caseSendButton, not reason, _("Copy this case into the training folder."), reason)
+        ui.caseReasonLabel.setText(reason)
+        ui.caseReasonLabel.setVisible(bool(reason) and not busy)
+        text, none = _("Fill in the patient ID that DICOM gives."), _("The T1c volume was not loaded from DICOM.")
+        allow(ui.subjectDicomButton, bool(self._patientId) and not busy, text, none)
+        for widget in (ui.caseProgressBar, ui.caseCancelButton):
+            widget.setVisible(busy)
+        for widget in (ui.sitePath, ui.subjectEdit, ui.roleCombo):
+            widget.setEnabled(not busy)
+        self._view.setEnabled(not busy)
+
+    def release(self) -> None:
+        """For the end of the widget: ends what is under way and removes its files."""
+        self._typed.stop()
+        self._observe(None)
+        for correction in filter(None, [self._correction, *self._onTheWay]):
+            correction.close()
+        self._node, self._correction, self._onTheWay = None, None, []
+
+    # --- the site and the person
+
+    def onSite(self, path=""):
+        site.write(site.SETTING, self._ui.sitePath.currentPath)
+        self._drop()
+        self._typed.start()
+
+    def onRole(self, index=0):
+        qt.QSettings().setValue(ROLE_SETTING, self._role())
+
+    def onDicom(self, checked=False):
+        self._ui.subjectEdit.setText(self._patientId)
+
+    # --- checking and sending
+
+    def onCheck(self, checked=False):
+        if self._isBusy or self._node is None:
+            return
+        self._drop()
+        correction = Correction(self._start, self._node, site.readSite().path)
+        self._correction = correction
+        self._say(_("Checking the case..."))
+        try:
+            correction.prepare().check(
+                lambda report: self._hear(correction, self._checked, report),
+                lambda error: self._hear(correction, self._failed, error),
+            )
+        except (InputError, EngineError) as error:
+            self._failed(error)
+        self.showState()
+
+    def onAbsent(self, checked=False):
+        self.showState()
+
+    def onCancel(self, checked=False):
+        if self._correction in self._onTheWay:
+            self._onTheWay.remove(self._correction)
+        self._drop()
+        self._say(_("Cancelled."))
+
+    def onSend(self, checked=False):
+        correction = self._correction
+        if correction is None or self._isBusy or not self._mayBeSent(correction):
+            return
+        correction.subject, correction.role = self._ui.subjectEdit.text, self._role()
+        self._say(_("Adding the case..."))
+        self._onTheWay.append(correction)
+        try:
+            correction.send(
+                self._view.confirmed(),
+                lambda answer: self._hear(correction, self._added, answer),
+                lambda error: self._hear(correction, self._failed, error),
+            )
+        except (InputError, EngineError) as error:
+            self._hear(correction, self._failed, error)
+        self.showState()
+
+    def _mayBeSent(self, correction: Correction) -> bool:
+        """Asks what has to be asked: once for a folder, and where the very same was sent already."""
+        if not hasConsented(correction.site):
+            if not _confirm(consentText(correction.site / FOLDER), _("SegMamba: cases for training")):
+                self._say(_("Nothing was sent."))
+                return False
+            keepConsent(correction.site)
+        before = correction.sentBefore.rpartition("-v")[2]
+        if not before:
+            return True
+        text = _(
+            "This case was sent already as version {before}, and nothing was changed since. Send it again as version "
+            "{next}?"
+        ).format(before=before, next=correction.report.get("next_version", "?"))
+        return _confirm(text, _("SegMamba: sent already"))
+
+    def _hear(self, correction: Correction, function, answer) -> None:
+        """What became of `correction`, which may no longer be the one that is shown."""
+        wasSent = correction in self._onTheWay
+        if wasSent:
+            self._onTheWay.remove(correction)
+        if correction is self._correction:
+            function(answer)
+            self.showState()
+        elif wasSent:
+            self._note(answer)
+        if wasSent:
+            self._changed()
+
+    def _checked(self, report: dict) -> None:
+        self._say(_("Checked. Nothing has been sent yet."))
+        self._view.show(report)
+
+    def _added(self, answer: dict) -> None:
+        self._drop(_("To add this case once more, check it again."))
+        self._note(answer)
+
+    def _failed(self, error) -> None:
+        self._drop()
+        self._note(error)
+
+    def _note(self, answer) -> None:
+        """The end of a case, in the panel and the log."""
+        if isinstance(answer, dict):
+            text = _("Added as version {version} ({name}).").format(version=answer["version"], name=answer["name"])
+            self._log("info", text)
+            self._say(text)
+            return
+        self._log("error", str(answer))
+        if getattr(answer, "detail", ""):
+            self._log("error", answer.detail)
+        self._say(_("Not done: {reason}").format(reason=answer), failed=True)
+
+    # --- what is seen
+
+    @property
+    def _isBusy(self) -> bool:
+        return self._correction is not None and self._correction.isBusy
+
+    def _reason(self) -> str:
+        """Why the case cannot be added."""
+        if self._correction is None:
+            return self._unchecked
+        return "\n".join(self._correction.reasons(self._view.confirmed()))
+
+    def _role(self) -> str:
+        return self._ui.roleCombo.itemData(self._ui.roleCombo.currentIndex) or ""
+
+    def _drop(self, why: str = "") -> None:
+        """Forgets what was checked: the case, the folder or the result is another one."""
+        self._unchecked = why or _("Check the case first.")
+        correction, self._correction = self._correction, None
+        if correction is not None and correction not in self._onTheWay:
+            correction.close()
+        self._view.clear()
+        self._say("")
+        self.showState()
+
+    def _say(self, text: str, failed: bool = False) -> None:
+        self._ui.caseStateLabel.setText(text)
+        self._ui.caseStateLabel.setStyleSheet("color: #a02020" if failed else "")
+        self._ui.caseStateLabel.setVisible(bool(text))
+
+    # --- edits
+
+    def _observe(self, node) -> None:
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._observed = []
+        if node is not None:
+            segmentation = node.GetSegmentation()
+            for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
+                self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))
+
+    def _edited(self, caller=None, event=None):
+        if self._node is None or slicer.mrmlScene.IsClosing():
+            return
+        self._lastEdit = history.noteEdit(self._node, self._lastEdit)
+        if self._correction is not None and self._correction not in self._onTheWay:
+            self._drop(_("The segments have changed. Check the case again."))
+
+
+def _confirm(question: str, title: str) -> bool:
+    return slicer.util.confirmOkCancelDisplay(question, windowTitle=title)

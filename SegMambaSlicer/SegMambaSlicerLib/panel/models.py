@@ -1,0 +1,261 @@
+"""The models of the site: the one in use and its parents, candidates with the gate's evidence, and one click back.
+
+Every decision goes through `segmamba models`, which holds the lock of the registry; here nothing is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+
+from ..errors import InputError
+from ..i18n import _
+from ..verdicts import Evidence, eventsOf, historyText, readReport, rowsOf
+from .widgets import allow
+
+
+class ModelsPanel:
+    """watch: a SiteWatch."""
+
+    def __init__(self, ui, watch):
+        self._ui, self._watch, self._filling = ui, watch, False
+        self._message, self._isWrong = "", False
+        self._known: set[str] = set()
+        self._shown: tuple | None = None  # the answer and the candidate whose evidence is in the widgets
+        self._evidence = Evidence({})
+        self._pictures: list[Path] = []
+        self._picture = 0
+        titles = [_("Region"), _("Dice"), _("Change (95 %)"), _("False pos."), _("Worst case")]
+        table = ui.comparisonTable
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(titles)
+        table.verticalHeader().setVisible(False)
+        for column in range(len(titles) - 1):
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setSectionResizeMode(len(titles) - 1, qt.QHeaderView.Stretch)
+        ui.candidateCombo.currentIndexChanged.connect(self.onCandidate)
+        ui.modelReasonEdit.textChanged.connect(self.onReason)
+        ui.previousPictureButton.clicked.connect(self.onPrevious)
+        ui.nextPictureButton.clicked.connect(self.onNext)
+        ui.enlargeButton.clicked.connect(self.onEnlarge)
+        ui.promoteButton.clicked.connect(self.onPromote)
+        ui.refuseButton.clicked.connect(self.onRefuse)
+        ui.adoptButton.clicked.connect(self.onAdopt)
+        ui.backButton.clicked.connect(self.onBack)
+        ui.modelsSection.contentsCollapsed.connect(self.onFolded)
+        watch.onChange.append(self.show)
+        self.show()
+
+    def release(self) -> None:
+        """For the end of the widget."""
+        self._filling = True
+
+    # --- from what is known to the widgets
+
+    def show(self) -> None:
+        if self._filling:
+            return
+        models = self._watch.models or {}
+        self._showInUse(models)
+        states = models.get("states") if isinstance(models.get("states"), dict) else {}
+        order = {"candidate": 0, "refused": 1, "retired": 2}
+        added = {event.get("model"): place for place, event in enumerate(eventsOf(models))}
+        names = sorted((n for n in states if states[n] in order), key=lambda n: (order[states[n]], -added.get(n, -1)))
+        self._fill([(f"{name} ({_STATES[states[name]]()})", name) for name in names])
+        self._showEvidence()
+        self._showButtons()
+        text = historyText(models)
+        if self._ui.historyText.toPlainText() != text:
+            self._ui.historyText.setPlainText(text)
+        self._ui.historyText.setVisible(bool(text))
+
+    @property
+    def candidate(self) -> str:
+        """The name of the chosen model; "" for none."""
+        return self._ui.candidateCombo.itemData(self._ui.candidateCombo.currentIndex) or ""
+
+    def _showInUse(self, models: dict) -> None:
+        watch, champion = self._watch, models.get("champion")
+        if self._watch.models is None:
+            text = watch.site.reason or watch.problem or (_("Looking...") if watch.isLooking else _("Not known yet."))
+        elif not champion:
+            text = _("No model is in use at the site yet; the first improvement begins with the extension's own.")
+        else:
+            text = _("In use: {name}").format(name=champion)
+            parents = [str(name) for name in models.get("parents") or []]
+            if parents:
+                text += "\n" + _("made from: {names}").format(names=", ".join(parents))
+            if watch.problem:
+                text += "\n" + watch.problem
+        self._ui.inUseLabel.setText(text)
+        self._ui.inUseLabel.setStyleSheet("color: #a02020" if watch.problem else "")
+
+    def _fill(self, choices: list[tuple[str, str]]) -> None:
+        combo, before = self._ui.candidateCombo, self.candidate
+        if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)] == choices:
+            return
+        self._filling = True
+        try:
+            combo.clear()
+            for text, name in choices:
+                combo.addItem(text, name)
+            values = [name for _text, name in choices]
+            isNew = bool(values) and values[0] not in self._known
+            self._known.update(values)
+            combo.setCurrentIndex(values.index(before) if before in values and not isNew else 0)
+        finally:
+            self._filling = False
+
+    def _showEvidence(self) -> None:
+        ui, name, models = self._ui, self.candidate, self._watch.models
+        if self._shown is not None and self._shown[0] is models and self._shown[1] == name:
+            return
+        folder = self._folder()
+        report = readReport(folder)
+        self._shown, self._evidence = (models, name), Evidence(report)
+        self._pictures = sorted(folder.glob("gate-*.png")) if folder is not None and report else []
+        self._picture = 0
+        ui.verdictLabel.setText(self._evidence.verdictText if name else _("There is no candidate."))
+        ui.criteriaText.setPlainText(self._evidence.criteriaText)
+        ui.criteriaText.setVisible(bool(report))
+        rows = rowsOf(report)
+        table = ui.comparisonTable
+        table.clearSpans()
+        table.setRowCount(len(rows))
+        for index, row in enumerate(rows):
+            for column, text in enumerate(row):
+                cell = qt.QTableWidgetItem(text)
+                cell.setToolTip(text)
+                table.setItem(index, column, cell)
+            if len(row) == 1:
+                table.setSpan(index, 0, 1, table.columnCount)
+        table.resizeRowsToContents()
+        table.setVisible(bool(rows))
+        self._showPicture()
+
+    def _showPicture(self) -> None:
+        ui, count = self._ui, len(self._pictures)
+        buttons = (ui.previousPictureButton, ui.nextPictureButton, ui.enlargeButton)
+        for widget in (ui.gatePicture, ui.pictureLabel, *buttons):
+            widget.setVisible(count > 0)
+        if not count:
+            return
+        path = self._pictures[self._picture]
+        pixmap = qt.QPixmap(str(path))
+        text = _("Case {case} ({number} of {count}): truth, model in use, candidate").format(
+            case=path.stem.partition("-")[2], number=self._picture + 1, count=count
+        )
+        if pixmap.isNull():
+            text = _("{name} cannot be shown.").format(name=path.name)
+        else:
+            pixmap = pixmap.scaledToWidth(max(300, int(ui.gatePicture.width)), qt.Qt.SmoothTransformation)
+            ui.gatePicture.setMinimumHeight(pixmap.height())
+        ui.gatePicture.setPixmap(pixmap)
+        ui.pictureLabel.setText(text)
+        first = self._picture == 0
+        allow(ui.previousPictureButton, not first, _("Shows the picture before."), _("This is the first picture."))
+        last = self._picture == count - 1
+        allow(ui.nextPictureButton, not last, _("Shows the next picture."), _("This is the last picture."))
+
+    def _showButtons(self) -> None:
+        ui, watch, models = self._ui, self._watch, self._watch.models or {}
+        states = models.get("states") or {}
+        common = watch.doing or watch.site.reason or watch.problem
+        if not common and watch.models is None:
+            common = _("Looking...") if watch.isLooking else _("Not known yet.")
+        chosen = common or ("" if self.candidate else _("There is no candidate."))
+        promoting = chosen or self._evidence.whyNotPromote(models.get("id"))
+        if not promoting and states.get(self.candidate) != "candidate":
+            promoting = _("It is no candidate any more. It can be adopted, with a reason.")
+        allow(ui.promoteButton, not promoting, _("Takes it into use: the gate found it better."), promoting)
+        reasoned = chosen or ("" if ui.modelReasonEdit.text.strip() else _("Write a reason first."))
+        refusing = reasoned
+        if not chosen and states.get(self.candidate) == "refused":
+            refusing = _("It is refused already.")
+        allow(ui.refuseButton, not refusing, _("Marks it as not to be used."), refusing)
+        allow(ui.adoptButton, not reasoned, _("Takes it into use whatever the gate says, with your reason."), reasoned)
+        previous = models.get("previous")
+        going = common or ("" if previous else _("There is no model before this one."))
+        allow(ui.backButton, not going, _("At once: the next segmentation uses it."), going)
+        ui.backButton.setText(_("Go back to {name}").format(name=previous) if previous else _("Go back"))
+        text = watch.doing or self._message
+        ui.modelsMessageLabel.setText(text)
+        ui.modelsMessageLabel.setStyleSheet("color: #a02020" if self._isWrong and not watch.doing else "")
+        ui.modelsMessageLabel.setVisible(bool(text))
+
+    # --- from the widgets
+
+    def onCandidate(self, index=0):
+        if not self._filling:
+            self._message = ""
+            self._showEvidence()
+            self._showButtons()
+
+    def onReason(self, text=""):
+        if not self._filling:
+            self._showButtons()
+
+    def onFolded(self, collapsed=False):
+        if not self._filling and not collapsed:
+            self._shown = None  # the picture has another width now
+            self._watch.refresh()
+
+    def onPrevious(self, checked=False):
+        self._turn(-1)
+
+    def onNext(self, checked=False):
+        self._turn(1)
+
+    def onEnlarge(self, checked=False):
+        if self._pictures:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._pictures[self._picture])))
+
+    def onPromote(self, checked=False):
+        self._act("promote", self.candidate, done=_("{name} is in use now."))
+
+    def onRefuse(self, checked=False):
+        self._act("refuse", self.candidate, self._ui.modelReasonEdit.text.strip(), _("{name} is refused."))
+
+    def onAdopt(self, checked=False):
+        self._act("adopt", self.candidate, self._ui.modelReasonEdit.text.strip(), _("{name} is in use now."))
+
+    def onBack(self, checked=False):
+        self._act("rollback", done=_("Back to {name}."))
+
+    def _turn(self, step: int) -> None:
+        self._picture = min(max(0, self._picture + step), max(0, len(self._pictures) - 1))
+        self._showPicture()
+
+    def _act(self, action: str, name: str = "", reason: str = "", done: str = "") -> None:
+        def finished(answer):
+            found = answer if isinstance(answer, dict) else {}
+            inUse = found.get("in_use") or found.get("name") or ""
+            self._message, self._isWrong = done.format(name=name or inUse), False
+            self._ui.modelReasonEdit.setText("")
+
+        def failed(text):
+            self._message, self._isWrong = text, True
+            self.show()
+
+        self._message = ""
+        try:
+            call = self._watch.site.modelsCommand(action, name, reason)
+            self._watch.act(call, _("The models are being changed..."), finished, failed)
+        except InputError as error:
+            failed(str(error))
+
+    def _folder(self) -> Path | None:
+        if not self.candidate or self._watch.problem:
+            return None
+        try:
+            return self._watch.site.modelFolder(self.candidate)
+        except InputError:
+            return None
+
+
+_STATES = {
+    "candidate": lambda: _("candidate"),
+    "refused": lambda: _("refused"),
+    "retired": lambda: _("was in use"),
+}

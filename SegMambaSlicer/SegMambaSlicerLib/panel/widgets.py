@@ -1,0 +1,32 @@
+"""What the panel's parts share: sections from files of their own, timers, and buttons that say why they are off."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+
+
+def addSection(uiWidget, path: str, before: str = "setupSection"):
+    """Loads the section in the .ui file `path` and puts it into the panel above the widget `before`; returns it.
+
+    Its widgets are then among those of `uiWidget` (slicer.util.childWidgetVariables); names must not occur twice.
+    """
+    section = slicer.util.loadUI(path)
+    layout = uiWidget.layout()
+    layout.insertWidget(layout.indexOf(slicer.util.findChild(uiWidget, before)), section)
+    return section
+
+
+def singleTimer(milliseconds: int, function):
+    """A timer of our own, which `release` can stop: a static single shot would come after the widgets are gone."""
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(function)
+    return timer
+
+
+def allow(button, allowed: bool, text: str, reason: str) -> None:
+    """Lets a button be pressed, with `text` as its tooltip, or says in `reason` why it cannot be."""
+    button.setEnabled(allowed)
+    button.setToolTip(text if allowed else reason)

@@ -1,0 +1,143 @@
+"""The whole loop with the real engine: segment, correct, add, train, judge, take the new model, segment, go back.
+
+Nobody touches a file: everything goes through the panel. Only the old cases of the site are fewer than usual.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import qt
+import slicer
+from editor import Editor
+from SegMambaSlicerLib import sample
+from SegMambaSlicerLib.scene import toVolumeGrid
+from SegMambaSlicerLib.segments import labelArray
+
+PATIENCE = 900  # seconds; a busy machine is slow
+STEPS = 4
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site with two old cases to replay and two to judge by, of its own; corrections, models and runs come later."""
+    pytest.importorskip("nilearn", reason="needs nilearn for the cases")
+    folder = tmp_path / "the site"
+    for name, seed in (("replay", 11), ("anchor", 600_001)):
+        cases = str(tmp_path / f"{name} cases")
+        asked = ("phantom", "--count", "2", "--seed", str(seed), "--spacing", "4", "--output", cases)
+        _segmamba(*asked)
+        _segmamba("dataset", "init", cases, "--output", str(folder / name), "--labels", "brats2023")
+    return folder
+
+
+def _segmamba(*arguments):
+    subprocess.run([sys.executable, "-m", "segmamba", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def panel(app, site):
+    """The panel as a clinician of that site has it."""
+    import standin_app
+
+    qt.QSettings().setValue("SegMamba/Python", sys.executable)
+    qt.QSettings().setValue("SegMamba/Site", str(site))
+    loaded = standin_app.loadModule()
+    yield loaded.widget.panel
+    loaded.widget.cleanup()
+    loaded.frame.close()
+    loaded.frame.deleteLater()
+
+
+def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, monkeypatch):
+    ui, truths = panel.ui, []
+
+    def loadCase(folder, load=sample.loadCase):
+        image = nibabel.load(next(folder.glob("*seg.nii*")))
+        truths.append((np.asarray(image.dataobj), image.affine))
+        return load(folder)
+
+    monkeypatch.setattr(sample, "SPACING", 2.0)  # the same case on fewer voxels
+    monkeypatch.setattr(sample, "loadCase", loadCase)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *args, **options: True)  # the consent
+
+    def segment():
+        pump(lambda: ui.applyButton.isEnabled(), PATIENCE)
+        ui.applyButton.click()
+        pump(lambda: not panel.session.isBusy(), PATIENCE)
+        segmentation = panel.parameters.result("Segmentation")
+        assert segmentation is not None, ui.progressLabel.text
+        return segmentation
+
+    def settled():
+        return not panel.watch.isLooking and panel.watch.doing == ""
+
+    panel.enter()
+    pump(lambda: panel.session.machine and ui.sampleButton.isEnabled(), PATIENCE)
+    ui.sampleButton.click()
+    pump(lambda: not panel.session.isBusy(), PATIENCE)
+    first = segment()
+    firstLabels = labelArray(first)[0]
+
+    # the clinician corrects: every segment becomes what it truly is
+    volume = panel.parameters.volume("t1c")
+    array, affine = truths[0]
+    truth = toVolumeGrid(array.transpose(2, 1, 0), affine, volume).astype(np.uint8)
+    editor = Editor(first, volume)
+    for value, name in ((1, "NCR"), (2, "ED"), (3, "ET")):
+        editor.paint(name, truth == value)
+    assert (labelArray(first)[0][truth > 0] == truth[truth > 0]).all()
+
+    # it is checked and added
+    pump(lambda: ui.caseCheckButton.isEnabled(), PATIENCE)
+    ui.caseCheckButton.click()
+    pump(lambda: ui.caseSendButton.isEnabled(), PATIENCE)
+    ui.subjectEdit.setText("patient 7")
+    ui.caseSendButton.click()
+    pump(lambda: "Added as version 1" in ui.caseStateLabel.text, PATIENCE)
+    (sent,) = (site / "corrections" / "incoming").iterdir()
+    record = json.loads((sent / "case.json").read_text(encoding="utf-8"))
+    assert record["changes"]["ED"]["added"] > 0
+    assert record["model"]["id"] == "quick-2"
+
+    # a model is trained from it and held against the one in use
+    ui.trainingSection.setProperty("collapsed", False)
+    ui.modelsSection.setProperty("collapsed", False)
+    pump(lambda: settled() and ui.startButton.isEnabled(), PATIENCE)
+    ui.stepsBox.setValue(STEPS)
+    ui.startButton.click()
+    pump(lambda: panel.watch.run and panel.watch.run["state"] in ("done", "failed", "lost"), PATIENCE)
+    assert panel.watch.run["state"] == "done", panel.watch.run["text"]
+    pump(lambda: settled() and ui.candidateCombo.count == 1, PATIENCE)
+    candidate = panel.models.candidate
+    assert ui.comparisonTable.rowCount > 3
+    assert ui.verdictLabel.text
+    gate = site / "models" / "models" / candidate / "gate.json"
+    assert len(json.loads(gate.read_text(encoding="utf-8"))["anchor"]["cases"]) == 2
+
+    # it is taken: by the gate's word, or against it with a reason
+    before = ui.inUseLabel.text.splitlines()[0]
+    if ui.promoteButton.isEnabled():
+        ui.promoteButton.click()
+    else:
+        ui.modelReasonEdit.setText("a trial of four steps")
+        ui.adoptButton.click()
+    pump(lambda: settled() and ui.inUseLabel.text.splitlines()[0] == f"In use: {candidate}", PATIENCE)
+
+    # the next segmentation is made with it
+    assert ui.modelCombo.itemText(0) == f"In use here: {candidate}"
+    ui.modelCombo.setCurrentIndex(0)
+    second = segment()
+    assert Path(panel.running.model()).name == candidate
+    secondLabels = labelArray(second)[0]
+    assert not np.array_equal(secondLabels, firstLabels)
+
+    # and one click goes back
+    ui.backButton.click()
+    pump(lambda: settled() and ui.inUseLabel.text.splitlines()[0] == before, PATIENCE)
+    third = segment()
+    assert np.array_equal(labelArray(third)[0], firstLabels)

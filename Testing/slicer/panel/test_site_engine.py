@@ -1,0 +1,100 @@
+"""Training and models in the panel with the engine's own commands, here and through an imitation of ssh."""
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import qt
+import sites
+
+if importlib.util.find_spec("torch") is None:  # not imported here: it does not go with Slicer's libraries
+    pytest.skip("needs the engine's packages", allow_module_level=True)
+
+MAKE_REGISTRY = """
+import sys
+from segmamba import registry
+from segmamba.package import find_model
+print(registry.start(sys.argv[1], find_model("quick")), registry.add(sys.argv[1], find_model(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def site(app, tmp_path):
+    """A site folder that the settings name, and this Python, which has the engine's packages."""
+    folder = tmp_path / "the site"
+    folder.mkdir()
+    qt.QSettings().setValue("SegMamba/Site", str(folder))
+    qt.QSettings().setValue("SegMamba/Python", sys.executable)
+    return folder
+
+
+@pytest.fixture
+def ssh(monkeypatch):
+    """The imitation of ssh instead of the system's."""
+    if sys.platform == "win32":
+        pytest.skip("the imitation of ssh is a shell script")
+    folder = Path(sites.__file__).parent / "bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("where", ["here", "server"])
+def test_the_engine_tells_of_a_site_here_and_through_ssh(site, module, pump, ssh, where):
+    """A run whose process is gone, as the real `segmamba status` finds it, and a stop that it refuses."""
+    run = sites.addRun(site, "finetune-0001", step=20, host=socket.gethostname())
+    sites.addToLog(run, *sites.course(20))
+    server = {"SegMamba/Server/host": "gpu1", "SegMamba/Server/python": shlex.quote(sys.executable)}
+    for setting, value in {"SegMamba/Improve": where, **server}.items():
+        qt.QSettings().setValue(setting, value)
+    panel = module.widget.panel
+    ui = panel.ui
+    ui.trainingSection.setProperty("collapsed", False)
+    pump(lambda: ui.resumeButton.isEnabled() and not panel.watch.isLooking, 300)
+    assert "finetune-0001 was ended from outside, step 20 of 100." in ui.improveLabel.text
+    assert "Loss 0.543 at step 20" in ui.curveTextLabel.text
+    assert ui.casesLabel.text.startswith("0 corrected cases")
+    assert "No model is in use at the site yet" in ui.inUseLabel.text
+    panel.training.onStop()
+    pump(lambda: panel.watch.doing == "" and not panel.watch.isLooking, 300)
+    assert "finetune-0001 is not at work" in ui.improveReasonLabel.text
+    assert ("gpu1: " in ui.improveReasonLabel.text) == (where == "server")
+
+
+def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pump):
+    """The shipped model and a second one made of it: one click each way."""
+    second = site.parent / "second"
+    shutil.copytree(Path(__file__).parents[3] / "Resources" / "models" / "quick", second)
+    manifest = json.loads((second / "model.json").read_text())
+    (second / "model.json").write_text(json.dumps({**manifest, "id": "second", "parent": manifest["id"]}))
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE_REGISTRY, site / "models", second], capture_output=True, text=True, check=True
+    )
+    first, other = made.stdout.split()
+    panel, ui = module.widget.panel, module.widget.panel.ui
+
+    def settled():
+        return not panel.watch.isLooking and panel.watch.doing == ""
+
+    ui.modelsSection.setProperty("collapsed", False)
+    pump(settled, 300)
+    assert ui.inUseLabel.text.splitlines()[0] == f"In use: {first}"
+    assert ui.candidateCombo.currentText == f"{other} (candidate)"
+    assert "not judged it yet" in ui.promoteButton.toolTip
+    ui.modelReasonEdit.setText("it is ours")
+    ui.adoptButton.click()
+    pump(settled, 300)
+    assert ui.modelsMessageLabel.text == f"{other} is in use now."
+    assert ui.inUseLabel.text.startswith(f"In use: {other}\nmade from: {first}")
+    assert panel.watch.site.championFolder() == site / "models" / "models" / other
+    assert ui.backButton.text == f"Go back to {first}"
+    ui.backButton.click()
+    pump(settled, 300)
+    assert ui.inUseLabel.text.splitlines()[0] == f"In use: {first}"
+    assert not ui.backButton.isEnabled()
+    assert "it is ours" in ui.historyText.toPlainText()

@@ -1,0 +1,319 @@
+"""Improve the model: what is shown of corrected cases and of a run, and what the buttons ask for."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import fake_commands
+import pytest
+import qt
+import sites
+import slicer
+from SegMambaSlicerLib.following import Curve
+from SegMambaSlicerLib.panel.curve import HEIGHT, curveText, drawCurve
+
+COUNTS = {"sent": 9, "train": 5, "validation": 2, "refused": 1, "waiting": 1, "replaced": 0, "new": 0, "rows": []}
+MODELS = {"champion": None, "folder": None, "id": None, "parents": [], "previous": None, "states": {}, "history": []}
+
+
+def answer(*runs, **changes):
+    runs = [{"alive": True, **run} for run in runs]
+    return {"schema": 1, "corrections": COUNTS, "models": MODELS, "runs": runs, **changes}
+
+
+def statusOf(run: Path) -> dict:
+    return json.loads((run / "status.json").read_text())
+
+
+@pytest.fixture
+def site(app, tmp_path):
+    """A site folder that the settings name."""
+    folder = tmp_path / "the site"
+    folder.mkdir()
+    qt.QSettings().setValue("SegMamba/Site", str(folder))
+    return folder
+
+
+@pytest.fixture
+def commands(site, module, monkeypatch):
+    """The panel with the section open, whose questions to the engine are answered by the test."""
+    asked = fake_commands.Commands(module.widget.panel.session, monkeypatch)
+    module.widget.panel.ui.trainingSection.setProperty("collapsed", False)
+    asked.panel = module.widget.panel
+    return asked
+
+
+def show(commands, *runs, **changes):
+    """Looks again, and gives the engine's answer."""
+    commands.panel.ui.lookButton.click()
+    commands.reply("status", answer(*runs, **changes))
+    return commands.panel.ui
+
+
+def test_without_a_training_folder_nothing_is_asked(app, module, monkeypatch):
+    asked = fake_commands.Commands(module.widget.panel.session, monkeypatch)
+    ui = module.widget.panel.ui
+    ui.trainingSection.setProperty("collapsed", False)
+    module.widget.panel.watch.refresh()
+    assert asked.open == []
+    for button in (ui.startButton, ui.stopButton, ui.resumeButton):
+        assert not button.isEnabled()
+        assert "No training folder is chosen yet." in button.toolTip
+    assert ui.casesLabel.text == ui.improveReasonLabel.text == "No training folder is chosen yet."
+
+
+def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site):
+    ui = commands.panel.ui
+    assert commands.open[0].arguments == ["status", str(site), "--json"]
+    assert ui.casesLabel.text == "Looking..."
+    rows = [
+        {"name": "a-v1", "status": "refused", "findings": [{"text": "other grid", "mend": "send again"}]},
+        {"name": "b-v1", "status": "waiting", "findings": []},
+        {"name": "c-v1", "status": "train", "findings": [{"kind": "note", "text": "small specks"}]},
+    ]
+    commands.reply("status", answer(corrections={**COUNTS, "new": 2, "rows": rows}))
+    assert ui.casesLabel.text == (
+        "9 corrected cases: 5 to train on, 2 to check the model by, 2 new, 1 waiting, 1 refused."
+    )
+    assert ui.refusedText.toPlainText() == "a-v1: refused: other grid; send again\nb-v1: waiting"
+    assert ui.startButton.isEnabled()
+    assert not ui.stopButton.isEnabled() and not ui.resumeButton.isEnabled()
+    commands.panel.ui.lookButton.click()
+    commands.reply("status", answer(corrections={**COUNTS, "train": 0}))
+    assert not ui.startButton.isEnabled()
+    assert "no corrected case to train on" in ui.startButton.toolTip
+    assert "no corrected case to train on" in ui.improveReasonLabel.text
+
+
+def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(commands, site, pump):
+    ui = show(commands)
+    ui.wayCombo.setCurrentIndex(1)
+    ui.stepsBox.setValue(200)
+    ui.startButton.click()
+    assert commands.open[-1].arguments == [
+        *("improve", str(site), "--way=retrain", "--steps=200", "--detach", "--json")
+    ]
+    assert not ui.startButton.isEnabled()
+    assert ui.improveReasonLabel.text == "The training is being started..."
+    run = sites.addRun(site, "retrain-0001", steps=200, updated=time.time() - 5)
+    commands.reply("improve", {"run": "retrain-0001", "folder": str(run)})
+    commands.reply("status", answer(statusOf(run)))
+    assert "retrain-0001 is training, step 0 of 200" in ui.improveLabel.text
+    assert not ui.startButton.isEnabled()
+    assert "under way" in ui.startButton.toolTip
+    asked = len(commands.all)
+    sites.addToLog(run, *sites.course(40))
+    sites.addRun(site, "retrain-0001", step=40, steps=200, seconds_left=7300, text="Training on 5 cases.")
+    pump(lambda: "step 40 of 200, about 2 h 2 min left" in ui.improveLabel.text)
+    assert (ui.improveBar.value, ui.improveBar.maximum) == (40, 200)
+    assert ui.curveTextLabel.text.startswith("Loss 0.418 at step 40. Dice of the validation cases at step 40: WT 0.767")
+    assert not ui.curveLabel.pixmap.isNull()
+    assert len(commands.all) == asked  # no process was needed for that
+    sites.addRun(site, "retrain-0001", state="done", step=200, steps=200, text="A candidate is ready.")
+    pump(lambda: len(commands.all) > asked)
+    commands.reply("status", answer({**statusOf(run), "alive": False}))
+    assert "retrain-0001 is done." in ui.improveLabel.text
+    assert ui.startButton.isEnabled()
+
+
+def test_a_run_is_found_again_by_its_status_when_the_panel_opens(commands, site):
+    run = sites.addRun(site, "finetune-0003", step=30)
+    sites.addToLog(run, *sites.course(30))
+    older = {**statusOf(run), "run": "finetune-0002", "state": "done", "alive": False}
+    ui = show(commands, older, statusOf(run))
+    assert "finetune-0003 is training" in ui.improveLabel.text
+    assert "Loss" in ui.curveTextLabel.text
+    assert ui.stopButton.isEnabled()
+    ui.stopButton.click()
+    assert commands.open[-1].arguments == ["improve", str(site), "--stop=finetune-0003", "--json"]
+    commands.reply("improve", {"run": "finetune-0003"})
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "lost"])
+def test_what_was_broken_off_can_be_resumed(commands, site, state):
+    run = sites.addRun(site, "finetune-0001", state=state, step=30, text="because")
+    ui = show(commands, {**statusOf(run), "alive": False})
+    assert "because" in ui.improveLabel.text
+    assert ui.startButton.isEnabled() and not ui.stopButton.isEnabled()
+    ui.resumeButton.click()
+    assert commands.open[-1].arguments == ["improve", str(site), "--run=finetune-0001", "--detach", "--json"]
+    commands.fail("improve", "the disk is full; make room")
+    commands.reply("status", answer({**statusOf(run), "alive": False}))
+    assert ui.improveReasonLabel.text == "the disk is full; make room"
+    assert ui.resumeButton.isEnabled()
+
+
+def test_a_run_without_a_word_is_asked_after(commands, site, pump, monkeypatch):
+    run = sites.addRun(site, "finetune-0001", updated=time.time() - 100)
+    ui = show(commands, statusOf(run))
+    pump(lambda: any(not command.isDone for command in commands.all))
+    lost = {**statusOf(run), "state": "lost", "alive": False, "text": "was ended from outside; resume it"}
+    commands.reply("status", answer(lost))
+    assert "resume it" in ui.improveLabel.text
+    assert ui.resumeButton.isEnabled()
+
+
+def test_a_share_that_is_gone_is_said_and_found_again(commands, site, pump):
+    run = sites.addRun(site, "finetune-0001", step=5)
+    ui = show(commands, statusOf(run))
+    ui.lookButton.click()
+    commands.fail("status", "the site cannot be read; connect it")
+    assert "cannot be read; connect it" in ui.improveReasonLabel.text
+    assert not ui.stopButton.isEnabled() or ui.improveReasonLabel.text
+    ui.lookButton.click()
+    commands.reply("status", {"schema": 2})
+    assert "form that is not known" in ui.improveReasonLabel.text
+    ui = show(commands, statusOf(run))
+    assert ui.improveReasonLabel.text == ""
+    assert ui.stopButton.isEnabled()
+
+
+def test_an_engine_that_never_answers_is_given_up(commands, site, monkeypatch):
+    from SegMambaSlicerLib import watch
+
+    panel = commands.panel
+    assert panel.watch.isLooking
+    end = time.monotonic() + watch.ANSWER_SECONDS + 1
+    monkeypatch.setattr(watch.time, "monotonic", lambda: end)
+    panel.watch.tick()
+    assert commands.all[-1].isCancelled
+    assert "No answer in 60 s." in panel.ui.improveReasonLabel.text
+    assert panel.ui.lookButton.isEnabled()
+
+
+def test_another_folder_forgets_what_was_known(commands, site, tmp_path, pump):
+    ui = show(commands, statusOf(sites.addRun(site, "finetune-0001")))
+    other = tmp_path / "other"
+    other.mkdir()
+    qt.QSettings().setValue("SegMamba/Site", str(other))
+    ui.lookButton.click()
+    assert ui.casesLabel.text == "Looking..."
+    assert not ui.improveLabel.text or ui.improveLabel.isHidden()
+    assert commands.open[-1].arguments == ["status", str(other), "--json"]
+
+
+def test_strange_answers_break_nothing(commands, site):
+    runs = [{"run": None, "state": 3}, "no dict", {"run": "x y", "state": "training", "step": "many", "steps": None}]
+    for corrections in ({}, {"rows": [None, {"status": "refused", "findings": "x"}]}, None):
+        for models in ({}, {"states": [], "history": 3, "champion": 4}, None):
+            commands.panel.ui.lookButton.click()
+            commands.reply("status", {"schema": 1, "corrections": corrections, "models": models, "runs": runs})
+
+
+def test_closing_the_scene_and_releasing_the_panel_leave_the_run_alone(commands, site, module, pump):
+    run = sites.addRun(site, "finetune-0001", step=5)
+    ui = show(commands, statusOf(run))
+    slicer.mrmlScene.Clear(0)
+    assert "finetune-0001 is training" in ui.improveLabel.text
+    module.widget.panel.release()
+    assert not module.widget.panel.watch._timer.isActive()
+    assert not (run / "stop").exists()
+
+
+# --- the server
+
+
+@pytest.fixture
+def ssh(monkeypatch):
+    """The imitation of ssh instead of the system's."""
+    if sys.platform == "win32":
+        pytest.skip("the imitation of ssh is a shell script")
+    folder = Path(sites.__file__).parent / "bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_server_shows_the_line_to_run_by_hand(commands, site):
+    ui = commands.panel.ui
+    commands.reply("status", answer())
+    assert ui.serverFields.isHidden()
+    ui.whereCombo.setCurrentIndex(1)
+    assert not ui.serverFields.isHidden()
+    assert "no name yet" in ui.startButton.toolTip
+    assert not ui.copyCommandButton.isEnabled()
+    ui.hostEdit.setText("-oProxyCommand=x")
+    commands.panel.watch.refresh()
+    assert "does not begin with a hyphen" in ui.improveReasonLabel.text
+    assert all(command.program is None for command in commands.all)
+    ui.hostEdit.setText("anna@gpu1")
+    ui.serverFolderEdit.setText("/mnt/clinic")
+    ui.wayCombo.setCurrentIndex(1)
+    commands.panel.watch.refresh()
+    assert ui.byHandEdit.text == "python3 -m segmamba improve /mnt/clinic --way=retrain"
+    ui.copyCommandButton.click()
+    assert slicer.app.clipboard().text() == ui.byHandEdit.text
+    status = commands.open[-1]
+    assert status.program[0] == "ssh" and status.program[-1] == "anna@gpu1"
+    assert status.arguments == ["python3 -m segmamba status /mnt/clinic --json"]
+
+
+def test_a_run_on_a_server_is_followed_through_its_engine(commands, site, monkeypatch):
+    ui = commands.panel.ui
+    commands.reply("status", answer())
+    for setting, value in (("host", "gpu1"), ("folder", "/mnt/clinic")):
+        qt.QSettings().setValue(f"SegMamba/Server/{setting}", value)
+    ui.whereCombo.setCurrentIndex(1)
+    commands.reply("status", answer())  # of this computer: the models
+    run = {"run": "finetune-0001", "state": "training", "step": 20, "steps": 100, "updated": 5, "alive": None}
+    commands.reply("status", answer(run))
+    assert commands.open[-1].arguments == ["python3 -m segmamba status /mnt/clinic --run=finetune-0001 --json"]
+    commands.reply("status", answer(run, log=sites.course(20)))
+    assert "finetune-0001 is training, step 20 of 100" in ui.improveLabel.text
+    assert "Loss 0.543 at step 20" in ui.curveTextLabel.text
+    assert commands.open == []
+    commands.panel.watch._nextLook = 0
+    commands.panel.watch.tick()
+    assert commands.open[-1].arguments == ["python3 -m segmamba status /mnt/clinic --run=finetune-0001 --json"]
+    commands.reply("status", answer({**run, "step": 30}, log=sites.course(30)))
+    assert "step 30 of 100" in ui.improveLabel.text
+    ui.stopButton.click()
+    assert commands.open[-1].arguments == ["python3 -m segmamba improve /mnt/clinic --stop=finetune-0001 --json"]
+    commands.reply("improve", {"run": "finetune-0001"})
+    commands.reply("status", answer())
+    commands.reply("status", answer({**run, "state": "done", "candidate": "tuned-1"}))
+    assert "tuned-1 is not in" in ui.improveLabel.text
+
+
+@pytest.mark.parametrize(
+    ("host", "python", "says"),
+    [
+        ("locked", "python3", "locked: anna@locked: Permission denied"),
+        ("nowhere", "python3", "nowhere: ssh: Could not resolve hostname"),
+        ("gpu1", "/no/such/python", "gpu1: "),
+    ],
+)
+def test_what_ssh_says_is_shown_with_the_name_of_the_server(site, module, pump, ssh, host, python, says):
+    panel = module.widget.panel
+    for setting, value in (("host", host), ("python", python)):
+        qt.QSettings().setValue(f"SegMamba/Server/{setting}", value)
+    qt.QSettings().setValue("SegMamba/Improve", "server")
+    panel.watch.refresh()
+    pump(lambda: panel.watch.workProblem != "")
+    assert says in panel.ui.improveReasonLabel.text
+    assert not panel.ui.startButton.isEnabled()
+    panel.session.stop()
+
+
+# --- the picture
+
+
+def test_the_curve_is_drawn_where_its_values_are(app):
+    """Dark for the loss, blue for WT; a falling loss is lower on the right than on the left."""
+    curve = Curve.of(sites.course(100))
+    image = drawCurve(curve, 420, 100).toImage()
+    assert (image.width(), image.height()) == (420, HEIGHT)
+
+    def rows(column, wanted):
+        return [y for y in range(HEIGHT) if image.pixelColor(column, y).name() == wanted]
+
+    assert min(rows(90, "#303030")) < min(rows(400, "#303030"))  # the loss falls
+    blue = [[y for x in (c, c + 1, c + 2) for y in rows(x, "#0072b2") if y > HEIGHT // 2] for c in (130, 400)]
+    assert min(blue[0]) > min(blue[1])  # Dice rises
+    assert curveText(curve).endswith("WT 0.833, TC 0.733, ET 0.633.")
+
+
+def test_a_curve_of_nothing_or_of_one_point_can_be_drawn(app):
+    for curve in (Curve(), Curve([(0, 0.0)], {"WT": []}), Curve([(5, 3.2)], {"WT": [(5, 0.0)], "other": [(5, 1.0)]})):
+        assert not drawCurve(curve, 10).isNull()
+    assert curveText(Curve()) == ""
