@@ -15,6 +15,7 @@ from segmamba.commands import (
     correct,
     dataset,
     demo,
+    dicom,
     evaluate,
     export,
     import_model,
@@ -24,19 +25,21 @@ from segmamba.commands import (
     phantom,
     predict,
     report,
+    site,
     table1,
     train,
 )
 from segmamba.errors import InputError
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
-_COMMANDS += (export, correct, models)
+_COMMANDS += (dicom,)
+_COMMANDS += (export, correct, models, site)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    training = options.command in ("train", "table1")
+    training = options.command in ("train", "table1", "improve")
     logging.basicConfig(
         level=logging.INFO if options.verbose or training else logging.WARNING,
         format="%(asctime)s %(message)s" if training else "%(levelname)s: %(message)s",

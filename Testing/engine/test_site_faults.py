@@ -1,0 +1,151 @@
+"""An improvement under fire: killed at every stage, stopped by a file; what it leaves is whole, and it goes on."""
+
+import json
+import os
+import random
+import shutil
+import signal
+
+import pytest
+import torch
+from segmamba import registry
+from segmamba.checkpoint import load_checkpoint
+from segmamba.dataset import read_dataset
+from segmamba.errors import InputError
+from segmamba.package import load_package, read_manifest
+from segmamba.site import Site, ask_to_stop, summarise
+from segmamba.site.status import read_status
+from site_runs import build_site, improve, in_process, preload, wait_for
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+
+RUN = "finetune-0001"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    preload()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, phantom_cases, make_dataset):
+    return build_site(tmp_path_factory.mktemp("site") / "site", phantom_cases, make_dataset)
+
+
+@pytest.fixture
+def small_site(template, tmp_path):
+    shutil.copytree(template.with_name("old"), tmp_path / "old")
+    return Site(shutil.copytree(template, tmp_path / "site"))
+
+
+def end(process):
+    """kill -9; whether it had not ended by itself just before."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    return process.exitcode == -signal.SIGKILL
+
+
+def finish(process, code=0):
+    process.join(500)
+    assert process.exitcode == code
+
+
+def steps_logged(folder):
+    try:
+        lines = (folder / "log.jsonl").read_text().splitlines()
+    except OSError:
+        return 0
+    return max([0, *(json.loads(line)["step"] for line in lines if line.endswith("}"))])
+
+
+def is_whole(site, champion_id="old"):
+    """What must hold whenever a run is ended from outside."""
+    found = registry.read_registry(site.models)
+    if found.champion:
+        now = registry.current(site.models)
+        assert not now.note and load_package(now.folder).manifest.id == champion_id
+    assert len(found.models) <= 2
+    for row in summarise(site)["runs"]:
+        assert row["alive"] is False and row["state"] in ("lost", "stopped", "done")
+    return found
+
+
+def test_an_improvement_killed_at_every_stage_ends_where_an_uninterrupted_one_does(small_site, tmp_path):
+    site, options = small_site, {"steps": 8, "model": str(tmp_path / "old")}
+    other = Site(shutil.copytree(site.folder, tmp_path / "undisturbed"))
+    finish(in_process(improve, other.folder, RUN, options))
+    run, rng = site.run(RUN), random.Random(6)
+    signs = [
+        lambda: (s := read_status(run)) and s.text.startswith("examining corrected case"),
+        lambda: (run / "corrections" / "dataset.json").exists(),
+        lambda: (run / "last.pt").exists(),
+        lambda: steps_logged(run) >= 2,
+        lambda: steps_logged(run) >= 5,
+        lambda: (run / "model" / "model.json").exists(),
+        lambda: (s := read_status(run)) and s.state == "judging",
+        lambda: any((site.models / "models" / ".gate-scores").glob("*.json")),
+    ]
+    killed = 0
+    for number, sign in enumerate(signs):
+        process = in_process(improve, site.folder, RUN, options)
+        wait_for(lambda sign=sign, process=process: sign() or not process.is_alive())
+        process.join(rng.uniform(0, 0.4))
+        if number == 4 and process.is_alive():  # once it is asked
+            ask_to_stop(site, RUN)
+            finish(process, 3)
+            status = read_status(run)
+            assert status.state == "stopped" and not (run / "stop").exists()
+            assert load_checkpoint(run)[0]["step"] == status.step
+            assert f"stopped after step {status.step}" in (run / "log.jsonl").read_text()
+        else:
+            killed += end(process)
+        is_whole(site)
+    assert killed >= 5
+    finish(in_process(improve, site.folder, RUN, options))
+    status = read_status(run)
+    assert status.state == "done" and status.verdict
+    found = is_whole(site)
+    assert sorted(entry.state for entry in found.models.values()) == ["candidate", "champion"]
+    assert [event.what for event in found.history] == ["add", "start", "add"]
+    steps = [line["step"] for line in summarise(site, RUN)["log"] if line["kind"] == "step"]
+    assert steps == list(range(1, 9))
+    same_model(run / "model", other.run(RUN) / "model")
+
+
+def same_model(one, two):
+    """Learnt on the same cases, the same weights."""
+    assert read_manifest(one).training["cases"] == read_manifest(two).training["cases"]
+    states = [load_package(folder).network.state_dict() for folder in (one, two)]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_signal_while_old_data_are_made_stops_and_what_is_made_stays(small_site, tmp_path):
+    site, options = small_site, {"steps": 1, "model": str(tmp_path / "old")}
+    shutil.rmtree(site.replay)
+    process = in_process(improve, site.folder, RUN, options)
+    making = site.folder / ".replay.making"
+    wait_for(lambda: list(making.glob("phantom-*")), process)
+    os.kill(process.pid, signal.SIGTERM)
+    finish(process, 3)
+    status = read_status(site.run(RUN))
+    assert (status.state, status.text) == ("stopped", "was stopped; it can be resumed")
+    assert not site.replay.exists() and list(making.glob("phantom-*"))
+
+
+def test_a_correction_that_is_gone_is_named(small_site, tmp_path):
+    """The run's data stand; a file of them does not: it must not learn without it."""
+    site, options = small_site, {"steps": 1, "model": str(tmp_path / "old")}
+    process = in_process(improve, site.folder, RUN, options)
+    data = site.run(RUN) / "corrections"
+    wait_for(lambda: (data / "dataset.json").exists(), process)
+    end(process)
+    dataset = read_dataset(data)
+    label = dataset.path(dataset.cases[0].label)
+    label.write_bytes(label.read_bytes()[:-20])
+    shutil.rmtree(site.cache, ignore_errors=True)
+    finish(in_process(improve, site.folder, RUN, options), 1)
+    status = read_status(site.run(RUN))
+    assert status.state == "failed" and label.parent.name in status.text
+    with pytest.raises(InputError, match="checkpoint"):
+        load_checkpoint(site.run(RUN))

@@ -1,0 +1,96 @@
+"""`segmamba improve` and `segmamba status`: a site's corrected cases to a better model, and how the site stands."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def add(add_command) -> None:
+    improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
+    improve.add_argument("site", metavar="SITE", help="folder of the site; may be shared")
+    improve.add_argument("--way", choices=("finetune", "retrain"), help="default: finetune")
+    improve.add_argument("--steps", type=int, help="default: of fine-tuning 250 a corrected case, at most 2000")
+    improve.add_argument("--run", dest="name", metavar="NAME", help="go on with this run, or begin one of this name")
+    improve.add_argument("--device", default="auto")
+    improve.add_argument("--model", default="quick", help="the first one of a site that has none: name or folder")
+    do = improve.add_mutually_exclusive_group()
+    do.add_argument("--detach", action="store_true", help="work on after this command has ended")
+    do.add_argument("--stop", metavar="RUN", help="ask a run to save its state and end")
+    improve.add_argument("--json", action="store_true")
+    status = add_command("status", _status, "how a site stands: corrections, models, runs")
+    status.add_argument("site", metavar="SITE")
+    status.add_argument("--run", dest="name", metavar="NAME", help="with the log of this run")
+    status.add_argument("--json", action="store_true")
+
+
+def _improve(options) -> int:
+    from segmamba.errors import Stopped
+    from segmamba.site import Site, ask_to_stop, detach, improve
+
+    site = Site(Path(options.site).absolute())
+    if options.stop:
+        return _say(ask_to_stop(site, options.stop), options.json)
+    if options.detach:
+        return _say(detach(site, options.name, options.way, _options(options)), options.json)
+    try:
+        status = improve(
+            site,
+            options.name,
+            way=options.way,
+            steps=options.steps,
+            model=options.model,
+            device=lambda: _device(options.device),
+        )
+    except Stopped as stopped:
+        print(f"{stopped}; go on with --run", file=sys.stderr)
+        return 128 + stopped.signal_number
+    print(json.dumps(vars(status), indent=2) if options.json else f"{status.run}: {status.text}")
+    return 0
+
+
+def _say(folder: Path, as_json: bool) -> int:
+    print(json.dumps({"run": folder.name, "folder": str(folder)}) if as_json else folder)
+    return 0
+
+
+def _device(name: str) -> str:
+    from segmamba.commands.shared import choose_device
+
+    return choose_device(name)
+
+
+def _options(options) -> list[str]:
+    """Those of an improvement again, as the command line has them."""
+    model = Path(options.model)
+    given = {
+        "--way": options.way,
+        "--steps": options.steps,
+        "--device": options.device,
+        "--model": model.absolute() if model.is_dir() else options.model,
+    }
+    return [text for name, value in given.items() if value is not None for text in (name, str(value))]
+
+
+def _status(options) -> int:
+    from segmamba.site import Site, summarise
+
+    found = summarise(Site(Path(options.site).absolute()), options.name)
+    print(json.dumps(found, indent=1) if options.json else _as_text(found))
+    return 0
+
+
+def _as_text(found: dict) -> str:
+    corrections, models = found["corrections"], found["models"]
+    states = ("train", "validation", "waiting", "refused", "replaced", "new")
+    lines = [
+        f"{corrections['sent']} corrections: " + ", ".join(f"{corrections[state]} {state}" for state in states),
+        f"model in use: {models['champion'] or 'none yet'}"
+        + (f", from {', '.join(models['parents'])}" if models["parents"] else ""),
+    ]
+    for run in found["runs"]:
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
+        lines.append(f"{day}  {run['run']}  {run['state']}: {run['text']}")
+    return "\n".join(lines)
