@@ -328,6 +328,19 @@ def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
     assert "same image" in {finding.kind for finding in refused.findings}
 
 
+def test_a_case_sent_again_as_another_patients_is_refused_and_keeps_its_place(tmp_path, phantoms):
+    folder = tmp_path / "to"
+    first = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    place = only_row(take_in(folder)).status
+    again = send(folder, phantoms[0], labels=find_label(phantoms[0]), subject="B")
+    result = take_in(folder)
+    assert {row.name: row.status for row in result.rows} == {first.name: place, again.name: "refused"}
+    (refused,) = (row for row in result.rows if row.status == "refused")
+    assert "other subject" in {finding.kind for finding in refused.findings}
+    third = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    assert take_in(folder).names(place) == [third.name]
+
+
 def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
     place = send(tmp_path / "to", phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror))
     assert only_row(take_in(tmp_path / "to")).status == "refused"

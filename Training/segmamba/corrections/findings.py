@@ -15,6 +15,7 @@ WRONG = {
     "other task": "a folder holds one task: send it to a folder of its own",
     "other patient": "the label map belongs to another case: send the right one",
     "same image": "one examination under two patients: find out whose it is",
+    "other subject": "send it again with the patient's number of the first time, or without one if there was none",
 }
 # what may be right after all, if a person says so: kind -> what to look at
 DOUBTFUL = {

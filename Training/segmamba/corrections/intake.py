@@ -170,7 +170,11 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
     if examined.entry is None:
         return examined
     found: list[Finding] = []
-    others = [v.examined for v in verdicts.values() if not v.refused and v.examined.entry.id != examined.entry.id]
+    accepted = [v.examined for v in verdicts.values() if not v.refused]
+    others = [other for other in accepted if other.entry.id != examined.entry.id]
+    # else a case that is never trained on could become one that is: the place is the subject's
+    if any(other.subject != examined.subject for other in accepted if other.entry.id == examined.entry.id):
+        found.append(Finding(kind="other subject", text="an earlier version of this case is another patient's"))
     for other in others:
         if not same_task(examined, other):
             found.append(Finding(kind="other task", text=f"its labels or modalities are not those of {other.name}"))
