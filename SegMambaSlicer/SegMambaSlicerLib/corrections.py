@@ -27,6 +27,7 @@ from .vocabulary import LABELS, MODES
 
 FOLDER, INCOMING = "corrections", "incoming"  # in the site folder
 REFERENCE = "t1c"
+_SUBJECT = "SEGMAMBA_SUBJECT"  # of `segmamba correct`
 _SENT, _SENT_LABELS = "SegMamba.Sent", "SegMamba.SentLabels"
 
 
@@ -228,16 +229,17 @@ class Correction:
         facts, seconds = self.facts, self.seconds
         line = ["correct", str(self._folder / "case"), f"--labels={self._folder / 'corrected.nii'}"]
         line += [f"--proposal={self._folder / 'proposal.nii'}", f"--output={self.place}", *arguments, "--json"]
-        line += [f"--subject={self.subject.strip()}"] if self.subject.strip() else []
         line += [f"--role={self.role}"] if self.role else []
         line += [f"--model-id={facts['model']}"] if "model" in facts else []
         line += [f"--weights-sha256={facts['weights_sha256']}"] if {"model", "weights_sha256"} <= set(facts) else []
         line += [f"--mirrorings={facts['mirrorings']}"] if "mirrorings" in facts else []
         line += [f"--editor-seconds={seconds:.0f}"] if seconds is not None else []
         # what the engine lays aside is removed with the rest, also where it was killed
-        scratch = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder))
+        variables = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder))
+        if self.subject.strip():  # not on the command line, which other users of the machine can read
+            variables[_SUBJECT] = self.subject.strip()
         try:
-            self._command = self._start(line, done, failed, variables=scratch)
+            self._command = self._start(line, done, failed, variables=variables)
         except BaseException:
             self.close()
             raise

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from segmamba.errors import InputError
+
+_SUBJECT = "SEGMAMBA_SUBJECT"
 
 
 def add(add_command) -> None:
@@ -20,7 +23,13 @@ def add(add_command) -> None:
     )
     correct.add_argument("--output", required=True, metavar="FOLDER", help="folder of corrections; may be shared")
     correct.add_argument("--convention", default="brats2023", help="of the labels: brats2023 (default), brats2021, msd")
-    correct.add_argument("--subject", metavar="TEXT", help="what names the patient; only its salted hash is written")
+    correct.add_argument(
+        "--subject",
+        metavar="TEXT",
+        default=os.environ.get(_SUBJECT) or None,
+        help=f"what names the patient; only its salted hash is written. Other users of a machine see command lines: "
+        f"the environment variable {_SUBJECT} says the same unseen",
+    )
     correct.add_argument("--role", default="", help="of who corrected it, e.g. radiologist; no name")
     correct.add_argument("--empty", action="append", default=[], metavar="LABEL", help="truly absent; repeat")
     correct.add_argument("--editor-seconds", type=float, metavar="S", help="time spent on correcting")
