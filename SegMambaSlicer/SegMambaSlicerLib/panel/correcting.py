@@ -14,7 +14,7 @@ from ..engine import EngineError
 from ..errors import InputError
 from ..i18n import _
 from .casereport import ReportView
-from .widgets import allow, singleTimer
+from .widgets import EditWatch, allow, singleTimer
 
 ROLE_SETTING = "SegMamba/Role"
 TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
@@ -42,7 +42,7 @@ class CorrectionPanel:
         self._ui, self._start, self._log, self._changed = ui, start, log, changed
         self._node = self._correction = self._lastEdit = None
         self._onTheWay: list[Correction] = []  # sent with consent: these go on whatever becomes of the scene
-        self._observed, self._volumeId, self._patientId = [], "", ""
+        self._edits, self._volumeId, self._patientId = EditWatch(self._edited), "", ""
         self._typed = singleTimer(TYPING_MILLISECONDS, changed)
         ui.sitePath.filters = ctk.ctkPathLineEdit.Dirs
         ui.sitePath.setCurrentPath(site.readSite().folder)
@@ -71,7 +71,7 @@ class CorrectionPanel:
             self._ui.subjectEdit.setText("")  # never of one patient to another
         self._volumeId = volumeId
         self._patientId = "" if volume is None else dicomTags(volume).get("PatientID", "")
-        self._observe(node)
+        self._edits.watch(node)
         self._node, self._lastEdit = node, None
         self._drop()
 
@@ -96,7 +96,7 @@ class CorrectionPanel:
     def release(self) -> None:
         """For the end of the widget: ends what is under way and removes its files."""
         self._typed.stop()
-        self._observe(None)
+        self._edits.watch(None)
         for correction in filter(None, [self._correction, *self._onTheWay]):
             correction.close()
         self._node, self._correction, self._onTheWay = None, None, []
@@ -242,15 +242,6 @@ class CorrectionPanel:
         self._ui.caseStateLabel.setVisible(bool(text))
 
     # --- edits
-
-    def _observe(self, node) -> None:
-        for observed, tag in self._observed:
-            observed.RemoveObserver(tag)
-        self._observed = []
-        if node is not None:
-            segmentation = node.GetSegmentation()
-            for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
-                self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))
 
     def _edited(self, caller=None, event=None):
         if self._node is None or slicer.mrmlScene.IsClosing():

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..results import updateTable
 from ..segments import representation, show3D, switchRepresentation
-from .widgets import allow
+from .widgets import EditWatch, allow
 
 MEASURE_MILLISECONDS = 800  # after the last edit; measuring a whole head takes about a third of a second
 _COLUMNS = 4
@@ -22,7 +22,7 @@ class ResultsPanel:
     def __init__(self, ui, shown):
         self._ui, self._shown = ui, shown
         self._node, self._place, self._filling = None, -1, False
-        self._observed = []
+        self._edits = EditWatch(self._edited)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
         self._timer.setSingleShot(True)
         self._timer.setInterval(MEASURE_MILLISECONDS)
@@ -52,7 +52,7 @@ class ResultsPanel:
         """Shows the result in `node`, or that there is none."""
         if node is not self._node:
             self._place = -1
-            self._observe(node)
+            self._edits.watch(node)
         self._node = node
         self._ui.resultLabel.setText(note or (node.GetName() if node is not None else _("No result yet.")))
         self.show()
@@ -164,7 +164,7 @@ class ResultsPanel:
     def release(self) -> None:
         """Observes nothing any more; for the end of the widget."""
         self._timer.stop()
-        self._observe(None)
+        self._edits.watch(None)
         self._node = None
 
     def _exchange(self, function) -> None:
@@ -174,15 +174,6 @@ class ResultsPanel:
             self._shown(function(self._node))
         except InputError as error:
             self._ui.placeLabel.setText(str(error))
-
-    def _observe(self, node) -> None:
-        for observed, tag in self._observed:
-            observed.RemoveObserver(tag)
-        self._observed = []
-        if node is not None:
-            segmentation = node.GetSegmentation()
-            for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
-                self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))
 
     def _edited(self, caller=None, event=None):
         self._timer.start()

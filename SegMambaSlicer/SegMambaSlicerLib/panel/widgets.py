@@ -30,3 +30,21 @@ def allow(button, allowed: bool, text: str, reason: str) -> None:
     """Lets a button be pressed, with `text` as its tooltip, or says in `reason` why it cannot be."""
     button.setEnabled(allowed)
     button.setToolTip(text if allowed else reason)
+
+
+class EditWatch:
+    """Calls `edited` whenever segments of the watched segmentation are changed or taken away."""
+
+    def __init__(self, edited):
+        self._edited = edited
+        self._observed = []
+
+    def watch(self, node) -> None:
+        """Another segmentation, or None."""
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._observed = []
+        if node is not None:
+            segmentation = node.GetSegmentation()
+            for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
+                self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))

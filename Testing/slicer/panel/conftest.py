@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -122,3 +123,27 @@ def module(app):
 def temporaryFiles(app):
     """The names in Slicer's temporary folder."""
     return lambda: sorted(path.name for path in Path(slicer.app.temporaryPath).iterdir())
+
+
+@pytest.fixture
+def sampleTruth(monkeypatch):
+    """sampleTruth(volume): the exact labels of the sample case on the grid of `volume`; its voxels are 2 mm wide."""
+    import nibabel
+    from SegMambaSlicerLib import sample
+    from SegMambaSlicerLib.scene import toVolumeGrid
+
+    truths = []
+
+    def loadCase(folder, load=sample.loadCase):
+        image = nibabel.load(next(folder.glob("*seg.nii*")))
+        truths.append((np.asarray(image.dataobj), image.affine))
+        return load(folder)
+
+    monkeypatch.setattr(sample, "SPACING", 2.0)  # the same case on fewer voxels
+    monkeypatch.setattr(sample, "loadCase", loadCase)
+
+    def onGrid(volume):
+        array, affine = truths[0]
+        return toVolumeGrid(array.transpose(2, 1, 0), affine, volume).astype(np.uint8)
+
+    return onGrid

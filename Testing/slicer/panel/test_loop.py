@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import qt
 import slicer
 from editor import Editor
-from SegMambaSlicerLib import sample
-from SegMambaSlicerLib.scene import toVolumeGrid
 from SegMambaSlicerLib.segments import labelArray
 
 PATIENCE = 900  # seconds; a busy machine is slow
@@ -53,16 +50,8 @@ def panel(app, site):
     loaded.frame.deleteLater()
 
 
-def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, monkeypatch):
-    ui, truths = panel.ui, []
-
-    def loadCase(folder, load=sample.loadCase):
-        image = nibabel.load(next(folder.glob("*seg.nii*")))
-        truths.append((np.asarray(image.dataobj), image.affine))
-        return load(folder)
-
-    monkeypatch.setattr(sample, "SPACING", 2.0)  # the same case on fewer voxels
-    monkeypatch.setattr(sample, "loadCase", loadCase)
+def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, sampleTruth, monkeypatch):
+    ui = panel.ui
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda *args, **options: True)  # the consent
 
     def segment():
@@ -85,8 +74,7 @@ def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, monkeypatc
 
     # the clinician corrects: every segment becomes what it truly is
     volume = panel.parameters.volume("t1c")
-    array, affine = truths[0]
-    truth = toVolumeGrid(array.transpose(2, 1, 0), affine, volume).astype(np.uint8)
+    truth = sampleTruth(volume)
     editor = Editor(first, volume)
     for value, name in ((1, "NCR"), (2, "ED"), (3, "ET")):
         editor.paint(name, truth == value)

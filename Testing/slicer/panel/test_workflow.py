@@ -13,7 +13,7 @@ import pytest
 import qt
 import slicer
 from editor import Editor
-from SegMambaSlicerLib import history, sample
+from SegMambaSlicerLib import history
 from SegMambaSlicerLib.checks import REQUIRED as MODALITIES
 from SegMambaSlicerLib.masks import segmentArray
 from SegMambaSlicerLib.scene import toVolumeGrid
@@ -50,21 +50,8 @@ def dice(mask, truth):
     return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
 
 
-def loadedTruth(truths, volume):
-    array, affine = truths[0]
-    return toVolumeGrid(array.transpose(2, 1, 0), affine, volume).astype(np.uint8)
-
-
-def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture, monkeypatch, tmp_path):
-    ui, truths = real.ui, []
-
-    def loadCase(folder, load=sample.loadCase):
-        image = nibabel.load(next(folder.glob("*seg.nii*")))
-        truths.append((np.asarray(image.dataobj), image.affine))
-        return load(folder)
-
-    monkeypatch.setattr(sample, "SPACING", 2.0)  # the same case on fewer voxels
-    monkeypatch.setattr(sample, "loadCase", loadCase)
+def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture, sampleTruth, tmp_path):
+    ui = real.ui
     module.widget.enter()
     pump(lambda: real.session.machine and ui.sampleButton.isEnabled(), PATIENCE)
     picture("panel-empty")
@@ -74,7 +61,7 @@ def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture,
     pump(lambda: ui.applyButton.isEnabled())
     picture("panel-ready")
     volume = real.parameters.volume("t1c")
-    truth = loadedTruth(truths, volume)
+    truth = sampleTruth(volume)
 
     ui.applyButton.click()
     pump(lambda: ui.progressBar.value > 0 or not real.session.isBusy(), PATIENCE)
