@@ -26,8 +26,11 @@ ROOMS = {
     "case_folder": "errors image_io",
     "case": "errors image_io case_folder labels",
     "label_files": "errors image_io",
+    "dicom": "errors files image_io itk_io labels",
     "resample": "",
     "bias": "",
+    "brain": "bias errors",
+    "prepare": "brain case case_folder errors image_io",
     "preprocess": "errors bias case resample",
     "network": "errors",
     "baselines": "errors network",
@@ -36,7 +39,7 @@ ROOMS = {
     "postprocess": "errors labels",
     "segment": "case preprocess inference postprocess",
     "package": "errors files settings labels network networks inference preprocess",
-    "predict": "errors files case network package postprocess segment",
+    "predict": "errors files image_io labels case network package postprocess prepare segment",
     "worker": "errors files case network package predict",
     "metrics": "errors labels",
     "confidence": "errors",
@@ -63,14 +66,17 @@ ROOMS = {
     "validation": "case distributed inference labels metrics package picture preprocess samples segment",
     "report": "errors files picture",
     "stop_signals": "",
-    "training": "checkpoint config distributed errors experiment optimize package report run_folder samples "
+    "journal": "distributed report run_folder",
+    "training": "checkpoint config distributed errors experiment journal optimize package report run_folder samples "
     "stop_signals validation",
     "costs": "case config distributed experiment network optimize segment",
     "table1": "baselines config costs errors files network networks optimize package run_folder training",
+    "site": "config corrections dataset errors files gate package phantom recipes registry settings shares "
+    "stop_signals training",
     "bundle_parts": "bias inference resample",
     "export": "errors files network package",
-    "commands": "case compare config corrections dataset demo errors evaluate export files gate inference network "
-    "package phantom predict preprocess recipes registry report score_tables table1 training",
+    "commands": "case compare config corrections dataset demo dicom errors evaluate export files gate inference "
+    "network package phantom predict preprocess recipes registry report score_tables site table1 training",
     "cli": "errors commands",
     "__main__": "cli",
 }
@@ -89,7 +95,7 @@ NETWORK = {
 # Rooms that a machine without torch could use, but for what they are given.
 WITHOUT_TORCH = [
     *("errors", "files", "settings", "labels", "itk_io", "image_io", "case_folder", "case"),
-    *("postprocess", "metrics", "evaluate", "phantom", "picture"),
+    *("prepare", "dicom", "postprocess", "metrics", "evaluate", "phantom", "picture"),
 ]
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml", "slicer_core", "MRMLCorePython", "vtkSegmentationCorePython"}
 

@@ -49,7 +49,7 @@ def test_the_summary_says_what_was_done(model, phantom_cases, tmp_path):
     assert summary == json.loads((tmp_path / "a-summary.json").read_text())
     assert summary["model"] == "tiny" and summary["settings"]["mirrorings"] == 1
     assert summary["passes"] == 2 and summary["device"] == "cpu"
-    assert set(summary["seconds"]) == {"read", "preprocess", "network", "restore", "write", "total"}
+    assert set(summary["seconds"]) == {"read", "prepare", "preprocess", "network", "restore", "write", "total"}
     label_map = nib.load(tmp_path / "a-seg.nii.gz")
     voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
     counted = np.count_nonzero(np.asarray(label_map.dataobj)) * voxel_ml

@@ -118,7 +118,7 @@ def test_a_case_and_a_second_one_with_the_model_still_loaded(worker, images, tmp
     assert fractions == sorted(fractions) and fractions[-1] == 1 and fractions[0] < 0.2
     assert all(event["seconds_left"] is None or event["seconds_left"] >= 0 for event in steps)
     stages = list(dict.fromkeys(event["stage"] for event in steps))
-    order = ["load", "preprocess", "inference", "postprocess", "write"]
+    order = ["load", "prepare", "preprocess", "inference", "postprocess", "write"]
     assert stages == [stage for stage in order if stage in stages] and {"load", "inference"} <= set(stages)
     assert f"model {MODEL_ID} was loaded" in worker.logs()
 

@@ -28,10 +28,12 @@ __all__ = [
     "MODALITIES",
     "Case",
     "Source",
+    "as_case",
     "find_case",
     "find_label",
     "load_case",
     "load_label_map",
+    "read_images",
     "save_image",
 ]
 
@@ -63,34 +65,51 @@ def load_case(
 ) -> Case:
     """Read and check the images of one case; `modalities` are the names it must have, no more, no fewer.
 
-    Single NaN or infinite voxels become 0 and are noted. Raises InputError for wrong names, an unreadable,
-    empty or constant image, one image given twice, and images that are not on one grid (the same shape, and
-    affines that agree to 1e-3 mm at the corners of the volume).
+    Single NaN or infinite voxels become 0 and are noted. Raises InputError for what `read_images` and `as_case` do.
+    """
+    return as_case(read_images(sources, modalities), sources, case_id)
+
+
+def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence[str] = MODALITIES) -> dict[str, Image]:
+    """The images of one examination, each (X, Y, Z) float32 on its own grid, in the order of `modalities`.
+
+    Single NaN or infinite voxels become 0; notes begin with the modality. Raises InputError for wrong names, an
+    unreadable, empty or constant image, and one image given twice.
     """
     _check_names(sources, modalities)
-    sources = {m: s if isinstance(s, Source) else Source(Path(s)) for m, s in sources.items()}
-    sources = {m: sources[m] for m in modalities}
+    sources = _in_order(sources, modalities)
     for one, other in combinations(modalities, 2):
         a, b = sources[one], sources[other]
         if a.path.resolve() == b.path.resolve() and a.volume == b.volume:
             raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
-
-    reference_name = "t1c" if "t1c" in modalities else modalities[0]
-    reference = read_image(sources[reference_name])
-    images, notes = {}, []
-    for modality in modalities:
-        image = reference if modality == reference_name else read_image(sources[modality])
-        _check_grid(image, sources[modality], reference, sources[reference_name])
-        images[modality], own = _clean(image, modality, sources[modality])
-        notes += own
+    images = {}
+    for modality, source in sources.items():
+        image = read_image(source)
+        array, notes = _clean(image, modality, source)
+        images[modality] = Image(array, image.affine, tuple(notes))
     for one, other in combinations(modalities, 2):
-        if np.array_equal(images[one], images[other]):
+        if np.array_equal(images[one].array, images[other].array):
             raise InputError(
                 f"{sources[one]} ({one}) and {sources[other]} ({other}) hold the same voxels; "
                 "give each modality its own image"
             )
+    return images
+
+
+def as_case(
+    images: Mapping[str, Image], sources: Mapping[str, Path | str | Source], case_id: str | None = None
+) -> Case:
+    """Images of `read_images` that lie on one grid -> their case. Raises InputError where they do not: the same shape,
+    and affines that agree to 1e-3 mm at the corners of the volume."""
+    sources = _in_order(sources, tuple(images))
+    reference_name = "t1c" if "t1c" in images else next(iter(images))
+    reference = images[reference_name]
+    for modality, image in images.items():
+        _check_grid(image, sources[modality], reference, sources[reference_name])
+    notes = [note for image in images.values() for note in image.notes]
     checks = (describe_grid(reference.array.shape, reference.affine), *notes)
-    return Case(case_id or _case_id(sources), images, reference.affine, sources, checks)
+    arrays = {modality: image.array for modality, image in images.items()}
+    return Case(case_id or _case_id(sources), arrays, reference.affine, sources, checks)
 
 
 def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
@@ -113,6 +132,10 @@ def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None,
         return to_standard(image.array, convention or find_convention(np.unique(image.array).tolist()))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _in_order(sources: Mapping[str, Path | str | Source], modalities: Sequence[str]) -> dict[str, Source]:
+    return {m: sources[m] if isinstance(sources[m], Source) else Source(Path(sources[m])) for m in modalities}
 
 
 def _check_names(sources: Mapping[str, object], modalities: Sequence[str]) -> None:

@@ -2,8 +2,8 @@
 
 A case ID makes ID-seg.nii.gz (labels as in the model's manifest, e.g. 1 NCR, 2 ED, 3 ET) and ID-summary.json, and on
 request ID-probabilities.nii.gz (4-D, one volume a label, background first) and ID-uncertainty.nii.gz (0 certain to 1
-undecided), all on the case's own grid. Each is written aside and renamed, the summary last: where it stands, the case
-is finished.
+undecided), all on the grid that T1c came on, and ID-seg-MODALITY.nii.gz on that of another image. Each is written aside
+and renamed, the summary last: where it stands, the case is finished.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from pathlib import Path
 import numpy as np
 
 from segmamba import __version__
-from segmamba.case import Source, find_case, load_case, save_image
+from segmamba.case import Source, as_case, find_case, read_images, save_image
 from segmamba.errors import InputError
 from segmamba.files import write_aside
+from segmamba.image_io import Image, read_image
+from segmamba.labels import LabelScheme
 from segmamba.network.scan import choose_backend
 from segmamba.package import Model
-from segmamba.postprocess import remove_small, volumes_ml
+from segmamba.postprocess import remove_small, to_label_map, volumes_ml
+from segmamba.prepare import Grid, Prepared, make_plan, prepare
 from segmamba.segment import segment
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
+PREPARE = ("auto", "never")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,9 @@ class PredictOptions:
     """mirrorings: 0, 1, 3 or 7 extra passes. remove_small_mm3: region -> smallest component that stays; empty: all.
 
     windows_at_once: see segmamba.inference.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
+    prepare: "auto" registers images and cuts the brain out where they need it (segmamba.prepare), "never" takes them as
+    they are. brain_mask: instead of the brain that would be looked for. onto: modalities on whose grids the label map
+    is wanted besides.
     """
 
     device: str = "cpu"
@@ -46,6 +53,15 @@ class PredictOptions:
     remove_small_mm3: Mapping[str, float] | None = None
     windows_at_once: int = 1
     compressed: bool = True
+    prepare: str = "auto"
+    brain_mask: Path | None = None
+    onto: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prepare not in PREPARE:
+            raise InputError(f"prepare {self.prepare!r}: expected one of {', '.join(PREPARE)}")
+        if self.prepare == "never" and self.brain_mask is not None:
+            raise InputError("a brain mask was given, and nothing is to be prepared; leave one of the two out")
 
 
 def predict_case(
@@ -60,14 +76,23 @@ def predict_case(
     """Segments one case and writes its files (see `output_files`). Returns the summary that it wrote.
 
     The summary: case, model, volumes in mL per region and label, seconds per stage, device, precision, scan back
-    end, passes, what was checked, what was removed. Raises InputError and Cancelled; then nothing was written.
+    end, passes, what was checked, the plan and the steps of what was prepared, what was removed. Raises InputError and
+    Cancelled; then nothing was written.
     """
     manifest = model.manifest
     tell = progress or (lambda stage, fraction: None)
     start = time.perf_counter()
     tell("read", 0.0)
-    case = load_case(sources, case_id, manifest.preprocess.modalities)
+    modalities = manifest.preprocess.modalities
+    if unknown := [m for m in options.onto if m not in modalities]:
+        raise InputError(f"no image {', '.join(unknown)} to bring the result onto; there are {', '.join(modalities)}")
+    images = read_images(sources, modalities)
     seconds = {"read": time.perf_counter() - start}
+    begin = time.perf_counter()
+    prepared = _prepare(images, sources, case_id, options, tell, cancelled)
+    case = prepared.case if prepared else as_case(images, sources, case_id)
+    del images
+    seconds["prepare"] = time.perf_counter() - begin
     result = segment(
         case,
         model.network,
@@ -79,24 +104,35 @@ def predict_case(
         progress=progress,
         cancelled=cancelled,
     )
-    label_map, removed = result.label_map, {}
-    if options.remove_small_mm3:
-        label_map, removed = remove_small(label_map, case.affine, options.remove_small_mm3, manifest.scheme)
     tell("write", 0.0)
     begin = time.perf_counter()
+    label_map, probabilities, uncertainty = result.label_map, result.probabilities, result.uncertainty
+    grid = Grid(case.shape, case.affine)
+    if prepared:
+        grid = prepared.grids[prepared.reference]
+        probabilities, uncertainty = prepared.back(probabilities), prepared.back(uncertainty)
+        label_map = to_label_map(probabilities)
+    label_map, removed = _without_small(label_map, grid.affine, options, manifest.scheme)
     files = output_files(output, case_id, options)
     files["summary"].parent.mkdir(parents=True, exist_ok=True)
     if "probabilities" in files:
-        save_image(np.moveaxis(result.probabilities, 0, -1), case.affine, files["probabilities"], np.float32)
+        save_image(np.moveaxis(probabilities, 0, -1), grid.affine, files["probabilities"], np.float32)
     if "uncertainty" in files:
-        save_image(result.uncertainty, case.affine, files["uncertainty"], np.float32)
-    save_image(label_map, case.affine, files["label_map"], np.uint8)
+        save_image(uncertainty, grid.affine, files["uncertainty"], np.float32)
+    for modality in options.onto:
+        other, there = label_map, grid
+        if prepared:
+            there = prepared.grids[modality]
+            other = to_label_map(prepared.back(result.probabilities, modality))
+            other, _ = _without_small(other, there.affine, options, manifest.scheme)
+        save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
+    save_image(label_map, grid.affine, files["label_map"], np.uint8)
     seconds.update(result.seconds, write=time.perf_counter() - begin)
     seconds["total"] = time.perf_counter() - start
     summary = {
         "case": case_id,
         "files": {kind: path.name for kind, path in files.items()},
-        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, case.affine, manifest.scheme).items()},
+        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, grid.affine, manifest.scheme).items()},
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
         "regions": list(manifest.regions),
@@ -106,12 +142,48 @@ def predict_case(
         "scan_backend": choose_backend(result.device),
         "passes": result.passes,
         "removed": removed,
+        "steps": [step.as_json() for step in prepared.steps] if prepared else [],
         "notes": [*case.checks, *result.notes],
         "segmamba": __version__,
     }
     write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
     tell("write", 1.0)
     return summary
+
+
+def _prepare(
+    images: Mapping[str, Image],
+    sources: Mapping[str, Source],
+    case_id: str,
+    options: PredictOptions,
+    tell: Progress,
+    cancelled: Callable[[], bool] | None,
+) -> Prepared | None:
+    """None where the images can be taken as they are."""
+    if options.prepare == "never":
+        return None
+    tell("prepare", 0.0)
+    mask = read_image(options.brain_mask) if options.brain_mask is not None else None
+    plan = make_plan(images, brain_given=mask is not None)
+    if not plan.needed:
+        return None
+    for action in plan.actions:
+        log.info("%s: %s", case_id, action.why)
+    return prepare(
+        images,
+        sources,
+        case_id,
+        plan,
+        mask=mask,
+        progress=lambda fraction: tell("prepare", fraction),
+        cancelled=cancelled,
+    )
+
+
+def _without_small(label_map: np.ndarray, affine: np.ndarray, options: PredictOptions, scheme: LabelScheme):
+    if not options.remove_small_mm3:
+        return label_map, {}
+    return remove_small(label_map, affine, options.remove_small_mm3, scheme)
 
 
 def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[str, Path]:
@@ -127,6 +199,8 @@ def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[st
         files["probabilities"] = folder / f"{case_id}-probabilities{suffix}"
     if options.uncertainty:
         files["uncertainty"] = folder / f"{case_id}-uncertainty{suffix}"
+    for modality in options.onto:
+        files[f"label_map_{modality}"] = folder / f"{case_id}-seg-{modality}{suffix}"
     return {**files, "summary": folder / f"{case_id}-summary.json"}
 
 
@@ -201,6 +275,8 @@ def _settings(model: Model, options: PredictOptions, sources: Mapping[str, Sourc
         "images_sha256": {modality: _digest(source) for modality, source in sorted(sources.items())},
         "mirrorings": options.mirrorings,
         "remove_small_mm3": dict(options.remove_small_mm3 or {}),
+        "prepare": options.prepare,
+        "brain_mask_sha256": _digest(Source(options.brain_mask)) if options.brain_mask else None,
     }
 
 

@@ -6,15 +6,32 @@ import json
 import os
 from pathlib import Path
 
+from segmamba.commands.dicom import (
+    DicomCase,
+    add_series_argument,
+    dicom_case,
+    named_series,
+    seg_target,
+    write_case_seg,
+)
 from segmamba.commands.shared import Bar, choose_device
 from segmamba.errors import InputError
+
+_IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
 def add(add_command) -> None:
     command = add_command("predict", run, "segment a case, or a folder of cases")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
-    for modality in ("t1n", "t1c", "t2w", "t2f"):
+    for modality in _IMAGES:
         command.add_argument(f"--{modality}", metavar="FILE", help="image file or DICOM folder")
+    command.add_argument("--dicom", metavar="FOLDER", help="folder of DICOM files; `segmamba dicom` lists its series")
+    add_series_argument(command)
+    command.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="with --dicom: write case-seg.dcm too, which names the patient as every DICOM file does",
+    )
     command.add_argument("--batch", metavar="FOLDER", help="a folder of case folders")
     command.add_argument(
         "--output", "-o", required=True, metavar="OUT", help="folder, or .nii.gz file of the label map"
@@ -23,6 +40,20 @@ def add(add_command) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
         "--mirrorings", type=int, default=0, choices=(0, 1, 3, 7), help="extra passes with flipped axes"
+    )
+    command.add_argument(
+        "--prepare",
+        default="auto",
+        choices=("auto", "never"),
+        help="auto: register images onto T1c and cut the brain out where they need it; never: take them as they are",
+    )
+    command.add_argument("--brain-mask", metavar="FILE", help="the brain on T1c, instead of looking for it")
+    command.add_argument(
+        "--on",
+        action="append",
+        default=[],
+        choices=("t1n", "t1c", "t2w", "t2f"),
+        help="write the label map on the grid of this image too",
     )
     command.add_argument("--probabilities", action="store_true", help="write the probability of each label too")
     command.add_argument("--uncertainty", action="store_true", help="write the entropy map too")
@@ -40,15 +71,29 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
+    if options.dicom is None:
+        if options.series or options.dicom_seg:
+            raise InputError("--series and --dicom-seg go with --dicom FOLDER")
+        return _predict(options)
+    if options.case is not None or options.batch is not None or any(getattr(options, m) for m in _IMAGES):
+        raise InputError("--dicom FOLDER goes without a CASE folder, images by name, and --batch")
+    with dicom_case(options.dicom, named_series(options.series)) as case:
+        return _predict(options, case)
+
+
+def _predict(options, dicom: DicomCase | None = None) -> int:
     from segmamba.case import MODALITIES, Source, find_case
     from segmamba.package import find_model, load_package
     from segmamba.predict import PredictOptions, format_batch, predict_batch, predict_case
 
     files = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
+    files = dicom.sources if dicom else files
     if (options.case is not None) + bool(files) + (options.batch is not None) != 1:
         raise InputError("give one of: a CASE folder, the four images by name (--t1n F --t1c F ...), --batch FOLDER")
     if options.shard and options.batch is None:
         raise InputError("--shard goes with --batch FOLDER")
+    if options.brain_mask and options.batch is not None:
+        raise InputError("--brain-mask is of one case; it does not go with --batch FOLDER")
     model = load_package(find_model(options.model))
     settings = PredictOptions(
         device=_own_gpu(choose_device(options.device)),
@@ -56,6 +101,9 @@ def run(options) -> int:
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
         remove_small_mm3=_sizes(options.remove_small),
+        prepare=options.prepare,
+        brain_mask=Path(options.brain_mask) if options.brain_mask else None,
+        onto=tuple(dict.fromkeys(options.on)),
     )
     output = Path(options.output)
     bar = Bar()
@@ -66,17 +114,25 @@ def run(options) -> int:
         return 1 if any(row["status"] == "failed" for row in rows) else 0
     sources = files or find_case(options.case, model.manifest.preprocess.modalities)
     case_id = _case_id(Path(options.case)) if options.case else "case"
+    where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
+    target = seg_target(dicom, where / f"{case_id}-seg.dcm", model) if options.dicom_seg else None
     summary = predict_case(model, sources, output, case_id, settings, bar)
     bar.close()
+    written = write_case_seg(dicom, where / summary["files"]["label_map"], target, model) if target else None
+    if dicom:
+        summary = {**summary, "dicom": dicom.facts()}
     if options.json:
         print(json.dumps(summary, indent=2))
         return 0
-    for note in summary["notes"]:
+    for step in summary["steps"]:
+        print(f"prepared: {step['text']} ({step['seconds']:.1f} s)")
+    for note in [*(dicom.lines() if dicom else ()), *summary["notes"]]:
         print(f"note: {note}")
     volumes = ", ".join(f"{region} {summary['volumes_ml'][region]:.1f} mL" for region in summary["regions"])
-    where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
     print(f"{volumes}; {summary['seconds']['total']:.1f} s on {summary['device']}")
     print(where / summary["files"]["label_map"])
+    if target:
+        print(written or "no tumour was found: there is no DICOM SEG")
     return 0
 
 

@@ -24,9 +24,11 @@ _PART = ".segmamba-part-"
 _CASE = "case"
 _GPU_WINDOWS_AT_ONCE = 2
 _READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
+_LOOK_SECONDS = 2.0  # to find out whether they need to be prepared
 # stages of segmamba.predict -> stages of the protocol, and what they are called
 _STAGES = {
     "read": ("load", "Reading the images"),
+    "prepare": ("prepare", "Registering the images and finding the brain where it is needed"),
     "preprocess": ("preprocess", "Preparing the images"),
     "network": ("inference", "Running the network"),
     "restore": ("postprocess", "Bringing the result back to the images' grid"),
@@ -168,7 +170,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     job.text = "Loading the libraries and the model"
     cold = not shelf.has_model
     expected, _ = record.expect(find_facts(request.model), _guess_device(request.device), request.mirrorings)
-    job.estimate = Estimate(expected if cold else {**expected, "load": _READ_SECONDS})
+    look = {"prepare": _LOOK_SECONDS if request.prepare == "auto" else 0.0}
+    job.estimate = Estimate({**expected, **look} if cold else {**expected, **look, "load": _READ_SECONDS})
     changed()
 
     from segmamba.case import Source
@@ -179,7 +182,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     device = choose(request.device)
     manifest = read_facts(model.folder)
     expected, _ = record.expect(manifest, device, request.mirrorings)
-    job.estimate.expect({**expected, "load": job.estimate.elapsed() + _READ_SECONDS})
+    job.estimate.expect({**expected, **look, "load": job.estimate.elapsed() + _READ_SECONDS})
 
     def progress(stage: str, fraction: float) -> None:
         job.go_on()
@@ -187,7 +190,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         if name == "write" and not job.writing:
             job.begin_writing()
         job.estimate.enter(name)
-        if stage == "network":
+        if stage in ("prepare", "network"):
             job.estimate.report(fraction)
         changed()
 
@@ -198,6 +201,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         uncertainty=True,
         windows_at_once=1 if device == "cpu" else _GPU_WINDOWS_AT_ONCE,
         compressed=False,
+        prepare=request.prepare,
+        brain_mask=request.brain_mask,
     )
     sources = {modality: Source(path) for modality, path in request.images.items()}
     try:
@@ -222,6 +227,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         "precision": summary["precision"],
         "scan_backend": summary["scan_backend"],
         "mirrorings": request.mirrorings,
+        "steps": summary["steps"],
         "warnings": summary["notes"][1:],  # the first only says what grid the images have
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 VERSION = 1
 MIRRORINGS = (0, 1, 3, 7)
+PREPARE = ("auto", "never")
 LONGEST_LINE = 1 << 20
 
 
@@ -30,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Segment(Request):
-    """images: modality -> file. output: a folder. model: a name or a folder."""
+    """images: modality -> file. output: a folder. model: a name or a folder. brain_mask: a file, or None."""
 
     images: dict[str, Path] = field(default_factory=dict)
     output: Path = Path()
@@ -38,6 +39,8 @@ class Segment(Request):
     mirrorings: int = 0
     device: str = "auto"
     probabilities: bool = False
+    prepare: str = "auto"
+    brain_mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Cancel(Request):
 # command -> (keys that it must have, keys that it may have)
 _KEYS = {
     "hello": ({"protocol"}, set()),
-    "segment": ({"images", "output"}, {"model", "mirrorings", "device", "probabilities"}),
+    "segment": ({"images", "output"}, {"model", "mirrorings", "device", "probabilities", "prepare", "brain_mask"}),
     "cancel": ({"target"}, set()),
     "shutdown": (set(), set()),
 }
@@ -96,7 +99,8 @@ def _segment(values: dict, id: str) -> Segment:
         raise ProtocolError("images: expected an object, modality -> path", id)
     images = {modality: Path(_text(images, modality, id)) for modality in images}
     output = Path(_text(values, "output", id))
-    for path in (*images.values(), output):
+    mask = Path(_text(values, "brain_mask", id)) if values.get("brain_mask") is not None else None
+    for path in (*images.values(), output, *([mask] if mask else [])):
         if not path.is_absolute():
             raise ProtocolError(f"{path} is no absolute path; the worker knows no other folder than its own", id)
     mirrorings = values.get("mirrorings", 0)
@@ -105,8 +109,23 @@ def _segment(values: dict, id: str) -> Segment:
     probabilities = values.get("probabilities", False)
     if not isinstance(probabilities, bool):
         raise ProtocolError(f"probabilities {probabilities!r}: expected true or false", id)
+    prepare = values.get("prepare", "auto")
+    if prepare not in PREPARE:
+        raise ProtocolError(f"prepare {str(prepare)[:50]!r}: expected one of {', '.join(PREPARE)}", id)
+    if prepare == "never" and mask:
+        raise ProtocolError("brain_mask goes with prepare auto, not never", id)
     names = {key: _text(values, key, id) for key in ("model", "device") if key in values}
-    return Segment(id, "segment", images, output, mirrorings=int(mirrorings), probabilities=probabilities, **names)
+    return Segment(
+        id,
+        "segment",
+        images,
+        output,
+        mirrorings=int(mirrorings),
+        probabilities=probabilities,
+        prepare=prepare,
+        brain_mask=mask,
+        **names,
+    )
 
 
 def _text(values: dict, key: str, id: str) -> str:

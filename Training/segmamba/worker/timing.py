@@ -16,7 +16,8 @@ from segmamba.files import write_aside
 
 log = logging.getLogger(__name__)
 
-STAGES = ("load", "preprocess", "inference", "postprocess", "write")
+STAGES = ("load", "prepare", "preprocess", "inference", "postprocess", "write")
+_RECORDED = ("load", "preprocess", "postprocess", "write")  # how much there is to prepare depends on the images
 _TYPICAL_HEAD_MM = (145, 180, 140)  # what is left of a skull-stripped adult head after cropping
 # Rough guesses until a run was measured. Seconds a million voxels of a window, for a network with 16 channels at full
 # resolution: quick takes 1.3 on two cores of 2023; a GPU is about 50 times as fast.
@@ -39,8 +40,8 @@ def record_file() -> Path:
 class Record:
     """Seconds of earlier runs by model and device; keeps no word about cases. A record that is broken is begun anew.
 
-    An entry: seconds of each stage but inference, `pass` (seconds a forward pass) and `passes` (those without
-    mirrorings), each a mean in which the last run weighs half.
+    An entry: seconds of each stage but prepare and inference, `pass` (seconds a forward pass) and `passes` (those
+    without mirrorings), each a mean in which the last run weighs half.
     """
 
     def __init__(self, file: Path | None = None):
@@ -59,7 +60,7 @@ class Record:
 
         A record that cannot be written is no reason to fail.
         """
-        run = {stage: float(seconds[stage]) for stage in STAGES if stage != "inference"}
+        run = {stage: float(seconds[stage]) for stage in _RECORDED}
         run |= {"pass": seconds["inference"] / passes, "passes": passes / (mirrorings + 1)}
         old = self._runs.get(f"{model} | {device}", run if cold else {**run, "load": _GUESS["load"]})
         if not cold:
@@ -76,12 +77,12 @@ class Record:
         run = self._runs.get(f"{model.get('id')} | {device}")
         measured = run is not None
         run = run or {**_GUESS, **_guess_passes(model, device)}
-        stages = {stage: run.get(stage, 0.0) for stage in STAGES}
+        stages = {stage: run.get(stage, 0.0) for stage in _RECORDED}
         return {**stages, "inference": run["pass"] * run["passes"] * (mirrorings + 1)}, measured
 
 
 def _checked(run: dict) -> dict[str, float]:
-    names = [stage for stage in STAGES if stage != "inference"] + ["pass", "passes"]
+    names = [*_RECORDED, "pass", "passes"]
     values = {name: float(run[name]) for name in names}
     if not all(math.isfinite(value) and value >= 0 for value in values.values()):
         raise ValueError("no seconds")
@@ -104,7 +105,7 @@ def _guess_passes(model: Mapping, device: str) -> dict[str, float]:
 class Estimate:
     """Where a request stands: the stages follow each other, and inference reports the fraction that is done.
 
-    expected: seconds of each stage. Thread-safe, for a clock asks while the work goes on.
+    expected: seconds of each stage, 0 where there is none. Thread-safe, for a clock asks while the work goes on.
     """
 
     def __init__(self, expected: Mapping[str, float], clock: Callable[[], float] = time.monotonic):
@@ -156,7 +157,7 @@ class Estimate:
             now = self._clock()
             left = self._left(now)
             if left is not None:
-                left += sum(self._expected[stage] for stage in STAGES[STAGES.index(self._stage) + 1 :])
+                left += sum(self._expected.get(stage, 0.0) for stage in STAGES[STAGES.index(self._stage) + 1 :])
                 elapsed = now - self._start
                 fraction = min(0.99, elapsed / (elapsed + left)) if elapsed + left > 0 else 0.0
                 self._fraction = max(self._fraction, fraction)
@@ -167,7 +168,7 @@ class Estimate:
         if self._done:
             rate = (self._done_at - self._entered) / self._done
             return max(0.0, rate * (1 - self._done) - (now - self._done_at))
-        elapsed, expected = now - self._entered, self._expected[self._stage]
+        elapsed, expected = now - self._entered, self._expected.get(self._stage, 0.0)
         if elapsed > 2 * expected + 2:
             return None
         return max(0.0, expected - elapsed)

@@ -1,0 +1,59 @@
+"""Raw input as it comes: one patient's native series, and what is skull-stripped already."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from segmamba.case import MODALITIES, Source, read_images
+from segmamba.prepare import make_plan, prepare
+from segmamba.prepare.grids import Grid, resample
+from segmamba.prepare.pyramid import make_levels
+from segmamba.prepare.register import register
+from segmamba.prepare.stripped import find_skull
+
+
+def level_of(path):
+    image = nib.load(path)
+    return make_levels(image.get_fdata(dtype=np.float32), image.affine)[1]
+
+
+def test_brains_are_told_from_heads(brats, raw_case):
+    for folder in sorted(path for path in brats.iterdir() if path.is_dir())[:3]:
+        assert find_skull(level_of(folder / "t1c.nii.gz"), bright_scalp=True) is None
+    for modality in MODALITIES:
+        assert "more than a brain has" in find_skull(level_of(raw_case / f"{modality}.nii.gz"), bright_scalp=False)
+
+
+def test_a_slab_of_a_head_is_no_brain_though_it_is_small(raw_case):
+    image = nib.load(raw_case / "t1c.nii.gz")
+    values = image.get_fdata(dtype=np.float32)[:, :, 8:20]
+    values[values < 0.08 * values.max()] = 0  # as of a scanner that blanks the air
+    assert "scalp" in find_skull(make_levels(values, image.affine)[1], bright_scalp=True)
+
+
+def test_native_series_become_a_stripped_case_that_lies_where_its_prepared_pair_lies(raw_case):
+    pytest.importorskip("nilearn", reason="the brain is found by the template inside nilearn")
+    sources = {m: Source(raw_case / f"{m}.nii.gz") for m in MODALITIES}
+    images = read_images(sources)
+    plan = make_plan(images)
+    assert plan.has("grid") and plan.has("brain") and plan.to_register == ("t1n", "t2w", "t2f")
+    done = prepare(images, sources, "raw", plan)
+    given = nib.load(raw_case / "t1c_brainmask.nii.gz")
+    grid = Grid(done.case.shape, done.case.affine)
+    expected = resample(given.get_fdata(dtype=np.float32), given.affine, grid) > 0.5
+    both = np.count_nonzero(expected & done.mask)
+    assert 2 * both / (np.count_nonzero(expected) + np.count_nonzero(done.mask)) > 0.9
+
+    # the pair was registered by another program, and says where each series lies on T1c
+    pair = raw_case.with_name(f"{raw_case.name}_preprocessed")
+    to_pair = {}
+    for modality in ("t1c", "t2f"):
+        fixed = nib.load(pair / f"{modality}.nii.gz")
+        levels = make_levels(fixed.get_fdata(dtype=np.float32), fixed.affine)
+        to_pair[modality] = register(levels, plan.levels[modality]).transform
+    expected_transform = np.linalg.inv(to_pair["t1c"]) @ to_pair["t2f"]
+    points = np.argwhere(done.mask)[::500] @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    apart = [
+        points @ (np.linalg.inv(transform)[:3, :3].T) + np.linalg.inv(transform)[:3, 3]
+        for transform in (expected_transform, done.transforms["t2f"])
+    ]
+    assert np.linalg.norm(apart[0] - apart[1], axis=1).mean() < 1.5  # 18 mm without registration

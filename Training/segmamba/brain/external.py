@@ -1,0 +1,127 @@
+"""Networks that find the brain, where the user has installed one: HD-BET or SynthStrip, run as programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from segmamba.errors import Cancelled, InputError
+
+_PATIENCE = 1800  # seconds; HD-BET takes some minutes on a CPU
+_LOOK = 0.2
+
+
+@dataclass(frozen=True)
+class Tool:
+    """`arguments` after the program's name; {input}, {output} and {mask} stand for files in a folder of its own."""
+
+    name: str
+    program: str
+    arguments: tuple[str, ...]
+    on_gpu: tuple[str, ...]
+    on_cpu: tuple[str, ...]
+    mask: str
+
+
+TOOLS = {
+    # HD-BET 2: github.com/MIC-DKFZ/HD-BET; the mask lies beside the output it was asked for
+    "hd-bet": Tool(
+        "HD-BET",
+        "hd-bet",
+        ("-i", "{input}", "-o", "{output}", "--save_bet_mask", "--no_bet_image"),
+        ("-device", "cuda"),
+        ("-device", "cpu", "--disable_tta"),
+        "brain_bet.nii.gz",
+    ),
+    # FreeSurfer's: surfer.nmr.mgh.harvard.edu/docs/synthstrip
+    "synthstrip": Tool(
+        "SynthStrip",
+        "mri_synthstrip",
+        ("-i", "{input}", "-o", "{output}", "-m", "{mask}"),
+        ("-g",),
+        (),
+        "mask.nii.gz",
+    ),
+}
+
+
+def find() -> str | None:
+    """The first tool whose program is on the PATH."""
+    return next((key for key, tool in TOOLS.items() if shutil.which(tool.program)), None)
+
+
+def run(key: str, image: np.ndarray, affine: np.ndarray, cancelled: Callable[[], bool] | None = None) -> np.ndarray:
+    """`image` (X, Y, Z), `affine` to RAS mm -> bool (X, Y, Z), what the tool takes for brain.
+
+    Raises InputError where it is not installed, fails, or gives no mask of this grid; Cancelled, after ending it.
+    """
+    tool = TOOLS[key]
+    program = shutil.which(tool.program)
+    if program is None:
+        raise InputError(f"brain extraction: {tool.name}'s program {tool.program} is not on the PATH; install it first")
+    with tempfile.TemporaryDirectory(prefix="segmamba-brain-") as name:
+        folder = Path(name)
+        files = {"input": folder / "head.nii.gz", "output": folder / "brain.nii.gz", "mask": folder / tool.mask}
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), files["input"])
+        line = [program, *(part.format(**files) for part in tool.arguments), *(tool.on_gpu if _gpu() else tool.on_cpu)]
+        _wait(tool, line, folder, cancelled)
+        if not files["mask"].is_file():
+            raise InputError(
+                f"brain extraction: {tool.name} ended well but wrote no mask; try it by hand: {tool.program}"
+            )
+        mask = np.asarray(nib.load(files["mask"]).dataobj)
+    if mask.shape != image.shape:
+        raise InputError(f"brain extraction: {tool.name} gave a mask of {mask.shape} voxels; expected {image.shape}")
+    return mask > 0.5
+
+
+def _wait(tool: Tool, line: list[str], folder: Path, cancelled: Callable[[], bool] | None) -> None:
+    log = folder / "log.txt"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            line,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # HD-BET starts processes of its own, which must end with it
+        )
+        try:
+            end = time.monotonic() + _PATIENCE
+            while process.poll() is None:
+                if cancelled and cancelled():
+                    raise Cancelled("brain extraction was cancelled")
+                if time.monotonic() > end:
+                    raise InputError(f"brain extraction: {tool.name} did not end within {_PATIENCE // 60} minutes")
+                time.sleep(_LOOK)
+        finally:
+            if process.poll() is None:
+                _end(process)
+    if process.returncode:
+        said = log.read_text(errors="replace").strip().splitlines()
+        last = said[-1] if said else "without a word"
+        raise InputError(f"brain extraction: {tool.name} failed with exit code {process.returncode} ({last})")
+
+
+def _end(process: subprocess.Popen) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _gpu() -> bool:
+    import torch  # here: the atlas needs none of it
+
+    return torch.cuda.is_available()
