@@ -138,16 +138,19 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
         onProgress=None,
         onDone=None,
         onError=None,
+        prepare="auto",
     ):
-        """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes on one grid) in the worker process.
+        """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes) in the worker process.
 
         model: name or folder, "" for the first there is. mirrorings: 0 (fast), 1, 3 or 7 (best). mode: "labels" or
         "regions". previous: a segmentation that the new one takes the place of; it is kept, hidden.
+        prepare: "auto" registers volumes on other grids to T1c and cuts out the brain where the skull is on; the result
+        lies on T1c's own grid. "never" expects volumes on one grid, registered and skull-stripped.
         With wait it blocks and returns a SegMambaSlicerLib.run.Result; without, it returns a Run at once (`cancel` it),
         and onProgress(event), onDone(Result) or onError(EngineError) are called from a timer.
         Raises InputError for volumes that do not do, EngineError where the engine fails; the scene is then unchanged.
         """
-        options = Options(model, int(mirrorings), device, mode)
+        options = Options(model, int(mirrorings), device, mode, prepare)
         return self.session.segment(volumes, options, previous, wait, onProgress, onDone, onError)
 
     def addCorrectedCase(

@@ -1,4 +1,4 @@
-"""Whether the four volumes can be segmented together, and if not, what is wrong with which, in plain words."""
+"""Whether the four volumes can be segmented together, what is wrong with which, and what has to be prepared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from .scene import SHEAR_TOLERANCE, cornerDistance, ijkToWorld, shearOf, turnBet
 
 REQUIRED = ("t1n", "t1c", "t2w", "t2f")
 TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
+PREPARE = ("auto", "never")  # what the engine does to volumes that are not registered, or have the skull on
+PREPARED = "SegMamba.Prepared"  # attribute of a result: what was done to its volumes for the model alone
+THICK_MM = 3.0  # slices from here on are spoken of
 HUGE_VOXELS = 100_000_000  # 512 x 512 x 400; four of them take about 3 GB while they are prepared
 
 
@@ -31,11 +34,14 @@ class Problem:
     blocking: bool = True
 
 
-def checkVolumes(volumes: Mapping[str, object], required: tuple[str, ...] = REQUIRED) -> list[Problem]:
+def checkVolumes(
+    volumes: Mapping[str, object], required: tuple[str, ...] = REQUIRED, prepare: str = "never"
+) -> list[Problem]:
     """What stands in the way of segmenting `volumes` (modality -> node or None); [] where nothing does.
 
     Grids are compared as they stand in the scene, with parent transforms; the same voxels in another order of axes
-    pass, for `scene.exportCase` brings them into one order. Reads every voxel, and changes nothing.
+    pass, for `scene.exportCase` brings them into one order. With `prepare` "auto" each may have a grid of its own, for
+    the engine registers them (`preparation` says what it will do). Reads every voxel, and changes nothing.
     """
     given = {modality: volumes.get(modality) for modality in required}
     problems = [
@@ -54,7 +60,66 @@ def checkVolumes(volumes: Mapping[str, object], required: tuple[str, ...] = REQU
         problems += found
         if not any(problem.blocking for problem in found):
             sound[name] = node
-    return [*problems, *_checkGrids(sound), *_checkPatients(sound)]
+    return [*problems, *(_checkGrids(sound) if prepare != "auto" else []), *_checkPatients(sound)]
+
+
+def offGrid(volumes: Mapping[str, object]) -> dict[str, str]:
+    """Modality -> how its grid differs from that of the reference (T1c, if there), for those where it does."""
+    if not volumes:
+        return {}
+    reference = volumes[_referenceOf(volumes)]
+    matrix, shape = ijkToWorld(reference), _shape(reference)
+    differences = {}
+    for name, node in volumes.items():
+        other, otherShape = ijkToWorld(node), _shape(node)
+        if turnBetween(otherShape, other, shape, matrix) is not None:
+            continue
+        if otherShape == shape and _spacing(other) == _spacing(matrix):
+            text = _("shifted or turned against it by up to {distance:.1f} mm")
+            differences[name] = text.format(distance=cornerDistance(shape, other, matrix))
+        else:
+            text = _("{grid}, it {referenceGrid}")
+            differences[name] = text.format(grid=_describe(otherShape, other), referenceGrid=_describe(shape, matrix))
+    return differences
+
+
+def preparation(volumes: Mapping[str, object], prepare: str = "auto") -> list[str]:
+    """What will be done to `volumes`, in which nothing is wrong, before they are segmented, and why; sentences.
+
+    Looks at the grids alone: whether the skull is on is seen by the engine.
+    """
+    if prepare != "auto":
+        return [_("Nothing will be done: registered volumes without skull are expected.")]
+    apart, reference = list(offGrid(volumes)), TITLES.get(_referenceOf(volumes), _referenceOf(volumes))
+    lines = []
+    if apart:
+        text = _("Other grids: {modalities} will be registered to {reference}; the result lies on {reference}.")
+        lines.append(text.format(modalities=listed(apart), reference=reference))
+        lines.append(_("If the skull is on, the brain is cut out."))
+    else:
+        lines.append(_("On one grid: the engine checks whether the skull is on. If so, the brain is cut out."))
+    thick = {name: max(_spacing(ijkToWorld(node))) for name, node in volumes.items()}
+    thick = {name: mm for name, mm in thick.items() if mm >= THICK_MM}
+    if thick:
+        text = _("Thick slices in {modalities} (up to {mm:g} mm): small parts of a tumor may be missed.")
+        lines.append(text.format(modalities=listed(thick), mm=round(max(thick.values()), 1)))
+    return lines
+
+
+def describeVolumes(volumes: Mapping[str, object]) -> list[str]:
+    """One line on each of `volumes`, in which nothing is wrong: name, voxels and, where it differs, the grid."""
+    apart = offGrid(volumes)
+    lines = []
+    for name, node in volumes.items():
+        line = f"{_title(name, volumes)}: {_describe(_shape(node), ijkToWorld(node))}"
+        lines.append(line + (_(", a grid of its own") if name in apart else ""))
+    return lines
+
+
+def listed(modalities) -> str:
+    """As in "T1, T2 and FLAIR"."""
+    *first, last = [TITLES.get(modality, modality) for modality in modalities]
+    return _("{first} and {last}").format(first=", ".join(first), last=last) if first else last
 
 
 def _checkOne(title: str, node) -> list[Problem]:
@@ -91,27 +156,19 @@ def _checkOne(title: str, node) -> list[Problem]:
 
 
 def _checkGrids(volumes: dict) -> list[Problem]:
-    if not volumes:
-        return []
-    reference = "t1c" if "t1c" in volumes else next(iter(volumes))
-    matrix, shape = ijkToWorld(volumes[reference]), _shape(volumes[reference])
+    text = _(
+        "{volume} is not on the grid of {reference}: {difference}. Register and resample it to {reference}, or let it "
+        "be prepared (Prepare: Automatic)."
+    )
     problems = []
-    for name, node in volumes.items():
-        other, otherShape = ijkToWorld(node), _shape(node)
-        if turnBetween(otherShape, other, shape, matrix) is not None:
-            continue
-        if otherShape == shape and _spacing(other) == _spacing(matrix):
-            difference = _("shifted or turned against it by up to {distance:.1f} mm").format(
-                distance=cornerDistance(shape, other, matrix)
-            )
-        else:
-            difference = _("{grid}, it {referenceGrid}").format(
-                grid=_describe(otherShape, other), referenceGrid=_describe(shape, matrix)
-            )
-        text = _("{volume} is not on the grid of {reference}: {difference}. Register and resample it to {reference}.")
-        names = {"volume": _title(name, volumes), "reference": _title(reference, volumes)}
+    for name, difference in offGrid(volumes).items():
+        names = {"volume": _title(name, volumes), "reference": _title(_referenceOf(volumes), volumes)}
         problems.append(Problem("grid", text.format(difference=difference, **names)))
     return problems
+
+
+def _referenceOf(volumes: Mapping[str, object]) -> str:
+    return "t1c" if "t1c" in volumes else next(iter(volumes))
 
 
 def _checkPatients(volumes: dict) -> list[Problem]:

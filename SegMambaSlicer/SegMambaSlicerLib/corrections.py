@@ -16,7 +16,7 @@ from pathlib import Path
 import slicer
 
 from . import history
-from .checks import TITLES, checkVolumes
+from .checks import PREPARED, TITLES, checkVolumes, listed, offGrid
 from .consent import consentText
 from .engine import EngineError
 from .errors import InputError
@@ -48,9 +48,18 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
     if gone:
         text = _("{modalities}: no longer in the scene, or not known. Load what the result was made from.")
         return [text.format(modalities=", ".join(gone))]
-    problems = [problem.text for problem in checkVolumes(volumes) if problem.blocking]
+    problems = [problem.text for problem in checkVolumes(volumes, prepare="auto") if problem.blocking]
     if problems:
         return problems
+    apart = offGrid(volumes)
+    if apart:
+        text = _(
+            "The volumes lie on different grids: {modalities} not on that of T1c. Such a case cannot be added yet."
+        )
+        return [text.format(modalities=listed(apart)), _("Register them to T1c, resample them to it, segment these.")]
+    if segmentationNode.GetAttribute(PREPARED) and volumes == history.sourceVolumes(segmentationNode):
+        text = _("The volumes were prepared for the model alone; as they are (skull on?) they cannot be added yet.")
+        return [text, _("Register and skull-strip them, and segment these.")]
     try:
         onVolume(history.originalLabels(segmentationNode), segmentationNode, volumes[REFERENCE])
     except InputError:

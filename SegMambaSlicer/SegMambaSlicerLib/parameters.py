@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+from .checks import PREPARE
 from .modalities import MODALITIES
 
-_DEFAULTS = {"Model": "", "Mirrorings": "0", "Device": "auto", "Mode": "labels"}
+_DEFAULTS = {"Model": "", "Mirrorings": "0", "Device": "auto", "Mode": "labels", "Prepare": "auto"}
 _ROLES = ("Segmentation", "Uncertainty", "Table")
 QUALITIES = (0, 1, 7)  # mirrorings of Fast, Standard and Best
 
@@ -40,7 +41,7 @@ class Parameters:
         self._refer(_known(role, _ROLES), node)
 
     def get(self, name: str) -> str:
-        """Model, Mirrorings, Device or Mode, as text."""
+        """Model, Mirrorings, Device, Mode or Prepare, as text."""
         return self.node.GetParameter(_known(name, _DEFAULTS)) or _DEFAULTS[name]
 
     def set(self, name: str, value) -> None:
@@ -61,6 +62,12 @@ class Parameters:
     def mirrorings(self) -> int:
         text = self.get("Mirrorings")
         return int(text) if text in ("0", "1", "3", "7") else 0
+
+    @property
+    def prepare(self) -> str:
+        """ "auto" or "never"."""
+        text = self.get("Prepare")
+        return text if text in PREPARE else PREPARE[0]
 
     def _refer(self, role: str, node) -> None:
         identifier = node.GetID() if node is not None else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import slicer
 
 from . import history
-from .checks import checkVolumes
+from .checks import PREPARE, PREPARED, checkVolumes
 from .engine import Engine, EngineError, Request
 from .errors import InputError
 from .i18n import _
@@ -28,12 +28,17 @@ REFERENCE = "t1c"
 
 @dataclass(frozen=True)
 class Options:
-    """model: a name or folder ("" for the first there is). mirrorings: 0, 1, 3 or 7. mode: "labels" or "regions"."""
+    """model: a name or folder ("" for the first there is). mirrorings: 0, 1, 3 or 7. mode: "labels" or "regions".
+
+    prepare: "auto" registers volumes on other grids to T1c, and cuts out the brain where the skull is on; "never" takes
+    them as they are.
+    """
 
     model: str = ""
     mirrorings: int = 0
     device: str = "auto"
     mode: str = "labels"
+    prepare: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Result:
     @property
     def warnings(self) -> list[str]:
         return list(self.answer.get("warnings") or [])
+
+    @property
+    def steps(self) -> list[dict]:
+        """What was done to the volumes before they were segmented: "kind", "text", "seconds" ... (see the protocol)."""
+        return list(self.answer.get("steps") or [])
 
 
 class Run:
@@ -82,7 +92,11 @@ class Run:
 
         Raises InputError where the volumes do not do, EngineError where the engine does not start.
         """
-        problems = [problem.text for problem in checkVolumes(self._volumes) if problem.blocking]
+        prepare = self._options.prepare
+        if prepare not in PREPARE:
+            text = _("prepare is {value}; expected {known}.")
+            raise InputError(text.format(value=repr(prepare), known=_(" or ").join(map(repr, PREPARE))))
+        problems = [problem.text for problem in checkVolumes(self._volumes, prepare=prepare) if problem.blocking]
         if problems:
             raise InputError("\n".join(problems))
         try:
@@ -91,10 +105,10 @@ class Run:
             text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
             raise InputError(text.format(error=error)) from error
         try:
-            images = exportCase(self._volumes, self._folder)
+            images = exportCase(self._volumes, self._folder, REFERENCE, ownGrids=prepare == "auto")
             output = self._folder / "output"
             output.mkdir()
-            options = {"mirrorings": self._options.mirrorings, "device": self._options.device}
+            options = {"mirrorings": self._options.mirrorings, "device": self._options.device, "prepare": prepare}
             if self._options.model:
                 options["model"] = self._options.model
             self._request = self._engine.segment(
@@ -156,7 +170,11 @@ class Run:
             putBeside(node, reference)
         history.keepOrigin(segmentation, self._volumes, answer)
         seconds = time.monotonic() - self._started
-        return Result(segmentation, overlay, dict(self._volumes), answer, seconds)
+        result = Result(segmentation, overlay, dict(self._volumes), answer, seconds)
+        done = {str(step.get("kind")) for step in result.steps if not step.get("left_alone")}
+        if done:
+            segmentation.SetAttribute(PREPARED, " ".join(sorted(done)))
+        return result
 
     def _clean(self) -> None:
         if self._folder is not None:

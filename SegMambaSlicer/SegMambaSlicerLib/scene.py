@@ -108,16 +108,20 @@ def exportVolume(node, path: str | Path) -> Path:
     return path
 
 
-def exportCase(volumes: dict, folder: str | Path, reference: str = "t1c") -> dict[str, Path]:
+def exportCase(volumes: dict, folder: str | Path, reference: str = "t1c", ownGrids: bool = False) -> dict[str, Path]:
     """Writes the volumes (modality -> node) into `folder` as NAME.nii, all in the voxel order of `reference`.
 
     Volumes that hold the same voxels in another order of axes are turned in the file, not in the scene; the result
-    then lies on the reference's grid. Raises InputError where a volume is on another grid or cannot be written.
+    then lies on the reference's grid. With `ownGrids` a volume on another grid is written as it stands in the scene.
+    Raises InputError where a volume is on another grid or cannot be written.
     """
     paths, target = {}, volumes[reference]
+    shape, matrix = slicer.util.arrayFromVolume(target).shape, ijkToWorld(target)
     for modality, node in volumes.items():
-        voxels = toVolumeGrid(slicer.util.arrayFromVolume(node), ijkToWorld(node), target, node.GetName())
-        paths[modality] = exportVolume(_copyOf(target, voxels, node.GetName()), Path(folder) / f"{modality}.nii")
+        array, own = slicer.util.arrayFromVolume(node), ijkToWorld(node)
+        if not ownGrids or turnBetween(array.shape, own, shape, matrix) is not None:
+            node = _copyOf(target, toVolumeGrid(array, own, target, node.GetName()), node.GetName())
+        paths[modality] = exportVolume(node, Path(folder) / f"{modality}.nii")
     return paths
 
 
@@ -260,6 +264,23 @@ def addVolume(array: np.ndarray, referenceVolume, name: str, className: str = "v
     node = slicer.util.addVolumeFromArray(np.ascontiguousarray(array), name=name, nodeClassName=className)
     node.SetIJKToRASMatrix(matrix)
     node.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
+    return node
+
+
+def addRegistered(volume, transform, name: str):
+    """A hidden copy of `volume` in the scene where it lies after `transform`, (4, 4) RAS mm in the world; the node.
+
+    It shares the voxels, is not saved with the scene, and is no volume to choose.
+    """
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetAndObserveImageData(volume.GetImageData())
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(transform, float) @ ijkToWorld(volume)))
+    slicer.mrmlScene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
     return node
 
 

@@ -128,6 +128,35 @@ def test_transforms_count(volumes):
     assert _only(volumes).kind == "grid"
 
 
+def test_other_grids_can_be_prepared(volumes, scene):
+    """What stands in the way of one grid does not where the engine registers; all the rest does."""
+    matrix = synth.matrixFor("RAS")
+    matrix[:3, 2] *= 2
+    array = np.random.default_rng(0).normal(size=(5, 19, 23))
+    volumes["t2w"] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="Thick")
+    volumes["t1n"].SetAndObserveTransformNodeID(synth.addTransform().GetID())
+    assert {problem.kind for problem in checkVolumes(volumes)} == {"grid"}
+    assert checkVolumes(volumes, prepare="auto") == []
+    assert set(checks.offGrid(volumes)) == {"t1n", "t2w"}
+    assert checks.preparation(volumes) == [
+        "Other grids: T1 and T2 will be registered to T1c; the result lies on T1c.",
+        "If the skull is on, the brain is cut out.",
+        "Thick slices in T2 (up to 5.4 mm): small parts of a tumor may be missed.",
+    ]
+    assert len(checks.preparation(volumes, "never")) == 1
+    assert [line.endswith("a grid of its own") for line in checks.describeVolumes(volumes)] == [1, 0, 1, 0]
+    warp = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp")
+    volumes["t2w"].SetAndObserveTransformNodeID(warp.GetID())
+    volumes["t2f"] = None
+    assert {problem.kind for problem in checkVolumes(volumes, prepare="auto")} == {"transform", "missing"}
+
+
+def test_what_is_prepared_on_one_grid_is_left_to_the_engine(volumes):
+    (line,) = checks.preparation(volumes)
+    assert line.startswith("On one grid: the engine checks whether the skull is on")
+    assert checks.offGrid(volumes) == checks.offGrid({}) == {}
+
+
 def test_huge(volumes, monkeypatch):
     monkeypatch.setattr(checks, "HUGE_VOXELS", 1000)
     problems = checkVolumes(volumes)

@@ -96,6 +96,19 @@ def test_case_is_exported_in_one_order(scene, tmp_path):
     np.testing.assert_array_equal(np.asarray(images["t2w"].dataobj), np.asarray(images["t1c"].dataobj) + 1)
 
 
+def test_volumes_on_other_grids_go_out_as_they_stand(scene, tmp_path):
+    volumes = {"t1c": synth.addVolume("T1c", "oblique-left"), "t2w": synth.addVolume("T2", "PIR", synth.labelMap()[:7])}
+    transform = synth.addTransform()
+    volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(InputError, match="T2 is not on the grid of T1c"):
+        exchange.exportCase(volumes, tmp_path)
+    images = {m: nib.load(path) for m, path in exchange.exportCase(volumes, tmp_path, ownGrids=True).items()}
+    world = slicer.util.arrayFromTransformMatrix(transform) @ synth.matrixFor("PIR")
+    _assertSameImage(nib.Nifti1Image(synth.labelMap()[:7].T, world), images["t2w"])
+    expected = nib.Nifti1Image(slicer.util.arrayFromVolume(volumes["t1c"]).T, synth.matrixFor("oblique-left"))
+    _assertSameImage(expected, images["t1c"])
+
+
 def test_nonlinear_transform_is_refused(scene, tmp_path):
     node = synth.addVolume("T1c")
     warp = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp")

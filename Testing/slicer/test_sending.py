@@ -25,6 +25,7 @@ import slicer  # noqa: E402
 import synth  # noqa: E402
 from editor import Editor  # noqa: E402
 from SegMambaSlicerLib import corrections, history  # noqa: E402
+from SegMambaSlicerLib.checks import PREPARED  # noqa: E402
 from SegMambaSlicerLib.corrections import Correction, addCorrectedCase  # noqa: E402
 from SegMambaSlicerLib.engine import EngineError  # noqa: E402
 from SegMambaSlicerLib.errors import InputError  # noqa: E402
@@ -206,6 +207,8 @@ def spoilt(how):
         slicer.mrmlScene.RemoveNode(volumes["t2f"])
     elif how == "grid":
         volumes["t2w"].SetOrigin(1, 2, 3)
+    elif how == "prepared":
+        segmentation.SetAttribute(PREPARED, "brain")
     elif how == "moved":
         for volume in volumes.values():
             volume.SetAndObserveTransformNodeID(synth.addTransform().GetID())
@@ -219,7 +222,8 @@ def spoilt(how):
         ("foreign", "is no result of SegMamba"),
         ("original", "has no copy of what the model made"),
         ("volume", "FLAIR: no longer in the scene"),
-        ("grid", "is not on the grid of"),
+        ("grid", "on different grids: T2 not on that of T1c. Such a case cannot be added yet.\nRegister"),
+        ("prepared", "prepared for the model alone"),
         ("moved", "no longer lies on the grid of"),
     ],
 )

@@ -1,15 +1,19 @@
-"""The four volume selectors: filled by themselves, with how sure the choice is, and what is wrong with it."""
+"""The four volume selectors: filled by themselves, with how sure the choice is, what is wrong, and what is prepared."""
 
 from __future__ import annotations
 
 import html
 
+import numpy as np
 import slicer
 
-from ..checks import checkVolumes
+from ..checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation
+from ..errors import InputError
 from ..i18n import _
 from ..modalities import MODALITIES, guessModalities
+from ..scene import addRegistered, ijkToWorld
 from ..swaps import swapWarnings
+from .results import background, overlay
 
 SURE = 0.6  # below it a choice is marked as one to look at
 _AMBER, _GREEN = "#9a5b00", "#2e6b34"
@@ -24,17 +28,25 @@ class InputsPanel:
         self._guesses = {}
         self._chosenByUser = False
         self._filling = False
+        self._done: tuple[object, list[str]] = (None, [])  # for which volumes, and what the engine did to them
+        self._moves: dict[str, np.ndarray] = {}  # of those volumes, modality -> to where T1c is
+        self._compared = ("", "")  # modality, and the copy of it that is laid over T1c
         self.isSettled = True  # False while the scene is closed, loaded or restored: the selectors then say nothing
         self.problems = None  # not looked at yet
         for modality in MODALITIES:
             self._selector(modality).setMRMLScene(slicer.mrmlScene)
             self._selector(modality).currentNodeChanged.connect(self._chooser(modality))
         ui.guessButton.clicked.connect(self.onGuess)
+        for title, value in zip((_("Automatic"), _("Never")), PREPARE):
+            ui.prepareCombo.addItem(title, value)
+        ui.prepareCombo.currentIndexChanged.connect(self.onPrepareChosen)
+        ui.compareButton.clicked.connect(self.onCompare)
+        ui.compareButton.setVisible(False)
 
     def setParameters(self, parameters) -> None:
         """Another parameter node, e.g. that of a scene that was loaded."""
         self._parameters, self._guesses, self._chosenByUser = parameters, {}, False
-        self.problems = None
+        self.problems, self._done, self._compared = None, (None, []), ("", "")
         self.show()
 
     def show(self) -> None:
@@ -43,6 +55,7 @@ class InputsPanel:
         try:
             for modality in MODALITIES:
                 self._selector(modality).setCurrentNode(self._parameters.volume(modality))
+            self._ui.prepareCombo.setCurrentIndex(PREPARE.index(self._parameters.prepare))
         finally:
             self._filling = False
 
@@ -51,6 +64,49 @@ class InputsPanel:
             return
         self._chosenByUser = True
         self._parameters.setVolume(modality, self._selector(modality).currentNode())
+
+    def onPrepareChosen(self, index=0):
+        if not self._filling and self.isSettled and self._parameters is not None:
+            self._done = (None, [])
+            self._parameters.set("Prepare", self._ui.prepareCombo.itemData(self._ui.prepareCombo.currentIndex))
+
+    def showSteps(self, result) -> None:
+        """What the engine did to the volumes of a Run's Result, until they are others."""
+        lines = [str(step["text"]) for step in result.steps if step.get("text")]
+        if "steps" in result.answer and not lines:
+            lines = [_("Nothing had to be prepared.")]
+        self.endComparing()
+        try:
+            self._done = (_identify(result.volumes), lines)  # shown when the volumes are looked at the next time
+        except InputError:  # one was put under a warp meanwhile
+            self._done = (None, [])
+        self._moves = {
+            step["modality"]: np.eye(4) if step.get("left_alone") else np.asarray(step["transform"], float)
+            for step in result.steps
+            if step.get("kind") == "register" and step.get("modality") in MODALITIES and step.get("transform")
+        }
+
+    def onCompare(self, checked=False):
+        """Lays the next registered volume over T1c or, after the last one, none."""
+        following = self._nextToCompare()
+        self.endComparing()
+        if following:
+            node = self._parameters.volume(following)
+            name = _("{volume} registered").format(volume=node.GetName())
+            copy = addRegistered(node, self._moves[following], name)
+            self._compared = (following, copy.GetID())
+            background(self._parameters.volume("t1c"))
+            overlay(copy)
+        self._showComparing(True)
+
+    def endComparing(self) -> None:
+        """Takes away what was laid over T1c."""
+        node = slicer.mrmlScene.GetNodeByID(self._compared[1]) if self._compared[1] else None
+        self._compared = ("", "")
+        if node is not None:
+            overlay(None)
+            for part in (node.GetDisplayNode(), node):
+                slicer.mrmlScene.RemoveNode(part)
 
     def leave(self, node) -> None:
         """Lets go of a volume that is about to be removed; a selector that has it would take its neighbour instead."""
@@ -88,7 +144,7 @@ class InputsPanel:
         if self._parameters is None:
             return
         volumes = self._parameters.volumes()
-        self.problems = checkVolumes(volumes)
+        self.problems = checkVolumes(volumes, prepare=self._parameters.prepare)
         blocked = any(problem.blocking for problem in self.problems)
         notes = [problem.text for problem in self.problems if not problem.blocking]
         if not blocked:
@@ -96,6 +152,7 @@ class InputsPanel:
         self._ui.warningsLabel.setText("<br>".join("\u26a0 " + html.escape(note) for note in notes))
         self._ui.warningsLabel.setStyleSheet(f"color: {_AMBER}")
         self._ui.warningsLabel.setVisible(bool(notes))
+        self._showPreparation(volumes, blocked)
         for modality in MODALITIES:
             self._showHint(modality, volumes[modality])
         self._changed()
@@ -109,6 +166,35 @@ class InputsPanel:
         if len(missing) == len(MODALITIES):
             return _("Load the four MRI volumes T1, T1c, T2 and FLAIR of a patient, or a sample case.")
         return "\n".join(problem.text for problem in self.problems if problem.blocking)
+
+    def _showPreparation(self, volumes: dict, blocked: bool) -> None:
+        """What will be done to the volumes or, where that is known, what was done."""
+        label, lines, facts, isDone = self._ui.prepareLabel, [], [], False
+        if not blocked:
+            lines, facts = preparation(volumes, self._parameters.prepare), describeVolumes(volumes)
+            isDone = bool(self._done[1]) and self._done[0] == _identify(volumes)
+            if isDone:
+                lines = [_("Done: {step}").format(step=line) for line in self._done[1]]
+        label.setText("\n".join(lines))
+        label.setToolTip("\n".join(facts))
+        label.setVisible(bool(lines))
+        self._showComparing(isDone)
+
+    def _showComparing(self, isDone: bool) -> None:
+        """The button, where there is something to compare; what was shown of other volumes goes."""
+        button, following = self._ui.compareButton, self._nextToCompare()
+        button.setVisible(isDone and bool(self._moves))
+        if not isDone:
+            self.endComparing()
+        elif following:
+            button.setText(_("Show {modality} as registered over T1c").format(modality=TITLES[following]))
+        else:
+            button.setText(_("Show T1c alone"))
+
+    def _nextToCompare(self) -> str:
+        """The modality after the one that is shown; "" after the last one."""
+        names = ["", *self._moves, ""]
+        return names[names.index(self._compared[0]) + 1] if self._compared[0] in names else ""
 
     def _showHint(self, modality: str, node) -> None:
         label, guess = getattr(self._ui, f"{modality}Hint"), self._guesses.get(modality)
@@ -129,3 +215,8 @@ class InputsPanel:
 
     def _selector(self, modality: str):
         return getattr(self._ui, f"{modality}Selector")
+
+
+def _identify(volumes: dict) -> tuple:
+    """Which volumes they are, and where they stand."""
+    return tuple((node.GetID(), tuple(ijkToWorld(node).round(3).ravel())) for node in volumes.values())

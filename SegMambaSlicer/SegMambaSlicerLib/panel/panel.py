@@ -125,6 +125,7 @@ class Panel:
                 mirrorings=parameters.mirrorings,
                 device=parameters.get("Device"),
                 mode=parameters.get("Mode"),
+                prepare=parameters.prepare,
                 previous=parameters.result("Segmentation"),
                 wait=False,
                 onProgress=self.running.showProgress,
@@ -157,6 +158,7 @@ class Panel:
                 device=result.answer.get("device", "?"),
             )
             self.showResult(result.segmentation, "\n".join([note, *result.warnings]))
+            self.inputs.showSteps(result)
             background(result.volumes["t1c"])
         self.greet()  # it knows better now how long things take
         self.showState()
@@ -271,7 +273,7 @@ class Panel:
             "Scan": machine.get("scan_backend", ""),
         }
         if self.parameters is not None:
-            names = ("Model", "Mirrorings", "Device", "Mode")
+            names = ("Model", "Mirrorings", "Device", "Mode", "Prepare")
             facts["Settings"] = ", ".join(f"{name} {self.parameters.get(name)}" for name in names)
         return makeReport(self.ui.logText.toPlainText().splitlines(), facts)
 

@@ -1,0 +1,230 @@
+"""Raw clinical series: from four volumes on grids of their own, skull on, to segments on the T1c's own grid."""
+
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import qt
+import slicer
+import synth
+from scipy import ndimage
+from SegMambaSlicerLib.checks import PREPARED
+from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.masks import geometryOf, matrixOf
+from SegMambaSlicerLib.scene import ijkToRas
+from SegMambaSlicerLib.segments import labelArray
+
+PATIENCE = 580  # seconds; a busy machine is slow
+
+
+@pytest.fixture
+def raw(volumes):
+    """The four volumes of `volumes`, but T2 with thick slices and FLAIR shifted."""
+    matrix = synth.matrixFor("RAS")
+    matrix[:3, 2] *= 2
+    array = np.random.default_rng(8).integers(0, 1000, (6, 15, 21)).astype(np.int16)
+    slicer.util.updateVolumeFromArray(volumes["t2w"], array)
+    volumes["t2w"].SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    volumes["t2f"].SetOrigin(3, 2, 1)
+    return volumes
+
+
+@pytest.fixture
+def panel(choose, module, raw, pump):
+    choose("well")
+    module.widget.enter()
+    panel = module.widget.panel
+    pump(lambda: panel.ui.applyButton.isEnabled() and panel.session.machine)
+    return panel
+
+
+def settle(panel, pump):
+    pump(lambda: not panel._checkTimer.isActive())
+
+
+def test_other_grids_are_no_obstacle_and_the_panel_says_what_will_be_done(panel, pump):
+    ui = panel.ui
+    assert ui.prepareCombo.currentText == "Automatic"
+    assert ui.reasonLabel.text == ""
+    lines = ui.prepareLabel.text.splitlines()
+    assert lines[0] == "Other grids: T2 and FLAIR will be registered to T1c; the result lies on T1c."
+    assert lines[2] == "Thick slices in T2 (up to 5.4 mm): small parts of a tumor may be missed."
+    facts = ui.prepareLabel.toolTip.splitlines()
+    assert facts[1:3] == [
+        "T1c (AX T1 +C): 23 x 17 x 11 voxels of 0.9 x 1.3 x 2.7 mm",
+        "T2 (AX T2): 21 x 15 x 6 voxels of 0.9 x 1.3 x 5.4 mm, a grid of its own",
+    ]
+
+
+def test_never_says_what_is_wrong_and_is_kept_with_the_scene(panel, pump):
+    ui = panel.ui
+    ui.prepareCombo.setCurrentIndex(1)
+    assert panel.parameters.get("Prepare") == "never"
+    pump(lambda: not ui.applyButton.isEnabled())
+    assert "T2 (AX T2) is not on the grid of T1c" in ui.reasonLabel.text
+    assert "Prepare: Automatic" in ui.reasonLabel.text
+    assert ui.prepareLabel.text == ""
+    panel.parameters.set("Prepare", "auto")  # as by a scene that is loaded
+    pump(lambda: ui.applyButton.isEnabled())
+    assert ui.prepareCombo.currentIndex == 0
+
+
+def test_on_one_grid_the_engine_decides(panel, raw, pump):
+    for modality in ("t2w", "t2f"):
+        twin = synth.addVolume(f"{modality} again", "oblique-left", seed=20 + len(modality) + ord(modality[-1]))
+        panel.parameters.setVolume(modality, twin)
+    pump(lambda: panel.ui.prepareLabel.text.startswith("On one grid: the engine checks whether the skull is on"))
+    panel.ui.prepareCombo.setCurrentIndex(1)
+    pump(lambda: panel.ui.prepareLabel.text.startswith("Nothing will be done"))
+    assert panel.ui.applyButton.isEnabled()
+
+
+def test_each_volume_goes_out_on_its_own_grid_and_the_steps_come_back(panel, raw, pump):
+    ui = panel.ui
+    ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    segmentation = panel.parameters.result("Segmentation")
+    labels, _notes = labelArray(segmentation, raw["t1c"])
+    assert labels.shape == synth.SHAPE
+    settle(panel, pump)
+    assert ui.prepareLabel.text.splitlines() == [  # the fake worker says what it was given
+        "Done: T2 registered, 21 x 15 x 6 voxels",
+        "Done: FLAIR registered, 23 x 17 x 11 voxels",
+    ]
+    transform = synth.addTransform()  # the volumes are others now
+    raw["t2w"].SetAndObserveTransformNodeID(transform.GetID())
+    panel.onPaused()
+    assert ui.prepareLabel.text.startswith("Other grids")
+
+
+def test_the_result_of_a_call_has_the_steps(choose, module, raw):
+    choose("well")
+    result = module.logic.segment(raw)
+    assert [step["modality"] for step in result.steps] == ["t2w", "t2f"]
+    assert result.segmentation.GetAttribute(PREPARED) == "register"
+    with pytest.raises(InputError, match="is not on the grid of"):
+        module.logic.segment(raw, prepare="never")
+    with pytest.raises(InputError, match="prepare is 'always'; expected 'auto' or 'never'"):
+        module.logic.segment(raw, prepare="always")
+
+
+def test_registered_volumes_can_be_laid_over_the_t1c(panel, raw, pump):
+    ui = panel.ui
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    settle(panel, pump)
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    assert not ui.compareButton.isHidden()
+    assert ui.compareButton.text == "Show T2 as registered over T1c"
+    for modality, text in (("t2w", "Show FLAIR as registered over T1c"), ("t2f", "Show T1c alone")):
+        ui.compareButton.click()
+        shown = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+        assert composite.GetBackgroundVolumeID() == raw["t1c"].GetID()
+        assert shown.GetImageData() is raw[modality].GetImageData()
+        expected = ijkToRas(raw[modality])
+        expected[:3, 3] += 1, 2, 3  # what the fake worker says
+        np.testing.assert_allclose(ijkToRas(shown), expected, atol=1e-9)
+        settle(panel, pump)
+        assert panel.parameters.volumes() == raw  # the copy is taken for none of them
+        assert ui.compareButton.text == text
+    ui.compareButton.click()
+    assert composite.GetForegroundVolumeID() is None
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    ui.compareButton.click()
+    raw["t2w"].SetOrigin(9, 9, 9)  # moved: the transform is no longer its own
+    panel.onPaused()
+    assert composite.GetForegroundVolumeID() is None
+    assert ui.compareButton.isHidden()
+
+
+# --- with the real worker
+
+
+def dice(mask, truth):
+    return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+
+
+def sampled(image, affine, shape, matrix, order=1):
+    """`image` (X, Y, Z) as it is on another grid; `shape` in the order I, J, K."""
+    index = np.linalg.inv(affine) @ matrix
+    return ndimage.affine_transform(image, index[:3, :3], index[:3, 3], shape, order=order)
+
+
+def gridOver(affine, shape, spacing, codes):
+    """(shape, matrix) of a grid with axes along `codes` over the field of view of another one."""
+    axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (1, 1, 1))[:3, :3]
+    extent = np.abs(affine[:3, :3]) @ np.array(shape)
+    size = np.ceil(np.abs(axes.T @ extent) / spacing).astype(int)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes @ np.diag(spacing)
+    middle = (affine @ [*((np.array(shape) - 1) / 2), 1])[:3]
+    matrix[:3, 3] = middle - matrix[:3, :3] @ ((size - 1) / 2)
+    return tuple(int(n) for n in size), matrix
+
+
+def addRawSeries():
+    """A patient's four series in the scene, of a phantom in a simulated head -> volumes, truth (K, J, I) on T1c."""
+    from heads import add_head
+    from segmamba.phantom import make_phantom
+
+    phantom = make_phantom(20_401, spacing=(2.0, 2.0, 2.0), enhancing=True)
+    order = nib.orientations.io_orientation(phantom.affine)
+    affine = phantom.affine @ nib.orientations.inv_ornt_aff(order, phantom.label_map.shape)
+    cases = {  # spacing, axes and way of the patient between the series: mm, about the vertical
+        "t1n": ((2.0, 2.0, 4.0), "LPS", (4, -3, 2), 4),
+        "t1c": ((2.0, 2.0, 3.0), "LAS", (0, 0, 0), 0),
+        "t2w": ((2.0, 2.0, 5.0), "RAS", (-5, 4, 6), -5),
+        "t2f": ((4.0, 2.0, 2.0), "PSR", (3, 5, -4), 3),
+    }
+    volumes, truth = {}, None
+    for modality, (spacing, codes, way, degrees) in cases.items():
+        brain = nib.orientations.apply_orientation(phantom.images[modality], order)
+        head, mask, before = add_head(brain, 2.0, np.random.default_rng(3), modality)
+        own = np.zeros_like(head)  # the brain without the coil's brightness, which the small model takes for oedema
+        own[tuple(slice(start, start + size) for start, size in zip(before, brain.shape))] = brain
+        head = np.where(mask, own, head)
+        place = affine.copy()
+        place[:3, 3] -= affine[:3, :3] @ before
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        move = np.array([[c, -s, 0, way[0]], [s, c, 0, way[1]], [0, 0, 1, way[2]], [0, 0, 0, 1]])
+        shape, matrix = gridOver(place, head.shape, np.array(spacing), codes)
+        # the patient moved: what was at a point is now at move @ point
+        array = sampled(head, move @ place, shape, matrix).astype(np.float32)
+        name = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "SAG FLAIR"}[modality]
+        volumes[modality] = slicer.util.addVolumeFromArray(
+            np.ascontiguousarray(array.transpose(2, 1, 0)), ijkToRAS=matrix, name=name
+        )
+        if modality == "t1c":
+            labels = nib.orientations.apply_orientation(phantom.label_map, order)
+            truth = sampled(labels, affine, shape, matrix, order=0).transpose(2, 1, 0)
+    return volumes, truth
+
+
+def test_from_raw_series_to_segments_on_the_t1c(app, module, pump):
+    pytest.importorskip("nilearn", reason="the brain is found by the template inside nilearn")
+    qt.QSettings().setValue("SegMamba/Python", sys.executable)
+    volumes, truth = addRawSeries()
+    panel, ui = module.widget.panel, module.widget.panel.ui
+    module.widget.enter()
+    pump(lambda: panel.session.machine and ui.applyButton.isEnabled(), PATIENCE)
+    assert panel.parameters.volumes() == volumes
+    assert ui.prepareLabel.text.startswith("Other grids: T1, T2 and FLAIR will be registered to T1c")
+    ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy(), PATIENCE)
+    segmentation = panel.parameters.result("Segmentation")
+    assert segmentation is not None, ui.progressLabel.text
+
+    labels, _notes = labelArray(segmentation)  # on the segmentation's own geometry
+    assert labels.shape == slicer.util.arrayFromVolume(volumes["t1c"]).shape == truth.shape
+    np.testing.assert_allclose(matrixOf(geometryOf(segmentation)), ijkToRas(volumes["t1c"]), atol=1e-6)
+    assert dice(labels > 0, truth > 0) > 0.8
+    assert dice(np.isin(labels, (1, 3)), np.isin(truth, (1, 3))) > 0.75
+
+    settle(panel, pump)
+    lines = ui.prepareLabel.text.splitlines()
+    assert all(line.startswith("Done: ") for line in lines)
+    for text in ("brain of T1c found", "T1 registered", "T2 registered", "FLAIR registered"):
+        assert any(text in line for line in lines), text
+        assert text in ui.logText.toPlainText()
