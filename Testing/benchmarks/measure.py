@@ -50,6 +50,18 @@ def run_child(*arguments: object) -> Child:
     return Child(seconds, usage.ru_maxrss * unit / 1e6, output)
 
 
+def segmamba(*arguments: object, may_refuse: bool = False) -> str:
+    """What `segmamba ARGUMENTS` prints; its stderr is shown. may_refuse: 1 is an answer too (`intake`, `gate`).
+
+    Ends the program where it fails.
+    """
+    line = [sys.executable, "-m", "segmamba", *map(str, arguments)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode > (1 if may_refuse else 0) or done.returncode < 0:
+        raise SystemExit(f"segmamba {' '.join(line[3:])} ended with {done.returncode}")
+    return done.stdout
+
+
 def describe() -> dict:
     """Date, commit, machine and libraries: the head of every result file."""
     return {
