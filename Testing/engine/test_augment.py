@@ -164,3 +164,11 @@ def test_modality_dropout_leaves_one_channel_at_least():
     assert shares[0] > shares[1] > shares[2] > 0 == shares[3]
     only = build_augmentation("none", modality_dropout=0.9).apply(image[:1], image[:1], rng)[0]
     assert only.min() == 1
+
+
+def test_a_coil_shades_every_modality_alike_and_not_every_sample():
+    shading, image = Shading(prob=0.5).set_random_state(seed=1), torch.zeros(4, 8, 8, 8)
+    added = [shading(image) for _ in range(40)]
+    shaded = [field for field in added if field.abs().max() > 0]
+    assert 10 < len(shaded) < 30
+    assert all(torch.equal(field[0], channel) for field in shaded for channel in field)

@@ -146,19 +146,21 @@ def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation
     )
     if name == "released":
         return Augmentation(0.2, 0.2, mirror=0.5, intensity=published, modality_dropout=modality_dropout)
-    ours = (*published, brightness, EachChannel(Shading(), 0.5, prob=0.5))
+    shading = (EachChannel(Shading(), 0.5, prob=0.5), Shading(prob=0.5))  # of one modality, and of the coil for all
+    ours = (*published, brightness, *shading)
     return Augmentation(0.3, 0.3, mirror=0.5, intensity=ours, modality_dropout=modality_dropout)
 
 
 class Shading(Randomizable, Transform):
-    """Adds a smooth field, a polynomial of degree 2 over the patch, mostly within +-0.8: a coil's, in one modality.
+    """Adds a smooth field, a polynomial of degree 2 over the patch, mostly within +-0.8: a coil's, the same in each
+    channel, in samples drawn with chance `prob`.
 
     A coil's field b multiplies what the scanner measures. Normalised to mean 0 and standard deviation 1 that is
     b mean / std + b x, and mean / std of a real brain is 2 to 7: what adds is the most of it, and it is what is added.
     """
 
-    def __init__(self):
-        self.field = RandBiasField(prob=1, degree=2, coeff_range=(-0.5, 0.5))  # MONAI's is exp(polynomial)
+    def __init__(self, prob: float = 1.0):
+        self.field = RandBiasField(prob=prob, degree=2, coeff_range=(-0.5, 0.5))  # MONAI's is exp(polynomial)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Shading:
         super().set_random_state(seed, state)
