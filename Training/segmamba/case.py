@@ -19,9 +19,9 @@ from segmamba.image_io import (
     corner_distance,
     describe_grid,
     name_without_suffix,
-    read_image,
     save_image,
 )
+from segmamba.images import read_source
 from segmamba.labels import find_convention, renumber, to_standard
 
 __all__ = [
@@ -84,7 +84,7 @@ def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence
             raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
     images = {}
     for modality, source in sources.items():
-        image = read_image(source)
+        image = read_source(source)
         array, notes = _clean(image, modality, source)
         images[modality] = Image(array, image.affine, tuple(notes))
     for one, other in combinations(modalities, 2):
@@ -121,7 +121,7 @@ def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None,
     that of `case` (where one is given).
     """
     path = Path(path)
-    image = read_image(path)
+    image = read_source(path)
     if case is not None:
         reference_name = "t1c" if "t1c" in case.images else next(iter(case.images))
         reference = Image(case.images[reference_name], case.affine, ())

@@ -22,7 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from segmamba.errors import InputError
-from segmamba.itk_io import last_line, read_dicom, read_itk
+from segmamba.itk_io import last_line, read_itk
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -69,7 +69,10 @@ def name_without_suffix(path: Path) -> str:
 
 
 def read_image(source: Path | str | Source) -> Image:
-    """One 3-D image. Raises InputError for what is missing, empty, cut off, no image, or not 3-D scalar."""
+    """One 3-D image from a file. Raises InputError for what is missing, empty, cut off, no image, or not 3-D scalar.
+
+    Folders of DICOM slices are read by segmamba.images.read_source.
+    """
     source = source if isinstance(source, Source) else Source(Path(source))
     path, suffix = source.path, image_suffix(source.path)
     if not path.exists():
@@ -79,13 +82,17 @@ def read_image(source: Path | str | Source) -> Image:
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
     if path.is_dir():
-        image = Image(*read_dicom(path))
-    elif suffix in NIFTI:
-        image = _read_nifti(source)
-    elif suffix in ITK:
-        image = Image(*read_itk(path))
-    else:
-        raise InputError(f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series")
+        raise InputError(f"{path}: a folder; expected an image file")
+    if suffix in NIFTI:
+        return check_image(_read_nifti(source), path)
+    if suffix in ITK:
+        return check_image(Image(*read_itk(path)), path)
+    raise InputError(f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series")
+
+
+def check_image(image: Image, path: Path) -> Image:
+    """`image`, read from `path`, with notes of what is odd about its geometry. Raises InputError where it has one
+    slice only, and as `check_affine`."""
     if min(image.array.shape) < 2:
         raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
     check_affine(image.affine, path)

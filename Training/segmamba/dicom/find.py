@@ -62,6 +62,11 @@ def find_series(folder: Path | str) -> list[Series]:
     frames = read_headers(folder)
     if not frames:
         raise InputError(f"{folder}: no DICOM image in it or below it; give the folder of an examination")
+    return series_of(frames)
+
+
+def series_of(frames: Sequence[Frame]) -> list[Series]:
+    """The series that `frames`, one and more, make up, by study and number."""
     studies = _studies(frames)
     letters = dict(zip(studies, _letters(len(studies)))) if len(studies) > 1 else dict.fromkeys(studies, "")
     found = []

@@ -113,17 +113,18 @@ def quiet() -> Iterator[None]:
                 logger.disabled = disabled
 
 
-def read_headers(folder: Path | str) -> list[Frame]:
+def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     """Every slice in the DICOM files below `folder`, whatever their names; each instance once, by path.
 
-    Files that are no DICOM are passed over, and so is what holds no image. Raises InputError for no folder.
+    deep: at any depth; else in the folder itself only. Files that are no DICOM are passed over, and so is what holds
+    no image. Raises InputError for no folder.
     """
     need_pydicom()
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the DICOM files, at any depth")
     frames, seen, copies, broken = [], set(), 0, 0
-    for path in _files(folder):
+    for path in _files(folder, deep):
         try:
             found = _read_file(path)
         except Exception as error:  # what pydicom raises for damaged files has no common class, and may quote values
@@ -142,9 +143,9 @@ def read_headers(folder: Path | str) -> list[Frame]:
     return frames
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, deep: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(folders) if deep else []
         yield from (Path(parent, name) for name in sorted(names))
 
 

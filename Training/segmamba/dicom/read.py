@@ -16,7 +16,7 @@ from segmamba.dicom.find import Series
 from segmamba.dicom.headers import Frame
 from segmamba.errors import InputError
 from segmamba.image_io import Image
-from segmamba.itk_io import last_line
+from segmamba.itk_io import last_line, quiet_itk
 
 
 def read_series(series: Series) -> Image:
@@ -46,17 +46,14 @@ def _decode(frame: Frame) -> np.ndarray:
     reader.SetFileName(str(path))
     reader.SetOutputPixelType(sitk.sitkFloat64)
     _check_length(path, frame)
-    warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        pixels = sitk.GetArrayFromImage(reader.Execute())
+        with quiet_itk():
+            pixels = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise InputError(
             f"{path}: the pixels are cut off, damaged, or compressed in a way that is not known ({last_line(error)}); "
             "export the series again, uncompressed"
         ) from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
     expected = (header.frames, header.rows, header.columns)
     if pixels.size != np.prod(expected):
         raise InputError(f"{path}: pixels of shape {pixels.shape}, expected {expected}; export the series again")

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation of upright axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +47,13 @@ class Grid:
 
 
 def upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same voxels with the axes in the order and direction nearest to R, A, S, as a view."""
+    """The same voxels with the axes in the order and direction nearest to R, A, S, as a view.
+
+    The affine is rounded to 1e-9 mm: the order that the axes had leaves no trace in its last digits.
+    """
     change = nib.orientations.io_orientation(affine)
     turned = nib.orientations.apply_orientation(array, change)
-    return turned, affine @ nib.orientations.inv_ornt_aff(change, array.shape)
+    return turned, np.round(affine @ nib.orientations.inv_ornt_aff(change, array.shape), 9)
 
 
 def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
@@ -88,8 +92,11 @@ def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, transform: np.nd
 
     transform: (4, 4), a point of `array`'s space to the same point in the grid's, both RAS mm. Where a voxel of the
     grid is larger than those of the image, it is the mean over its extent: nothing between two slices is skipped.
+    Both are turned upright for it: the same values come out, bit for bit, whatever the order of their axes.
     """
-    matrix = np.linalg.inv(affine) @ (np.eye(4) if transform is None else np.linalg.inv(transform)) @ grid.affine
+    array, affine = upright(np.asarray(array), affine)
+    there, target = upright(np.empty(grid.shape, bool), grid.affine)
+    matrix = np.linalg.inv(affine) @ (np.eye(4) if transform is None else np.linalg.inv(transform)) @ target
     parts = np.maximum(np.floor(voxel_sizes(matrix) + 0.3), 1).astype(int)  # the image's voxels along the grid's
     fine = matrix.copy()
     fine[:3, :3] /= parts
@@ -98,7 +105,7 @@ def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, transform: np.nd
     image = to_itk(np.asarray(array, np.float32), _LPS)
     result = sitk.Resample(
         image,
-        [int(n * part) for n, part in zip(grid.shape, parts)],
+        [int(n * part) for n, part in zip(there.shape, parts)],
         to_transform(_LPS @ fine @ _LPS),
         sitk.sitkLinear,
         (0.0, 0.0, 0.0),
@@ -107,7 +114,9 @@ def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, transform: np.nd
         0.0,
         sitk.sitkFloat32,
     )
-    return blocks(sitk.GetArrayFromImage(result).T, parts)
+    values = blocks(sitk.GetArrayFromImage(result).T, parts)
+    way = nib.orientations.ornt_transform(_RAS, nib.orientations.io_orientation(grid.affine))
+    return np.asfortranarray(nib.orientations.apply_orientation(values, way))
 
 
 def blocks(array: np.ndarray, parts: Sequence[int]) -> np.ndarray:

@@ -38,6 +38,7 @@ def make_levels(array: np.ndarray, affine: np.ndarray) -> list[Level]:
     of a histogram otherwise.
     """
     array, affine = upright(array, affine)
+    array = np.ascontiguousarray(array)  # sums are added up in the order in which it lies in memory
     finest = LEVELS_MM[-1]
     own = Grid(array.shape, affine)
     grid = own.with_spacing(np.full(3, finest))
