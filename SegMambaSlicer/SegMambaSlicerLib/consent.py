@@ -19,8 +19,9 @@ def consentText(folder: str | Path) -> str:
         "Corrected cases are copied to\n{folder}\n\nEach copy holds the four images, the corrected labels, what the "
         "model had proposed, and a salted hash that stands for the patient. Names, dates and DICOM attributes are left "
         "out. Whoever can read that folder can see the images, and models are trained on them.\n\nThe images must be "
-        "de-identified and skull-stripped: faces identify people.\n\nMay the cases that you add be used for training, "
-        "and are their images de-identified? This is asked once for this folder."
+        "de-identified. Faces identify people: of raw series only the brain is kept, other images must be "
+        "skull-stripped already.\n\nMay the cases that you add be used for training, and are "
+        "their images de-identified? This is asked once for this folder."
     )
     return text.format(folder=folder)
 

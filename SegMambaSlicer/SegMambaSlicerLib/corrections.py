@@ -1,8 +1,9 @@
 """A corrected case on its way into the site's folder of corrections: written out, checked by the engine, sent.
 
 What is checked is what is sent: the files of the case are written once, into a folder of their own, which is removed
-at the end, whatever the end is. The engine writes the sending (segmamba/corrections/FORMAT.md). Nothing that
-names the patient leaves the scene but, where one gives it, the patient's number; the engine keeps a salted hash of it.
+at the end, whatever the end is. The engine writes the sending (segmamba/corrections/FORMAT.md). Raw volumes
+it prepares once more as it did for the model, and keeps them so, on the T1c's own grid. Nothing that names the
+patient leaves the scene but, where one gives it, the patient's number; the engine keeps a salted hash of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import slicer
 
 from . import history
-from .checks import PREPARED, TITLES, checkVolumes, listed, offGrid
+from .checks import PREPARED, REQUIRED, checkVolumes, listed, offGrid
 from .consent import consentText
 from .engine import EngineError
 from .errors import InputError
@@ -44,22 +45,16 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
     except InputError as error:
         return [str(error), _("Only what the model made, and a person corrected, can be added.")]
     volumes = volumes or history.sourceVolumes(segmentationNode)
-    gone = [TITLES[modality] for modality, volume in volumes.items() if volume is None]
+    gone = [modality for modality in REQUIRED if volumes.get(modality) is None]
     if gone:
-        text = _("{modalities}: no longer in the scene, or not known. Load what the result was made from.")
-        return [text.format(modalities=", ".join(gone))]
+        text = _(
+            "{modalities}: no longer in the scene, or not known. Load what the result was made from. What was made "
+            "without one of {all} cannot be added: models are trained on all four."
+        )
+        return [text.format(modalities=listed(gone), all=listed(REQUIRED))]
     problems = [problem.text for problem in checkVolumes(volumes, prepare="auto") if problem.blocking]
     if problems:
         return problems
-    apart = offGrid(volumes)
-    if apart:
-        text = _(
-            "The volumes lie on different grids: {modalities} not on that of T1c. Such a case cannot be added yet."
-        )
-        return [text.format(modalities=listed(apart)), _("Register them to T1c, resample them to it, segment these.")]
-    if segmentationNode.GetAttribute(PREPARED) and volumes == history.sourceVolumes(segmentationNode):
-        text = _("The volumes were prepared for the model alone; as they are (skull on?) they cannot be added yet.")
-        return [text, _("Register and skull-strip them, and segment these.")]
     try:
         onVolume(history.originalLabels(segmentationNode), segmentationNode, volumes[REFERENCE])
     except InputError:
@@ -69,6 +64,12 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
         )
         return [text.format(segmentation=segmentationNode.GetName(), volume=volumes[REFERENCE].GetName())]
     return []
+
+
+def needPreparing(segmentationNode, volumes: dict) -> bool:
+    """Whether the engine has to see what is to be done to `volumes`; not where the model saw them as they are."""
+    asSeen = not segmentationNode.GetAttribute(PREPARED) and volumes == history.sourceVolumes(segmentationNode)
+    return bool(offGrid(volumes)) or not asSeen
 
 
 def foreignSegments(segmentationNode) -> list[str]:
@@ -96,6 +97,7 @@ class Correction:
         self.notes: list[dict] = []  # findings of this side, as those of the engine
         self.report: dict | None = None  # the engine's, after `check`
         self.labelsHash = ""
+        self.isRaw = False  # after `prepare`: whether the engine prepares the volumes, which takes its time
         self._start, self._command, self._folder = start, None, None
         self._volumes = volumes or (history.sourceVolumes(segmentationNode) if segmentationNode is not None else {})
 
@@ -129,11 +131,13 @@ class Correction:
 
     def _write(self, folder: Path) -> None:
         # in the order in which Slicer loads them again: a case is known by its voxels, also after saving and loading
-        frame = rightHanded(self._volumes[REFERENCE])
+        volumes = {modality: rightHanded(self._volumes[modality]) for modality in REQUIRED}
+        frame = volumes[REFERENCE]
+        self.isRaw = needPreparing(self.segmentation, self._volumes)
         labels, texts = labelArray(self.segmentation, frame)
         original = onVolume(history.originalLabels(self.segmentation), self.segmentation, frame)
         (folder / "case").mkdir()
-        exportCase({**self._volumes, REFERENCE: frame}, folder / "case")
+        exportCase(volumes, folder / "case", ownGrids=True)
         exportLabels(labels, frame, folder / "corrected.nii")
         exportLabels(original, frame, folder / "proposal.nii")
         self.labelsHash = hashlib.sha256(labels.tobytes()).hexdigest()
@@ -238,6 +242,7 @@ class Correction:
         facts, seconds = self.facts, self.seconds
         line = ["correct", str(self._folder / "case"), f"--labels={self._folder / 'corrected.nii'}"]
         line += [f"--proposal={self._folder / 'proposal.nii'}", f"--output={self.place}", *arguments, "--json"]
+        line += [f"--prepare={'auto' if self.isRaw else 'never'}"]
         line += [f"--role={self.role}"] if self.role else []
         line += [f"--model-id={facts['model']}"] if "model" in facts else []
         line += [f"--weights-sha256={facts['weights_sha256']}"] if {"model", "weights_sha256"} <= set(facts) else []

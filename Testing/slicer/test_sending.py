@@ -205,10 +205,9 @@ def spoilt(how):
         slicer.mrmlScene.RemoveNode(segmentation.GetNodeReference(history.ORIGINAL_ROLE))
     elif how == "volume":
         slicer.mrmlScene.RemoveNode(volumes["t2f"])
-    elif how == "grid":
-        volumes["t2w"].SetOrigin(1, 2, 3)
-    elif how == "prepared":
-        segmentation.SetAttribute(PREPARED, "brain")
+    elif how == "without":
+        for modality in ("t1n", "t2w"):
+            segmentation.SetNodeReferenceID(history.VOLUME_ROLE + modality, None)
     elif how == "moved":
         for volume in volumes.values():
             volume.SetAndObserveTransformNodeID(synth.addTransform().GetID())
@@ -222,8 +221,7 @@ def spoilt(how):
         ("foreign", "is no result of SegMamba"),
         ("original", "has no copy of what the model made"),
         ("volume", "FLAIR: no longer in the scene"),
-        ("grid", "on different grids: T2 not on that of T1c. Such a case cannot be added yet.\nRegister"),
-        ("prepared", "prepared for the model alone"),
+        ("without", "T1 and T2: .*made without one of T1, T1c, T2 and FLAIR cannot be added"),
         ("moved", "no longer lies on the grid of"),
     ],
 )
@@ -232,6 +230,33 @@ def test_what_does_not_do_is_said_before_the_engine_is_asked(scene, site, how, t
     with pytest.raises(InputError, match=text):
         Correction(never, segmentation, site).prepare()
     assert list(Path(slicer.app.temporaryPath).iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["grids", "skull", "ready"])
+def test_raw_volumes_go_out_on_their_own_grids_to_be_prepared(scene, site, how):
+    """T1c and T2 left-handed: written in the order in which Slicer loads them again."""
+    segmentation, volumes = make("oblique-left")
+    place = {m: synth.matrixFor("oblique-left") for m in volumes}
+    if how == "grids":
+        array = np.random.default_rng(5).integers(0, 1000, (6, 15, 21)).astype(np.int16)
+        slicer.util.updateVolumeFromArray(volumes["t2w"], array)
+        place["t2w"] = synth.matrixFor("LAS")
+        volumes["t2w"].SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(place["t2w"]))
+    if how != "ready":
+        segmentation.SetAttribute(PREPARED, "brain")
+    lines = []
+    correction = Correction(lambda line, *_others, **_more: lines.append(line), segmentation, site).prepare()
+    correction.check()
+    folder = Path(lines[0][1])
+    assert f"--prepare={'never' if how == 'ready' else 'auto'}" in lines[0]
+    assert correction.isRaw == (how != "ready")
+    for modality, volume in volumes.items():
+        path = folder / f"{modality}.nii"
+        assertPlaced(path, slicer.util.arrayFromVolume(volume), place[modality])
+        assert np.linalg.det(nib.load(path).affine[:3, :3]) > 0
+    assertPlaced(folder.parent / "corrected.nii", synth.labelMap(), place["t1c"])
+    np.testing.assert_allclose(nib.load(folder.parent / "corrected.nii").affine, nib.load(folder / "t1c.nii").affine)
+    correction.close()
 
 
 def test_a_site_that_is_no_folder(scene, tmp_path):

@@ -122,9 +122,10 @@ class CorrectionPanel:
         self._drop()
         correction = Correction(self._start, self._node, site.readSite().path)
         self._correction = correction
-        self._say(_("Checking the case..."))
         try:
-            correction.prepare().check(
+            correction.prepare()
+            self._say(_withPreparing(_("Checking the case..."), correction))
+            correction.check(
                 lambda report: self._hear(correction, self._checked, report),
                 lambda error: self._hear(correction, self._failed, error),
             )
@@ -146,7 +147,7 @@ class CorrectionPanel:
         if correction is None or self._isBusy or not self._mayBeSent(correction):
             return
         correction.subject, correction.role = self._ui.subjectEdit.text, self._role()
-        self._say(_("Adding the case..."))
+        self._say(_withPreparing(_("Adding the case..."), correction))
         self._onTheWay.append(correction)
         try:
             correction.send(
@@ -249,6 +250,11 @@ class CorrectionPanel:
         self._lastEdit = history.noteEdit(self._node, self._lastEdit)
         if self._correction is not None and self._correction not in self._onTheWay:
             self._drop(_("The segments have changed. Check the case again."))
+
+
+def _withPreparing(text: str, correction: Correction) -> str:
+    more = _("The volumes are prepared as for the model, which takes about half a minute.")
+    return f"{text} {more}" if correction.isRaw else text
 
 
 def _confirm(question: str, title: str) -> bool:

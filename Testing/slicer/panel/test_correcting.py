@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import qt
@@ -172,6 +173,66 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
     for text in (scene, settings, ready.ui.logText.toPlainText()):
         assert NUMBER not in text
     assert str(site) not in scene
+
+
+def addSeries():
+    """A phantom's four series in the scene: thick slices, the patient moved before FLAIR, which has another grid."""
+    from scipy import ndimage
+    from segmamba.phantom import make_phantom
+
+    phantom = make_phantom(4, spacing=(3.0, 3.5, 4.0), enhancing=True)
+    middle = phantom.affine @ [*((np.array(phantom.label_map.shape) - 1) / 2), 1]
+    volumes = {}
+    for modality, image in phantom.images.items():
+        flair = modality == "t2f"
+        shape, spacing = ((80, 40, 75), (2.4, 5.0, 2.2)) if flair else ((85, 90, 31), (2.1, 2.3, 5.5))
+        matrix = np.diag([*spacing, 1.0])
+        matrix[:3, 3] = middle[:3] - matrix[:3, :3] @ ((np.array(shape) - 1) / 2)
+        move = np.eye(4)
+        move[:3, 3] = (7, -5, 6) if flair else 0
+        index = np.linalg.inv(move @ phantom.affine) @ matrix
+        array = ndimage.affine_transform(image, index[:3, :3], index[:3, 3], shape, order=1, output=np.float32)
+        array = np.ascontiguousarray(np.rint(array).transpose(2, 1, 0).astype(np.int16))
+        name = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "COR FLAIR"}[modality]
+        volumes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=name)
+    return volumes
+
+
+def test_raw_series_are_prepared_for_the_folder_and_the_panel_says_how(choose, module, scene, pump, asked, site):
+    pytest.importorskip("nilearn", reason="the phantom is made of the template inside nilearn")
+    choose("well")
+    volumes, panel, ui = addSeries(), module.widget.panel, module.widget.panel.ui
+    module.widget.enter()
+    pump(lambda: ui.applyButton.isEnabled() and panel.session.machine)
+    ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    ui.sitePath.setCurrentPath(str(site))
+    mask = np.zeros((31, 90, 85), bool)
+    mask[14:17, 40:50, 20:30] = True
+    Editor(segmentation(panel), volumes["t1c"]).paint("ET", mask)
+    ui.caseCheckButton.click()
+    assert ui.caseStateLabel.text.startswith("Checking the case... The volumes are prepared as for the model")
+    pump(lambda: not panel.corrections._isBusy, 500)
+    assert ui.caseStateLabel.text == "Checked. Nothing has been sent yet."
+    assert "Note: prepared: FLAIR registered: moved by 10." in ui.findingsText.toPlainText()
+    ui.caseSendButton.click()
+    pump(lambda: not panel.corrections._isBusy, 500)
+    assert ui.caseStateLabel.text.startswith("Added as version 1")
+
+    (name,) = sendings(site)
+    place = site / "corrections" / "incoming" / name
+    record = json.loads((place / "case.json").read_text())
+    registered = record["preparation"][-1]
+    assert registered["modality"] == "t2f"
+    np.testing.assert_allclose(np.array(registered["transform"])[:3, 3], (-7, 5, -6), atol=1.5)
+    sent = {modality: nibabel.load(place / f"{modality}.nii.gz") for modality in (*volumes, "seg")}
+    for image in sent.values():
+        assert image.shape == (85, 90, 31)
+    for modality in ("t1n", "t1c", "t2w"):  # where they were, and as they were
+        given = slicer.util.arrayFromVolume(volumes[modality]).transpose(2, 1, 0)
+        brain = np.asarray(sent["t1c"].dataobj) != 0
+        np.testing.assert_array_equal(np.asarray(sent[modality].dataobj)[brain], given[brain])
+    np.testing.assert_array_equal(np.asarray(sent["seg"].dataobj)[mask.transpose(2, 1, 0)], 3)
 
 
 def test_the_number_of_one_patient_is_not_kept_for_the_next(ready):

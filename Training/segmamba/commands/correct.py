@@ -17,7 +17,7 @@ _SUBJECT = "SEGMAMBA_SUBJECT"
 def add(add_command) -> None:
     correct = add_command("correct", _correct, "put a corrected case into a folder of corrections")
     correct.add_argument("case", help="folder of the case's images")
-    correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map")
+    correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map, on the grid of T1c")
     correct.add_argument(
         "--proposal", metavar="FILE", help="what the model had proposed, as `segmamba predict` wrote it"
     )
@@ -34,6 +34,13 @@ def add(add_command) -> None:
     correct.add_argument("--empty", action="append", default=[], metavar="LABEL", help="truly absent; repeat")
     correct.add_argument("--editor-seconds", type=float, metavar="S", help="time spent on correcting")
     correct.add_argument("--preprocessing", action="append", default=[], metavar="TEXT", help="a step before; repeat")
+    correct.add_argument(
+        "--prepare",
+        default="auto",
+        choices=("auto", "never"),
+        help="auto: keep raw images registered onto T1c and without skull, on its grid; never: keep them as they are",
+    )
+    correct.add_argument("--brain-mask", metavar="FILE", help="the brain on T1c, instead of looking for it")
     correct.add_argument("--model-id", metavar="ID", help="of the model that proposed; default: beside --proposal")
     correct.add_argument("--weights-sha256", default="", metavar="HEX", help="with --model-id")
     correct.add_argument("--mirrorings", type=int, metavar="N", help="with which the model proposed")
@@ -57,6 +64,8 @@ def _correct(options) -> int:
 
     case = (options.output, find_case(options.case), Path(options.labels), _proposal(options))
     shared = {"subject": options.subject, "convention": options.convention, "about": _about(options)}
+    shared["preparing"] = options.prepare
+    shared["brain_mask"] = Path(options.brain_mask) if options.brain_mask else None
     if options.check:
         found = look_ahead(*case, **shared)
         findings = [{**asdict(f), "mend": f.mend, "severity": f.severity} for f in found.findings]

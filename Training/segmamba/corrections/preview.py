@@ -42,16 +42,17 @@ def look_ahead(
     subject: str | None,
     convention: str | None = "brats2023",
     about: Provenance | None = None,
+    **preparing,
 ) -> Preview:
-    """Arguments as of `write_case`. `folder` need not be there yet. Raises InputError where nothing could be sent."""
+    """Arguments as of `write_case`, those for preparing too. `folder` need not be there yet. Raises InputError where
+    nothing could be sent."""
     folder = Path(folder)
     with tempfile.TemporaryDirectory(prefix="segmamba-check-") as name:
         aside = Path(name) / "corrections"
         if (folder / IDENTITY).is_dir():  # the same salt, so that case and subject are known again
             shutil.copytree(folder / IDENTITY, aside / IDENTITY)
-        place = write_case(
-            aside, images, labels, proposal, subject=subject, consent=True, convention=convention, about=about
-        )
+        case = (aside, images, labels, proposal)
+        place = write_case(*case, subject=subject, consent=True, convention=convention, about=about, **preparing)
         record = read_record(place)
         found = beside_others(examine(place, aside), _accepted(folder))
         present = set(np.unique(np.asarray(nib.load(place / SEGMENTATION).dataobj)).tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from segmamba import settings
@@ -86,6 +86,7 @@ class CaseRecord:
     deidentified: bool
     confirmed_empty: tuple[str, ...] = ()
     preprocessing: tuple[str, ...] = ()
+    preparation: tuple[dict, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,6 +96,11 @@ class CaseRecord:
     @property
     def name(self) -> str:
         return f"{self.case}-v{self.version}"
+
+    @property
+    def is_brain_found(self) -> bool:
+        """Whether the brain was cut out of the head before the images were kept, so that its edge is a program's."""
+        return any(step.get("kind") == "brain" for step in self.preparation)
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
@@ -131,6 +137,11 @@ def read_record(folder: Path) -> CaseRecord:
         raise InputError(f"{path}: geometry.affine is no 4 x 4 matrix")
     record.scheme  # noqa: B018  checks labels and regions
     return record
+
+
+def to_json(record: CaseRecord) -> dict:
+    """What is written. `preparation` only where there is some: engines that do not know it read all other sendings."""
+    return {key: value for key, value in asdict(record).items() if key != "preparation" or value}
 
 
 def find_telling(values: dict) -> list[str]:

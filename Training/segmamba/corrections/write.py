@@ -21,8 +21,9 @@ import nibabel as nib
 import numpy as np
 
 from segmamba import __version__
-from segmamba.case import Case, Source, load_case, load_label_map
+from segmamba.case import Case, Source, load_label_map
 from segmamba.corrections.changes import label_changes, region_dice
+from segmamba.corrections.ready import make_ready
 from segmamba.corrections.record import (
     FOLDER,
     IDENTITY,
@@ -36,9 +37,11 @@ from segmamba.corrections.record import (
     Geometry,
     ModelRecord,
     find_telling,
+    to_json,
 )
 from segmamba.errors import InputError
 from segmamba.labels import GLIOMA
+from segmamba.prepare import Step
 from segmamba.shares import publish_folder, write_file
 
 _SALT = "identity.json"
@@ -69,13 +72,17 @@ def write_case(
     consent: bool,
     convention: str | None = "brats2023",
     about: Provenance | None = None,
+    preparing: str = "never",
+    brain_mask: Path | None = None,
 ) -> Path:
     """Writes a sending; returns its folder. Sending a case again makes its next version.
 
-    labels, proposal: label maps on the grid of the images; `convention` is that of `labels` (segmamba.labels, None:
-    found from its values), the proposal has the engine's. subject: whatever names the patient here; only its salted
-    hash is written. None: the case is a subject of its own. consent: a person said that the images are de-identified
-    and may be trained on. Raises InputError where that was not said, or for files that do not belong together.
+    images: all of segmamba.case.MODALITIES. preparing, brain_mask: see `make_ready`; with "auto" raw images may be
+    given, and what is kept are prepared ones. labels, proposal: label maps on the grid of T1c as it was given;
+    `convention` is that of `labels` (segmamba.labels, None: found from its values), the proposal has the engine's.
+    subject: whatever names the patient here; only its salted hash is written. None: the case is a subject of its own.
+    consent: a person said that the images are de-identified and may be trained on.
+    Raises InputError where that was not said, or for files that do not belong together.
     """
     if not consent:
         raise InputError(
@@ -83,11 +90,13 @@ def write_case(
             "de-identified: --consent"
         )
     folder, about = Path(folder), about or Provenance()
-    case = load_case(images, "case", tuple(images))
+    ready = make_ready(images, preparing, brain_mask)
+    case, given = ready.case, ready.given
     corrected = load_label_map(labels, convention, case)
     proposed = None if proposal is None else load_label_map(proposal, "brats2023", case)
     salt = read_salt(folder)
-    case_hash = _hash(salt, "case", *(text for m in sorted(case.images) for text in (m, voxel_hash(case.images[m]))))
+    # by what was given: the same raw images are the same case also when they are prepared better one day
+    case_hash = _hash(salt, "case", *(text for m in sorted(given) for text in (m, voxel_hash(given[m].array))))
     files = {f"{m}.nii.gz": _nifti(_compact(image), case.affine) for m, image in case.images.items()}
     files[SEGMENTATION] = _nifti(corrected, case.affine)
     if proposed is not None:
@@ -109,7 +118,8 @@ def write_case(
         dice=region_dice(proposed, corrected, GLIOMA) if compared else {},
         consent=True,
         deidentified=True,
-        **vars(about),
+        preparation=tuple(_figures(step) for step in ready.steps),
+        **{**vars(about), "preprocessing": (*about.preprocessing, *(step.text for step in ready.steps))},
     )
     if telling := find_telling(asdict(record)):
         raise InputError(
@@ -157,6 +167,11 @@ def _geometry(case: Case) -> Geometry:
     return Geometry(shape=tuple(int(n) for n in case.shape), affine=rows)
 
 
+def _figures(step: Step) -> dict:
+    """What was done and measured, without the words and the seconds."""
+    return {key: value for key, value in step.as_json().items() if key not in ("text", "seconds")}
+
+
 def _compact(image: np.ndarray) -> np.ndarray:
     """Whole numbers as int16, which halves the file; else float32."""
     whole = image.astype(np.int16) if np.abs(image).max() < 2**15 else image
@@ -183,7 +198,7 @@ def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> 
             matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()]
             versions = [int(match[2]) for match in matches if match and match[1] == record.case]
             record = replace(record, version=max([0, *versions]) + 1)
-            write_file(aside / RECORD, (json.dumps(asdict(record), indent=1) + "\n").encode())
+            write_file(aside / RECORD, (json.dumps(to_json(record), indent=1) + "\n").encode())
             if publish_folder(aside, incoming / record.name):
                 return incoming / record.name
     except BaseException:

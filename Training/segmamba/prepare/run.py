@@ -67,13 +67,18 @@ def prepare(
     plan: Plan | None = None,
     *,
     mask: Image | None = None,
+    own_grid: bool = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prepared:
     """Does to `images`, each on its own grid, what `plan` says (default: what `make_plan` finds).
 
-    mask: a brain mask in the space of the reference (T1c), on any grid. An image is interpolated once at the most, and
-    linearly: a spline overshoots beside the edge of a brain, and N4 (segmamba.bias) takes no negative values.
+    mask: a brain mask in the space of the reference (T1c), on any grid. own_grid: the case lies on the grid that the
+    reference came on, however thick its slices, and not on the plan's, on which the brain and the way of each image
+    are found all the same: label maps that were drawn on the reference fit it as they are.
+
+    An image is interpolated once at the most, and linearly: a spline overshoots beside the edge of a brain, and N4
+    (segmamba.bias) takes no negative values. The same images give the same case, whatever the number of threads.
     Raises InputError where an image cannot be registered or the brain cannot be found, and Cancelled.
     """
     plan = plan or make_plan(images, brain_given=mask is not None)
@@ -86,15 +91,21 @@ def prepare(
     steps: list[Step] = []
 
     begin = time.perf_counter()
-    arrays = {reference: onto(grid, images[reference])}
+    worked_on = onto(grid, images[reference])
     if plan.has("grid"):
         next(parts)
-        text = f"{name} brought onto {describe_grid(grid.shape, grid.affine)}"
+        where = describe_grid(grid.shape, grid.affine)
+        text = f"looked at on {where}, kept on the grid of {name}" if own_grid else f"{name} brought onto {where}"
         steps.append(Step("grid", text, time.perf_counter() - begin, values={"shape": list(grid.shape)}))
-    brain = _brain(arrays[reference], plan, mask, parts, stop, steps, notes)
+    brain = _brain(worked_on, plan, mask, parts, stop, steps, notes)
     within = None
     if brain is not None:
         within = [resample(brain, grid.affine, level.grid) > 0.5 for level in plan.levels[reference]]
+    arrays = {reference: worked_on}
+    if own_grid and not grids[reference].is_on(grid):
+        arrays = {reference: onto(grids[reference], images[reference])}
+        brain = _on_own_grid(brain, grid, grids[reference], plan, mask, arrays[reference])
+        grid = grids[reference]
 
     for modality in (m for m in images if m != reference):
         if modality not in plan.to_register:
@@ -149,6 +160,17 @@ def _brain(
         notes += found
     steps.append(step)
     return brain
+
+
+def _on_own_grid(
+    brain: np.ndarray | None, grid: Grid, own: Grid, plan: Plan, mask: Image | None, image: np.ndarray
+) -> np.ndarray | None:
+    """`brain`, found on `grid`, on the grid of the reference's `image`: voxels of which more than half are brain."""
+    if brain is None or not plan.has("brain"):
+        return None if brain is None else image != 0
+    if mask is not None:
+        return resample(np.asarray(mask.array) > 0, mask.affine, own) > 0.5
+    return resample(brain, grid.affine, own) > 0.5
 
 
 def _parts(plan: Plan, tell: Progress, stop: Callable[[], bool]) -> Iterator[Progress]:
