@@ -20,6 +20,7 @@ from segmamba.commands import (
     export,
     import_model,
     info,
+    look,
     models,
     network,
     phantom,
@@ -32,7 +33,7 @@ from segmamba.commands import (
 from segmamba.errors import InputError
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
-_COMMANDS += (dicom,)
+_COMMANDS += (dicom, look)
 _COMMANDS += (export, correct, models, site)
 
 
