@@ -142,6 +142,7 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
     ):
         """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes) in the worker process.
 
+        One that is missing is None; InputError is raised where the model does not do without it.
         model: name or folder, "" for the first there is. mirrorings: 0 (fast), 1, 3 or 7 (best). mode: "labels" or
         "regions". previous: a segmentation that the new one takes the place of; it is kept, hidden.
         prepare: "auto" registers volumes on other grids to T1c and cuts out the brain where the skull is on; the result

@@ -12,6 +12,7 @@ import slicer
 from .dicomtags import dicomTags
 from .errors import InputError
 from .i18n import _
+from .incomplete import costSentence, isAllowed
 from .scene import SHEAR_TOLERANCE, cornerDistance, ijkToWorld, shearOf, turnBetween
 
 REQUIRED = ("t1n", "t1c", "t2w", "t2f")
@@ -26,7 +27,8 @@ HUGE_VOXELS = 100_000_000  # 512 x 512 x 400; four of them take about 3 GB while
 class Problem:
     """kind: a short key; text: a sentence for the user; blocking: whether it must be mended first.
 
-    Kinds: missing, duplicate, empty, constant, components, sheared, transform, grid; not blocking: patient, huge.
+    Kinds: missing, duplicate, empty, constant, components, sheared, transform, grid; not blocking: incomplete, patient,
+    huge.
     """
 
     kind: str
@@ -35,21 +37,21 @@ class Problem:
 
 
 def checkVolumes(
-    volumes: Mapping[str, object], required: tuple[str, ...] = REQUIRED, prepare: str = "never"
+    volumes: Mapping[str, object],
+    required: tuple[str, ...] = REQUIRED,
+    prepare: str = "never",
+    incomplete: Mapping | None = None,
 ) -> list[Problem]:
     """What stands in the way of segmenting `volumes` (modality -> node or None); [] where nothing does.
 
     Grids are compared as they stand in the scene, with parent transforms; the same voxels in another order of axes
     pass, for `scene.exportCase` brings them into one order. With `prepare` "auto" each may have a grid of its own, for
-    the engine registers them (`preparation` says what it will do). Reads every voxel, and changes nothing.
+    the engine registers them (`preparation` says what it will do). incomplete: see incomplete.knownIncomplete; volumes
+    that the model does without may be missing. Reads every voxel, and changes nothing.
     """
     given = {modality: volumes.get(modality) for modality in required}
-    problems = [
-        Problem("missing", _("{modality} is missing. Choose a volume.").format(modality=TITLES.get(name, name)))
-        for name, node in given.items()
-        if node is None
-    ]
     present = {name: node for name, node in given.items() if node is not None}
+    problems = _checkMissing([name for name in given if name not in present], incomplete or {})
     for one, other in combinations(present, 2):
         if present[one] is present[other] or _sameVoxels(present[one], present[other]):
             text = _("{one} and {other} are the same image. Choose another volume for one of them.")
@@ -67,7 +69,7 @@ def offGrid(volumes: Mapping[str, object]) -> dict[str, str]:
     """Modality -> how its grid differs from that of the reference (T1c, if there), for those where it does."""
     if not volumes:
         return {}
-    reference = volumes[_referenceOf(volumes)]
+    reference = volumes[referenceOf(volumes)]
     matrix, shape = ijkToWorld(reference), _shape(reference)
     differences = {}
     for name, node in volumes.items():
@@ -90,7 +92,7 @@ def preparation(volumes: Mapping[str, object], prepare: str = "auto") -> list[st
     """
     if prepare != "auto":
         return [_("Nothing will be done: registered volumes without skull are expected.")]
-    apart, reference = list(offGrid(volumes)), TITLES.get(_referenceOf(volumes), _referenceOf(volumes))
+    apart, reference = list(offGrid(volumes)), TITLES.get(referenceOf(volumes), referenceOf(volumes))
     lines = []
     if apart:
         text = _("Other grids: {modalities} will be registered to {reference}; the result lies on {reference}.")
@@ -120,6 +122,19 @@ def listed(modalities) -> str:
     """As in "T1, T2 and FLAIR"."""
     *first, last = [TITLES.get(modality, modality) for modality in modalities]
     return _("{first} and {last}").format(first=", ".join(first), last=last) if first else last
+
+
+def referenceOf(volumes: Mapping[str, object]) -> str:
+    """The modality on whose grid the result lies: T1c or, without it, the first that is there."""
+    present = [name for name, node in volumes.items() if node is not None]
+    return "t1c" if "t1c" in present else present[0]
+
+
+def _checkMissing(absent: list[str], incomplete: Mapping) -> list[Problem]:
+    if absent and isAllowed(absent, incomplete):
+        return [Problem("incomplete", costSentence(absent, incomplete, TITLES), blocking=False)]
+    text = _("{modality} is missing. Choose a volume.")
+    return [Problem("missing", text.format(modality=TITLES.get(name, name))) for name in absent]
 
 
 def _checkOne(title: str, node) -> list[Problem]:
@@ -162,13 +177,9 @@ def _checkGrids(volumes: dict) -> list[Problem]:
     )
     problems = []
     for name, difference in offGrid(volumes).items():
-        names = {"volume": _title(name, volumes), "reference": _title(_referenceOf(volumes), volumes)}
+        names = {"volume": _title(name, volumes), "reference": _title(referenceOf(volumes), volumes)}
         problems.append(Problem("grid", text.format(difference=difference, **names)))
     return problems
-
-
-def _referenceOf(volumes: Mapping[str, object]) -> str:
-    return "t1c" if "t1c" in volumes else next(iter(volumes))
 
 
 def _checkPatients(volumes: dict) -> list[Problem]:

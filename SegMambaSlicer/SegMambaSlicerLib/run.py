@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 import slicer
 
 from . import history
-from .checks import PREPARE, PREPARED, checkVolumes
+from .checks import PREPARE, PREPARED, checkVolumes, referenceOf
 from .engine import Engine, EngineError, Request
 from .errors import InputError
 from .i18n import _
+from .incomplete import knownIncomplete
 from .modalities import MODALITIES
 from .scene import exportCase, putBeside, readLabelMap, readScalarMap, temporaryFolder
 from .segments import createSegmentation
 from .uncertainty import addUncertainty
-
-REFERENCE = "t1c"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made. volumes: what it was made from; answer: the worker's result; seconds: from the click."""
+    """What a run made. volumes: modality -> what of; answer: the worker's result; seconds: from the click."""
 
     segmentation: object
     uncertainty: object | None
@@ -96,16 +95,19 @@ class Run:
         if prepare not in PREPARE:
             text = _("prepare is {value}; expected {known}.")
             raise InputError(text.format(value=repr(prepare), known=_(" or ").join(map(repr, PREPARE))))
-        problems = [problem.text for problem in checkVolumes(self._volumes, prepare=prepare) if problem.blocking]
+        known = knownIncomplete(self._options.model)
+        found = checkVolumes(self._volumes, prepare=prepare, incomplete=known)
+        problems = [problem.text for problem in found if problem.blocking]
         if problems:
             raise InputError("\n".join(problems))
+        self._volumes = {modality: node for modality, node in self._volumes.items() if node is not None}
         try:
             self._folder = temporaryFolder()
         except OSError as error:
             text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
             raise InputError(text.format(error=error)) from error
         try:
-            images = exportCase(self._volumes, self._folder, REFERENCE, ownGrids=prepare == "auto")
+            images = exportCase(self._volumes, self._folder, referenceOf(self._volumes), ownGrids=prepare == "auto")
             output = self._folder / "output"
             output.mkdir()
             options = {"mirrorings": self._options.mirrorings, "device": self._options.device, "prepare": prepare}
@@ -156,7 +158,7 @@ class Run:
             self._onError(error)
 
     def _intoScene(self, answer: dict) -> Result:
-        reference = self._volumes[REFERENCE]
+        reference = self._volumes[referenceOf(self._volumes)]
         if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
             raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
         labels = readLabelMap(answer["label_map"], reference)

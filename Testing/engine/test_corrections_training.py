@@ -55,6 +55,7 @@ def old_data(tmp_path_factory, make_dataset):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A narrow model on 4 mm; its manifest is what a fine-tuning has to follow."""
+    from segmamba.incomplete import Incomplete
     from segmamba.inference import InferenceSpec
     from segmamba.package import Manifest
     from segmamba.preprocess import PreprocessSpec
@@ -66,7 +67,8 @@ def model(tmp_path_factory):
         network=config,
         preprocess=PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0)),
         inference=InferenceSpec(window=(64, 64, 64)),
-        training={"config": {"patch": [32, 32, 32]}},
+        training={"config": {"patch": [32, 32, 32], "augment": {"modality_dropout": 0.4}}},
+        incomplete=Incomplete(measured_on="old", cases=9, dice={"WT": 0.9}, without={"t2w": {"WT": 0.8}}),
     )
     folder = tmp_path_factory.mktemp("old-model") / "old"
     save_package(folder, SegMamba(config), manifest, "# old\n")
@@ -89,6 +91,7 @@ def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dat
     assert config.optimizer.learning_rate <= load_config(recipes.config_file("quick.toml")).optimizer.learning_rate / 5
     assert config.steps == 500  # two cases: 250 steps each, not 2000
     assert config.optimizer.warmup == 50
+    assert config.augment.modality_dropout == 0.4  # what the model does without, it learns to do without again
 
 
 def test_without_old_data_all_is_new(intake, model, caplog):
@@ -117,6 +120,7 @@ def test_a_fine_tuning_runs_and_says_where_it_comes_from(intake, old_data, model
     dataset = read_dataset(intake)
     held_out = set(manifest.training["held_out"])
     assert manifest.parent == "old" and len(held_out) == 1
+    assert manifest.incomplete == read_manifest(model).incomplete
     assert set(manifest.training["cases"]) == {c.id for c in dataset.cases} - held_out | {"old-9"}
     log = (tmp_path / "run" / "log.jsonl").read_text()
     assert log.index('"step": 0') < log.index('"step": 3')  # validated before the first step

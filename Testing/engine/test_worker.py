@@ -208,7 +208,7 @@ def test_a_line_that_is_no_request_is_refused_and_the_worker_goes_on(worker, lin
         ({"model": "quik"}, "model", "nor one of quick"),
         ({"device": "cuda:99"}, "input", "cuda:99"),
         ({"output": "/nowhere/at all"}, "input", "no such output folder"),
-        ({"images": {"t1c": "/nowhere/t1c.nii"}}, "input", "missing: t1n, t2w, t2f"),
+        ({"images": {"t1c": "/nowhere/t1c.nii"}}, "input", "no image for t1n, t2w, t2f"),
     ],
 )
 def test_what_is_wrong_with_a_request_is_said(worker, images, tmp_path, change, kind, words):

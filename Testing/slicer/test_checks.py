@@ -1,13 +1,18 @@
 """Whether volumes fit together, and whether two look exchanged."""
 
+import json
+from itertools import combinations
+
 import nibabel as nib
 import numpy as np
 import pytest
 import slicer
 import synth
 from SegMambaSlicerLib import checks, swaps
+from SegMambaSlicerLib.checks import referenceOf
+from SegMambaSlicerLib.incomplete import knownIncomplete
 from SegMambaSlicerLib.modalities import MODALITIES, checkVolumes, swapWarnings
-from SegMambaSlicerLib.swaps import sampleTogether, swapMeasures
+from SegMambaSlicerLib.swaps import sampleNodes
 
 
 @pytest.fixture
@@ -15,8 +20,8 @@ def volumes(scene):
     return {modality: synth.addVolume(modality.upper(), seed=i) for i, modality in enumerate(MODALITIES)}
 
 
-def _only(volumes):
-    problems = checkVolumes(volumes)
+def _only(volumes, **options):
+    problems = checkVolumes(volumes, **options)
     assert len(problems) == 1, problems
     return problems[0]
 
@@ -225,6 +230,34 @@ def test_exchanged_real_volumes(scene, brats):
             array = np.asarray(image.dataobj)[::4, ::4, ::4].T
             nodes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=image.affine, name=modality)
         assert swapWarnings(nodes) == []
-        values = sampleTogether(nodes)
-        for one, other in (("t1n", "t1c"), ("t2w", "t2f"), ("t1c", "t2w")):
-            assert swaps.judge(swapMeasures(values | {one: values[other], other: values[one]})), (folder.name, one)
+        values = sampleNodes(nodes).values
+        for one, other in combinations(MODALITIES, 2):
+            found = swaps.gains(values | {one: values[other], other: values[one]})
+            assert swaps.judge(found, isHead=False), (folder.name, one, other)
+
+
+KNOWN = {"measured_on": "quick-9", "cases": 9, "dice": {"WT": 0.9, "ET": 0.5}, "without": {"t2w+t1n": {"WT": 0.8}}}
+
+
+def test_a_missing_volume_that_the_model_does_without_is_spoken_of(volumes):
+    volumes["t1n"] = volumes["t2w"] = None
+    problem = _only(volumes, incomplete=KNOWN)
+    assert (problem.kind, problem.blocking) == ("incomplete", False)
+    assert problem.text == (
+        "Without T1 and T2. On 9 cases that it had not seen the model then reached a Dice of WT 0.80; with all volumes "
+        "WT 0.90, ET 0.50."
+    )
+    volumes["t2f"] = None
+    kinds = [(problem.kind, problem.blocking) for problem in checkVolumes(volumes, incomplete=KNOWN)]
+    assert kinds == [("missing", True)] * 3
+    assert referenceOf(volumes) == "t1c"
+    assert referenceOf({**volumes, "t1c": None, "t2f": object()}) == "t2f"
+
+
+def test_what_a_model_does_without_stands_in_its_folder(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"id": "m", "incomplete": KNOWN}), encoding="utf-8")
+    assert knownIncomplete(str(tmp_path)) == KNOWN
+    for text in ('{"id": "m"}', '{"incomplete": null}', '{"incomplete": {"without": 3}}', "[]", "{", ""):
+        (tmp_path / "model.json").write_text(text, encoding="utf-8")
+        assert knownIncomplete(str(tmp_path)) == {}
+    assert knownIncomplete(str(tmp_path / "gone")) == {}

@@ -24,15 +24,19 @@ _SPELLINGS = {
 }
 # "Segm": case 355 of BraTS 2020; "OT": BraTS 2015
 _LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
+_MASK = r"(brain[-_ ]?)?mask"
 _MSD_NAME = re.compile(r"BRATS_\d+")
 _MSD_ORDER = ("t2f", "t1n", "t1c", "t2w")  # dataset.json of MSD Task01: FLAIR, T1w, t1gd, T2w
 
 
-def find_case(folder: Path | str, modalities: Sequence[str] = MODALITIES) -> dict[str, Source]:
+def find_case(
+    folder: Path | str, modalities: Sequence[str] = MODALITIES, *, incomplete: bool = False
+) -> dict[str, Source]:
     """Folder of one case, or one 4-D file of an MSD data set -> the image of each of `modalities`.
 
-    A modality outside MODALITIES is found by its own name at the end of a file's name. Raises InputError
-    where a modality is missing or several files could be one, naming what was found.
+    A modality outside MODALITIES is found by its own name at the end of a file's name. incomplete: one that is missing
+    is left out, if no other image in the folder could be it under another name. Raises InputError where a modality is
+    missing or several files could be one, naming what was found.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -52,6 +56,10 @@ def find_case(folder: Path | str, modalities: Sequence[str] = MODALITIES) -> dic
                 "leave one, or name the files one by one"
             )
     missing = [m for m, paths in found.items() if not paths]
+    if incomplete and any(found.values()):
+        taken = [path for paths in found.values() for path in paths]
+        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}")]
+        missing = missing if others else []
     if missing:
         names = ", ".join(f"{m}/{old}" for m, old in zip(MODALITIES, ("t1", "t1ce", "t2", "flair")))
         raise InputError(
@@ -59,7 +67,7 @@ def find_case(folder: Path | str, modalities: Sequence[str] = MODALITIES) -> dic
             f"found: {', '.join(e.name for e in entries) or 'nothing'}; "
             f"expected names that end in the modality ({names}), or name the files one by one"
         )
-    return {m: Source(paths[0]) for m, paths in found.items()}
+    return {m: Source(paths[0]) for m, paths in found.items() if paths}
 
 
 def find_label(folder: Path | str) -> Path | None:

@@ -19,7 +19,7 @@ from segmamba.inference import InferenceSpec
 from segmamba.labels import LabelScheme
 from segmamba.network import NetworkConfig
 from segmamba.networks import AnyNetworkConfig, build, checkpoint_activations
-from segmamba.package import find_model, load_package
+from segmamba.package import Manifest, find_model, load_package
 from segmamba.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _ENCODERS = ("vit", "encoder", "mamba_encoder")  # what the forms of SegMamba ca
 
 @dataclass(frozen=True)
 class Experiment:
-    """groups: training cases per source. held_out: validation cases of all sources. parent: id of the initial model.
+    """groups: training cases per source. held_out: validation cases of all sources. parent: of the initial model.
     inference: as in the configuration, or with the patch as window for networks that take nothing else.
     """
 
@@ -40,7 +40,7 @@ class Experiment:
     network: nn.Module
     inference: InferenceSpec
     samples: PatchDataset
-    parent: str | None
+    parent: Manifest | None
 
     @property
     def classes(self) -> int:
@@ -139,7 +139,7 @@ def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[Trai
 
 
 def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: LabelScheme):
-    """-> the network, with fresh weights or those of the initial model, and that model's id."""
+    """-> the network, with fresh weights or those of the initial model, and that model's manifest."""
     torch.manual_seed(config.seed)
     network, parent = build(network_config), None
     if config.initial_model:
@@ -153,7 +153,7 @@ def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: L
             if theirs != ours:
                 where = f"initial_model {config.initial_model}"
                 raise InputError(f"{where} has another {name} than the configuration: {theirs}, not {ours}")
-        network, parent = model.network.train(), manifest.id
+        network, parent = model.network.train(), manifest
     if config.freeze:
         _freeze(network)
     if config.checkpoint_activations:

@@ -19,6 +19,7 @@ from torch import nn
 from segmamba import settings
 from segmamba.errors import InputError
 from segmamba.files import write_aside
+from segmamba.incomplete import Incomplete
 from segmamba.inference import InferenceSpec
 from segmamba.labels import GLIOMA, LabelScheme
 from segmamba.network.published import load_strictly
@@ -33,8 +34,8 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """id: name of this very model. label_map: name -> value of its output channel; regions: name -> its labels.
-    training, metrics: how it was made and how it did, as plain JSON. weights_sha256, weights_dtype: of
-    model.safetensors."""
+    training, metrics: how it was made and how it did, as plain JSON. incomplete: which modalities it does without;
+    None: it needs them all. weights_sha256, weights_dtype: of model.safetensors."""
 
     id: str
     network: AnyNetworkConfig
@@ -48,6 +49,7 @@ class Manifest:
     weights_dtype: str = "float32"
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
+    incomplete: Incomplete | None = None
     licence: str = "Apache-2.0"
 
     @property

@@ -22,13 +22,16 @@ from segmamba import __version__
 from segmamba.case import Source, as_case, find_case, read_images, save_image
 from segmamba.errors import InputError
 from segmamba.files import write_aside
-from segmamba.image_io import Image, read_image
+from segmamba.image_io import Image
+from segmamba.images import read_source
+from segmamba.incomplete import find_absent
 from segmamba.labels import LabelScheme
 from segmamba.network.scan import choose_backend
 from segmamba.package import Model
 from segmamba.postprocess import remove_small, to_label_map, volumes_ml
 from segmamba.prepare import Grid, Prepared, make_plan, prepare
 from segmamba.segment import segment
+from segmamba.swaps import swap_warnings
 
 log = logging.getLogger(__name__)
 
@@ -76,21 +79,25 @@ def predict_case(
     """Segments one case and writes its files (see `output_files`). Returns the summary that it wrote.
 
     The summary: case, model, volumes in mL per region and label, seconds per stage, device, precision, scan back
-    end, passes, what was checked, the plan and the steps of what was prepared, what was removed. Raises InputError and
-    Cancelled; then nothing was written.
+    end, passes, absent modalities, what was checked, the steps of what was prepared, what was removed. Raises
+    InputError and Cancelled; then nothing was written.
     """
     manifest = model.manifest
     tell = progress or (lambda stage, fraction: None)
     start = time.perf_counter()
     tell("read", 0.0)
     modalities = manifest.preprocess.modalities
-    if unknown := [m for m in options.onto if m not in modalities]:
-        raise InputError(f"no image {', '.join(unknown)} to bring the result onto; there are {', '.join(modalities)}")
-    images = read_images(sources, modalities)
+    absent = find_absent(modalities, sources, manifest.incomplete)
+    present = tuple(m for m in modalities if m not in absent)
+    if unknown := [m for m in options.onto if m not in present]:
+        raise InputError(f"no image {', '.join(unknown)} to bring the result onto; there are {', '.join(present)}")
+    images = read_images(sources, present)
     seconds = {"read": time.perf_counter() - start}
     begin = time.perf_counter()
     prepared = _prepare(images, sources, case_id, options, tell, cancelled)
     case = prepared.case if prepared else as_case(images, sources, case_id)
+    warnings = [manifest.incomplete.warning(absent)] if absent else []
+    warnings += swap_warnings(case.images, dict.fromkeys(case.images, case.affine))
     del images
     seconds["prepare"] = time.perf_counter() - begin
     result = segment(
@@ -98,6 +105,7 @@ def predict_case(
         model.network,
         manifest.preprocess,
         manifest.inference,
+        absent=absent,
         device=options.device,
         mirrorings=options.mirrorings,
         windows_at_once=options.windows_at_once,
@@ -143,7 +151,8 @@ def predict_case(
         "passes": result.passes,
         "removed": removed,
         "steps": [step.as_json() for step in prepared.steps] if prepared else [],
-        "notes": [*case.checks, *result.notes],
+        "absent": list(absent),
+        "notes": [case.checks[0], *warnings, *case.checks[1:], *result.notes],
         "segmamba": __version__,
     }
     write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
@@ -163,7 +172,7 @@ def _prepare(
     if options.prepare == "never":
         return None
     tell("prepare", 0.0)
-    mask = read_image(options.brain_mask) if options.brain_mask is not None else None
+    mask = read_source(options.brain_mask) if options.brain_mask is not None else None
     plan = make_plan(images, brain_given=mask is not None)
     if not plan.needed:
         return None
@@ -230,7 +239,8 @@ def predict_batch(
         case_id = place.name
         tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
-            sources = find_case(place, model.manifest.preprocess.modalities)
+            manifest = model.manifest
+            sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
             if summary := _finished(output, case_id, _settings(model, options, sources), options):
                 rows.append({"case": case_id, "status": "skipped", "summary": summary})
                 continue

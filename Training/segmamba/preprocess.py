@@ -124,18 +124,20 @@ class Prepared:
         view[box] = values.numpy()
 
 
-def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
+def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> Prepared:
     """`case` -> what a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
 
-    The z-score comes before resampling, as in the published code: its mean and deviation are those of voxels
-    as measured. Raises InputError where the case lacks a modality of the spec or has no foreground.
+    absent: modalities of the spec that the case lacks; their channels are 0 everywhere. The z-score comes before
+    resampling, as in the published code: its mean and deviation are those of voxels as measured. Raises
+    InputError where the case lacks another modality of the spec or has no foreground.
     """
-    missing = [m for m in spec.modalities if m not in case.images]
+    present = [m for m in spec.modalities if m not in absent]
+    missing = [m for m in present if m not in case.images]
     if missing:
         raise InputError(f"case {case.id}: the model needs {', '.join(missing)}; the case has {', '.join(case.images)}")
     orientation = ornt_transform(io_orientation(case.affine), axcodes2ornt(spec.orientation))
     spacing = voxel_sizes(case.affine)[np.argsort(orientation[:, 0])]
-    views = [apply_orientation(case.images[m], orientation) for m in spec.modalities]
+    views = [apply_orientation(case.images[m], orientation) for m in present]
     if spec.crop == "foreground":
         box = _foreground(views, spec.margin_mm / spacing, case.id)
     else:
@@ -144,10 +146,11 @@ def preprocess(case: Case, spec: PreprocessSpec) -> Prepared:
 
     affine = case.affine @ inv_ornt_aff(orientation, case.shape) @ _oriented_from_model(axes)
     size = tuple(axis.size for axis in axes)
-    tensor = torch.empty((len(spec.modalities), *size))
+    tensor = torch.zeros((len(spec.modalities), *size))
     prepared = Prepared(tensor, affine, case.shape, orientation, axes)
     normalise = _normalisation(spec)
-    for channel, modality in zip(tensor, spec.modalities):
+    for modality in present:
+        channel = tensor[spec.modalities.index(modality)]
         # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
         image = prepared.to_crop(case.images[modality])
         if spec.bias_correction == "n4":

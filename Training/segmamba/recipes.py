@@ -59,6 +59,8 @@ def finetune(
     values.setdefault("optimizer", {})
     values["optimizer"]["warmup"] = min(values["optimizer"].get("warmup", 100), values["steps"] // 10)
     values.update(_like(manifest))
+    dropout = manifest.training.get("config", {}).get("augment", {}).get("modality_dropout", 0.0)
+    values["augment"] = {**values.get("augment", {}), "modality_dropout": dropout}  # what it does without, it keeps so
     if count < _FEW:
         log.info("%d corrected case(s): consider --set freeze=encoder", count)
     return _build(values, overrides, "fine-tuning")

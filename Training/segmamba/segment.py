@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,7 @@ def segment(
     preprocess_spec: PreprocessSpec,
     inference_spec: InferenceSpec,
     *,
+    absent: Sequence[str] = (),
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
     windows_at_once: int = 1,
@@ -48,15 +49,15 @@ def segment(
 ) -> Segmentation:
     """progress is called with a stage ("preprocess", "network", "restore") and the fraction of it that is done.
 
-    windows_at_once: see segmamba.inference.predict.
-    Raises InputError where the case lacks what the model needs, and Cancelled.
+    absent: modalities that the case lacks and the model does without (segmamba.incomplete). windows_at_once: see
+    segmamba.inference.predict. Raises InputError where the case lacks what the model needs, and Cancelled.
     """
     seconds = {}
     tell = progress or (lambda stage, fraction: None)
 
     tell("preprocess", 0.0)
     start = time.perf_counter()
-    prepared = preprocess(case, preprocess_spec)
+    prepared = preprocess(case, preprocess_spec, absent)
     seconds["preprocess"] = time.perf_counter() - start
 
     tell("network", 0.0)

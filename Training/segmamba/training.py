@@ -327,6 +327,7 @@ class Training:
         return folder
 
     def _write_package(self, folder: Path, metrics: dict) -> None:
+        parent = self.experiment.parent
         manifest = Manifest(
             id=self.config.name,
             network=self.experiment.network_config,
@@ -334,10 +335,11 @@ class Training:
             inference=self.experiment.inference,
             label_map=self.experiment.scheme.labels,
             regions=self.experiment.scheme.regions,
-            parent=self.experiment.parent,
+            parent=parent.id if parent else None,
             weights_dtype=self.config.weights_dtype,
             training=self.record,
             metrics=metrics,
+            incomplete=parent.incomplete if parent and self.config.augment.modality_dropout else None,
         )
         card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
         save_package(folder, self.averaged.module, manifest, card)

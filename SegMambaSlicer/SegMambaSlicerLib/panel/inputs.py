@@ -7,7 +7,7 @@ import html
 import numpy as np
 import slicer
 
-from ..checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation
+from ..checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation, referenceOf
 from ..errors import InputError
 from ..i18n import _
 from ..modalities import MODALITIES, guessModalities
@@ -20,10 +20,13 @@ _AMBER, _GREEN = "#9a5b00", "#2e6b34"
 
 
 class InputsPanel:
-    """changed: called with no argument when the problems may be others than before."""
+    """changed: called with no argument when the problems may be others than before.
 
-    def __init__(self, ui, changed):
-        self._ui, self._changed = ui, changed
+    incomplete: called for what the chosen model does without (see incomplete.knownIncomplete).
+    """
+
+    def __init__(self, ui, changed, incomplete):
+        self._ui, self._changed, self._incomplete = ui, changed, incomplete
         self._parameters = None
         self._guesses = {}
         self._chosenByUser = False
@@ -95,7 +98,8 @@ class InputsPanel:
             name = _("{volume} registered").format(volume=node.GetName())
             copy = addRegistered(node, self._moves[following], name)
             self._compared = (following, copy.GetID())
-            background(self._parameters.volume("t1c"))
+            volumes = self._parameters.volumes()
+            background(volumes[referenceOf(volumes)])
             overlay(copy)
         self._showComparing(True)
 
@@ -144,7 +148,7 @@ class InputsPanel:
         if self._parameters is None:
             return
         volumes = self._parameters.volumes()
-        self.problems = checkVolumes(volumes, prepare=self._parameters.prepare)
+        self.problems = checkVolumes(volumes, prepare=self._parameters.prepare, incomplete=self._incomplete())
         blocked = any(problem.blocking for problem in self.problems)
         notes = [problem.text for problem in self.problems if not problem.blocking]
         if not blocked:
@@ -152,7 +156,7 @@ class InputsPanel:
         self._ui.warningsLabel.setText("<br>".join("\u26a0 " + html.escape(note) for note in notes))
         self._ui.warningsLabel.setStyleSheet(f"color: {_AMBER}")
         self._ui.warningsLabel.setVisible(bool(notes))
-        self._showPreparation(volumes, blocked)
+        self._showPreparation({name: node for name, node in volumes.items() if node is not None}, blocked)
         for modality in MODALITIES:
             self._showHint(modality, volumes[modality])
         self._changed()
@@ -187,9 +191,13 @@ class InputsPanel:
         if not isDone:
             self.endComparing()
         elif following:
-            button.setText(_("Show {modality} as registered over T1c").format(modality=TITLES[following]))
+            text = _("Show {modality} as registered over {reference}")
+            button.setText(text.format(modality=TITLES[following], reference=self._referenceTitle()))
         else:
-            button.setText(_("Show T1c alone"))
+            button.setText(_("Show {reference} alone").format(reference=self._referenceTitle()))
+
+    def _referenceTitle(self) -> str:
+        return TITLES[referenceOf(self._parameters.volumes())]
 
     def _nextToCompare(self) -> str:
         """The modality after the one that is shown; "" after the last one."""

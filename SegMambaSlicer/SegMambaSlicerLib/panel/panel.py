@@ -6,6 +6,7 @@ import ctk
 import slicer
 import vtk
 
+from ..checks import referenceOf
 from ..engine import EngineError
 from ..errors import InputError
 from ..i18n import _
@@ -14,6 +15,7 @@ from ..report import makeReport
 from ..watch import SiteWatch
 from .correcting import CorrectionPanel
 from .inputs import InputsPanel
+from .looking import LookingPanel
 from .models import ModelsPanel
 from .results import ResultsPanel, background
 from .running import RunPanel, timeText
@@ -33,7 +35,8 @@ class Panel:
         self._entered, self._isReleased = False, False
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
-        self.inputs = InputsPanel(ui, self.showState)
+        self.inputs = InputsPanel(ui, self.showState, lambda: self.running.incomplete())
+        self.looking = LookingPanel(ui, self.session.command)
         self.watch = SiteWatch(self.session)
         self.running = RunPanel(ui, self.onApply, self.onCancel, self.watch)
         self.results = ResultsPanel(ui, self.onResultChosen)
@@ -102,6 +105,7 @@ class Panel:
     def onSceneStartClose(self) -> None:
         self.session.cancel()
         self.showResult(None)
+        self.looking.drop()
         self.parameters = None
 
     def onPaused(self) -> None:
@@ -159,7 +163,7 @@ class Panel:
             )
             self.showResult(result.segmentation, "\n".join([note, *result.warnings]))
             self.inputs.showSteps(result)
-            background(result.volumes["t1c"])
+            background(result.volumes[referenceOf(result.volumes)])
         self.greet()  # it knows better now how long things take
         self.showState()
 
@@ -245,6 +249,9 @@ class Panel:
         reason = _("Under way.") if busy else (self.setup.reason or self.inputs.reason)
         self.running.showReason(reason)
         self.ui.reasonLabel.setVisible(bool(reason) and not busy)
+        if self.parameters is not None:
+            reason = self.setup.reason or self.inputs.reason
+            self.looking.showState(self.parameters.volumes(), self.parameters.prepare, reason)
         sample = _("Make a synthetic case with a brain tumor on this computer (no download, not a patient).")
         allow(self.ui.sampleButton, not busy and not self.setup.reason, sample, self.setup.reason or _("Under way."))
 
@@ -285,7 +292,7 @@ class Panel:
         self._checkTimer.stop()
         self._copiedTimer.stop()
         self._isReleased = True
-        parts = (self.setup, self.inputs, self.running, self.results, self.corrections, self.training)
+        parts = (self.setup, self.inputs, self.looking, self.running, self.results, self.corrections, self.training)
         for part in (*parts, self.models, self.watch):
             part.release()
         self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..i18n import _
+from ..incomplete import knownIncomplete
 from ..parameters import QUALITIES
 
 SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
@@ -101,6 +102,13 @@ class RunPanel:
         if known.get("champion") == folder.name and known.get("folder"):
             return str(known["folder"])  # the engine passes over a damaged one
         return str(folder)
+
+    def incomplete(self) -> dict:
+        """What the chosen model does without (see incomplete.knownIncomplete)."""
+        try:
+            return knownIncomplete(self.model())
+        except InputError:  # the site is out of reach; it is said where the model is chosen
+            return {}
 
     def showReason(self, reason: str) -> None:
         """Why the button cannot be pressed; "" lets it be."""

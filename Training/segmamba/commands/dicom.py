@@ -30,6 +30,11 @@ class DicomCase:
     choices: dict[str, Choice]
     sources: dict[str, Source]
 
+    @property
+    def reference(self) -> Series:
+        """The series on whose grid the result lies: T1c or, without one, the first."""
+        return (self.choices.get("t1c") or next(iter(self.choices.values()))).series
+
     def lines(self) -> list[str]:
         """'t1c is series 9 (0.98): named T1, ...', one a modality."""
         return [f"{m} is series {c.series.name} ({c.confidence:.2f}): {c.reason}" for m, c in self.choices.items()]
@@ -74,17 +79,21 @@ def named_series(entries: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def dicom_case(
-    folder: Path | str, named: Mapping[str, str] | None = None, modalities: Sequence[str] = _MODALITIES
+    folder: Path | str,
+    named: Mapping[str, str] | None = None,
+    modalities: Sequence[str] = _MODALITIES,
+    *,
+    incomplete: bool = False,
 ) -> Iterator[DicomCase]:
     """The series of a case in a folder tree, as NIfTI files in a temporary folder that goes when the block ends.
 
-    They hold voxels and geometry, and nothing of the patient. Raises InputError where the series cannot be told
-    (see segmamba.dicom.choose_four) or read.
+    They hold voxels and geometry, and nothing of the patient. incomplete: see segmamba.dicom.choose_four.
+    Raises InputError where the series cannot be told (see there) or read.
     """
     from segmamba.case import Source, save_image
     from segmamba.dicom import choose_four, find_series, read_series
 
-    choices = choose_four(find_series(folder), named, modalities)
+    choices = choose_four(find_series(folder), named, modalities, incomplete=incomplete)
     with tempfile.TemporaryDirectory(prefix="segmamba-dicom-") as work:
         sources = {}
         for modality, choice in choices.items():
@@ -99,12 +108,12 @@ def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
     """`path`, where the DICOM SEG of the case is to be. Raises InputError now for what would stop it after the run."""
     from segmamba.dicom import check_seg
 
-    check_seg(case.choices["t1c"].series, path, list(model.manifest.label_map))
+    check_seg(case.reference, path, list(model.manifest.label_map))
     return Path(path)
 
 
 def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, model: Model) -> Path | None:
-    """The label map of a case, a NIfTI file on the grid of its T1c, as DICOM SEG that refers to the T1c series.
+    """The label map of a case, a NIfTI file on the grid of its reference, as DICOM SEG that refers to that series.
 
     Returns `path`, or None where the map is empty. Raises InputError as segmamba.dicom.write_seg does.
     """
@@ -113,7 +122,7 @@ def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, mod
 
     manifest = model.manifest
     facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
-    return write_seg(Path(label_map), None, case.choices["t1c"].series, path, facts, scheme=manifest.scheme)
+    return write_seg(Path(label_map), None, case.reference, path, facts, scheme=manifest.scheme)
 
 
 def _run(options) -> int:

@@ -77,7 +77,10 @@ def run(options) -> int:
         return _predict(options)
     if options.case is not None or options.batch is not None or any(getattr(options, m) for m in _IMAGES):
         raise InputError("--dicom FOLDER goes without a CASE folder, images by name, and --batch")
-    with dicom_case(options.dicom, named_series(options.series)) as case:
+    from segmamba.package import find_model, read_manifest
+
+    incomplete = read_manifest(find_model(options.model)).incomplete is not None
+    with dicom_case(options.dicom, named_series(options.series), incomplete=incomplete) as case:
         return _predict(options, case)
 
 
@@ -89,7 +92,7 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
     files = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
     files = dicom.sources if dicom else files
     if (options.case is not None) + bool(files) + (options.batch is not None) != 1:
-        raise InputError("give one of: a CASE folder, the four images by name (--t1n F --t1c F ...), --batch FOLDER")
+        raise InputError("give one of: a CASE folder, the images by name (--t1n F --t1c F ...), --batch FOLDER")
     if options.shard and options.batch is None:
         raise InputError("--shard goes with --batch FOLDER")
     if options.brain_mask and options.batch is not None:
@@ -112,7 +115,10 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
         bar.close()
         print(json.dumps(rows, indent=2) if options.json else format_batch(rows))
         return 1 if any(row["status"] == "failed" for row in rows) else 0
-    sources = files or find_case(options.case, model.manifest.preprocess.modalities)
+    manifest = model.manifest
+    sources = files or find_case(
+        options.case, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None
+    )
     case_id = _case_id(Path(options.case)) if options.case else "case"
     where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
     target = seg_target(dicom, where / f"{case_id}-seg.dcm", model) if options.dicom_seg else None

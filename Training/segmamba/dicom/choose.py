@@ -31,12 +31,15 @@ def choose_four(
     series: Sequence[Series],
     named: Mapping[str, str] | None = None,
     modalities: Sequence[str] = MODALITIES,
+    *,
+    incomplete: bool = False,
 ) -> dict[str, Choice]:
     """One series for each of `modalities`, all of one study.
 
     named: modality -> name of a series (see Series), which is taken whatever it looks like. Of several that fit, the
-    finer is taken, then an original before a reformat. Raises InputError that says what is missing, or which series
-    are equally good, and how to name one.
+    finer is taken, then an original before a reformat. incomplete: where no study has all, a modality is left out for
+    which the only study with two or more has nothing that could be it. Raises InputError that says what is missing,
+    or which series are equally good, and how to name one.
     """
     named = _find_named(series, dict(named or {}), modalities)
     studies = sorted({s.study for s in series}) if not named else sorted({s.study for s in named.values()})
@@ -60,9 +63,35 @@ def choose_four(
         )
     if len(complete) == 1:
         raise errors[complete[0]]
+    if incomplete and (partial := _choose_incomplete(series, studies, named, modalities)):
+        return partial
     texts = [f"study {study}: {error}" if len(errors) > 1 else str(error) for study, error in errors.items()]
     hint = "`segmamba dicom FOLDER` lists all, --series MODALITY=NUMBER takes one"
     raise InputError("; ".join([*texts, hint]))
+
+
+def _choose_incomplete(
+    series: Sequence[Series], studies: Sequence[str], named: dict[str, Series], modalities: Sequence[str]
+) -> dict[str, Choice]:
+    """{} where it cannot be told."""
+    found = []
+    for study in studies:
+        own = [s for s in series if s.study == study]
+        free = [s for s in own if not s.left_out and s not in named.values()]
+        guessed = {s.guess.modality for s in free}
+        there = [m for m in modalities if m in guessed or m in named]
+        if len(there) < 2:
+            continue
+        try:
+            choices = _choose(own, named, there)
+        except InputError:
+            return {}
+        taken = [choice.series for choice in choices.values()]
+        absent = [m for m in modalities if m not in there]
+        if any(s.guess.scores[m] >= 0 for s in free if s not in taken for m in absent):
+            return {}  # nothing speaks against its being what is missing
+        found.append(choices)
+    return found[0] if len(found) == 1 else {}
 
 
 def _find_named(series: Sequence[Series], named: dict[str, str], modalities: Sequence[str]) -> dict[str, Series]:

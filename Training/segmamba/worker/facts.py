@@ -64,6 +64,7 @@ def models(record: Record, devices: list[str]) -> list[dict]:
                 "modalities": list(manifest["preprocess"]["modalities"]),
                 "regions": manifest.get("regions") or {"WT": ["NCR", "ED", "ET"], "TC": ["NCR", "ET"], "ET": ["ET"]},
                 "labels": manifest.get("label_map", {}),
+                "incomplete": manifest.get("incomplete"),
                 "licence": manifest.get("licence", ""),
                 "expected_seconds": {device: _seconds(record, manifest, device)[0] for device in devices},
             }
