@@ -1,11 +1,9 @@
-"""What several commands need: progress on a terminal, the choice of a device."""
+"""What several commands need: progress on a terminal, the choice of a device, what a device is called."""
 
 from __future__ import annotations
 
 import os
 import sys
-
-from segmamba.errors import InputError
 
 
 class Bar:
@@ -43,16 +41,10 @@ class Bar:
 
 
 def choose_device(name: str) -> str:
-    import torch
+    """See segmamba.devices, which loads torch."""
+    from segmamba import devices
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used: {reason}; `segmamba info` lists what can") from None
-    return name
+    return devices.choose_device(name)
 
 
 def device_name(device: str) -> str:

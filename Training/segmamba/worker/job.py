@@ -175,11 +175,12 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     changed()
 
     from segmamba.case import Source
+    from segmamba.devices import choose_device, empty_cache
     from segmamba.predict import PredictOptions, predict_case
-    from segmamba.worker.devices import choose, empty_cache
 
     model = shelf.get(request.model)
-    device = choose(request.device)
+    device = choose_device(request.device)
+    device = "cuda:0" if device == "cuda" else device  # as the record of times knows it
     manifest = read_facts(model.folder)
     expected, _ = record.expect(manifest, device, request.mirrorings)
     job.estimate.expect({**expected, **look, "load": job.estimate.elapsed() + _READ_SECONDS})

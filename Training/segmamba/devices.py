@@ -1,4 +1,4 @@
-"""Which device a request means. Loads torch."""
+"""Which device a name means. Loads torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import torch
 from segmamba.errors import InputError
 
 
-def choose(name: str) -> str:
-    """The first NVIDIA GPU, else the CPU, for "auto"; "cuda" is "cuda:0". Raises InputError for what cannot be used."""
+def choose_device(name: str) -> str:
+    """`name` if it can be used; for "auto" the first NVIDIA GPU, else the CPU. Raises InputError."""
     if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-        device = torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used: {reason}; choose auto or cpu") from None
-    return "cuda:0" if str(device) == "cuda" else str(device)
+        raise InputError(
+            f"device {name!r} cannot be used: {reason}; choose auto or cpu, `segmamba info` lists what can"
+        ) from None
+    return name
 
 
 def empty_cache(device: str) -> None:
