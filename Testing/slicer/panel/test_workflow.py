@@ -99,11 +99,19 @@ def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture,
     assert switchRepresentation(again, "regions") == []
     assert (segmentArray(again, "WT") == ((labels > 0) | stroke)).all()
 
-    # and once more, with the worker that is still there
+    # and once more, with the worker that is still there, and without T2
+    ui.t2wSelector.setCurrentNode(None)
+    pump(lambda: "Without T2. On 9 cases" in ui.warningsLabel.text)
+    assert ui.applyButton.isEnabled()
     ui.applyButton.click()
     pump(lambda: not real.session.isBusy(), PATIENCE)
     newer = real.parameters.result("Segmentation")
-    assert newer is not again
+    assert newer is not again, ui.progressLabel.text
+    assert "t2w is missing" in ui.logText.toPlainText()
+    assert dice(labelArray(newer)[0] > 0, truth > 0) > 0.6
+    ui.t1nSelector.setCurrentNode(None)
+    ui.t1cSelector.setCurrentNode(None)
+    pump(lambda: "T1c is missing" in ui.reasonLabel.text)
     ui.undoButton.click()
     assert real.parameters.result("Segmentation") is again
 
