@@ -101,7 +101,19 @@ NETWORK = {
 # Rooms that a machine without torch could use, but for what they are given.
 WITHOUT_TORCH = [
     *("errors", "files", "settings", "labels", "itk_io", "image_io", "case_folder", "case"),
-    *("prepare", "dicom", "postprocess", "metrics", "evaluate", "phantom", "picture"),
+    *(
+        "images",
+        "swaps",
+        "look",
+        "incomplete",
+        "prepare",
+        "dicom",
+        "postprocess",
+        "metrics",
+        "evaluate",
+        "phantom",
+        "picture",
+    ),
 ]
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml", "slicer_core", "MRMLCorePython", "vtkSegmentationCorePython"}
 

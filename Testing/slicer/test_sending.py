@@ -190,7 +190,7 @@ def never(*arguments, **keywords):
 
 def test_without_consent_nothing_happens(scene, site):
     segmentation, _volumes = make()
-    with pytest.raises(InputError, match="de-identified and skull-stripped"):
+    with pytest.raises(InputError, match=r"de-identified. Faces identify people"):
         addCorrectedCase(never, segmentation, site)
     assert list(site.iterdir()) == []
 

@@ -173,7 +173,7 @@ def test_volumes_that_do_not_do_are_refused_before_anything_starts(module, volum
     choose("well")
     given = dict(volumes)
     if kind == "missing":
-        given["t2w"] = None
+        given["t2w"] = given["t1c"] = None  # one alone the model does without
     elif kind == "twice":
         given["t2w"] = given["t2f"]
     elif kind == "grid":
