@@ -11,13 +11,14 @@ where it was found; seconds are processor time. What cannot succeed is tried too
 over by more than 100 degrees, and the head of another patient. Cases that are badly registered as distributed are named
 in SKIPPED and left out.
 
-Writes results/registration.json and prints a table.
+Writes results/registration.json and prints a table. The file's section "limit" is registration_limit.py's and stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
 import zlib
 from pathlib import Path
@@ -215,7 +216,10 @@ def write(name, facts, rows):
         for setting in SETTINGS:
             groups[f"{'head' if with_head else 'bare brain'}, {setting}"] = [r for r in here if r["setting"] == setting]
     summary = {title: summarise(group) for title, group in groups.items() if group}
-    measure.write_results(name, {**facts, "left_out": list(SKIPPED), "summary": summary, "runs": rows})
+    file = measure.RESULTS / f"{name}.json"
+    limit = json.loads(file.read_text(encoding="utf-8")).get("limit") if file.is_file() else None
+    facts = {**facts, "left_out": list(SKIPPED), "summary": summary, "runs": rows}
+    measure.write_results(name, facts | ({"limit": limit} if limit else {}))
 
 
 def show(rows):
