@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from image_files import AFFINE, RIGHT_HANDED, SHAPE, noise, write
 from segmamba.case import Source, load_case, save_image
 from segmamba.errors import InputError
+from segmamba.image_io import read_image
 
 
 def load(path):
@@ -235,6 +236,11 @@ def test_a_folder_that_holds_no_dicom(tmp_path):
     write(tmp_path / "a.nii.gz", noise(0))
     with pytest.raises(InputError, match="a folder without a DICOM series; give an image file"):
         load(tmp_path)
+
+
+def test_a_folder_where_a_file_is_expected(tmp_path):
+    with pytest.raises(InputError, match="a folder; expected an image file"):
+        read_image(tmp_path)
 
 
 @pytest.mark.parametrize("volume", [3, -1])
