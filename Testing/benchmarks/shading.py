@@ -1,9 +1,8 @@
-"""`python Testing/benchmarks/shading.py CASES MODEL0 MODEL1 ...`: what the brightness of coils does to a result.
+"""`python Testing/benchmarks/shading.py DATASET ... --model 0 MODEL ...`: what the brightness of coils does.
 
-CASES is a data set with folds (`segmamba dataset split --folds`), MODELk a package that has not seen fold k. Each case
-is segmented as it is, and as it is cut out of a simulated head with coils (Testing/support/heads.py): a brain brighter
-near the surface and on one side, by some 12 %, alike in all modalities, with a little noise. Writes
-results/shading.json: Dice of WT, TC and ET on the cases' own grids.
+Each held-out case (held_out.py) is segmented as it is, and as it is cut out of a simulated head with coils
+(Testing/support/heads.py): a brain brighter near the surface and on one side, by some 12 %, alike in all modalities,
+with a little noise. Writes results/shading.json: Dice of WT, TC and ET on the cases' own grids.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from held_out import add_arguments, held_out_cases
 from measure import describe, print_table, progress, write_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -43,31 +43,25 @@ def shaded(case, label):
 def main() -> None:
     import torch
     from segmamba.case import load_case, load_label_map
-    from segmamba.dataset import read_dataset, validation_cases
     from segmamba.labels import to_regions
     from segmamba.metrics import dice
-    from segmamba.package import load_package
     from segmamba.segment import segment
 
     parser = argparse.ArgumentParser(description="Dice with the brightness of coils.")
-    parser.add_argument("cases", type=Path)
-    parser.add_argument("models", type=Path, nargs="+", help="model of fold 0, of fold 1, ...")
+    add_arguments(parser)
     parser.add_argument("--name", default="shading", help="of the file of results")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = read_dataset(options.cases)
     found: dict[str, dict[str, list[float]]] = {}
-    for fold, folder in enumerate(options.models):
-        model = load_package(folder)
+    for fold, model, dataset, entry in held_out_cases(options):
         manifest = model.manifest
-        for entry in validation_cases(dataset, fold):
-            case = load_case(dataset.sources(entry), entry.id)
-            label = load_label_map(dataset.path(entry.label), dataset.renumbering, case)
-            for name, (images, truth) in {"as it is": (case, label), "shaded": shaded(case, label)}.items():
-                progress(f"fold {fold}, {entry.id} {name}")
-                result = segment(images, model.network, manifest.preprocess, manifest.inference)
-                ours, true = (to_regions(labels, manifest.scheme) for labels in (result.label_map, truth))
-                found.setdefault(name, {})[entry.id] = [round(dice(ours[r], true[r]), 4) for r in REGIONS]
+        case = load_case(dataset.sources(entry), entry.id)
+        label = load_label_map(dataset.path(entry.label), dataset.renumbering, case)
+        for name, (images, truth) in {"as it is": (case, label), "shaded": shaded(case, label)}.items():
+            progress(f"fold {fold}, {entry.id} {name}")
+            result = segment(images, model.network, manifest.preprocess, manifest.inference)
+            ours, true = (to_regions(labels, manifest.scheme) for labels in (result.label_map, truth))
+            found.setdefault(name, {})[entry.id] = [round(dice(ours[r], true[r]), 4) for r in REGIONS]
     rows = {name: np.mean(list(cases.values()), axis=0).round(4).tolist() for name, cases in found.items()}
     print_table("mean Dice", ("images", *REGIONS), [[n, *(f"{v:.3f}" for v in mean)] for n, mean in rows.items()])
     write_results(options.name, {**describe(), "regions": REGIONS, "mean_dice": rows, "cases": found})
