@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import torch
 from segmamba.errors import InputError
-from segmamba.postprocess import remove_small, to_label_map, volumes_ml
+from segmamba.postprocess import (
+    PostprocessSpec,
+    describe_removed,
+    postprocess,
+    remove_small,
+    to_label_map,
+    volumes_ml,
+)
 from skimage.measure import label as label_components
 
 NCR, ED, ET = 1, 2, 3
@@ -144,3 +151,44 @@ def test_the_input_stays_as_it_was():
 def test_limits_are_checked(limits, text):
     with pytest.raises(InputError, match=text):
         remove_small(scene(), AFFINE, limits)
+
+
+def test_a_region_below_its_total_becomes_what_is_around_it():
+    """Two spots of ET, 3 and 2 voxels of 3 mm3, in a core of 40: 15 mm3 in all are below 16 and not below 15."""
+    label_map = np.zeros((10, 10, 10), np.uint8)
+    label_map[1:9, 1:9, 1:9] = ED
+    label_map[2:6, 2:7, 2:4] = NCR
+    label_map[3, 3, 2:4], label_map[3, 4, 2] = ET, ET
+    label_map[5, 5, 2:4] = ET
+    kept, report = postprocess(label_map, AFFINE, PostprocessSpec(min_total_mm3={"ET": 15}))
+    np.testing.assert_array_equal(kept, label_map)
+    assert report == {"ET": {"components": 0, "voxels": 0}}
+    result, report = postprocess(label_map, AFFINE, PostprocessSpec(min_total_mm3={"ET": 16}))
+    np.testing.assert_array_equal(result, np.where(label_map == ET, NCR, label_map))
+    assert report == {"ET": {"components": 2, "voxels": 5}}
+    assert describe_removed(report, AFFINE) == "Too small, left out: 2 spots of ET (0.015 mL)"
+
+
+def test_components_fall_away_before_the_total_is_taken():
+    """Of 3 + 2 voxels of ET the 2 are a spot too small; what stays, 9 mm3, is below the total then."""
+    label_map = np.zeros((8, 8, 8), np.uint8)
+    label_map[1:7, 1:7, 1:7] = NCR
+    label_map[2, 2, 2:5] = ET
+    label_map[5, 5, 2:4] = ET
+    spec = PostprocessSpec(min_component_mm3={"ET": 7}, min_total_mm3={"ET": 12})
+    result, report = postprocess(label_map, AFFINE, spec)
+    assert not (result == ET).any()
+    assert report["ET"] == {"components": 2, "voxels": 5}
+
+
+def test_nothing_is_said_where_nothing_fell_away():
+    spec = PostprocessSpec(min_component_mm3={"WT": 1}, min_total_mm3={"TC": 1})
+    result, report = postprocess(scene(), AFFINE, spec)
+    np.testing.assert_array_equal(result, scene())
+    assert describe_removed(report, AFFINE) is None
+
+
+@pytest.mark.parametrize("limits", [{"WTT": 3}, {"ET": -1}, {"TC": float("nan")}])
+def test_a_total_that_is_no_size_of_a_region(limits):
+    with pytest.raises(InputError, match=r"unknown region|expected a number"):
+        postprocess(scene(), AFFINE, PostprocessSpec(min_total_mm3=limits))

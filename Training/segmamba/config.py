@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segmamba import settings
 from segmamba.errors import InputError
+from segmamba.heads import HEADS
 from segmamba.inference import InferenceSpec
 from segmamba.networks import NetworkChoice
 from segmamba.preprocess import PreprocessSpec
@@ -135,6 +136,7 @@ class TrainingConfig:
     accumulation: int = 1  # micro-batches that a process's share of the batch is cut into
     steps: int = 250_000
     loss: str = "dice_ce"  # or "ce"
+    head: str = "labels"  # what the network is asked: softmax of labels; or "regions": sigmoid of nested regions
     foreground: float = 0.75  # share of patches centred on a labelled voxel, of a label drawn among those present
     precision: str = "bf16"  # autocast, where the device does it fast; or "fp32". Parameters are float32 always
     checkpoint_activations: bool = False  # less memory for one more forward pass
@@ -146,6 +148,8 @@ class TrainingConfig:
     def __post_init__(self):
         _choice("freeze", self.freeze, ("", "encoder"))
         _choice("loss", self.loss, ("ce", "dice_ce"))
+        _choice("head", self.head, HEADS)
+        _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
         _choice("precision", self.precision, ("bf16", "fp32"))
         _check(len(self.patch) == 3 and min(self.patch) >= 1, f"patch {self.patch} must be three sides of 1 or more")

@@ -24,7 +24,7 @@ from segmamba.config import TrainingConfig
 from segmamba.distributed import World
 from segmamba.experiment import Experiment, load_experiment
 from segmamba.network.mamba import D_CONV, D_STATE, TriMamba
-from segmamba.optimize import build_loss, build_optimizer, uses_bf16
+from segmamba.optimize import HeadLoss, build_optimizer, uses_bf16
 from segmamba.segment import segment
 
 _STEPS = 3  # measured, after one that is not
@@ -91,7 +91,7 @@ def _stepper(config: TrainingConfig, experiment: Experiment, device: str, parts:
     image = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last_3d)
     label = torch.zeros((len(image), experiment.classes, *config.patch), device=device)
     label[:, 0] = 1
-    loss_of = build_loss(config.loss)
+    loss_of = HeadLoss(config.loss, experiment.inference.nested)
 
     def step() -> None:
         optimizer.zero_grad()

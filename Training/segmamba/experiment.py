@@ -15,11 +15,13 @@ from segmamba.dataset import CaseEntry, read_dataset
 from segmamba.dataset.split import training_cases, validation_cases
 from segmamba.distributed import World
 from segmamba.errors import InputError
+from segmamba.heads import count_channels, nested_labels, regions_from_labels
 from segmamba.inference import InferenceSpec
 from segmamba.labels import LabelScheme
 from segmamba.network import NetworkConfig
 from segmamba.networks import AnyNetworkConfig, build, checkpoint_activations
 from segmamba.package import Manifest, find_model, load_package
+from segmamba.postprocess import PostprocessSpec
 from segmamba.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,11 @@ class Experiment:
     parent: Manifest | None
 
     @property
+    def postprocess(self) -> PostprocessSpec:
+        """The parent's limits hold until others are fitted on the new model's out-of-fold predictions."""
+        return self.parent.postprocess if self.parent else PostprocessSpec()
+
+    @property
     def classes(self) -> int:
         return 1 + len(self.scheme.labels)
 
@@ -58,11 +65,11 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     """Reads, checks and preprocesses all data, each process its part. Raises InputError."""
     scheme, plan = _plan(config)
     groups, held_out = _prepare(plan, config, world)
-    network_config = config.network.resolve(
-        len(config.preprocess.modalities), 1 + len(scheme.labels), tuple(config.patch)
-    )
-    network, parent = _network(config, network_config, scheme)
-    inference = config.inference
+    nested = nested_labels(scheme) if config.head == "regions" else ()
+    channels = count_channels(len(scheme.labels), nested)
+    network_config = config.network.resolve(len(config.preprocess.modalities), channels, tuple(config.patch))
+    network, parent = _network(config, network_config, scheme, nested)
+    inference = replace(config.inference, nested=nested)
     if not isinstance(network_config, NetworkConfig):
         inference = replace(inference, window=tuple(config.patch), fixed=True)
     samples = PatchDataset(
@@ -138,27 +145,50 @@ def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[Trai
     return groups, held_out
 
 
-def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: LabelScheme):
+def _network(
+    config: TrainingConfig, network_config: AnyNetworkConfig, scheme: LabelScheme, nested: tuple[int, ...]
+) -> tuple[nn.Module, Manifest | None]:
     """-> the network, with fresh weights or those of the initial model, and that model's manifest."""
     torch.manual_seed(config.seed)
     network, parent = build(network_config), None
     if config.initial_model:
         model = load_package(find_model(config.initial_model))
         manifest = model.manifest
+        same_head = manifest.inference.nested == nested
         for name, theirs, ours in (
-            ("network", manifest.network, network_config),
+            ("network", manifest.network if same_head else _with_head_of(manifest, network_config), network_config),
             ("preprocessing", manifest.preprocess, config.preprocess),
             ("labels", manifest.scheme.labels, scheme.labels),
         ):
             if theirs != ours:
                 where = f"initial_model {config.initial_model}"
                 raise InputError(f"{where} has another {name} than the configuration: {theirs}, not {ours}")
-        network, parent = model.network.train(), manifest
+        parent = manifest
+        if same_head:
+            network = model.network.train()
+        else:
+            _continue_with_regions(network, model.network, nested, f"initial_model {config.initial_model}")
     if config.freeze:
         _freeze(network)
     if config.checkpoint_activations:
         checkpoint_activations(network)
     return network, parent
+
+
+def _with_head_of(manifest: Manifest, network_config: AnyNetworkConfig) -> AnyNetworkConfig:
+    """A model's network, with the output channels of the one that is asked for."""
+    return replace(manifest.network, out_channels=network_config.out_channels)
+
+
+def _continue_with_regions(network: nn.Module, parent: nn.Module, nested: tuple[int, ...], where: str) -> None:
+    """The weights of a parent with a "labels" head, the last layer turned into that of a "regions" head."""
+    if not nested:
+        raise InputError(f"{where} has the head 'regions'; a training cannot go back from it: set head = 'regions'")
+    weights = parent.state_dict()
+    for name, own in network.state_dict().items():
+        if weights[name].shape != own.shape:
+            weights[name] = regions_from_labels(weights[name], nested)
+    network.load_state_dict(weights)
 
 
 def _freeze(network: nn.Module) -> None:

@@ -20,6 +20,7 @@ from monai.inferers.utils import dense_patch_slices
 from torch import Tensor, nn
 
 from segmamba.errors import Cancelled, InputError
+from segmamba.heads import label_probabilities
 from segmamba.network import STRIDE
 
 log = logging.getLogger(__name__)
@@ -40,18 +41,25 @@ class InferenceSpec:
     window: sides of a sliding window, in voxels of the model's grid, multiples of 16. overlap: of neighbouring
     windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked. fixed: every input has exactly
     the window's sides, and a smaller volume is padded to it, as networks that embed each place need; without it a
-    volume that is smaller than the window is run as it is.
+    volume that is smaller than the window is run as it is. nested: the output head (segmamba.heads); empty: a softmax
+    over background and labels.
     """
 
     window: tuple[int, int, int] = (128, 128, 128)
     overlap: float = 0.5
     bf16: bool = True
     fixed: bool = False
+    nested: tuple[int, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "window", tuple(self.window))
+        object.__setattr__(self, "nested", tuple(self.nested))
         if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):
             raise InputError(f"window {self.window} must be three multiples of {STRIDE}, {2 * STRIDE} or more each")
+        if sorted(self.nested) != list(range(1, len(self.nested) + 1)):
+            raise InputError(
+                f"nested {self.nested} must be the labels 1 to {len(self.nested)}, each once, outermost first"
+            )
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")
 
@@ -186,7 +194,7 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirro
         done += len(windows)
         if progress:
             progress(min(1.0, done / total))
-        return torch.softmax(logits.float(), dim=1)
+        return label_probabilities(logits, spec.nested)
 
     mean = None
     for axes in mirrorings:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.losses import DiceCELoss
-from torch import nn
+from monai.losses import DiceCELoss, DiceLoss
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segmamba.config import OptimizerConfig, TrainingConfig
 from segmamba.errors import InputError
+from segmamba.heads import region_shares
 from segmamba.network.mamba import parameters_without_decay
 
 
@@ -44,11 +45,28 @@ def average_of(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def build_loss(name: str) -> nn.Module:
-    """Of logits and label shares, the mean over samples, so that neither processes nor micro-batches change it."""
-    if name == "ce":
-        return nn.CrossEntropyLoss()
-    return DiceCELoss(softmax=True, include_background=False)
+class HeadLoss(nn.Module):
+    """Dice plus cross-entropy, or cross-entropy alone, of logits against label shares (B, 1 + labels, D, H, W).
+
+    The mean over samples, so that neither processes nor micro-batches change it. nested: the head (segmamba.heads).
+    """
+
+    def __init__(self, name: str, nested: tuple[int, ...] = ()):
+        super().__init__()
+        self.nested = nested
+        if nested:
+            self.cross_entropy = nn.BCEWithLogitsLoss()
+            self.dice = DiceLoss(sigmoid=True) if name == "dice_ce" else None
+        else:
+            self.whole = DiceCELoss(softmax=True, include_background=False) if name == "dice_ce" else None
+            self.cross_entropy = nn.CrossEntropyLoss()
+
+    def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
+        if not self.nested:
+            return (self.whole or self.cross_entropy)(logits, shares)
+        target = region_shares(shares, self.nested)
+        loss = self.cross_entropy(logits, target)
+        return loss + self.dice(logits, target) if self.dice else loss
 
 
 def uses_bf16(config: TrainingConfig, device: str) -> bool:

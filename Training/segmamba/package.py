@@ -19,11 +19,13 @@ from torch import nn
 from segmamba import settings
 from segmamba.errors import InputError
 from segmamba.files import write_aside
+from segmamba.heads import count_channels
 from segmamba.incomplete import Incomplete
 from segmamba.inference import InferenceSpec
 from segmamba.labels import GLIOMA, LabelScheme
 from segmamba.network.published import load_strictly
 from segmamba.networks import AnyNetworkConfig, build
+from segmamba.postprocess import PostprocessSpec
 from segmamba.preprocess import PreprocessSpec
 
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
@@ -35,7 +37,8 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 class Manifest:
     """id: name of this very model. label_map: name -> value of its output channel; regions: name -> its labels.
     training, metrics: how it was made and how it did, as plain JSON. incomplete: which modalities it does without;
-    None: it needs them all. weights_sha256, weights_dtype: of model.safetensors."""
+    None: it needs them all. postprocess: what is too small to be shown. weights_sha256,
+    weights_dtype: of model.safetensors."""
 
     id: str
     network: AnyNetworkConfig
@@ -50,6 +53,7 @@ class Manifest:
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     incomplete: Incomplete | None = None
+    postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     licence: str = "Apache-2.0"
 
     @property
@@ -111,10 +115,14 @@ def read_manifest(folder: Path | str) -> Manifest:
         count = len(manifest.scheme.labels)
     except InputError as error:
         raise InputError(f"{path}: label_map: {error}") from None
-    if count != manifest.network.out_channels - 1:
+    nested = manifest.inference.nested
+    if nested and len(nested) != count:
+        raise InputError(f"{path}: inference.nested {nested} does not name each of the {count} labels")
+    if manifest.network.out_channels != count_channels(count, nested):
         raise InputError(
-            f"{path}: label_map {manifest.label_map} does not name output channels 1 to "
-            f"{manifest.network.out_channels - 1}"
+            f"{path}: the network has {manifest.network.out_channels} output channels; label_map "
+            f"{manifest.label_map} with {'the nested regions ' + str(nested) if nested else 'background'} needs "
+            f"{count_channels(count, nested)}"
         )
     if len(manifest.preprocess.modalities) != manifest.network.in_channels:
         raise InputError(

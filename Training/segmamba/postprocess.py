@@ -1,9 +1,10 @@
-"""From probabilities on the case's grid to a label map, its volumes, and, if asked for, fewer specks."""
+"""From probabilities on the case's grid to a label map, its volumes, and no more specks than the model wants."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -12,8 +13,24 @@ from segmamba.errors import InputError
 from segmamba.labels import GLIOMA, LabelScheme, to_regions
 
 
-def to_label_map(probabilities: np.ndarray) -> np.ndarray:
-    """(K, X, Y, Z) probabilities -> (X, Y, Z) uint8: the label of the largest; ties go to the lower label.
+@dataclass(frozen=True, kw_only=True)
+class PostprocessSpec:
+    """What of a label map is too small to be shown; part of a model's manifest, fitted on out-of-fold predictions.
+
+    min_component_mm3: region -> smallest 26-connected component that stays. min_total_mm3: region -> smallest volume
+    of the whole region that stays. What falls away becomes what is around it: ET becomes NCR, TC becomes ED, WT
+    background. Regions that are not named stay as they are.
+    """
+
+    min_component_mm3: dict[str, float] = field(default_factory=dict)
+    min_total_mm3: dict[str, float] = field(default_factory=dict)
+
+
+def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.ndarray:
+    """(K, X, Y, Z) label probabilities -> (X, Y, Z) uint8.
+
+    Without `nested` the label of the largest; ties go to the lower label. With it (segmamba.heads) region by region,
+    the outermost first: a voxel is in a region where the labels inside it have more than half of the probability.
 
     Raises InputError where a probability is not finite, which argmax would turn into a label without a word.
     """
@@ -24,7 +41,12 @@ def to_label_map(probabilities: np.ndarray) -> np.ndarray:
             f"{bad} of {probabilities.size} probabilities are NaN or infinite; "
             "run the model in fp32, and check its weights"
         )
-    return probabilities.argmax(0).astype(np.uint8)
+    if not nested:
+        return probabilities.argmax(0).astype(np.uint8)
+    label_map = np.zeros(probabilities.shape[1:], np.uint8)
+    for depth, label in enumerate(nested):
+        label_map[probabilities[list(nested[depth:])].sum(0) > 0.5] = label
+    return label_map
 
 
 def voxel_volume_mm3(affine: np.ndarray) -> float:
@@ -40,6 +62,40 @@ def volumes_ml(label_map: np.ndarray, affine: np.ndarray, scheme: LabelScheme = 
     return {name: float(sum(counts[value] for value in values) * ml) for name, values in groups.items()}
 
 
+def postprocess(
+    label_map: np.ndarray, affine: np.ndarray, spec: PostprocessSpec, scheme: LabelScheme = GLIOMA
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Small components first, then regions whose total is small, the outermost first.
+
+    Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
+    Raises InputError for an unknown region or a limit that is no size.
+    """
+    result, report = remove_small(label_map, affine, spec.min_component_mm3, scheme)
+    _check_limits(spec.min_total_mm3, scheme)
+    voxel = voxel_volume_mm3(affine)
+    for region in (r for r in scheme.regions if r in spec.min_total_mm3):
+        mask = np.isin(result, scheme.values(region))
+        count = int(np.count_nonzero(mask))
+        entry = report.setdefault(region, {"components": 0, "voxels": 0})
+        if 0 < count * voxel < spec.min_total_mm3[region] * (1 - 1e-9):
+            entry["components"] += int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
+            entry["voxels"] += count
+            result[mask] = _around(region, scheme)
+    return result, report
+
+
+def describe_removed(report: Mapping[str, Mapping[str, int]], affine: np.ndarray) -> str | None:
+    """One line about what `postprocess` took away: "Too small, left out: 3 spots of WT (0.2 mL)"; None: nothing."""
+    ml = voxel_volume_mm3(affine) / 1000
+    parts = [
+        f"{entry['components']} spot{'s' if entry['components'] > 1 else ''} of {region} "
+        f"({entry['voxels'] * ml:.2g} mL)"
+        for region, entry in report.items()
+        if entry["components"]
+    ]
+    return f"Too small, left out: {', '.join(parts)}" if parts else None
+
+
 def remove_small(
     label_map: np.ndarray, affine: np.ndarray, min_mm3: Mapping[str, float], scheme: LabelScheme = GLIOMA
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
@@ -50,12 +106,7 @@ def remove_small(
     `min_mm3` does not name stay. Returns a new label map, and per region {"components": how many were taken away,
     "voxels": how many voxels that changed}. Raises InputError for an unknown region or a limit that is no size.
     """
-    unknown = [region for region in min_mm3 if region not in scheme.regions]
-    if unknown:
-        raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")
-    for region, limit in min_mm3.items():
-        if not (math.isfinite(limit) and limit >= 0):
-            raise InputError(f"smallest {region} of {limit} mm3: expected a number, 0 or more")
+    _check_limits(min_mm3, scheme)
     result, report = label_map.copy(), {}
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in min_mm3):
@@ -67,6 +118,15 @@ def remove_small(
         result[small[components]] = _around(region, scheme)
         report[region] = {"components": int(small.sum()), "voxels": int(sizes[small].sum())}
     return result, report
+
+
+def _check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
+    unknown = [region for region in limits if region not in scheme.regions]
+    if unknown:
+        raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")
+    for region, limit in limits.items():
+        if not (math.isfinite(limit) and limit >= 0):
+            raise InputError(f"smallest {region} of {limit} mm3: expected a number, 0 or more")
 
 
 def _around(region: str, scheme: LabelScheme) -> int:

@@ -1,9 +1,10 @@
 """Prediction from files to files: one case, or a folder of cases.
 
 A case ID makes ID-seg.nii.gz (labels as in the model's manifest, e.g. 1 NCR, 2 ED, 3 ET) and ID-summary.json, and on
-request ID-probabilities.nii.gz (4-D, one volume a label, background first) and ID-uncertainty.nii.gz (0 certain to 1
-undecided), all on the grid that T1c came on, and ID-seg-MODALITY.nii.gz on that of another image. Each is written aside
-and renamed, the summary last: where it stands, the case is finished.
+request ID-left-out.nii.gz (what post-processing took away), ID-probabilities.nii.gz (4-D, one volume a label,
+background first) and ID-uncertainty.nii.gz (0 certain to 1 undecided), all on the grid that T1c came on, and
+ID-seg-MODALITY.nii.gz on that of another image. Each is written aside and renamed, the summary last: where it stands,
+the case is finished.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,9 @@ from segmamba.files import write_aside
 from segmamba.image_io import Image
 from segmamba.images import read_source
 from segmamba.incomplete import find_absent
-from segmamba.labels import LabelScheme
 from segmamba.network.scan import choose_backend
-from segmamba.package import Model
-from segmamba.postprocess import remove_small, to_label_map, volumes_ml
+from segmamba.package import Manifest, Model
+from segmamba.postprocess import PostprocessSpec, describe_removed, postprocess, to_label_map, volumes_ml
 from segmamba.prepare import Grid, Prepared, make_plan, prepare
 from segmamba.segment import segment
 from segmamba.swaps import swap_warnings
@@ -37,11 +37,14 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
 PREPARE = ("auto", "never")
+POSTPROCESS = ("auto", "never")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """mirrorings: 0, 1, 3 or 7 extra passes. remove_small_mm3: region -> smallest component that stays; empty: all.
+    """mirrorings: 0, 1, 3 or 7 extra passes. postprocess: "auto" takes away what the model's manifest calls too small,
+    "never" nothing of it. remove_small_mm3: region -> smallest component that stays, instead of the manifest's.
+    left_out: write what was taken away as a label map of its own.
 
     windows_at_once: see segmamba.inference.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
     prepare: "auto" registers images and cuts the brain out where they need it (segmamba.prepare), "never" takes them as
@@ -53,7 +56,9 @@ class PredictOptions:
     mirrorings: int = 0
     probabilities: bool = False
     uncertainty: bool = False
+    postprocess: str = "auto"
     remove_small_mm3: Mapping[str, float] | None = None
+    left_out: bool = False
     windows_at_once: int = 1
     compressed: bool = True
     prepare: str = "auto"
@@ -63,6 +68,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if self.prepare not in PREPARE:
             raise InputError(f"prepare {self.prepare!r}: expected one of {', '.join(PREPARE)}")
+        if self.postprocess not in POSTPROCESS:
+            raise InputError(f"postprocess {self.postprocess!r}: expected one of {', '.join(POSTPROCESS)}")
         if self.prepare == "never" and self.brain_mask is not None:
             raise InputError("a brain mask was given, and nothing is to be prepared; leave one of the two out")
 
@@ -119,20 +126,25 @@ def predict_case(
     if prepared:
         grid = prepared.grids[prepared.reference]
         probabilities, uncertainty = prepared.back(probabilities), prepared.back(uncertainty)
-        label_map = to_label_map(probabilities)
-    label_map, removed = _without_small(label_map, grid.affine, options, manifest.scheme)
+        label_map = to_label_map(probabilities, manifest.inference.nested)
+    whole = label_map
+    limits = _limits(manifest, options)
+    label_map, removed = postprocess(whole, grid.affine, limits, manifest.scheme)
+    told = describe_removed(removed, grid.affine)
     files = output_files(output, case_id, options)
     files["summary"].parent.mkdir(parents=True, exist_ok=True)
     if "probabilities" in files:
         save_image(np.moveaxis(probabilities, 0, -1), grid.affine, files["probabilities"], np.float32)
+    if "left_out" in files:
+        save_image(np.where(whole != label_map, whole, 0), grid.affine, files["left_out"], np.uint8)
     if "uncertainty" in files:
         save_image(uncertainty, grid.affine, files["uncertainty"], np.float32)
     for modality in options.onto:
         other, there = label_map, grid
         if prepared:
             there = prepared.grids[modality]
-            other = to_label_map(prepared.back(result.probabilities, modality))
-            other, _ = _without_small(other, there.affine, options, manifest.scheme)
+            other = to_label_map(prepared.back(result.probabilities, modality), manifest.inference.nested)
+            other, _ = postprocess(other, there.affine, limits, manifest.scheme)
         save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
     save_image(label_map, grid.affine, files["label_map"], np.uint8)
     seconds.update(result.seconds, write=time.perf_counter() - begin)
@@ -152,7 +164,7 @@ def predict_case(
         "removed": removed,
         "steps": [step.as_json() for step in prepared.steps] if prepared else [],
         "absent": list(absent),
-        "notes": [case.checks[0], *warnings, *case.checks[1:], *result.notes],
+        "notes": [case.checks[0], *warnings, *([told] if told else []), *case.checks[1:], *result.notes],
         "segmamba": __version__,
     }
     write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
@@ -189,10 +201,11 @@ def _prepare(
     )
 
 
-def _without_small(label_map: np.ndarray, affine: np.ndarray, options: PredictOptions, scheme: LabelScheme):
-    if not options.remove_small_mm3:
-        return label_map, {}
-    return remove_small(label_map, affine, options.remove_small_mm3, scheme)
+def _limits(manifest: Manifest, options: PredictOptions) -> PostprocessSpec:
+    """The manifest's limits, or none of them; sizes of components that were asked for count instead."""
+    spec = manifest.postprocess if options.postprocess == "auto" else PostprocessSpec()
+    components = {**spec.min_component_mm3, **(options.remove_small_mm3 or {})}
+    return replace(spec, min_component_mm3=components)
 
 
 def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[str, Path]:
@@ -206,6 +219,8 @@ def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[st
     files = {"label_map": label_map}
     if options.probabilities:
         files["probabilities"] = folder / f"{case_id}-probabilities{suffix}"
+    if options.left_out:
+        files["left_out"] = folder / f"{case_id}-left-out{suffix}"
     if options.uncertainty:
         files["uncertainty"] = folder / f"{case_id}-uncertainty{suffix}"
     for modality in options.onto:
@@ -284,6 +299,7 @@ def _settings(model: Model, options: PredictOptions, sources: Mapping[str, Sourc
         "weights_sha256": model.manifest.weights_sha256,
         "images_sha256": {modality: _digest(source) for modality, source in sorted(sources.items())},
         "mirrorings": options.mirrorings,
+        "postprocess": asdict(_limits(model.manifest, options)),
         "remove_small_mm3": dict(options.remove_small_mm3 or {}),
         "prepare": options.prepare,
         "brain_mask_sha256": _digest(Source(options.brain_mask)) if options.brain_mask else None,

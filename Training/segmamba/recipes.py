@@ -132,7 +132,8 @@ def _like(manifest: Manifest) -> dict:
     return {
         "network": dataclasses.asdict(_choice(manifest, tuple(patch))),
         "preprocess": dataclasses.asdict(manifest.preprocess),
-        "inference": dataclasses.asdict(manifest.inference),
+        "head": "regions" if manifest.inference.nested else "labels",
+        "inference": {**dataclasses.asdict(manifest.inference), "nested": ()},
         "patch": list(patch),
         "weights_dtype": manifest.weights_dtype,
     }

@@ -12,7 +12,8 @@ from torch import nn
 
 from segmamba.case import Case
 from segmamba.inference import InferenceSpec, predict
-from segmamba.postprocess import to_label_map
+from segmamba.labels import GLIOMA, LabelScheme
+from segmamba.postprocess import PostprocessSpec, postprocess, to_label_map
 from segmamba.preprocess import PreprocessSpec, preprocess
 
 
@@ -44,13 +45,16 @@ def segment(
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
     windows_at_once: int = 1,
+    postprocess_spec: PostprocessSpec | None = None,
+    scheme: LabelScheme = GLIOMA,
     progress: Callable[[str, float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Segmentation:
     """progress is called with a stage ("preprocess", "network", "restore") and the fraction of it that is done.
 
     absent: modalities that the case lacks and the model does without (segmamba.incomplete). windows_at_once: see
-    segmamba.inference.predict. Raises InputError where the case lacks what the model needs, and Cancelled.
+    segmamba.inference.predict. postprocess_spec: what is too small to stay in the label map, of regions of `scheme`;
+    None: everything stays. Raises InputError where the case lacks what the model needs, and Cancelled.
     """
     seconds = {}
     tell = progress or (lambda stage, fraction: None)
@@ -78,7 +82,9 @@ def segment(
     start = time.perf_counter()
     probabilities = prepared.undo(prediction.probabilities)
     uncertainty = prepared.undo_scalar(prediction.uncertainty)
-    label_map = to_label_map(probabilities)
+    label_map = to_label_map(probabilities, inference_spec.nested)
+    if postprocess_spec:
+        label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
     seconds["restore"] = time.perf_counter() - start
     tell("restore", 1.0)
     return Segmentation(

@@ -26,7 +26,7 @@ from segmamba.distributed import World, join, leave
 from segmamba.errors import InputError, Stopped
 from segmamba.experiment import Experiment, load_experiment
 from segmamba.journal import Journal
-from segmamba.optimize import average_of, build_loss, build_optimizer, learning_rate, uses_bf16
+from segmamba.optimize import HeadLoss, average_of, build_optimizer, learning_rate, uses_bf16
 from segmamba.package import Manifest, copy_package, save_package
 from segmamba.report import format_table, write_progress
 from segmamba.run_folder import surroundings, write_record
@@ -95,7 +95,7 @@ class Training:
         self.averaged = average_of(self.network, config.optimizer.ema)
         self.optimizer = build_optimizer(self.network, config.optimizer)
         self.wrapped = world.wrap(self.network)
-        self.loss_of = build_loss(config.loss)
+        self.loss_of = HeadLoss(config.loss, self.experiment.inference.nested)
         self.step, self.skipped, self.rate_factor = 0, 0, 1.0
         self.best, self.since_best, self.metrics = -1.0, 0, {}
         self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
@@ -246,6 +246,7 @@ class Training:
             self.experiment.held_out,
             self.config.preprocess,
             self.experiment.inference,
+            self.experiment.postprocess,
             self.experiment.scheme,
             self.world,
         )
@@ -333,6 +334,7 @@ class Training:
             network=self.experiment.network_config,
             preprocess=self.config.preprocess,
             inference=self.experiment.inference,
+            postprocess=self.experiment.postprocess,
             label_map=self.experiment.scheme.labels,
             regions=self.experiment.scheme.regions,
             parent=parent.id if parent else None,

@@ -16,6 +16,7 @@ from segmamba.labels import LabelScheme
 from segmamba.metrics import region_scores
 from segmamba.package import load_package
 from segmamba.picture import save_picture
+from segmamba.postprocess import PostprocessSpec
 from segmamba.preprocess import PreprocessSpec
 from segmamba.samples import TrainingCase
 from segmamba.segment import segment
@@ -26,6 +27,7 @@ def validate(
     cases: Sequence[TrainingCase],
     preprocess: PreprocessSpec,
     inference: InferenceSpec,
+    postprocess: PostprocessSpec,
     scheme: LabelScheme,
     world: World,
 ) -> dict:
@@ -39,7 +41,15 @@ def validate(
     for entry in cases[world.rank :: world.size]:
         case = load_case(entry.sources, entry.id, preprocess.modalities)
         truth = load_label_map(entry.label, entry.renumbering, case)
-        result = segment(case, network, preprocess, inference, device=world.device)
+        result = segment(
+            case,
+            network,
+            preprocess,
+            inference,
+            device=world.device,
+            postprocess_spec=postprocess,
+            scheme=scheme,
+        )
         scores = region_scores(result.label_map, truth, tuple(voxel_sizes(case.affine)), scheme)
         rows.append((entry.id, scores))
     network.train(training)
@@ -66,6 +76,14 @@ def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device:
     for entry in worst:
         case = load_case(entry.sources, entry.id, manifest.preprocess.modalities)
         truth = load_label_map(entry.label, entry.renumbering, case)
-        answer = segment(case, package.network, manifest.preprocess, manifest.inference, device=device).label_map
+        answer = segment(
+            case,
+            package.network,
+            manifest.preprocess,
+            manifest.inference,
+            device=device,
+            postprocess_spec=manifest.postprocess,
+            scheme=manifest.scheme,
+        ).label_map
         dices = ", ".join(f"{region} {score['dice']:.2f}" for region, score in scores[entry.id].items())
         save_picture(case, {"truth": truth, "answer": answer}, folder / f"{entry.id}.png", f"{entry.id}: {dices}")

@@ -62,8 +62,15 @@ def add(add_command) -> None:
         action="append",
         default=[],
         metavar="REGION=MM3",
-        help="e.g. WT=250; off by default",
+        help="smallest component that stays, e.g. WT=250, instead of the model's own",
     )
+    command.add_argument(
+        "--postprocess",
+        choices=("auto", "never"),
+        default="auto",
+        help="never: keep components and totals that the model's manifest calls too small",
+    )
+    command.add_argument("--left-out", action="store_true", help="write what was too small as a label map of its own")
     command.add_argument(
         "--shard", metavar="I/N", help="of --batch every Nth case from the Ith on, 0 to N-1; under torchrun by rank"
     )
@@ -103,7 +110,9 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
         mirrorings=options.mirrorings,
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
+        postprocess=options.postprocess,
         remove_small_mm3=_sizes(options.remove_small),
+        left_out=options.left_out,
         prepare=options.prepare,
         brain_mask=Path(options.brain_mask) if options.brain_mask else None,
         onto=tuple(dict.fromkeys(options.on)),

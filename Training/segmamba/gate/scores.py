@@ -20,7 +20,7 @@ from segmamba.metrics import dice, lesion_wise
 from segmamba.package import Model
 from segmamba.segment import segment
 
-_VERSION = 1  # raise it when a score is made in another way
+_VERSION = 2  # raise it when a score is made in another way
 
 Scores = dict[str, dict[str, float]]  # {"dice": {region: score}, "lesion_dice": .., "false_positives": ..}
 
@@ -70,7 +70,16 @@ def answer(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirror
     case = load_case(sources, entry.id, model.manifest.preprocess.modalities)
     truth = load_label_map(dataset.path(entry.label), dataset.renumbering, case)
     manifest = model.manifest
-    result = segment(case, model.network, manifest.preprocess, manifest.inference, device=device, mirrorings=mirrorings)
+    result = segment(
+        case,
+        model.network,
+        manifest.preprocess,
+        manifest.inference,
+        device=device,
+        mirrorings=mirrorings,
+        postprocess_spec=manifest.postprocess,
+        scheme=manifest.scheme,
+    )
     return case, truth, result
 
 
@@ -93,6 +102,7 @@ def _key(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorin
     files = [(entry.images[m].sha256, entry.images[m].volume) for m in manifest.preprocess.modalities]
     parts = [
         *(_VERSION, manifest.weights_sha256, asdict(manifest.preprocess), asdict(manifest.inference)),
+        asdict(manifest.postprocess),
         *(files, entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
