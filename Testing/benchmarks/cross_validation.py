@@ -2,7 +2,7 @@
 
 DATASETs are data sets with folds (`segmamba dataset split --folds`), each a cohort; MODEL of fold K has not seen the
 cases of fold K of any of them. Every held-out case is segmented on its own grid, without post-processing; then the
-limits of post-processing (segmamba.postprocess) are fitted on these predictions, once on all of them, which is what a
+limits of post-processing (prediction.postprocess) are fitted on these predictions, once on all of them, which is what a
 manifest takes, and once for each fold on the other folds, which is what the scores "after" are made with, so that no
 case is scored with limits that it helped to choose.
 
@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from held_out import HeldOut, add_arguments, held_out_cases
 from measure import describe, print_table, progress, write_results
-from segmamba.labels import GLIOMA, to_regions
-from segmamba.metrics import dice, lesion_wise, region_scores
-from segmamba.postprocess import PostprocessSpec, postprocess
+from segmamba.cases.labels import GLIOMA, to_regions
+from segmamba.evaluation.metrics import dice, lesion_wise, region_scores
+from segmamba.models.specs import PostprocessSpec
+from segmamba.prediction.postprocess import postprocess
 
 REGIONS = ("WT", "TC", "ET")
 METRICS = ("dice", "hd95", "nsd", "lesion_dice", "false_positives")
@@ -95,8 +96,8 @@ def columns() -> list[tuple[str, str]]:
 
 
 def segment_case(one: HeldOut, options: argparse.Namespace) -> Held:
-    from segmamba.case import load_case, load_label_map, save_image
-    from segmamba.segment import segment
+    from segmamba.cases.case import load_case, load_label_map, save_image
+    from segmamba.prediction.segment import segment
 
     entry, dataset, manifest = one.entry, one.dataset, one.model.manifest
     progress(f"fold {one.fold}, {entry.id}")
@@ -177,7 +178,7 @@ def scores_of(case: Held, spec: PostprocessSpec) -> dict[str, dict[str, float]]:
 
 def summarize(scores: dict[str, dict], cohorts: dict[str, str]) -> dict[str, dict]:
     """Cohort, and "all" -> {"cases": n, region: {metric: [mean, low, high]}}, of a 95 % bootstrap over cases."""
-    from segmamba.confidence import mean_interval
+    from segmamba.evaluation.confidence import mean_interval
 
     groups = {"all": list(scores)}
     for name, cohort in cohorts.items():

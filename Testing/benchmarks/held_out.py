@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def held_out_cases(options: argparse.Namespace) -> Iterator[HeldOut]:
-    from segmamba.dataset import read_dataset, validation_cases
-    from segmamba.package import load_package
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.split import validation_cases
+    from segmamba.models.package import load_package
 
     datasets = [read_dataset(folder) for folder in options.datasets]
     for fold, folder in options.model:

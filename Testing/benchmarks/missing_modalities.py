@@ -2,7 +2,7 @@
 
 Each held-out case (held_out.py) is segmented with all modalities, with each set that lacks one, and with t1c and t2f
 alone, as a case that comes without them is. Writes results/missing_modalities.json: for each set of what is missing the
-mean Dice of WT, TC and ET on the cases' own grids, which is what a manifest's `incomplete` holds (segmamba.incomplete).
+mean Dice of WT, TC and ET on the cases' own grids, which is what a manifest's `incomplete` holds (cases.incomplete).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ KEPT_ALONE = ("t1c", "t2f")
 
 def main() -> None:
     import torch
-    from segmamba.case import load_case, load_label_map
-    from segmamba.labels import to_regions
-    from segmamba.metrics import dice
-    from segmamba.segment import segment
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.cases.labels import to_regions
+    from segmamba.evaluation.metrics import dice
+    from segmamba.prediction.segment import segment
 
     parser = argparse.ArgumentParser(description="Dice with modalities missing.")
     add_arguments(parser)

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
 from segmamba.errors import InputError
-from segmamba.heads import count_channels, label_probabilities, nested_labels, region_shares, regions_from_labels
-from segmamba.inference import InferenceSpec, predict
-from segmamba.labels import GLIOMA, LabelScheme, to_regions
-from segmamba.optimize import HeadLoss
-from segmamba.postprocess import to_label_map
+from segmamba.models.specs import InferenceSpec
+from segmamba.networks.heads import (
+    count_channels,
+    label_probabilities,
+    nested_labels,
+    region_shares,
+    regions_from_labels,
+)
+from segmamba.prediction.postprocess import to_label_map
+from segmamba.prediction.windows import predict
+from segmamba.training.optimize import HeadLoss
 from torch.nn.functional import one_hot
 
 NESTED = (2, 1, 3)  # of gliomas: ED, NCR, ET

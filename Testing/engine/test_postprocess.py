@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 import torch
 from segmamba.errors import InputError
-from segmamba.postprocess import (
-    PostprocessSpec,
-    describe_removed,
-    postprocess,
-    remove_small,
-    to_label_map,
-    volumes_ml,
-)
+from segmamba.models.specs import PostprocessSpec
+from segmamba.prediction.postprocess import describe_removed, postprocess, remove_small, to_label_map, volumes_ml
 from skimage.measure import label as label_components
 
 NCR, ED, ET = 1, 2, 3

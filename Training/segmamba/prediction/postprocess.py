@@ -1,0 +1,123 @@
+"""From probabilities on the case's grid to a label map, its volumes, and no more specks than the model wants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
+from segmamba.errors import InputError
+from segmamba.models.specs import PostprocessSpec
+
+
+def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.ndarray:
+    """(K, X, Y, Z) label probabilities -> (X, Y, Z) uint8.
+
+    Without `nested` the label of the largest; ties go to the lower label. With it (networks.heads) region by region,
+    the outermost first: a voxel is in a region where the labels inside it have more than half of the probability.
+
+    Raises InputError where a probability is not finite, which argmax would turn into a label without a word.
+    """
+    probabilities = np.asarray(probabilities)
+    bad = probabilities.size - int(np.count_nonzero(np.isfinite(probabilities)))
+    if bad:
+        raise InputError(
+            f"{bad} of {probabilities.size} probabilities are NaN or infinite; "
+            "run the model in fp32, and check its weights"
+        )
+    if not nested:
+        return probabilities.argmax(0).astype(np.uint8)
+    label_map = np.zeros(probabilities.shape[1:], np.uint8)
+    for depth, label in enumerate(nested):
+        label_map[probabilities[list(nested[depth:])].sum(0) > 0.5] = label
+    return label_map
+
+
+def voxel_volume_mm3(affine: np.ndarray) -> float:
+    return float(abs(np.linalg.det(np.asarray(affine, float)[:3, :3])))
+
+
+def volumes_ml(label_map: np.ndarray, affine: np.ndarray, scheme: LabelScheme = GLIOMA) -> dict[str, float]:
+    """Volume in mL of each region and each label of the scheme (WT, TC, ET, NCR, ED)."""
+    counts = np.bincount(label_map.ravel(), minlength=len(scheme.labels) + 1)
+    ml = voxel_volume_mm3(affine) / 1000
+    groups = {region: scheme.values(region) for region in scheme.regions}
+    groups |= {name: (value,) for name, value in scheme.labels.items()}
+    return {name: float(sum(counts[value] for value in values) * ml) for name, values in groups.items()}
+
+
+def postprocess(
+    label_map: np.ndarray, affine: np.ndarray, spec: PostprocessSpec, scheme: LabelScheme = GLIOMA
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Small components first, then regions whose total is small, the outermost first.
+
+    Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
+    Raises InputError for an unknown region or a limit that is no size.
+    """
+    result, report = remove_small(label_map, affine, spec.min_component_mm3, scheme)
+    _check_limits(spec.min_total_mm3, scheme)
+    voxel = voxel_volume_mm3(affine)
+    for region in (r for r in scheme.regions if r in spec.min_total_mm3):
+        mask = np.isin(result, scheme.values(region))
+        count = int(np.count_nonzero(mask))
+        entry = report.setdefault(region, {"components": 0, "voxels": 0})
+        if 0 < count * voxel < spec.min_total_mm3[region] * (1 - 1e-9):
+            entry["components"] += int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
+            entry["voxels"] += count
+            result[mask] = _around(region, scheme)
+    return result, report
+
+
+def describe_removed(report: Mapping[str, Mapping[str, int]], affine: np.ndarray) -> str | None:
+    """One line about what `postprocess` took away: "Too small, left out: 3 spots of WT (0.2 mL)"; None: nothing."""
+    ml = voxel_volume_mm3(affine) / 1000
+    parts = [
+        f"{entry['components']} spot{'s' if entry['components'] > 1 else ''} of {region} "
+        f"({entry['voxels'] * ml:.2g} mL)"
+        for region, entry in report.items()
+        if entry["components"]
+    ]
+    return f"Too small, left out: {', '.join(parts)}" if parts else None
+
+
+def remove_small(
+    label_map: np.ndarray, affine: np.ndarray, min_mm3: Mapping[str, float], scheme: LabelScheme = GLIOMA
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Take away components (26-connected) of a region that are smaller than `min_mm3[region]`.
+
+    A small component of a region becomes what the next larger region around it has besides: of ET it becomes NCR,
+    of TC ED, of WT background. Regions are taken in the scheme's order, each on what the one before left; those that
+    `min_mm3` does not name stay. Returns a new label map, and per region {"components": how many were taken away,
+    "voxels": how many voxels that changed}. Raises InputError for an unknown region or a limit that is no size.
+    """
+    _check_limits(min_mm3, scheme)
+    result, report = label_map.copy(), {}
+    voxel = voxel_volume_mm3(affine)
+    for region in (r for r in scheme.regions if r in min_mm3):
+        components, count = ndimage.label(to_regions(result, scheme)[region], np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        # sizes are whole voxels: a component of exactly the limit stays whatever the rounding of the product
+        small = sizes * voxel < min_mm3[region] * (1 - 1e-9)
+        small[0] = False
+        result[small[components]] = _around(region, scheme)
+        report[region] = {"components": int(small.sum()), "voxels": int(sizes[small].sum())}
+    return result, report
+
+
+def _check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
+    unknown = [region for region in limits if region not in scheme.regions]
+    if unknown:
+        raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")
+    for region, limit in limits.items():
+        if not (math.isfinite(limit) and limit >= 0):
+            raise InputError(f"smallest {region} of {limit} mm3: expected a number, 0 or more")
+
+
+def _around(region: str, scheme: LabelScheme) -> int:
+    """The label that is left when `region` is taken out of the smallest region that encloses it; 0 without one."""
+    inner = set(scheme.values(region))
+    larger = [outer for outer in (set(scheme.values(other)) for other in scheme.regions) if outer > inner]
+    return min(min(larger, key=len) - inner) if larger else 0
