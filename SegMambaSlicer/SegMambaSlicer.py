@@ -4,7 +4,7 @@ import logging
 
 import slicer
 import vtk
-from SegMambaSlicerLib import corrections
+from SegMambaSlicerLib.learning import corrections
 from SegMambaSlicerLib.parameters import Parameters
 from SegMambaSlicerLib.run import Options
 from SegMambaSlicerLib.sample import registerSampleData
@@ -171,7 +171,7 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
 
         subject: whatever names the patient here; only a salted hash of it is written. role: of who corrected, no name.
         confirmedEmpty: labels ("NCR", "ED", "ET") that a person says are truly absent. consent: True says that a
-        person agreed to SegMambaSlicerLib.corrections.consentText. volumes: modality -> node, where they are others
+        person agreed to learning.corrections.consentText. volumes: modality -> node, where they are others
         than those that the result was made from. Sending a case again makes its next version.
         With wait it blocks and returns {"name", "case", "version", "folder"}; without, it returns a Correction at once
         (`close` ends it), and onDone(that) or onError(EngineError) are called from a timer.

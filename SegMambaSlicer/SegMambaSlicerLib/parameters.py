@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from .checks import PREPARE
-from .modalities import MODALITIES
+from .volumes.checks import PREPARE
+from .volumes.modalities import MODALITIES
 
 _DEFAULTS = {"Model": "", "Mirrorings": "0", "Device": "auto", "Mode": "labels", "Prepare": "auto"}
 _ROLES = ("Segmentation", "Uncertainty", "Table")

@@ -9,7 +9,7 @@ from pathlib import Path
 import slicer
 import vtk
 
-from .dicomtags import dicomTags
+from .volumes.dicomtags import dicomTags
 
 REPORT_LINES = 50
 _SECRET_LENGTH = 3  # shorter words hide too much else

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 import slicer
 
-from . import history
-from .checks import PREPARE, PREPARED, checkVolumes, referenceOf
-from .engine import Engine, EngineError, Request
+from .engine.client import Engine, EngineError, Request
 from .errors import InputError
 from .i18n import _
-from .incomplete import knownIncomplete
-from .modalities import MODALITIES
-from .scene import exportCase, putBeside, readLabelMap, readScalarMap, temporaryFolder
-from .segments import createSegmentation
-from .uncertainty import addUncertainty
+from .results import history
+from .results.segments import createSegmentation
+from .results.uncertainty import addUncertainty
+from .volumes.checks import PREPARE, PREPARED, checkVolumes, referenceOf
+from .volumes.incomplete import knownIncomplete
+from .volumes.modalities import MODALITIES
+from .volumes.scene import exportCase, putBeside, readLabelMap, readScalarMap, temporaryFolder
 
 
 @dataclass(frozen=True)

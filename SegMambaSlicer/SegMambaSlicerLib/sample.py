@@ -11,13 +11,13 @@ from pathlib import Path
 
 import slicer
 
-from .childprocess import ChildProcess
-from .engine import EngineError, explain
+from .engine.childprocess import ChildProcess
+from .engine.client import EngineError, explain
+from .engine.interpreter import findInterpreter, trainingFolder
 from .errors import InputError
 from .i18n import _
-from .interpreter import findInterpreter, trainingFolder
-from .modalities import MODALITIES
-from .scene import temporaryFolder
+from .volumes.modalities import MODALITIES
+from .volumes.scene import temporaryFolder
 
 SEED = 20_401  # far from the seeds of the phantoms that models were trained with
 SPACING = 1.0  # mm

@@ -8,15 +8,15 @@ import unittest
 import numpy as np
 import slicer
 
-from . import history
-from .checks import checkVolumes
-from .modalities import guessModalities
 from .parameters import Parameters
 from .report import scrub
-from .results import updateTable
-from .scene import exportCase, exportVolume, readLabelMap, temporaryFolder
-from .segments import createSegmentation, labelArray, switchRepresentation
-from .uncertainty import addUncertainty, placesToCheck
+from .results import history
+from .results.segments import createSegmentation, labelArray, switchRepresentation
+from .results.statistics import updateTable
+from .results.uncertainty import addUncertainty, placesToCheck
+from .volumes.checks import checkVolumes
+from .volumes.modalities import guessModalities
+from .volumes.scene import exportCase, exportVolume, readLabelMap, temporaryFolder
 
 SHAPE = (13, 17, 11)  # slices, rows, columns: no two alike
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import qt
 
-from .command import Command
-from .engine import Engine, EngineError
+from .engine.client import Engine, EngineError
+from .engine.command import Command
 from .errors import InputError
 from .i18n import _
 from .run import Options, Result, Run

@@ -1,6 +1,6 @@
 """One process of `bench.py`: one forward pass of one network on the CPU. Prints JSON.
 
-`released` runs through segmamba.inference.predict, as every case does, its softmax and entropy included; the
+`released` runs through segmamba.prediction.windows.predict, as every case does, its softmax and entropy included; the
 others are called directly. The parent reads this process's peak memory.
 """
 
@@ -12,7 +12,8 @@ import time
 
 import peers
 import torch
-from segmamba.inference import InferenceSpec, predict
+from segmamba.models.specs import InferenceSpec
+from segmamba.prediction.windows import predict
 
 
 @torch.inference_mode()

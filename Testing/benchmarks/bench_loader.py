@@ -36,11 +36,11 @@ def main() -> None:
 def _measure(folder: Path, rounds: int, side: int) -> list[dict]:
     """Interleaved: a patch of each set in turn, after one that is not counted."""
     import torch
-    from segmamba.config import load_config
-    from segmamba.dataset.collect import init_dataset
-    from segmamba.distributed import World
-    from segmamba.experiment import load_experiment
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.datasets.collect import init_dataset
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+    from segmamba.training.config import load_config
+    from segmamba.training.distributed import World
+    from segmamba.training.experiment import load_experiment
 
     torch.set_num_threads(1)
     for seed in range(2):

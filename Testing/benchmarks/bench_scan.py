@@ -15,7 +15,7 @@ import scan_case
 import torch
 import torch.nn.functional as F
 from measure import progress
-from segmamba.network.scan import available_backends, selective_scan
+from segmamba.networks.scan import available_backends, selective_scan
 from torch import Tensor
 
 D_INNER = 96  # channels of the first stage of `released`

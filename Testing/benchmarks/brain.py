@@ -28,9 +28,9 @@ from scipy import ndimage  # noqa: E402
 sys.path.insert(0, str(HERE.parent / "support"))
 
 from heads import add_head  # noqa: E402
-from segmamba.brain import brain_mask  # noqa: E402
-from segmamba.brain.template import load_template  # noqa: E402
 from segmamba.errors import InputError  # noqa: E402
+from segmamba.preparation.brain import brain_mask  # noqa: E402
+from segmamba.preparation.brain.template import load_template  # noqa: E402
 
 MODALITIES = ("t1c", "t1n", "t2w", "t2f")
 _DEGREES, _MM = 20, 20

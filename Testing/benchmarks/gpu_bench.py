@@ -1,7 +1,7 @@
 """`make gpu-bench`: what this machine's GPU does, all in one run and interleaved, so that ratios hold elsewhere.
 
 1. a window of 128^3: batch 1 and 2, fp32 (TF32 convolutions, as torch does by default) and bf16 autocast
-2. a whole case of 8 windows, 8 mirrorings, through segmamba.inference.predict
+2. a whole case of 8 windows, 8 mirrorings, through segmamba.prediction.windows.predict
 3. a training step: batch 2, fp32 and bf16, Dice + cross-entropy, AdamW
 
 `released` with each scan back end that can be used here, beside other networks. Windows are run in both memory
@@ -23,8 +23,9 @@ import torch
 from measure import describe, print_table, progress, ratio, slug, write_results
 from monai.losses import DiceCELoss
 from segmamba.errors import Cancelled
-from segmamba.inference import InferenceSpec, count_windows, predict
-from segmamba.network.scan import OVERRIDE, available_backends
+from segmamba.models.specs import InferenceSpec
+from segmamba.networks.scan import OVERRIDE, available_backends
+from segmamba.prediction.windows import count_windows, predict
 from torch import nn
 
 PEERS = ("SwinUNETR", "SegResNet", "UNETR", "MedNeXt-M")

@@ -17,7 +17,7 @@ import peers
 import scan_case
 import torch
 from measure import describe, progress, slug, write_results
-from segmamba.network.scan import OVERRIDE, available_backends, causal_conv1d_silu, selective_scan
+from segmamba.networks.scan import OVERRIDE, available_backends, causal_conv1d_silu, selective_scan
 from torch import Tensor
 
 STAGES = ((64**3, 96), (32**3, 192), (16**3, 384), (8**3, 768))  # tokens, channels

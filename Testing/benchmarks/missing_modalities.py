@@ -3,7 +3,7 @@
 CASES is a data set with folds (`segmamba dataset split --folds`), MODELk a package that has not seen fold k. Each case
 is segmented with all modalities, with each set that lacks one, and with t1c and t2f alone, as a case that comes without
 them is. Writes results/missing_modalities.json: for each set of what is missing the mean Dice of WT, TC and ET on
-the cases' own grids, which is what a manifest's `incomplete` holds (segmamba.incomplete).
+the cases' own grids, which is what a manifest's `incomplete` holds (segmamba.cases.incomplete).
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ KEPT_ALONE = ("t1c", "t2f")
 
 def main() -> None:
     import torch
-    from segmamba.case import load_case, load_label_map
-    from segmamba.dataset import read_dataset, validation_cases
-    from segmamba.labels import to_regions
-    from segmamba.metrics import dice
-    from segmamba.package import load_package
-    from segmamba.segment import segment
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.cases.labels import to_regions
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.split import validation_cases
+    from segmamba.evaluation.metrics import dice
+    from segmamba.models.package import load_package
+    from segmamba.prediction.segment import segment
 
     parser = argparse.ArgumentParser(description="Dice with modalities missing.")
     parser.add_argument("cases", type=Path)

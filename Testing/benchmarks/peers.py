@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from monai.networks.nets import UNETR, DynUNet, MedNeXtM, SegResNet, SwinUNETR
-from segmamba.network import build_network
+from segmamba.networks.presets import build_network
 from torch import nn
 
 FORMATS = {"plain": torch.contiguous_format, "channels last": torch.channels_last_3d}

@@ -30,15 +30,16 @@ from pathlib import Path
 import measure
 import numpy as np
 import registration
-from segmamba.case import Source, find_case, load_label_map, read_images, save_image
-from segmamba.image_io import read_image
-from segmamba.labels import GLIOMA, to_regions
-from segmamba.package import find_model, load_package
-from segmamba.predict import PredictOptions, predict_case
-from segmamba.prepare import Grid, make_plan, prepare
-from segmamba.prepare.grids import resample
-from segmamba.prepare.pyramid import make_levels
-from segmamba.prepare.register import register
+from segmamba.cases.case import Source, find_case, load_label_map, read_images, save_image
+from segmamba.cases.labels import GLIOMA, to_regions
+from segmamba.images.image_io import read_image
+from segmamba.models.package import find_model, load_package
+from segmamba.prediction.predict import PredictOptions, predict_case
+from segmamba.preparation.grids import Grid, resample
+from segmamba.preparation.plan import make_plan
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.register import register
+from segmamba.preparation.run import prepare
 
 PATIENT = "TCGA-FG-6692"
 PLANES = {"axial": (1, 1, 5), "sagittal": (5, 1, 1), "coronal": (1, 5, 1)}

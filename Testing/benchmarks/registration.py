@@ -28,10 +28,10 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from segmamba.image_io import read_image
-from segmamba.prepare.grids import blocks, resample
-from segmamba.prepare.pyramid import make_levels
-from segmamba.prepare.register import register
+from segmamba.images.image_io import read_image
+from segmamba.preparation.grids import blocks, resample
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.register import register
 
 SKIPPED = ("BraTS2021_01480", "BraTS2021_01481")  # 1.4 to 3 mm off in z as distributed
 MOVING = ("t1n", "t2w", "t2f")

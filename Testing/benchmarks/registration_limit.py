@@ -3,7 +3,7 @@
 
     python Testing/benchmarks/registration_limit.py --brats FOLDER --raw FOLDER
 
-The limits of segmamba.prepare.register were set on the runs of registration.py. Here are the cases that it leaves out
+The limits of preparation.register were set on the runs of registration.py. Here are the cases that it leaves out
 (badly registered as distributed, by up to 3 mm), another patient's native series in FOLDER (registered by nobody) and
 their prepared pair beside them (FOLDER_preprocessed), with other random numbers. Right: the same head, moved by a known
 amount. Wrong, and to be refused: another patient's head, a mirrored image, one that is upside down or turned over, and
@@ -24,10 +24,10 @@ import measure
 import numpy as np
 from registration import MOVING, SETTINGS, SKIPPED, draw_move, find_layers, put_head_around, read_case, scan
 from scipy import ndimage
-from segmamba.image_io import read_image
-from segmamba.prepare.grids import resample, upright
-from segmamba.prepare.pyramid import make_levels
-from segmamba.prepare.register import _LEAST_AGREEING, _LEAST_QUALITY, register
+from segmamba.images.image_io import read_image
+from segmamba.preparation.grids import resample, upright
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.register import _LEAST_AGREEING, _LEAST_QUALITY, register
 
 SEED = 7_390_211  # of none of registration.py's runs
 RIGHT, STRANGER, MIRRORED, OVER, NOISE = "same head", "other patient", "mirrored", "upside down or turned over", "noise"

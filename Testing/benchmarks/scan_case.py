@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from segmamba.network.scan import selective_scan
+from segmamba.networks.scan import selective_scan
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "engine"))

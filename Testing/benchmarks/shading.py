@@ -24,7 +24,7 @@ SEED = 5
 def shaded(case, label):
     """The case out of its heads, and its label map, on the heads' grid."""
     from heads import add_head
-    from segmamba.prepare.grids import upright
+    from segmamba.preparation.grids import upright
 
     images, anywhere = {}, np.any([image > 0 for image in case.images.values()], axis=0)
     for modality, image in case.images.items():
@@ -42,12 +42,13 @@ def shaded(case, label):
 
 def main() -> None:
     import torch
-    from segmamba.case import load_case, load_label_map
-    from segmamba.dataset import read_dataset, validation_cases
-    from segmamba.labels import to_regions
-    from segmamba.metrics import dice
-    from segmamba.package import load_package
-    from segmamba.segment import segment
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.cases.labels import to_regions
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.split import validation_cases
+    from segmamba.evaluation.metrics import dice
+    from segmamba.models.package import load_package
+    from segmamba.prediction.segment import segment
 
     parser = argparse.ArgumentParser(description="Dice with the brightness of coils.")
     parser.add_argument("cases", type=Path)

@@ -4,14 +4,14 @@
     python Testing/benchmarks/swap_guard.py --data FOLDER [--prepared 3] [--moves 3]
 
 FOLDER has brats/ and raw/ (see the README beside the data). Every case is judged as it is, and with each of the six
-pairs of its images exchanged, by segmamba.swaps; the panel judges by the same figures.
+pairs of its images exchanged, by segmamba.cases.swaps; the panel judges by the same figures.
 
 as prepared       the BraTS cases and TCGA-FG-6692 as they were prepared elsewhere: registered, without skull, 1 mm.
 one left out      the same without each of the four images, and the three pairs of the rest exchanged.
 unregistered      the four images of a BraTS case, each in a simulated head (the same but for its brightness), on 2 mm,
                   and, but for T1c, moved by up to 6 mm and 6 degrees on a grid of its own, anew for each of --moves
                   runs; and the native series of TCGA-FG-6692, the only real ones: skull on, thick slices, four grids.
-after preparation the native series and the first heads, registered and stripped by segmamba.prepare. The images are
+after preparation the native series and the first heads, registered and stripped by segmamba.preparation. The images are
                   exchanged afterwards: how they are registered does not depend on their names but for T1c.
 
 Caught is an alarm, whichever images it names; named is one that names those which were exchanged. The terms of the
@@ -35,12 +35,12 @@ from pathlib import Path
 import measure
 import numpy as np
 from registration import draw_move
-from segmamba.case import Source, find_case, read_images
+from segmamba.cases.case import Source, find_case, read_images
+from segmamba.cases.swaps import HEAD_LIMIT, LIMIT, MODALITIES, find_exchange, gains, sample_together
 from segmamba.errors import InputError
-from segmamba.image_io import Image
-from segmamba.prepare import prepare
-from segmamba.prepare.grids import Grid, resample, upright
-from segmamba.swaps import HEAD_LIMIT, LIMIT, MODALITIES, find_exchange, gains, sample_together
+from segmamba.images.image_io import Image
+from segmamba.preparation.grids import Grid, resample, upright
+from segmamba.preparation.run import prepare
 
 sys.path.insert(0, str(measure.HERE.parent / "support"))
 PATIENT = "TCGA-FG-6692"

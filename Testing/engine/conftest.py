@@ -35,7 +35,7 @@ def real_dicom() -> Path:
 @pytest.fixture(scope="session")
 def phantom_cases(tmp_path_factory) -> Path:
     """A folder of three small synthetic cases, phantom-0, -1 and -2, at 4 mm, with labels."""
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.datasets.phantom import make_phantom, save_phantom
 
     root = tmp_path_factory.mktemp("phantoms")
     for seed in range(3):
@@ -49,10 +49,9 @@ def phantom_cases(tmp_path_factory) -> Path:
 def tiny_model(tmp_path_factory) -> Path:
     """A model package with random weights: everything about it is real but what it knows."""
     import torch
-    from segmamba.inference import InferenceSpec
-    from segmamba.network import NetworkConfig, SegMamba
-    from segmamba.package import Manifest, save_package
-    from segmamba.preprocess import PreprocessSpec
+    from segmamba.models.package import Manifest, save_package
+    from segmamba.models.specs import InferenceSpec, PreprocessSpec
+    from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
     config = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
     torch.manual_seed(7)
@@ -71,10 +70,10 @@ def tiny_model(tmp_path_factory) -> Path:
 def make_dataset():
     """A folder of case folders -> its data set, with the manifest written into it."""
     import nibabel as nib
-    from segmamba.case import MODALITIES, find_case, find_label
-    from segmamba.dataset import CaseEntry, Dataset, FileEntry, write_dataset
-    from segmamba.dataset.reading import hash_file
-    from segmamba.labels import GLIOMA
+    from segmamba.cases.case import MODALITIES, find_case, find_label
+    from segmamba.cases.labels import GLIOMA
+    from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, write_dataset
+    from segmamba.datasets.reading import hash_file
 
     def make(root: Path) -> Dataset:
         def entry(path: Path) -> FileEntry:

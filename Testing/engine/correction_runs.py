@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from segmamba.case import find_case, find_label
+from segmamba.cases.case import find_case, find_label
 
 SERVER = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
@@ -21,7 +21,7 @@ def preload() -> None:
     """All that any test starts a process for: a test run has one server, and the first to ask decides what it has."""
     if os.name == "posix":
         SERVER.set_forkserver_preload(
-            ["segmamba.training", "segmamba.corrections", "segmamba.registry", "correction_runs"]
+            ["segmamba.training.loop", "segmamba.learning.submissions", "segmamba.learning.registry", "correction_runs"]
         )
 
 
@@ -78,7 +78,7 @@ def small_case(folder: Path, seed: int = 0) -> Path:
 
 def send(folder: Path, case: Path, *, labels: Path | None = None, subject: str | None = None, **options) -> Path:
     """A case folder as `write_case` sends it; its own label map is the proposal."""
-    from segmamba.corrections import write_case
+    from segmamba.learning.submissions import write_case
 
     proposal = options.pop("proposal", find_label(case))
     images = options.pop("images", find_case(case))
@@ -99,8 +99,8 @@ def send_times(folder: Path, case: Path, times: int) -> None:
 
 def change_for_ever(folder: Path, models: list[Path], seed: int, sign: Path) -> None:
     """Adopts one model after the other, goes back at times, refuses at times."""
-    from segmamba import registry
     from segmamba.errors import InputError
+    from segmamba.learning import registry
 
     change_times(folder, models, seed, 1)
     rng = np.random.default_rng(seed)
@@ -111,8 +111,8 @@ def change_for_ever(folder: Path, models: list[Path], seed: int, sign: Path) -> 
 
 
 def change_times(folder: Path, models: list[Path], seed: int, times: int) -> None:
-    from segmamba import registry
     from segmamba.errors import InputError
+    from segmamba.learning import registry
 
     rng = np.random.default_rng(seed)
     done = 0

@@ -13,10 +13,10 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from segmamba.image_io import Image
-from segmamba.phantom import Phantom, make_phantom
-from segmamba.prepare import Grid
-from segmamba.prepare.register import register
+from segmamba.datasets.phantom import Phantom, make_phantom
+from segmamba.images.image_io import Image
+from segmamba.preparation.grids import Grid
+from segmamba.preparation.register import register
 
 SPACING = (3.0, 3.5, 4.0)
 SMALLER = 0.66  # 460 mL of brain

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import torch
-from segmamba.network.scan import causal_conv1d_silu, selective_scan
+from segmamba.networks.scan import causal_conv1d_silu, selective_scan
 
 TOLERANCE = 1e-5  # of the scale of what is compared
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "z")

@@ -18,16 +18,15 @@ _SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else m
 
 def preload() -> None:
     if os.name == "posix":
-        _SERVER.set_forkserver_preload(["segmamba.site.stages"])
+        _SERVER.set_forkserver_preload(["segmamba.learning.site.stages"])
 
 
 def save_model(folder: Path, narrow: bool = True, name: str = "old", seed: int = 5) -> Path:
     import torch
-    from segmamba.case import MODALITIES
-    from segmamba.inference import InferenceSpec
-    from segmamba.networks import NetworkChoice, build
-    from segmamba.package import Manifest, save_package
-    from segmamba.preprocess import PreprocessSpec
+    from segmamba.cases.case import MODALITIES
+    from segmamba.models.package import Manifest, save_package
+    from segmamba.models.specs import InferenceSpec, PreprocessSpec
+    from segmamba.networks.choice import NetworkChoice, build
 
     with narrow_network() if narrow else nullcontext():
         config = NetworkChoice(preset="quick").resolve(4, 4, (48, 48, 48))
@@ -51,8 +50,8 @@ def shrunk(voxels: np.ndarray) -> np.ndarray:
 def build_site(site: Path, cases: Path, make_dataset) -> Path:
     """Corrections of the phantoms in `cases`, each of a patient of its own, one old case and two anchor cases; beside
     it the model `old`."""
-    from segmamba.case import find_label
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.cases.case import find_label
+    from segmamba.datasets.phantom import make_phantom, save_phantom
 
     for name, seeds in (("replay", (9,)), ("anchor", (11, 12))):
         for seed in seeds:
@@ -77,11 +76,11 @@ def improve(site: Path, run: str | None, options: dict) -> None:
     """The process ends with 0, with 3 where it was stopped, with 1 for an InputError."""
     import torch
     from segmamba.errors import InputError, Stopped
-    from segmamba.site import Site
-    from segmamba.site import improve as work
+    from segmamba.learning.site import Site
+    from segmamba.learning.site import improve as work
 
     torch.set_num_threads(1)
-    pictures = ("training.write_progress", "training.draw_worst", "gate.save_picture")
+    pictures = ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture")
     with ExitStack() as stack:
         stack.enter_context(narrow_network())
         for name in pictures:  # matplotlib would take most of the time
@@ -97,9 +96,9 @@ def improve(site: Path, run: str | None, options: dict) -> None:
 
 def pretend_to_work(site: Path, run: str) -> None:
     """Holds what an improvement holds, says that it trains, and does nothing."""
-    from segmamba.site import Site
-    from segmamba.site.improvement import _alone
-    from segmamba.site.status import Telling
+    from segmamba.learning.site import Site
+    from segmamba.learning.site.improvement import _alone
+    from segmamba.learning.site.status import Telling
 
     place = Site(site).run(run)
     with _alone(Site(site), place), Telling(place, "finetune") as tell:

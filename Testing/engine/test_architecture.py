@@ -182,7 +182,7 @@ def test_a_part_of_the_network_imports_only_what_its_table_allows(room):
     found = set()
     for path in sources(ENGINE / "network"):
         if room_of(path, ENGINE / "network") == room:
-            found |= rooms_imported(path, "segmamba.network", set(NETWORK)) - {room}
+            found |= rooms_imported(path, "segmamba.networks.choice", set(NETWORK)) - {room}
     assert found == set(NETWORK[room].split())
 
 

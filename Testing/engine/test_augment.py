@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.transforms import RandShiftIntensity
 from scipy import ndimage
-from segmamba.augment import Augmentation, EachChannel, Shading, Warp, build_augmentation
+from segmamba.training.augment import Augmentation, EachChannel, Shading, Warp, build_augmentation
 
 PATCH = (12, 16, 20)
 

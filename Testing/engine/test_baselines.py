@@ -8,19 +8,18 @@ from unittest import mock
 
 import pytest
 import torch
-from segmamba.baselines import BASELINES, BaselineConfig, build_baseline
-from segmamba.baselines.nnformer import NNFormer
-from segmamba.baselines.uxnet import UXNet
-from segmamba.checkpoint import load_checkpoint
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.inference import InferenceSpec
-from segmamba.network import NetworkConfig
-from segmamba.networks import NetworkChoice, build, checkpoint_activations
-from segmamba.package import Manifest, load_package, read_manifest, save_package
-from segmamba.preprocess import PreprocessSpec
+from segmamba.models.package import Manifest, load_package, read_manifest, save_package
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
+from segmamba.networks.baselines.nnformer import NNFormer
+from segmamba.networks.baselines.uxnet import UXNet
+from segmamba.networks.choice import NetworkChoice, build, checkpoint_activations
+from segmamba.networks.segmamba import NetworkConfig
 from segmamba.settings import build as from_plain
-from segmamba.training import train
+from segmamba.training.checkpoint import load_checkpoint
+from segmamba.training.loop import train
 from training_runs import small_config
 
 # narrow ones, on a crop that is the smallest or nearly so, no two sides alike where the stride allows

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from segmamba.baselines.nnformer import (
+from segmamba.errors import InputError
+from segmamba.networks.baselines.nnformer import (
     NNFormer,
     VolumeAttention,
     partition,
@@ -13,8 +14,7 @@ from segmamba.baselines.nnformer import (
     reverse,
     shifted_neighbours,
 )
-from segmamba.baselines.uxnet import LargeKernelBlock
-from segmamba.errors import InputError
+from segmamba.networks.baselines.uxnet import LargeKernelBlock
 
 GRID, WINDOW, SHIFT = (4, 6, 8), (2, 3, 4), (1, 1, 2)
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from segmamba.bias import correct_bias
-from segmamba.case import Case
+from segmamba.cases.case import Case
+from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
-from segmamba.phantom import make_phantom
-from segmamba.preprocess import PreprocessSpec, preprocess
+from segmamba.models.specs import PreprocessSpec
+from segmamba.prediction.preprocess import preprocess
+from segmamba.preparation.bias import correct_bias
 
 SPACING = (3, 3, 3)
 SHAPE = (44, 52, 48)

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from segmamba.brain import brain_mask, external
-from segmamba.brain.lattice import back_in_order, in_order
+from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import Cancelled, InputError
-from segmamba.phantom import make_phantom
+from segmamba.preparation.brain import brain_mask, external
+from segmamba.preparation.brain.lattice import back_in_order, in_order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 

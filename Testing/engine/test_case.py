@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from image_files import AFFINE, SHAPE, noise, write
-from segmamba.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
+from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
 from segmamba.errors import InputError
 
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from image_files import RIGHT_HANDED, SHAPE, noise, write, write_dicom
-from segmamba.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
+from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
 from segmamba.errors import InputError
 
 NAMINGS = {

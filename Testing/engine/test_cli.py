@@ -137,8 +137,8 @@ def test_prediction_then_evaluation(phantom_cases, tiny_model, tmp_path, capsys)
 
 def test_a_published_checkpoint_becomes_a_model(tmp_path, capsys):
     import torch
-    from segmamba.network import NetworkConfig, SegMamba
-    from segmamba.package import load_package
+    from segmamba.models.package import load_package
+    from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
     network = SegMamba(NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, directions=("forward",)))
     torch.save({"module": network.state_dict()}, tmp_path / "published.pt")

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from segmamba.cli import main
-from segmamba.compare import compare_folders, compare_scores
 from segmamba.errors import InputError
+from segmamba.evaluation.compare import compare_folders, compare_scores
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
-from segmamba import confidence
-from segmamba.confidence import bootstrap_means, mean_interval, paired_lower_bound, sign_flip_test
 from segmamba.errors import InputError
+from segmamba.evaluation import confidence
+from segmamba.evaluation.confidence import bootstrap_means, mean_interval, paired_lower_bound, sign_flip_test
 
 
 def rng(seed=0):

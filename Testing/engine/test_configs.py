@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from segmamba.config import load_config
 from segmamba.errors import InputError
+from segmamba.training.config import load_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "Training" / "configs").glob("*.toml"))
 

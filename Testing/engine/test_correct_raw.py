@@ -19,13 +19,13 @@ from nibabel.affines import apply_affine
 from safetensors.numpy import load_file
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from segmamba import corrections
-from segmamba.case import find_case, find_label
+from segmamba.cases.case import find_case, find_label
 from segmamba.cli import main
-from segmamba.corrections import read_record, take_in
-from segmamba.corrections.record import find_telling
+from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
-from segmamba.phantom import make_phantom
+from segmamba.learning import submissions as corrections
+from segmamba.learning.submissions import read_record, take_in
+from segmamba.learning.submissions.record import find_telling
 from training_runs import narrow_network
 
 FORMAT = Path(corrections.__file__).parent

@@ -12,16 +12,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 from correction_runs import edited, grown, send, small_case
-from segmamba.case import find_case, find_label
-from segmamba.corrections import Provenance, format_intake, read_record, take_in, write_case
-from segmamba.corrections.findings import DOUBTFUL, WRONG
-from segmamba.corrections.record import CaseRecord, ModelRecord
-from segmamba.dataset import hash_file, read_dataset, read_split, training_cases, validation_cases
+from segmamba.cases.case import find_case, find_label
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.phantom import make_phantom, save_phantom
+from segmamba.datasets.reading import hash_file
+from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.phantom import make_phantom, save_phantom
+from segmamba.learning.submissions import Provenance, format_intake, read_record, take_in, write_case
+from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
+from segmamba.learning.submissions.record import CaseRecord, ModelRecord
 
 ENGINE = Path(__file__).resolve().parents[2] / "Training" / "segmamba"
-SCHEMA = json.loads((ENGINE / "corrections" / "case.schema.json").read_text())
+SCHEMA = json.loads((ENGINE / "learning" / "submissions" / "case.schema.json").read_text())
 SOUND = (0, 2, 8, 9, 13, 14)  # seeds of phantoms that no check at 4 mm takes for exchanged or moved
 
 
@@ -96,7 +98,7 @@ def test_the_schema_names_the_fields_that_are_read():
     assert set(SCHEMA["properties"]) == known
     optional = {f.name for f in fields(CaseRecord) if f.default is not f.default_factory}  # one of them is given
     assert set(SCHEMA["required"]) == known - optional
-    table = (ENGINE / "corrections" / "FORMAT.md").read_text()
+    table = (ENGINE / "learning" / "submissions" / "FORMAT.md").read_text()
     assert all(f"`{name}`" in table for name in known)
     assert all(kind in table for kind in {**WRONG, **DOUBTFUL})
 

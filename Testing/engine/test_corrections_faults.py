@@ -6,11 +6,11 @@ import time
 
 import pytest
 from correction_runs import SERVER, in_process, kill, kill_at_work, preload, send, send_for_ever, send_times, small_case
-from segmamba.corrections import read_record, take_in
-from segmamba.corrections.record import FOLDER, UNFINISHED
-from segmamba.dataset import hash_file
+from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
-from segmamba.shares import exclusive
+from segmamba.files.shares import exclusive
+from segmamba.learning.submissions import read_record, take_in
+from segmamba.learning.submissions.record import FOLDER, UNFINISHED
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 

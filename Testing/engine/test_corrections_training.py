@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 import torch
 from correction_runs import edited, grown, send
-from segmamba import recipes
-from segmamba.case import find_label
+from segmamba.cases.case import find_label
 from segmamba.cli import main
-from segmamba.config import load_config
-from segmamba.corrections import take_in
-from segmamba.dataset import read_dataset
-from segmamba.dataset.collect import init_dataset
-from segmamba.dataset.split import Split, write_split
-from segmamba.distributed import World
+from segmamba.datasets.collect import init_dataset
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
-from segmamba.experiment import load_experiment
-from segmamba.network import SegMamba
-from segmamba.network.segmamba import NetworkConfig
-from segmamba.package import load_package, read_manifest, save_package
+from segmamba.learning.submissions import take_in
+from segmamba.models.package import load_package, read_manifest, save_package
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
+from segmamba.training import recipes
+from segmamba.training.config import load_config
+from segmamba.training.distributed import World
+from segmamba.training.experiment import load_experiment
 from training_runs import MODALITIES, narrow_network, small_config
 
 NARROW = ["patch=[32, 32, 32]", "precision=fp32", "steps=3", "workers=0", "validation.every=100"]
@@ -43,7 +42,7 @@ def intake(phantom_cases, tmp_path_factory):
 @pytest.fixture(scope="module")
 def old_data(tmp_path_factory, make_dataset):
     """A data set that a model may have learnt before."""
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.datasets.phantom import make_phantom, save_phantom
 
     root = tmp_path_factory.mktemp("old")
     folder = root / "old-9"
@@ -55,10 +54,9 @@ def old_data(tmp_path_factory, make_dataset):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A narrow model on 4 mm; its manifest is what a fine-tuning has to follow."""
-    from segmamba.incomplete import Incomplete
-    from segmamba.inference import InferenceSpec
-    from segmamba.package import Manifest
-    from segmamba.preprocess import PreprocessSpec
+    from segmamba.cases.incomplete import Incomplete
+    from segmamba.models.package import Manifest
+    from segmamba.models.specs import InferenceSpec, PreprocessSpec
 
     config = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
     torch.manual_seed(5)
@@ -129,7 +127,7 @@ def test_a_fine_tuning_runs_and_says_where_it_comes_from(intake, old_data, model
 
 
 def test_a_frozen_encoder_learns_nothing_and_the_decoder_does(intake, model, tmp_path):
-    from segmamba.training import train
+    from segmamba.training.loop import train
 
     with narrow_network():
         config = recipes.finetune(
@@ -172,7 +170,7 @@ def test_a_case_to_validate_on_is_not_trained_on(intake, tmp_path):
 
 def test_nothing_to_train_on(tmp_path, phantom_dataset, model, capsys):
     alone = replace(phantom_dataset, folder=str(tmp_path))
-    from segmamba.dataset import write_dataset
+    from segmamba.datasets.manifest import write_dataset
 
     write_dataset(alone)
     shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
@@ -251,7 +249,7 @@ def test_a_check_says_what_intake_would_and_writes_nothing(phantom_cases, tmp_pa
 def test_what_is_said_of_a_correction_is_written(phantom_cases, tmp_path, capsys):
     import json
 
-    from segmamba.corrections import read_record
+    from segmamba.learning.submissions import read_record
 
     case = phantom_cases / "phantom-1"
     arguments = ["correct", str(case), "--labels", str(find_label(case)), "--proposal", str(find_label(case))]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from image_files import AFFINE, RIGHT_HANDED, SHAPE, noise, write, write_dicom
 from segmamba.cli import main
-from segmamba.dataset import hash_file, read_dataset
-from segmamba.dataset.collect import init_dataset, update_dataset
-from segmamba.dataset.find import find_cases
-from segmamba.dataset.task import Task, custom_task, read_task
+from segmamba.datasets.collect import init_dataset, update_dataset
+from segmamba.datasets.find import find_cases
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.reading import hash_file
+from segmamba.datasets.task import Task, custom_task, read_task
 from segmamba.errors import InputError
 
 NAMES = ("t1n", "t1c", "t2w", "t2f")

@@ -8,16 +8,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from image_files import AFFINE, noise, write
-from segmamba.case import Case
+from segmamba.cases.case import Case
+from segmamba.cases.labels import CONVENTIONS, to_standard
 from segmamba.cli import main
-from segmamba.dataset import read_dataset
-from segmamba.dataset.check import KINDS, check_dataset
-from segmamba.dataset.collect import init_dataset, update_dataset
-from segmamba.dataset.plausibility import find_implausible
-from segmamba.dataset.registration import Misplaced, find_misplaced
-from segmamba.dataset.split import make_split
-from segmamba.dataset.task import custom_task
-from segmamba.labels import CONVENTIONS, to_standard
+from segmamba.datasets.check import KINDS, check_dataset
+from segmamba.datasets.collect import init_dataset, update_dataset
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.plausibility import find_implausible
+from segmamba.datasets.registration import Misplaced, find_misplaced
+from segmamba.datasets.split import make_split
+from segmamba.datasets.task import custom_task
 
 NAMES = ("t1n", "t1c", "t2w", "t2f")
 

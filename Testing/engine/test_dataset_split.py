@@ -5,17 +5,8 @@ from dataclasses import replace
 
 import pytest
 from segmamba.cli import main
-from segmamba.dataset import (
-    CaseEntry,
-    Dataset,
-    FileEntry,
-    read_split,
-    test_cases,
-    training_cases,
-    validation_cases,
-    write_dataset,
-)
-from segmamba.dataset.split import Split, make_split
+from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, write_dataset
+from segmamba.datasets.split import Split, make_split, read_split, test_cases, training_cases, validation_cases
 from segmamba.errors import InputError
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from dicom_files import PATIENT, head, write_enhanced, write_series
 from image_files import RIGHT_HANDED, SHAPE, noise, write_dicom
-from segmamba.case import load_case, load_label_map
+from segmamba.cases.case import load_case, load_label_map
 from segmamba.errors import InputError
 
 

@@ -8,9 +8,9 @@ import pytest
 from dicom_files import PATIENT, head, write_enhanced, write_series
 from pydicom.uid import generate_uid
 from segmamba.cli import main
-from segmamba.dicom import choose_four, find_series
-from segmamba.dicom.words import agent, other_kind, weighting
 from segmamba.errors import InputError
+from segmamba.images.dicom import choose_four, find_series
+from segmamba.images.dicom.words import agent, other_kind, weighting
 
 SMALL = (8, 8, 13)
 SPACING = (10.0, 10.0, 6.0)

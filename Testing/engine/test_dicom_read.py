@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dicom_files import head, pydicom, write_enhanced, write_series
 from nibabel.orientations import apply_orientation, inv_ornt_aff
-from segmamba.dicom import find_series, read_series
 from segmamba.errors import InputError
+from segmamba.images.dicom import find_series, read_series
 
 ORIENTATIONS = [np.column_stack([p, s]) for p in permutations(range(3)) for s in product((1, -1), repeat=3)]
 

@@ -12,10 +12,11 @@ import pytest
 from dicom_files import PATIENT, head, pydicom, write_enhanced, write_series
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff
+from segmamba.cases.dicom_codes import ANATOMY, CATEGORY, STRUCTURES
+from segmamba.cases.dicom_seg import ModelFacts, write_seg
 from segmamba.commands.dicom import dicom_case, seg_target, write_case_seg
-from segmamba.dicom import ModelFacts, find_series, write_seg
-from segmamba.dicom.codes import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.errors import InputError
+from segmamba.images.dicom import find_series
 
 highdicom = pytest.importorskip("highdicom", reason='needs highdicom (pip install "segmamba[dicom]")')
 
@@ -167,7 +168,7 @@ def panel_vocabulary():
     package.__path__ = [str(folder)]
     sys.modules["panel_side"] = package
     try:
-        return importlib.import_module("panel_side.vocabulary")
+        return importlib.import_module("panel_side.results.vocabulary")
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "panel_side"]:
             del sys.modules[name]
@@ -302,8 +303,8 @@ def ball(shape):
 
 def test_a_case_from_dicom_to_seg(tmp_path, tiny_model):
     """Four series on one grid, through a model, to segments on the T1c; the summary knows no patient."""
-    from segmamba.package import load_package
-    from segmamba.predict import PredictOptions, predict_case
+    from segmamba.models.package import load_package
+    from segmamba.prediction.predict import PredictOptions, predict_case
 
     for number, description in ((3, "T1"), (4, "T2"), (5, "FLAIR"), (9, "T1 KM")):
         array, affine = head((20, 18, 16), (8.0, 8.0, 6.0), seed=number)

@@ -8,11 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from segmamba.cases.labels import LabelScheme
 from segmamba.cli import main
-from segmamba.dataset import Dataset, write_dataset
+from segmamba.datasets.manifest import Dataset, write_dataset
 from segmamba.errors import InputError
-from segmamba.evaluate import evaluate_folders
-from segmamba.labels import LabelScheme
+from segmamba.evaluation.evaluate import evaluate_folders
 
 SHAPE = (9, 14, 6)
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 40], [0, 0, 1.5, -20], [0, 0, 0, 1]])  # LPS, 1 x 2 x 1.5 mm

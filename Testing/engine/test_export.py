@@ -13,19 +13,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from segmamba.baselines import BaselineConfig, build_baseline
-from segmamba.bundle_parts import case_namer, find_cases
-from segmamba.case import Case, find_case, load_case
+from segmamba.cases.case import Case, find_case, load_case
 from segmamba.cli import main
+from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
-from segmamba.export import export_model
+from segmamba.export.bundle import export_model
+from segmamba.export.bundle_parts import case_namer, find_cases
 from segmamba.export.sources import collect
-from segmamba.inference import InferenceSpec
-from segmamba.network import NetworkConfig, SegMamba
-from segmamba.package import Manifest, load_package, save_package, shipped_models
-from segmamba.phantom import make_phantom, save_phantom
-from segmamba.preprocess import PreprocessSpec, preprocess
-from segmamba.segment import segment
+from segmamba.models.package import Manifest, load_package, save_package, shipped_models
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.baselines import BaselineConfig, build_baseline
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
+from segmamba.prediction.preprocess import preprocess
+from segmamba.prediction.segment import segment
 
 SCHEMA = Path(__file__).resolve().parents[1] / "support" / "bundle_metadata_schema.json"
 SMALL = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
@@ -213,7 +213,7 @@ SPECS = [
     "spec", SPECS, ids=lambda spec: f"{spec.orientation}-{spec.normalisation}-{spec.crop}-{spec.bias_correction}"
 )
 def test_the_preprocessing_is_that_of_the_manifest_there_and_back(spec, tmp_path):
-    """On an oblique grid with awkward voxels, against segmamba.preprocess."""
+    """On an oblique grid with awkward voxels, against segmamba.prediction.preprocess."""
     rng = np.random.default_rng(5)
     turn = nib.eulerangles.euler2mat(0.2, -0.1, 0.3)
     affine = nib.affines.from_matvec(turn @ np.diag([-2.2, 1.4, 3.1]), [10, -20, 30])
@@ -253,7 +253,7 @@ def test_other_networks_come_along_and_give_the_same_logits(name, tmp_path):
         network = build_baseline(BaselineConfig(name=name, patch=window, width=8))
     source = package(tmp_path / "m", network, GLIOMA_SPEC, window)
     folder = export_model(source, tmp_path / "b")
-    assert (folder / "scripts" / "baselines").exists() == (name != "paper")
+    assert (folder / "scripts" / "networks" / "baselines").exists() == (name != "paper")
     image = torch.randn(1, 4, 32, 32, 32)
     with opened(folder) as parser, torch.no_grad():
         exported = parser.get_parsed_content("network_def").eval()
@@ -279,8 +279,8 @@ def test_nothing_in_the_bundle_imports_segmamba(bundle):
 
 
 def test_the_sources_are_those_that_are_needed_and_no_others():
-    files = set(collect(["segmamba.bundle_parts", "segmamba.network"]))
-    assert {"bundle_parts.py", "inference.py", "errors.py", "network/scan/kernels.py"} <= files
+    files = set(collect(["segmamba.export.bundle_parts", "segmamba.networks.segmamba"]))
+    assert {"export/bundle_parts.py", "prediction/windows.py", "errors.py", "networks/scan/kernels.py"} <= files
     assert not {name.partition("/")[0] for name in files} & {"cli.py", "package.py", "baselines", "commands", "case.py"}
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from segmamba import registry
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.gate import Criteria, run_gate
-from segmamba.gate.rules import judge
-from segmamba.gate.scores import Scored
-from segmamba.package import load_package, save_package
-from segmamba.samples import case_digest
+from segmamba.learning import registry
+from segmamba.learning.gate import Criteria, run_gate
+from segmamba.learning.gate.rules import judge
+from segmamba.learning.gate.scores import Scored
+from segmamba.models.package import load_package, save_package
+from segmamba.training.samples import case_digest
 
 REGIONS = ("WT", "TC", "ET")
 
@@ -157,8 +157,8 @@ def first(candidate, tiny_model, phantom_dataset, tmp_path_factory):
 
 def test_scores_are_those_of_evaluate(first, candidate, tiny_model, phantom_cases, tmp_path):
     """The same models through files and `segmamba evaluate`."""
-    from segmamba.evaluate import evaluate_folders
-    from segmamba.predict import PredictOptions, predict_batch
+    from segmamba.evaluation.evaluate import evaluate_folders
+    from segmamba.prediction.predict import PredictOptions, predict_batch
 
     report, _, _ = first
     for who, folder in (("champion", tiny_model), ("candidate", candidate)):

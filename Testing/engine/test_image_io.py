@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from image_files import AFFINE, RIGHT_HANDED, SHAPE, noise, write
-from segmamba.case import Source, load_case, save_image
+from segmamba.cases.case import Source, load_case, save_image
 from segmamba.errors import InputError
-from segmamba.image_io import read_image
+from segmamba.images.image_io import read_image
 
 
 def load(path):

@@ -8,13 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
-from segmamba.case import find_case
+from segmamba.cases.case import find_case
+from segmamba.cases.incomplete import Incomplete, find_absent
 from segmamba.cli import main
-from segmamba.dicom import choose_four, find_series
 from segmamba.errors import InputError
-from segmamba.incomplete import Incomplete, find_absent
-from segmamba.package import load_package, read_manifest, save_package
-from segmamba.predict import PredictOptions, predict_case
+from segmamba.images.dicom import choose_four, find_series
+from segmamba.models.package import load_package, read_manifest, save_package
+from segmamba.prediction.predict import PredictOptions, predict_case
 from test_dicom_find import FLAIR, T1, add, four
 
 KNOWN = Incomplete(

@@ -7,10 +7,11 @@ from itertools import product
 import pytest
 import torch
 from monai.data.utils import compute_importance_map
-from segmamba import inference
 from segmamba.errors import Cancelled, InputError
-from segmamba.inference import InferenceSpec, count_windows, predict
-from segmamba.network import build_network
+from segmamba.models.specs import InferenceSpec
+from segmamba.networks.presets import build_network
+from segmamba.prediction import windows as inference
+from segmamba.prediction.windows import count_windows, predict
 from torch import nn
 
 SHAPES = [(40, 56, 70), (33, 31, 48), (20, 90, 17), (64, 64, 64), (5, 6, 7), (16, 16, 16)]

@@ -5,8 +5,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from segmamba.cases.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map
 from segmamba.errors import InputError
-from segmamba.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map
 
 SHAPE = (5, 4, 3)
 AFFINE = np.diag([-1.0, -2.0, 1.5, 1.0])

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from segmamba.cases.labels import CONVENTIONS, find_convention, from_regions, to_regions, to_standard
 from segmamba.errors import InputError
-from segmamba.labels import CONVENTIONS, find_convention, from_regions, to_regions, to_standard
 
 NCR, ED, ET = 1, 2, 3
 SHAPE = (4, 5, 6)

@@ -6,12 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from segmamba.case import MODALITIES, Source, read_images, save_image
+from segmamba.cases.case import MODALITIES, Source, read_images, save_image
 from segmamba.cli import main
+from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
-from segmamba.image_io import Image
-from segmamba.look import LEFT_RIGHT, LONGEST_LINE, Taken, look
-from segmamba.phantom import make_phantom
+from segmamba.images.image_io import Image
+from segmamba.preparation.look import LEFT_RIGHT, LONGEST_LINE, Taken, look
 
 SPACING = (4.0, 4.5, 5.0)
 SCALP = {"t1n": 1.6, "t1c": 1.5, "t2w": 0.9, "t2f": 1.2}

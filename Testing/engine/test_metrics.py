@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-from segmamba import metrics
+from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
-from segmamba.labels import LabelScheme
-from segmamba.metrics import dice, hd95, lesion_wise, nsd, paper_scores, region_scores
+from segmamba.evaluation import metrics
+from segmamba.evaluation.metrics import dice, hd95, lesion_wise, nsd, paper_scores, region_scores
 
 SHAPE = (11, 7, 9)
 SPACING = (0.9, 2.5, 1.3)

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segmamba.errors import InputError
-from segmamba.network import PRESETS, NetworkConfig, SegMamba, build_network, preset_config
-from segmamba.network.mamba import TriMamba, parameters_without_decay
-from segmamba.network.norm import instance_norm
+from segmamba.networks.mamba import TriMamba, parameters_without_decay
+from segmamba.networks.norm import instance_norm
+from segmamba.networks.presets import PRESETS, build_network, preset_config
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
 NARROW = {"features": (4, 8, 8, 16), "full_features": 4, "bottleneck": 16}
 SPEC = Path(__file__).resolve().parents[3] / "shared" / "spec" / "state_dict_released.txt"

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
-from segmamba.network.conv import convolution, pointwise
-from segmamba.network.unet import BasicBlock, OutBlock, UpBlock
+from segmamba.networks.conv import convolution, pointwise
+from segmamba.networks.unet import BasicBlock, OutBlock, UpBlock
 from torch import nn
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}

@@ -6,8 +6,7 @@ import network_oracles as oracles
 import numpy as np
 import pytest
 import torch
-from segmamba.network import build_network
-from segmamba.network.blocks import (
+from segmamba.networks.blocks import (
     ChannelLayerNorm,
     ChannelMLP,
     GatedSpatialConv,
@@ -16,8 +15,9 @@ from segmamba.network.blocks import (
     TSMambaBlock,
     feature_uncertainty,
 )
-from segmamba.network.mamba import DIRECTIONS, TriMamba, _permute, _restore
-from segmamba.network.norm import instance_norm
+from segmamba.networks.mamba import DIRECTIONS, TriMamba, _permute, _restore
+from segmamba.networks.norm import instance_norm
+from segmamba.networks.presets import build_network
 from torch.autograd import gradcheck
 
 GRIDS = [(2, 3, 5), (5, 2, 3), (3, 1, 4), (1, 4, 3)]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from scan_inputs import in_process
-from segmamba.network import norm
-from segmamba.network.norm import cpu, instance_norm, norm_act
+from segmamba.networks import norm
+from segmamba.networks.norm import cpu, instance_norm, norm_act
 from torch.utils.checkpoint import checkpoint
 
 LAST = torch.channels_last_3d
@@ -213,7 +213,7 @@ def test_other_vector_widths(width):
         processor,
         f"""
         import test_norm
-        from segmamba.network.scan import simd
+        from segmamba.networks.scan import simd
         assert simd.WIDTH == {width}
         for dtype, tolerance in test_norm.TOLERANCES.items():
             x, r, weight = test_norm.values((2, 12, 4, 6, 10), "add normed", dtype)

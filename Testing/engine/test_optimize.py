@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from segmamba.config import OptimizerConfig
-from segmamba.network import SegMamba, preset_config
-from segmamba.optimize import average_of, build_optimizer, learning_rate, parameter_groups
+from segmamba.networks.presets import preset_config
+from segmamba.networks.segmamba import SegMamba
+from segmamba.training.config import OptimizerConfig
+from segmamba.training.optimize import average_of, build_optimizer, learning_rate, parameter_groups
 
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])

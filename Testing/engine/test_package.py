@@ -9,13 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from segmamba import package
 from segmamba.errors import InputError
-from segmamba.files import write_aside
-from segmamba.inference import InferenceSpec
-from segmamba.network import NetworkConfig, SegMamba
-from segmamba.package import Manifest, find_model, load_package, read_manifest, save_package, shipped_models
-from segmamba.preprocess import PreprocessSpec
+from segmamba.files.atomic import write_aside
+from segmamba.models import package
+from segmamba.models.package import Manifest, find_model, load_package, read_manifest, save_package, shipped_models
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
 CONFIG = NetworkConfig(
     in_channels=2,
@@ -276,7 +275,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
-from segmamba.files import write_aside
+from segmamba.files.atomic import write_aside
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -314,7 +313,7 @@ def test_the_old_package_stays_whole_until_the_manifest_is_new(folder, network, 
 
 
 def test_a_model_is_found_by_folder_or_by_name(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(package, "__file__", str(tmp_path / "Training" / "segmamba" / "package.py"))
+    monkeypatch.setattr(package, "__file__", str(tmp_path / "Training" / "segmamba" / "models" / "package.py"))
     shipped = tmp_path / "Resources" / "models"
     for name in ("quick", "best"):
         save_package(shipped / name, SegMamba(CONFIG), MANIFEST, "")
@@ -329,7 +328,7 @@ def test_a_model_is_found_by_folder_or_by_name(folder, monkeypatch, tmp_path):
 
 
 def test_where_no_model_is_shipped(monkeypatch, tmp_path):
-    monkeypatch.setattr(package, "__file__", str(tmp_path / "Training" / "segmamba" / "package.py"))
+    monkeypatch.setattr(package, "__file__", str(tmp_path / "Training" / "segmamba" / "models" / "package.py"))
     assert shipped_models() == {}
     with pytest.raises(InputError, match=r"nor one of none"):
         find_model("quick")

@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
+from segmamba.datasets.phantom import make_phantom, save_phantom
+from segmamba.datasets.phantom.atlas import load_atlas
 from segmamba.errors import InputError
-from segmamba.phantom import make_phantom, save_phantom
-from segmamba.phantom.atlas import load_atlas
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 SEEDS = (1, 5, 10)

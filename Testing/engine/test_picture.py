@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from segmamba.case import Case
-from segmamba.picture import COLOURS, DIFFERENCES, label_colours, save_picture
+from segmamba.cases.case import Case
+from segmamba.evaluation.picture import COLOURS, DIFFERENCES, label_colours, save_picture
 
 SHAPE = (30, 40, 24)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from segmamba.errors import InputError
-from segmamba.postprocess import remove_small, to_label_map, volumes_ml
+from segmamba.prediction.postprocess import remove_small, to_label_map, volumes_ml
 from skimage.measure import label as label_components
 
 NCR, ED, ET = 1, 2, 3

@@ -6,10 +6,10 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from segmamba.case import find_case
+from segmamba.cases.case import find_case
 from segmamba.errors import Cancelled, InputError
-from segmamba.package import load_package
-from segmamba.predict import PredictOptions, format_batch, predict_batch, predict_case
+from segmamba.models.package import load_package
+from segmamba.prediction.predict import PredictOptions, format_batch, predict_batch, predict_case
 
 
 @pytest.fixture(scope="module")

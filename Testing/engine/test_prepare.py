@@ -12,15 +12,17 @@ import pytest
 from nibabel.affines import apply_affine
 from raw_heads import grid_of, make_heads, make_raw, middle_of, off, register_once, sampled, turned
 from scipy import ndimage
-from segmamba.case import Source, read_images, save_image
+from segmamba.cases.case import Source, read_images, save_image
 from segmamba.errors import Cancelled, InputError
-from segmamba.image_io import Image
-from segmamba.package import load_package
-from segmamba.predict import PredictOptions, predict_case
-from segmamba.prepare import Grid, Prepared, make_plan, prepare, run
-from segmamba.prepare.grids import resample, to_itk, to_matrix, to_transform
-from segmamba.prepare.pyramid import make_levels
-from segmamba.prepare.register import register
+from segmamba.images.image_io import Image
+from segmamba.models.package import load_package
+from segmamba.prediction.predict import PredictOptions, predict_case
+from segmamba.preparation import run
+from segmamba.preparation.grids import Grid, resample, to_itk, to_matrix, to_transform
+from segmamba.preparation.plan import make_plan
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.register import register
+from segmamba.preparation.run import Prepared, prepare
 from segmamba.worker.job import _STAGES
 from segmamba.worker.requests import ProtocolError, parse
 

@@ -10,10 +10,11 @@ import nibabel as nib
 import numpy as np
 from raw_heads import grid_of, make_heads, make_raw, register_once
 from raw_heads import turned as rigid
-from segmamba.case import Source
-from segmamba.image_io import Image
-from segmamba.prepare import plan, prepare, run
-from segmamba.prepare.pyramid import make_levels
+from segmamba.cases.case import Source
+from segmamba.images.image_io import Image
+from segmamba.preparation import plan, run
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.run import prepare
 
 ORDERS = [
     np.stack([axes, flips], 1).astype(float)

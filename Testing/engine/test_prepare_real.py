@@ -3,11 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from segmamba.case import MODALITIES, Source, read_images
-from segmamba.prepare import make_plan, prepare
-from segmamba.prepare.grids import Grid, resample
-from segmamba.prepare.pyramid import make_levels
-from segmamba.prepare.stripped import find_skull
+from segmamba.cases.case import MODALITIES, Source, read_images
+from segmamba.preparation.grids import Grid, resample
+from segmamba.preparation.plan import make_plan
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.run import prepare
+from segmamba.preparation.stripped import find_skull
 
 # RAS mm, from each series to T1c. The prepared pair of the patient was registered by another program and says where
 # each series lies on T1c: each native series was registered onto its prepared self, which is the same image, once.

@@ -8,12 +8,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForeground, NormalizeIntensity, Orientation
-from segmamba.case import Case, find_case, find_label, load_case, load_label_map
+from segmamba.cases.case import Case, find_case, find_label, load_case, load_label_map
+from segmamba.cases.labels import to_regions
 from segmamba.errors import InputError
-from segmamba.labels import to_regions
-from segmamba.metrics import dice
-from segmamba.postprocess import to_label_map
-from segmamba.preprocess import PreprocessSpec, preprocess, preprocess_label
+from segmamba.evaluation.metrics import dice
+from segmamba.models.specs import PreprocessSpec
+from segmamba.prediction.postprocess import to_label_map
+from segmamba.prediction.preprocess import preprocess, preprocess_label
 
 ORIENTATIONS = [
     "".join(codes)

@@ -10,8 +10,8 @@ import torch
 from monai.networks.nets import UNETR
 from safetensors.torch import save_file
 from segmamba.errors import InputError
-from segmamba.network import NetworkConfig, SegMamba, load_published
-from segmamba.network.published import load_strictly
+from segmamba.models.published import load_published, load_strictly
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
 DIRECTIONS = ("forward", "reverse", "slices")
 CONFIG = NetworkConfig(

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 from correction_runs import change_for_ever, change_times, in_process, kill_at_work, preload
-from segmamba import registry
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.package import load_package, read_manifest, save_package
+from segmamba.learning import registry
+from segmamba.models.package import load_package, read_manifest, save_package
 
 
 def variant(tiny_model, folder, seed):

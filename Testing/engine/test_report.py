@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.report import TensorBoardLog, format_table, read_log, worst_first, write_progress, write_report
-from segmamba.report.curves import moving_average
-from segmamba.report.table import format_seconds
+from segmamba.evaluation.report import TensorBoardLog, format_table, read_log, worst_first, write_progress, write_report
+from segmamba.evaluation.report.curves import moving_average
+from segmamba.evaluation.report.table import format_seconds
 
 NASTY = "<script>alert(1)</script>&\"'$\\frac{"
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from segmamba.augment import build_augmentation
-from segmamba.case import load_case, load_label_map
-from segmamba.dataset import read_dataset
+from segmamba.cases.case import load_case, load_label_map
+from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
-from segmamba.preprocess import PreprocessSpec, preprocess
-from segmamba.samples import PatchDataset, StepSampler, prepare
+from segmamba.models.specs import PreprocessSpec
+from segmamba.prediction.preprocess import preprocess
+from segmamba.training.augment import build_augmentation
+from segmamba.training.samples import PatchDataset, StepSampler, prepare
 
 SPEC = PreprocessSpec(modalities=("t1n", "t1c", "t2w", "t2f"), spacing=(5.0, 4.0, 4.0))
 PATCH = (32, 32, 48)

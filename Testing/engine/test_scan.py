@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scan_inputs import NAMES, assert_close, doubles, inputs, run
-from segmamba.network.scan import causal_conv1d_silu, chunked, cuda, selective_scan
+from segmamba.networks.scan import causal_conv1d_silu, chunked, cuda, selective_scan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scan_inputs import NAMES, in_process, inputs
 from segmamba.errors import InputError
-from segmamba.network import scan
-from segmamba.network.scan import available_backends, causal_conv1d_silu, choose_backend, selective_scan
+from segmamba.networks import scan
+from segmamba.networks.scan import available_backends, causal_conv1d_silu, choose_backend, selective_scan
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_bad_convolutions():
 
 def test_nothing_heavy_is_imported_before_first_use():
     in_process(
-        "import sys, segmamba.network.scan",
+        "import sys, segmamba.networks.scan",
         "assert not {'numba', 'mamba_ssm', 'causal_conv1d'} & set(sys.modules)",
     )
 
@@ -105,7 +105,7 @@ def test_without_numba_torch_takes_over_with_one_notice():
         """
         import pytest
         from segmamba.errors import InputError
-        from segmamba.network.scan import choose_backend
+        from segmamba.networks.scan import choose_backend
         assert choose_backend("cpu") == choose_backend("cpu") == "torch"
         check_everything(None)
         values = inputs(1, 20, 8)
@@ -114,7 +114,7 @@ def test_without_numba_torch_takes_over_with_one_notice():
             selective_scan(*values, backend="cpu")
         """,
     )
-    assert text.count("WARNING segmamba.network.scan") == 1, text
+    assert text.count("WARNING segmamba.networks.scan") == 1, text
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_other_vector_widths(width, processor):
     in_process(
         processor,
         f"""
-        from segmamba.network.scan import simd
+        from segmamba.networks.scan import simd
         assert simd.WIDTH == {width}
         check_everything("cpu")
         """,

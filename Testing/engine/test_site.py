@@ -11,19 +11,21 @@ from unittest import mock
 
 import pytest
 from correction_runs import edited, send
-from segmamba import registry
-from segmamba.case import find_label
+from segmamba.cases.case import find_label
 from segmamba.cli import main
-from segmamba.corrections import take_in
-from segmamba.dataset import hash_file, read_dataset, training_cases, validation_cases
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.phantom import make_phantom
+from segmamba.datasets.reading import hash_file
+from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.package import read_manifest
-from segmamba.phantom import make_phantom
-from segmamba.site import Site, improve, summarise
-from segmamba.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
-from segmamba.site.layout import STATUS
-from segmamba.site.status import RunStatus, Telling, in_words, read_status
-from segmamba.site.words import verdict_text
+from segmamba.learning import registry
+from segmamba.learning.site import Site, improve, summarise
+from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
+from segmamba.learning.site.layout import STATUS
+from segmamba.learning.site.status import RunStatus, Telling, in_words, read_status
+from segmamba.learning.site.words import verdict_text
+from segmamba.learning.submissions import take_in
+from segmamba.models.package import read_manifest
 from site_runs import build_site, in_process, preload, pretend_to_work, save_model, shrunk, wait_for
 from training_runs import narrow_network
 
@@ -195,7 +197,7 @@ def test_a_site_without_old_data_gets_phantoms_and_a_broken_making_goes_on(tmp_p
     half.mkdir()
     (half / "phantom-000004-t1n.nii.gz").write_bytes(b"half")
     asked = []
-    with mock.patch("segmamba.site.data.make_phantom", wraps=make_phantom) as make:
+    with mock.patch("segmamba.learning.site.data.make_phantom", wraps=make_phantom) as make:
         make_phantoms(folder, seeds, (8, 8, 8), asked.append)
     assert [call.args for call in make.call_args_list] == [(4,)]  # nothing is made twice
     assert asked == [0, 1, 2] and [path.name for path in tmp_path.iterdir()] == ["replay"]
@@ -288,7 +290,7 @@ def test_a_run_that_was_ended_from_outside_is_lost(site, worker):
     (run,) = summarise(site)["runs"]
     assert (run["state"], run["alive"], run["text"]) == ("lost", False, "was ended from outside; resume it")
     with pytest.raises(InputError, match="not at work"):
-        from segmamba.site import ask_to_stop
+        from segmamba.learning.site import ask_to_stop
 
         ask_to_stop(site, "other")
 
@@ -303,7 +305,7 @@ def test_of_another_machine_nothing_is_known(site, worker):
 
 
 def test_the_time_left_is_that_of_a_steady_pace(tmp_path, monkeypatch):
-    from segmamba.site import status as module
+    from segmamba.learning.site import status as module
 
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
@@ -347,8 +349,8 @@ def test_asking_how_a_site_stands_loads_no_heavy_library(improved):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0 and json.loads(result.stdout)["runs"]
     loaded = set(result.stderr.split())
-    assert "segmamba.registry.state" in loaded
-    assert not loaded & {"torch", "monai", "nibabel", "scipy", "matplotlib", "SimpleITK", "segmamba.package"}
+    assert "segmamba.learning.registry.state" in loaded
+    assert not loaded & {"torch", "monai", "nibabel", "scipy", "matplotlib", "SimpleITK", "segmamba.models.package"}
 
 
 # --- the evidence in words
@@ -373,7 +375,7 @@ def test_a_verdict_in_words_says_what_it_is_worth():
 
 def test_fields_of_a_status_have_one_home():
     """SITE.md names every field."""
-    text = (Path(sys.modules["segmamba.site"].__file__).parent / "SITE.md").read_text(encoding="utf-8")
+    text = (Path(sys.modules["segmamba.learning.site"].__file__).parent / "SITE.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in RunStatus.__dataclass_fields__)
 
 
@@ -404,7 +406,7 @@ def test_a_detached_run_outlives_its_parent_and_stops_by_a_file(site, tmp_path):
 
 
 def test_a_detached_run_that_ends_at_once_says_why(site, capsys, monkeypatch):
-    from segmamba.site import detached as module
+    from segmamba.learning.site import detached as module
 
     monkeypatch.setattr(module, "free_or_refuse", lambda site: None)  # as when another one begins at this moment
     preload()

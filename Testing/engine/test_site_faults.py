@@ -8,13 +8,13 @@ import signal
 
 import pytest
 import torch
-from segmamba import registry
-from segmamba.checkpoint import load_checkpoint
-from segmamba.dataset import read_dataset
+from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
-from segmamba.package import load_package, read_manifest
-from segmamba.site import Site, ask_to_stop, summarise
-from segmamba.site.status import read_status
+from segmamba.learning import registry
+from segmamba.learning.site import Site, ask_to_stop, summarise
+from segmamba.learning.site.status import read_status
+from segmamba.models.package import load_package, read_manifest
+from segmamba.training.checkpoint import load_checkpoint
 from site_runs import build_site, improve, in_process, preload, wait_for
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

@@ -3,8 +3,8 @@
 import signal
 
 import pytest
-from segmamba import stop_signals as module
-from segmamba.stop_signals import StopRequests, stop_signals
+from segmamba.training import stop_signals as module
+from segmamba.training.stop_signals import StopRequests, stop_signals
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ from unittest import mock
 
 import pytest
 import torch
-from segmamba import costs, table1
-from segmamba.baselines import BASELINES, BaselineConfig, build_baseline
 from segmamba.cli import main
-from segmamba.config import SourceConfig
-from segmamba.costs import Costs, count_flops, tom_flops
-from segmamba.dataset.split import make_split
+from segmamba.datasets.split import make_split
 from segmamba.errors import InputError
-from segmamba.network import NetworkConfig, SegMamba
-from segmamba.networks import NetworkChoice
-from segmamba.package import read_manifest
-from segmamba.table1 import Row, format_markdown, make_table, parse_networks
+from segmamba.models.package import read_manifest
+from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
+from segmamba.networks.choice import NetworkChoice
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
+from segmamba.training import costs, table1
+from segmamba.training.config import SourceConfig
+from segmamba.training.costs import Costs, count_flops, tom_flops
+from segmamba.training.table1 import Row, format_markdown, make_table, parse_networks
 from torch.utils.flop_counter import FlopCounterMode
 from training_runs import small_config
 

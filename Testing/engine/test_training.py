@@ -8,22 +8,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from segmamba import training
-from segmamba.case import find_case, load_case, load_label_map
-from segmamba.checkpoint import load_checkpoint
-from segmamba.config import AugmentConfig, OptimizerConfig, SourceConfig, ValidationConfig, load_config
-from segmamba.dataset import CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
-from segmamba.dataset.reading import hash_file
-from segmamba.dataset.split import make_split
-from segmamba.distributed import World
+from segmamba.cases.case import find_case, load_case, load_label_map
+from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
+from segmamba.datasets.reading import hash_file
+from segmamba.datasets.split import make_split
 from segmamba.errors import InputError, Stopped
-from segmamba.inference import InferenceSpec
-from segmamba.journal import Journal
-from segmamba.metrics import dice, region_scores
-from segmamba.package import load_package
-from segmamba.preprocess import PreprocessSpec
-from segmamba.segment import segment
-from segmamba.training import Training, train
+from segmamba.evaluation.metrics import dice, region_scores
+from segmamba.models.package import load_package
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.prediction.segment import segment
+from segmamba.training import loop as training
+from segmamba.training.checkpoint import load_checkpoint
+from segmamba.training.config import AugmentConfig, OptimizerConfig, SourceConfig, ValidationConfig, load_config
+from segmamba.training.distributed import World
+from segmamba.training.journal import Journal
+from segmamba.training.loop import Training, train
 from training_runs import narrow_network, small_config
 
 

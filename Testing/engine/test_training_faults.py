@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from segmamba.checkpoint import has_checkpoint, load_checkpoint
-from segmamba.config import ValidationConfig
-from segmamba.dataset.split import make_split
-from segmamba.package import load_package
+from segmamba.datasets.split import make_split
+from segmamba.models.package import load_package
+from segmamba.training.checkpoint import has_checkpoint, load_checkpoint
+from segmamba.training.config import ValidationConfig
 from training_runs import in_process, preload, small_config
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

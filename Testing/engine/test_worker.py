@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from segmamba.case import MODALITIES, find_case
-from segmamba.package import find_model, read_manifest, shipped_models
+from segmamba.cases.case import MODALITIES, find_case
+from segmamba.models.package import find_model, read_manifest, shipped_models
 from worker_client import LONG, TRAINING, Worker
 
 MODEL_ID = read_manifest(find_model("quick")).id
@@ -23,7 +23,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POS
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """The four images of a phantom, uncompressed, in a folder with a space and letters beyond ASCII; the truth."""
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.datasets.phantom import make_phantom, save_phantom
 
     folder = tmp_path_factory.mktemp("Müller Łukasz 脳")
     save_phantom(make_phantom(3, spacing=(2, 2, 2), enhancing=True), folder, "p")

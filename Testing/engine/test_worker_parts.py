@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmamba import inference
 from segmamba.errors import Cancelled, InputError
-from segmamba.inference import InferenceSpec, predict
+from segmamba.models.specs import InferenceSpec
+from segmamba.prediction import windows as inference
+from segmamba.prediction.windows import predict
 from segmamba.worker.channel import Channel
 from segmamba.worker.failures import ModelError, describe
 from segmamba.worker.job import Job

@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from segmamba.config import OptimizerConfig, SourceConfig, TrainingConfig, ValidationConfig
 from segmamba.errors import InputError, Stopped
-from segmamba.inference import InferenceSpec
-from segmamba.network import NetworkConfig
-from segmamba.networks import NetworkChoice
-from segmamba.preprocess import PreprocessSpec
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.choice import NetworkChoice
+from segmamba.networks.segmamba import NetworkConfig
+from segmamba.training.config import OptimizerConfig, SourceConfig, TrainingConfig, ValidationConfig
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 _SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else multiprocessing.get_context("spawn")
@@ -65,12 +64,12 @@ def in_process(
 
 def preload() -> None:
     if os.name == "posix":
-        _SERVER.set_forkserver_preload(["segmamba.training"])
+        _SERVER.set_forkserver_preload(["segmamba.training.loop"])
 
 
 def _train(config: TrainingConfig, run: Path, resume: str, rank: int, world: int, port: int) -> None:
     import torch
-    from segmamba.training import train
+    from segmamba.training.loop import train
 
     torch.set_num_threads(1)
     if world > 1:

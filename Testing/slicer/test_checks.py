@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import slicer
 import synth
-from SegMambaSlicerLib import checks, swaps
-from SegMambaSlicerLib.checks import referenceOf
-from SegMambaSlicerLib.incomplete import knownIncomplete
-from SegMambaSlicerLib.modalities import MODALITIES, checkVolumes, swapWarnings
-from SegMambaSlicerLib.swaps import sampleNodes
+from SegMambaSlicerLib.volumes import checks, swaps
+from SegMambaSlicerLib.volumes.checks import referenceOf
+from SegMambaSlicerLib.volumes.incomplete import knownIncomplete
+from SegMambaSlicerLib.volumes.modalities import MODALITIES, checkVolumes, swapWarnings
+from SegMambaSlicerLib.volumes.swaps import sampleNodes
 
 
 @pytest.fixture

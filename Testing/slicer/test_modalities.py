@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import slicer
 import synth
-from SegMambaSlicerLib.dicomtags import TAGS, judgeTags
-from SegMambaSlicerLib.modalities import MODALITIES, guessModalities
-from SegMambaSlicerLib.names import judgeName
+from SegMambaSlicerLib.volumes.dicomtags import TAGS, judgeTags
+from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities
+from SegMambaSlicerLib.volumes.names import judgeName
 
 # As BraTS, BIDS, scanners and people write them; "none" has to be left alone.
 NAMES = {

@@ -148,7 +148,7 @@ def test_the_installed_engine_is_found_by_the_module_and_runs(installed):
     package = Path(done.stdout.strip()).parent
     assert package == training / "segmamba"
     assert (package.parents[1] / "Resources" / "models" / "quick" / "model.json").is_file()  # as package.py looks
-    finder = "SegMambaSlicerLib/interpreter.py"
+    finder = "SegMambaSlicerLib/engine/interpreter.py"
     assert "SegMambaEngine" in (where / finder).read_text()
 
 

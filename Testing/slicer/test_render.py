@@ -5,7 +5,7 @@ import pytest
 import render
 import slicer
 import synth
-from SegMambaSlicerLib import segments, uncertainty
+from SegMambaSlicerLib.results import segments, uncertainty
 
 pytestmark = pytest.mark.skipif(
     not render.canRender(), reason="needs OpenGL without a display (libegl1, libegl-mesa0, libgl1-mesa-dri)"

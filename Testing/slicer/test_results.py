@@ -8,8 +8,9 @@ import pytest
 import slicer
 import synth
 from editor import Editor
-from SegMambaSlicerLib import results, segments, uncertainty
 from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.results import segments, uncertainty
+from SegMambaSlicerLib.results import statistics as results
 
 LABEL_MAP = synth.labelMap()
 VOXEL_ML = float(np.prod(synth.SPACING)) / 1000

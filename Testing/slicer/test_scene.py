@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import slicer
 import synth
-from SegMambaSlicerLib import scene as exchange
 from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.volumes import scene as exchange
 
 KINDS = ("RAS", "LPS", "LAS", "PIR", "oblique", "oblique-left")
 

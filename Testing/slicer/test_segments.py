@@ -10,9 +10,9 @@ import slicer
 import synth
 import vtk
 from editor import Editor
-from SegMambaSlicerLib import history, segments
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.vocabulary import LABELS, MODES, structure
+from SegMambaSlicerLib.results import history, segments
+from SegMambaSlicerLib.results.vocabulary import LABELS, MODES, structure
 
 KINDS = ("RAS", "LAS", "PIR", "oblique", "oblique-left")
 LABEL_MAP = synth.labelMap()

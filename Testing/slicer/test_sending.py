@@ -24,13 +24,14 @@ import qt  # noqa: E402
 import slicer  # noqa: E402
 import synth  # noqa: E402
 from editor import Editor  # noqa: E402
-from SegMambaSlicerLib import corrections, history  # noqa: E402
-from SegMambaSlicerLib.checks import PREPARED  # noqa: E402
-from SegMambaSlicerLib.corrections import Correction, addCorrectedCase  # noqa: E402
-from SegMambaSlicerLib.engine import EngineError  # noqa: E402
+from SegMambaSlicerLib.engine.client import EngineError  # noqa: E402
 from SegMambaSlicerLib.errors import InputError  # noqa: E402
-from SegMambaSlicerLib.segments import createSegmentation  # noqa: E402
+from SegMambaSlicerLib.learning import corrections  # noqa: E402
+from SegMambaSlicerLib.learning.corrections import Correction, addCorrectedCase  # noqa: E402
+from SegMambaSlicerLib.results import history  # noqa: E402
+from SegMambaSlicerLib.results.segments import createSegmentation  # noqa: E402
 from SegMambaSlicerLib.session import Session  # noqa: E402
+from SegMambaSlicerLib.volumes.checks import PREPARED  # noqa: E402
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 WEIGHTS = "ab" * 32

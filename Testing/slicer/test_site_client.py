@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from SegMambaSlicerLib import following, site
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.site import Server, Site
+from SegMambaSlicerLib.learning import following, site
+from SegMambaSlicerLib.learning.site import Server, Site
 
 NASTY = '/data/it\'s a $(touch hit) `id` "site"; rm -rf ~ & \u00fc'
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import slicer
-from SegMambaSlicerLib import swaps as panel
-from SegMambaSlicerLib.modalities import MODALITIES
+from SegMambaSlicerLib.volumes import swaps as panel
+from SegMambaSlicerLib.volumes.modalities import MODALITIES
 
-engine = pytest.importorskip("segmamba.swaps", reason="needs the engine (pip install -e Training)")
+engine = pytest.importorskip("segmamba.cases.swaps", reason="needs the engine (pip install -e Training)")
 
 
 @pytest.fixture(scope="module", params=["brain", "head", "no T1c"])
 def images(request):
     """(arrays (X, Y, Z), affines, whether it is a head) of a phantom, FLAIR and T1 on grids of their own."""
-    from segmamba.phantom import make_phantom
+    from segmamba.datasets.phantom import make_phantom
 
     phantom = make_phantom(4, spacing=(4.0, 4.5, 5.0), enhancing=True)
     arrays, affines = dict(phantom.images), {m: phantom.affine.copy() for m in MODALITIES}

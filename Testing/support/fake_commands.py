@@ -19,7 +19,7 @@ class Commands:
         self._end(name).onDone(answer)
 
     def fail(self, name: str, text: str) -> None:
-        from SegMambaSlicerLib.engine import EngineError
+        from SegMambaSlicerLib.engine.client import EngineError
 
         self._end(name).onError(EngineError("input", text))
 

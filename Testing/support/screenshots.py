@@ -20,8 +20,9 @@ def takeScreenshots(folder: Path) -> list[Path]:
     import render
     import slicer
     from mrml import CoreApplication
-    from segmamba.phantom import make_phantom, save_phantom
-    from SegMambaSlicerLib import scene, segments
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+    from SegMambaSlicerLib.results import segments
+    from SegMambaSlicerLib.volumes import scene
 
     core = CoreApplication.shared()
     with tempfile.TemporaryDirectory() as temporary:

@@ -58,8 +58,8 @@ def scores(cases: int, dice: float, seed: int) -> dict:
 
 
 def gateReport(verdict: str = "promote", champion: str = "quick-2", candidate: str = "tuned", **changes) -> dict:
-    """As segmamba.gate writes gate.json; the comparison is the engine's own, of scores made up."""
-    from segmamba.compare import compare_scores
+    """As segmamba.learning.gate writes gate.json; the comparison is the engine's own, of scores made up."""
+    from segmamba.evaluation.compare import compare_scores
 
     parts = {}
     for name, cases, seed in (("anchor", 12, 0), ("local", 4, 50)):

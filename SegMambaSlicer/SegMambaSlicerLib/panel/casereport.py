@@ -5,7 +5,7 @@ from __future__ import annotations
 import qt
 
 from ..i18n import _
-from ..vocabulary import LABELS, REGIONS, structure
+from ..results.vocabulary import LABELS, REGIONS, structure
 
 _COLUMNS = 5
 

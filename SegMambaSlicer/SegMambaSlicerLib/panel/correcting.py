@@ -6,13 +6,14 @@ import ctk
 import qt
 import slicer
 
-from .. import history, site
-from ..consent import consentText, hasConsented, keepConsent
-from ..corrections import FOLDER, REFERENCE, Correction
-from ..dicomtags import dicomTags
-from ..engine import EngineError
+from ..engine.client import EngineError
 from ..errors import InputError
 from ..i18n import _
+from ..learning import site
+from ..learning.consent import consentText, hasConsented, keepConsent
+from ..learning.corrections import FOLDER, REFERENCE, Correction
+from ..results import history
+from ..volumes.dicomtags import dicomTags
 from .casereport import ReportView
 from .widgets import EditWatch, allow, singleTimer
 

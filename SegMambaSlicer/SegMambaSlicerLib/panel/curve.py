@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import qt
 
-from ..following import Curve
 from ..i18n import _
+from ..learning.following import Curve
 
 HEIGHT = 210
 _LEFT, _RIGHT, _TOP, _GAP, _BOTTOM = 46, 10, 16, 26, 20  # pixels around the two fields

@@ -7,12 +7,12 @@ import html
 import numpy as np
 import slicer
 
-from ..checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation, referenceOf
 from ..errors import InputError
 from ..i18n import _
-from ..modalities import MODALITIES, guessModalities
-from ..scene import addRegistered, ijkToWorld
-from ..swaps import swapWarnings
+from ..volumes.checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation, referenceOf
+from ..volumes.modalities import MODALITIES, guessModalities
+from ..volumes.scene import addRegistered, ijkToWorld
+from ..volumes.swaps import swapWarnings
 from .results import background, overlay
 
 SURE = 0.6  # below it a choice is marked as one to look at

@@ -7,11 +7,11 @@ import shutil
 
 import slicer
 
-from ..checks import referenceOf
-from ..engine import EngineError
+from ..engine.client import EngineError
 from ..errors import InputError
 from ..i18n import _
-from ..scene import exportCase, ijkToWorld, temporaryFolder
+from ..volumes.checks import referenceOf
+from ..volumes.scene import exportCase, ijkToWorld, temporaryFolder
 from .widgets import allow
 
 _AMBER, _RED = "#9a5b00", "#a02020"

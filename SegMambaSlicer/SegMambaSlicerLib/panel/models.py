@@ -11,7 +11,7 @@ import qt
 
 from ..errors import InputError
 from ..i18n import _
-from ..verdicts import Evidence, eventsOf, historyText, readReport, rowsOf
+from ..learning.verdicts import Evidence, eventsOf, historyText, readReport, rowsOf
 from .widgets import allow
 
 

@@ -6,13 +6,13 @@ import ctk
 import slicer
 import vtk
 
-from ..checks import referenceOf
-from ..engine import EngineError
+from ..engine.client import EngineError
 from ..errors import InputError
 from ..i18n import _
+from ..learning.watch import SiteWatch
 from ..parameters import Parameters
 from ..report import makeReport
-from ..watch import SiteWatch
+from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel
 from .inputs import InputsPanel
 from .looking import LookingPanel

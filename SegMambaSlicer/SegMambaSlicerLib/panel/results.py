@@ -5,11 +5,11 @@ from __future__ import annotations
 import qt
 import slicer
 
-from .. import history, uncertainty
 from ..errors import InputError
 from ..i18n import _
-from ..results import updateTable
-from ..segments import representation, show3D, switchRepresentation
+from ..results import history, uncertainty
+from ..results.segments import representation, show3D, switchRepresentation
+from ..results.statistics import updateTable
 from .widgets import EditWatch, allow
 
 MEASURE_MILLISECONDS = 800  # after the last edit; measuring a whole head takes about a third of a second

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..i18n import _
-from ..incomplete import knownIncomplete
 from ..parameters import QUALITIES
+from ..volumes.incomplete import knownIncomplete
 
 SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
 

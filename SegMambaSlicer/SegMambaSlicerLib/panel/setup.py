@@ -7,11 +7,11 @@ import html
 import qt
 import slicer
 
-from .. import dependencies
-from ..engine import Engine, EngineError
+from ..engine import dependencies
+from ..engine.client import Engine, EngineError
+from ..engine.interpreter import SETTING, findInterpreter
 from ..errors import InputError
 from ..i18n import _
-from ..interpreter import SETTING, findInterpreter
 
 TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
 

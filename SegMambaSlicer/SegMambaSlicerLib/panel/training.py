@@ -9,9 +9,9 @@ from __future__ import annotations
 import slicer
 
 from ..errors import InputError
-from ..following import ACTIVE, RESUMABLE, number
 from ..i18n import _
-from ..site import SERVER_SETTINGS, WAYS, WHERE_SETTING, write
+from ..learning.following import ACTIVE, RESUMABLE, number
+from ..learning.site import SERVER_SETTINGS, WAYS, WHERE_SETTING, write
 from .curve import HEIGHT, curveText, drawCurve
 from .running import timeText
 from .widgets import allow, singleTimer

@@ -130,7 +130,7 @@ def sampleTruth(monkeypatch):
     """sampleTruth(volume): the exact labels of the sample case on the grid of `volume`; its voxels are 2 mm wide."""
     import nibabel
     from SegMambaSlicerLib import sample
-    from SegMambaSlicerLib.scene import toVolumeGrid
+    from SegMambaSlicerLib.volumes.scene import toVolumeGrid
 
     truths = []
 

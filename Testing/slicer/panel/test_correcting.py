@@ -14,7 +14,7 @@ import slicer
 import standin_app
 import synth
 from editor import Editor
-from SegMambaSlicerLib.segments import createSegmentation
+from SegMambaSlicerLib.results.segments import createSegmentation
 
 PATIENT, NUMBER, BORN = "Zyxgrimm", "PID-4711-0815", "19610504"
 DICOM = {"0010,0020": NUMBER, "0008,0060": "MR", "0008,103e": f"{PATIENT} T1 {BORN}", "0020,000d": "1.2.840.113619.2.5"}
@@ -178,7 +178,7 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
 def addSeries():
     """A phantom's four series in the scene: thick slices, the patient moved before FLAIR, which has another grid."""
     from scipy import ndimage
-    from segmamba.phantom import make_phantom
+    from segmamba.datasets.phantom import make_phantom
 
     phantom = make_phantom(4, spacing=(3.0, 3.5, 4.0), enhancing=True)
     middle = phantom.affine @ [*((np.array(phantom.label_map.shape) - 1) / 2), 1]

@@ -4,7 +4,7 @@ import os
 import time
 
 import pytest
-from SegMambaSlicerLib.engine import CANCEL_SECONDS, Engine, EngineError, explain
+from SegMambaSlicerLib.engine.client import CANCEL_SECONDS, Engine, EngineError, explain
 
 
 @pytest.fixture

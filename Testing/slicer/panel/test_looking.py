@@ -7,7 +7,7 @@ import pytest
 import qt
 import slicer
 import synth
-from SegMambaSlicerLib.engine import EngineError
+from SegMambaSlicerLib.engine.client import EngineError
 
 PATIENCE = 300  # seconds; a busy machine is slow
 ANSWER = {
@@ -176,7 +176,7 @@ def test_errors_are_plain(panel, asked, monkeypatch, temporaryFiles):
 
 def test_with_the_real_engine(app, module, pump, temporaryFiles):
     """A phantom, T2 and FLAIR exchanged, T1 on a grid of its own."""
-    phantoms = pytest.importorskip("segmamba.phantom", reason="needs the engine (pip install -e Training)")
+    phantoms = pytest.importorskip("segmamba.datasets.phantom", reason="needs the engine (pip install -e Training)")
     qt.QSettings().setValue("SegMamba/Python", sys.executable)
     phantom = phantoms.make_phantom(4, spacing=(4.0, 4.5, 5.0), enhancing=True)
     images = {**phantom.images, "t2w": phantom.images["t2f"], "t2f": phantom.images["t2w"]}

@@ -13,7 +13,7 @@ import pytest
 import qt
 import slicer
 from editor import Editor
-from SegMambaSlicerLib.segments import labelArray
+from SegMambaSlicerLib.results.segments import labelArray
 
 PATIENCE = 900  # seconds; a busy machine is slow
 STEPS = 4

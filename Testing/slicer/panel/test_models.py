@@ -8,7 +8,7 @@ import pytest
 import qt
 import sites
 import slicer
-from SegMambaSlicerLib.verdicts import Evidence, rowsOf
+from SegMambaSlicerLib.learning.verdicts import Evidence, rowsOf
 
 CHAMPION, OLD, NEW = "quick-2-aaaaaaaaaaaa", "quick-1-bbbbbbbbbbbb", "quick-2-tuned-cccccccccccc"
 COUNTS = {"sent": 1, "train": 1, "validation": 0, "refused": 0, "waiting": 0, "replaced": 0, "new": 0, "rows": []}

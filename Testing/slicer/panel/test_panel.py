@@ -7,8 +7,8 @@ import pytest
 import qt
 import slicer
 import synth
-from SegMambaSlicerLib import history
-from SegMambaSlicerLib.segments import representation
+from SegMambaSlicerLib.results import history
+from SegMambaSlicerLib.results.segments import representation
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import slicer
 import standin_app
 import synth
 from SegMambaSlicerLib import run as running
-from SegMambaSlicerLib.engine import EngineError
+from SegMambaSlicerLib.engine.client import EngineError
 from SegMambaSlicerLib.errors import InputError
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_said(module, volumes, choose, monkeypatch, temporaryFile
     def full(node, path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("SegMambaSlicerLib.scene._write", full)
+    monkeypatch.setattr("SegMambaSlicerLib.volumes.scene._write", full)
     with pytest.raises(InputError, match="Is there room"):
         segment(module.logic, volumes)
     assert temporaryFiles() == []

@@ -9,11 +9,11 @@ import qt
 import slicer
 import synth
 from scipy import ndimage
-from SegMambaSlicerLib.checks import PREPARED
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.masks import geometryOf, matrixOf
-from SegMambaSlicerLib.scene import ijkToRas
-from SegMambaSlicerLib.segments import labelArray
+from SegMambaSlicerLib.results.masks import geometryOf, matrixOf
+from SegMambaSlicerLib.results.segments import labelArray
+from SegMambaSlicerLib.volumes.checks import PREPARED
+from SegMambaSlicerLib.volumes.scene import ijkToRas
 
 PATIENCE = 580  # seconds; a busy machine is slow
 
@@ -167,7 +167,7 @@ def gridOver(affine, shape, spacing, codes):
 def addRawSeries():
     """A patient's four series in the scene, of a phantom in a simulated head -> volumes, truth (K, J, I) on T1c."""
     from heads import add_head
-    from segmamba.phantom import make_phantom
+    from segmamba.datasets.phantom import make_phantom
 
     phantom = make_phantom(20_401, spacing=(2.0, 2.0, 2.0), enhancing=True)
     order = nib.orientations.io_orientation(phantom.affine)

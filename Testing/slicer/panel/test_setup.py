@@ -8,8 +8,9 @@ import pytest
 import qt
 import slicer
 import synth
-from SegMambaSlicerLib import dependencies, interpreter, sample
-from SegMambaSlicerLib.engine import EngineError
+from SegMambaSlicerLib import sample
+from SegMambaSlicerLib.engine import dependencies, interpreter
+from SegMambaSlicerLib.engine.client import EngineError
 from SegMambaSlicerLib.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]

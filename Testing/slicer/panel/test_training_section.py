@@ -11,7 +11,7 @@ import pytest
 import qt
 import sites
 import slicer
-from SegMambaSlicerLib.following import Curve
+from SegMambaSlicerLib.learning.following import Curve
 from SegMambaSlicerLib.panel.curve import HEIGHT, curveText, drawCurve
 
 COUNTS = {"sent": 9, "train": 5, "validation": 2, "refused": 1, "waiting": 1, "replaced": 0, "new": 0, "rows": []}
@@ -171,7 +171,7 @@ def test_a_share_that_is_gone_is_said_and_found_again(commands, site, pump):
 
 
 def test_an_engine_that_never_answers_is_given_up(commands, site, monkeypatch):
-    from SegMambaSlicerLib import watch
+    from SegMambaSlicerLib.learning import watch
 
     panel = commands.panel
     assert panel.watch.isLooking

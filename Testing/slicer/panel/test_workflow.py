@@ -13,11 +13,11 @@ import pytest
 import qt
 import slicer
 from editor import Editor
-from SegMambaSlicerLib import history
-from SegMambaSlicerLib.checks import REQUIRED as MODALITIES
-from SegMambaSlicerLib.masks import segmentArray
-from SegMambaSlicerLib.scene import toVolumeGrid
-from SegMambaSlicerLib.segments import labelArray, switchRepresentation
+from SegMambaSlicerLib.results import history
+from SegMambaSlicerLib.results.masks import segmentArray
+from SegMambaSlicerLib.results.segments import labelArray, switchRepresentation
+from SegMambaSlicerLib.volumes.checks import REQUIRED as MODALITIES
+from SegMambaSlicerLib.volumes.scene import toVolumeGrid
 
 PATIENCE = 500  # seconds; a busy machine is slow
 

@@ -17,8 +17,8 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.compare import compare_folders
-    from segmamba.score_tables import format_comparison
+    from segmamba.evaluation.compare import compare_folders
+    from segmamba.evaluation.score_tables import format_comparison
 
     folders = (Path(path) for path in (options.prediction_a, options.prediction_b, options.truths))
     result = compare_folders(*folders, **read_options(options))

@@ -76,7 +76,7 @@ def run(options) -> int:
 
 
 def _init(options) -> int:
-    from segmamba.dataset.collect import init_dataset, update_dataset
+    from segmamba.datasets.collect import init_dataset, update_dataset
 
     if options.update:
         given = [name for name in _MAKING if getattr(options, name)]
@@ -130,9 +130,9 @@ def _report(result, skip_bad: bool) -> int:
 
 
 def _check(options) -> int:
-    from segmamba.dataset.check import check_dataset
-    from segmamba.dataset.manifest import read_dataset
-    from segmamba.dataset.tables import format_findings
+    from segmamba.datasets.check import check_dataset
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.tables import format_findings
 
     dataset = read_dataset(options.folder)
     with _Bar("checking") as bar:
@@ -148,8 +148,8 @@ def _check(options) -> int:
 
 
 def _summary(options) -> int:
-    from segmamba.dataset.manifest import read_dataset
-    from segmamba.dataset.tables import format_summary, summarise
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.tables import format_summary, summarise
 
     dataset = read_dataset(options.folder)
     print(json.dumps(summarise(dataset), indent=2) if options.json else format_summary(dataset))
@@ -157,8 +157,8 @@ def _summary(options) -> int:
 
 
 def _split(options) -> int:
-    from segmamba.dataset.manifest import read_dataset
-    from segmamba.dataset.split import SPLIT, make_split
+    from segmamba.datasets.manifest import read_dataset
+    from segmamba.datasets.split import SPLIT, make_split
 
     dataset = read_dataset(options.folder)
     shares = _shares(options.shares) if options.shares else None
@@ -172,7 +172,7 @@ def _split(options) -> int:
 
 
 def _task(options):
-    from segmamba.dataset.task import Task, custom_task, read_task
+    from segmamba.datasets.task import Task, custom_task, read_task
 
     if options.task:
         if options.modality or options.label or options.region:
@@ -205,7 +205,7 @@ def _whole(value: str, name: str) -> int:
 
 
 def _shares(text: str) -> dict[str, float]:
-    from segmamba.dataset.split import PARTS
+    from segmamba.datasets.split import PARTS
 
     try:
         numbers = [float(part) for part in text.split("/")]

@@ -15,8 +15,8 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.demo import run_demo
-    from segmamba.package import find_model, load_package
+    from segmamba.models.package import find_model, load_package
+    from segmamba.prediction.demo import run_demo
 
     bar = Bar()
     result = run_demo(load_package(find_model(options.model)), Path(options.output), choose_device(options.device), bar)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
-    from segmamba.case import Source
-    from segmamba.dicom import Choice, Series
-    from segmamba.package import Model
+    from segmamba.cases.case import Source
+    from segmamba.images.dicom import Choice, Series
+    from segmamba.models.package import Model
 
 _MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
@@ -87,11 +87,11 @@ def dicom_case(
 ) -> Iterator[DicomCase]:
     """The series of a case in a folder tree, as NIfTI files in a temporary folder that goes when the block ends.
 
-    They hold voxels and geometry, and nothing of the patient. incomplete: see segmamba.dicom.choose_four.
+    They hold voxels and geometry, and nothing of the patient. incomplete: see segmamba.images.dicom.choose_four.
     Raises InputError where the series cannot be told (see there) or read.
     """
-    from segmamba.case import Source, save_image
-    from segmamba.dicom import choose_four, find_series, read_series
+    from segmamba.cases.case import Source, save_image
+    from segmamba.images.dicom import choose_four, find_series, read_series
 
     choices = choose_four(find_series(folder), named, modalities, incomplete=incomplete)
     with tempfile.TemporaryDirectory(prefix="segmamba-dicom-") as work:
@@ -106,7 +106,7 @@ def dicom_case(
 
 def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
     """`path`, where the DICOM SEG of the case is to be. Raises InputError now for what would stop it after the run."""
-    from segmamba.dicom import check_seg
+    from segmamba.cases.dicom_seg import check_seg
 
     check_seg(case.reference, path, list(model.manifest.label_map))
     return Path(path)
@@ -115,10 +115,10 @@ def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
 def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, model: Model) -> Path | None:
     """The label map of a case, a NIfTI file on the grid of its reference, as DICOM SEG that refers to that series.
 
-    Returns `path`, or None where the map is empty. Raises InputError as segmamba.dicom.write_seg does.
+    Returns `path`, or None where the map is empty. Raises InputError as segmamba.cases.dicom_seg.write_seg does.
     """
     from segmamba import __version__
-    from segmamba.dicom import ModelFacts, write_seg
+    from segmamba.cases.dicom_seg import ModelFacts, write_seg
 
     manifest = model.manifest
     facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
@@ -126,7 +126,7 @@ def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, mod
 
 
 def _run(options) -> int:
-    from segmamba.dicom import choose_four, find_series
+    from segmamba.images.dicom import choose_four, find_series
 
     found = find_series(options.folder)
     try:

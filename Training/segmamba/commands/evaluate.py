@@ -49,7 +49,7 @@ def read_options(options) -> dict:
         "jobs": options.jobs,
     }
     if options.dataset is not None:
-        from segmamba.dataset import read_dataset
+        from segmamba.datasets.manifest import read_dataset
 
         dataset = read_dataset(options.dataset)
         chosen |= {"scheme": dataset.scheme, "renumbering": dataset.renumbering, "images": dataset.modalities}
@@ -57,9 +57,9 @@ def read_options(options) -> dict:
 
 
 def run(options) -> int:
-    from segmamba.evaluate import evaluate_folders
-    from segmamba.files import write_aside
-    from segmamba.score_tables import format_csv, format_table
+    from segmamba.evaluation.evaluate import evaluate_folders
+    from segmamba.evaluation.score_tables import format_csv, format_table
+    from segmamba.files.atomic import write_aside
 
     table = Path(options.csv) if options.csv else None
     if table and not table.parent.is_dir():  # before the work, not after it

@@ -13,8 +13,8 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.export import export_model
-    from segmamba.package import find_model
+    from segmamba.export.bundle import export_model
+    from segmamba.models.package import find_model
 
     print(f"written: {export_model(find_model(options.model), Path(options.output), options.format)}")
     return 0

@@ -20,10 +20,9 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.inference import InferenceSpec
-    from segmamba.network import load_published
-    from segmamba.package import Manifest, save_package
-    from segmamba.preprocess import PreprocessSpec
+    from segmamba.models.package import Manifest, save_package
+    from segmamba.models.published import load_published
+    from segmamba.models.specs import InferenceSpec, PreprocessSpec
 
     network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
     name = options.id or Path(options.checkpoint).stem

@@ -17,8 +17,8 @@ def add(add_command) -> None:
 def run(options) -> int:
     import torch
 
-    from segmamba.network.scan import available_backends, choose_backend
-    from segmamba.package import read_manifest, shipped_models
+    from segmamba.models.package import read_manifest, shipped_models
+    from segmamba.networks.scan import available_backends, choose_backend
 
     devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     facts = {

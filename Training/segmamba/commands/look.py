@@ -10,8 +10,8 @@ from segmamba.commands.dicom import add_series_argument, dicom_case, named_serie
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
-    from segmamba.case import Source
-    from segmamba.look import Look, Taken
+    from segmamba.cases.case import Source
+    from segmamba.preparation.look import Look, Taken
 
 _IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
@@ -27,8 +27,8 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.case import Source, find_case
-    from segmamba.look import Taken
+    from segmamba.cases.case import Source, find_case
+    from segmamba.preparation.look import Taken
 
     named = {m: Source(Path(getattr(options, m))) for m in _IMAGES if getattr(options, m)}
     if (options.case is not None) + bool(named) + (options.dicom is not None) != 1:
@@ -51,8 +51,8 @@ def run(options) -> int:
 
 
 def _look(sources: dict[str, Source], taken: dict[str, Taken]) -> Look:
-    from segmamba.case import read_images
-    from segmamba.look import look
+    from segmamba.cases.case import read_images
+    from segmamba.preparation.look import look
 
     return look(read_images(sources, tuple(sources)), taken)
 

@@ -33,9 +33,9 @@ def add(add_command) -> None:
 
 
 def _gate(options) -> int:
-    from segmamba.gate import Criteria, format_report, run_gate
-    from segmamba.package import find_model
-    from segmamba.registry import current, find_package, promote, refuse
+    from segmamba.learning.gate import Criteria, format_report, run_gate
+    from segmamba.learning.registry import current, find_package, promote, refuse
+    from segmamba.models.package import find_model
 
     if not (options.models or options.champion) or (options.apply and not options.models):
         raise InputError("the gate needs a model to compare with: --models FOLDER, or --champion MODEL")
@@ -63,8 +63,8 @@ def _gate(options) -> int:
 
 
 def _models(options) -> int:
-    from segmamba import registry
-    from segmamba.package import find_model
+    from segmamba.learning import registry
+    from segmamba.models.package import find_model
 
     folder, action = options.folder, options.action
     alone = action in ("list", "current", "rollback")

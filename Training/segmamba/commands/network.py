@@ -10,7 +10,7 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.network import build_network
+    from segmamba.networks.presets import build_network
 
     network = build_network(options.name)
     state = network.state_dict()

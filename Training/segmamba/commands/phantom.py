@@ -16,7 +16,7 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.phantom import make_phantom, save_phantom
+    from segmamba.datasets.phantom import make_phantom, save_phantom
 
     for seed in range(options.seed, options.seed + options.count):
         phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique)

@@ -77,7 +77,7 @@ def run(options) -> int:
         return _predict(options)
     if options.case is not None or options.batch is not None or any(getattr(options, m) for m in _IMAGES):
         raise InputError("--dicom FOLDER goes without a CASE folder, images by name, and --batch")
-    from segmamba.package import find_model, read_manifest
+    from segmamba.models.package import find_model, read_manifest
 
     incomplete = read_manifest(find_model(options.model)).incomplete is not None
     with dicom_case(options.dicom, named_series(options.series), incomplete=incomplete) as case:
@@ -85,9 +85,9 @@ def run(options) -> int:
 
 
 def _predict(options, dicom: DicomCase | None = None) -> int:
-    from segmamba.case import MODALITIES, Source, find_case
-    from segmamba.package import find_model, load_package
-    from segmamba.predict import PredictOptions, format_batch, predict_batch, predict_case
+    from segmamba.cases.case import MODALITIES, Source, find_case
+    from segmamba.models.package import find_model, load_package
+    from segmamba.prediction.predict import PredictOptions, format_batch, predict_batch, predict_case
 
     files = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
     files = dicom.sources if dicom else files

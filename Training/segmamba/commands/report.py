@@ -11,7 +11,7 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.report import format_table, write_report
+    from segmamba.evaluation.report import format_table, write_report
 
     path = write_report(Path(options.folder))
     print(format_table(options.folder))

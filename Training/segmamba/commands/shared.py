@@ -41,8 +41,8 @@ class Bar:
 
 
 def choose_device(name: str) -> str:
-    """See segmamba.devices, which loads torch."""
-    from segmamba import devices
+    """See segmamba.prediction.devices, which loads torch."""
+    from segmamba.prediction import devices
 
     return devices.choose_device(name)
 

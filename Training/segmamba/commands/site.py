@@ -28,7 +28,7 @@ def add(add_command) -> None:
 
 def _improve(options) -> int:
     from segmamba.errors import Stopped
-    from segmamba.site import Site, ask_to_stop, detach, improve
+    from segmamba.learning.site import Site, ask_to_stop, detach, improve
 
     site = Site(Path(options.site).absolute())
     if options.stop:
@@ -75,7 +75,7 @@ def _options(options) -> list[str]:
 
 
 def _status(options) -> int:
-    from segmamba.site import Site, summarise
+    from segmamba.learning.site import Site, summarise
 
     found = summarise(Site(Path(options.site).absolute()), options.name)
     print(json.dumps(found, indent=1) if options.json else _as_text(found))

@@ -22,9 +22,9 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
-    from segmamba.config import load_config
     from segmamba.errors import Stopped
-    from segmamba.table1 import NETWORKS, format_markdown, make_table, parse_networks
+    from segmamba.training.config import load_config
+    from segmamba.training.table1 import NETWORKS, format_markdown, make_table, parse_networks
 
     config = load_config(options.config, options.set)
     networks = parse_networks(options.networks or ",".join(NETWORKS))

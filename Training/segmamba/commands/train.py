@@ -39,7 +39,7 @@ def add(add_command) -> None:
 
 def run(options) -> int:
     from segmamba.errors import Stopped
-    from segmamba.training import train
+    from segmamba.training.loop import train
 
     config = _config(options)
     run = Path(options.run_folder or Path("runs") / config.name)
@@ -55,7 +55,7 @@ def run(options) -> int:
 
 def _config(options):
     if options.finetune is None and options.retrain is None:
-        from segmamba.config import load_config
+        from segmamba.training.config import load_config
 
         if options.config is None:
             raise InputError("train needs a configuration, or --finetune or --retrain with a folder of corrections")
@@ -64,7 +64,7 @@ def _config(options):
         if strange := [name for name, value in given.items() if value is not None]:
             raise InputError(f"{', '.join(strange)}: only with --finetune or --retrain; use --set sources...")
         return load_config(options.config, options.set)
-    from segmamba.recipes import finetune, retrain
+    from segmamba.training.recipes import finetune, retrain
 
     shared = {
         "config": Path(options.config) if options.config else None,
@@ -78,8 +78,8 @@ def _config(options):
 
 
 def _initial(options) -> Path:
-    from segmamba.package import find_model
-    from segmamba.registry import current, find_package
+    from segmamba.learning.registry import current, find_package
+    from segmamba.models.package import find_model
 
     if options.models and options.model:
         return find_package(options.models, options.model)

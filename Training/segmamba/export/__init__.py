@@ -1,7 +1,5 @@
-"""Export: a model package in the format of other software. The package itself stays what everything here uses."""
+"""Export: a model package in the format of other software. The package itself stays what everything here uses.
 
-from __future__ import annotations
-
-from segmamba.export.bundle import FORMATS, export_model
-
-__all__ = ["FORMATS", "export_model"]
+bundle       a folder that MONAI runs and verifies without segmamba
+parts        what a bundle needs beside MONAI; copied into it with all of ours that it imports
+"""

@@ -21,8 +21,8 @@ from segmamba.errors import InputError
 from segmamba.export.config import inference, metadata, uses_scan
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
-from segmamba.files import write_aside
-from segmamba.package import CARD, Manifest, Model, load_package
+from segmamba.files.atomic import write_aside
+from segmamba.models.package import CARD, Manifest, Model, load_package
 
 FORMATS = ("monai-bundle",)
 _PACKAGE_NOTE = (
@@ -71,8 +71,8 @@ def _write(model: Model, folder: Path) -> None:
 
 
 def _modules(manifest: Manifest) -> tuple[str, str]:
-    network = "segmamba.network" if uses_scan(manifest) else "segmamba.baselines"
-    return "segmamba.bundle_parts", network
+    network = "segmamba.networks.segmamba" if uses_scan(manifest) else "segmamba.networks.baselines"
+    return "segmamba.export.bundle_parts", network
 
 
 def _state_dict(model: Model) -> bytes:

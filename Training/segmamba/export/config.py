@@ -10,21 +10,21 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from segmamba import __version__
-from segmamba.network import STRIDE, NetworkConfig
-from segmamba.package import Manifest
+from segmamba.models.package import Manifest
+from segmamba.networks.segmamba import STRIDE, NetworkConfig
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _PACKAGES = ("nibabel", "numba", "safetensors", "SimpleITK", "pytorch-ignite", "fire")
 _AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4"}  # where they are not installed at export
 _MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
-_PARTS = "scripts.bundle_parts"
+_PARTS = "scripts.export.bundle_parts"
 
 _IMPORTS = [f"$from {_PARTS} import {name}" for name in ("find_cases", "case_namer")]  # MONAI takes one name each
 _AXES = [["L", "R"], ["P", "A"], ["I", "S"]]
 
 # the network of a bundle: class or function, and its configuration's class
-SEGMAMBA = ("scripts.network.SegMamba", "scripts.network.NetworkConfig")
-BASELINE = ("scripts.baselines.build_baseline", "scripts.baselines.BaselineConfig")
+SEGMAMBA = ("scripts.networks.segmamba.SegMamba", "scripts.networks.segmamba.NetworkConfig")
+BASELINE = ("scripts.networks.baselines.build_baseline", "scripts.networks.baselines.BaselineConfig")
 
 
 def metadata(manifest: Manifest) -> dict:

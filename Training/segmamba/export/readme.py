@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segmamba.export.config import metadata, uses_scan
-from segmamba.package import Manifest
+from segmamba.models.package import Manifest
 
 _NOTE = """
 ---

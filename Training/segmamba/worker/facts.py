@@ -84,7 +84,7 @@ def all_devices(record: Record) -> tuple[list[dict], dict[str, str]]:
     """-> devices with the CPU last, the scan back end of each. Loads torch."""
     import torch
 
-    from segmamba.network.scan import choose_backend
+    from segmamba.networks.scan import choose_backend
 
     devices = []
     for index in range(torch.cuda.device_count()):

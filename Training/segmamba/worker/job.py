@@ -25,7 +25,7 @@ _CASE = "case"
 _GPU_WINDOWS_AT_ONCE = 2
 _READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
 _LOOK_SECONDS = 2.0  # to find out whether they need to be prepared
-# stages of segmamba.predict -> stages of the protocol, and what they are called
+# stages of segmamba.prediction.predict -> stages of the protocol, and what they are called
 _STAGES = {
     "read": ("load", "Reading the images"),
     "prepare": ("prepare", "Registering the images and finding the brain where it is needed"),
@@ -128,8 +128,8 @@ class Shelf:
         return self._model is not None
 
     def get(self, name: str):
-        """-> segmamba.package.Model. Raises ModelError."""
-        from segmamba.package import MANIFEST, WEIGHTS, find_model, load_package
+        """-> segmamba.models.package.Model. Raises ModelError."""
+        from segmamba.models.package import MANIFEST, WEIGHTS, find_model, load_package
 
         try:
             folder = find_model(name)
@@ -174,9 +174,9 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     job.estimate = Estimate({**expected, **look} if cold else {**expected, **look, "load": _READ_SECONDS})
     changed()
 
-    from segmamba.case import Source
-    from segmamba.devices import choose_device, empty_cache
-    from segmamba.predict import PredictOptions, predict_case
+    from segmamba.cases.case import Source
+    from segmamba.prediction.devices import choose_device, empty_cache
+    from segmamba.prediction.predict import PredictOptions, predict_case
 
     model = shelf.get(request.model)
     device = choose_device(request.device)

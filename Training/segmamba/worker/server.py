@@ -63,7 +63,7 @@ class Server:
     def _load_libraries(self) -> None:
         """In advance, while the user is still choosing."""
         try:
-            import segmamba.predict  # noqa: F401
+            import segmamba.prediction.predict  # noqa: F401
 
             devices, backends = facts.all_devices(self._record)
         except Exception as error:  # torch may be missing or broken in any way; a request will say it again

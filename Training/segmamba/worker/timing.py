@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from segmamba.files import write_aside
+from segmamba.files.atomic import write_aside
 
 log = logging.getLogger(__name__)
 

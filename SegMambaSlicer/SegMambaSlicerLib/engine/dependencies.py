@@ -1,0 +1,235 @@
+"""The Python packages that the engine needs: which are there, what installing the others means, and doing it.
+
+Nothing is installed without one clear question. torch comes through the extension PyTorch, which knows the graphics
+card; the rest through Slicer's own installer, into Slicer's Python. Another Python (Setup, "Own Python") is the user's:
+for it the command is shown, and not run. mamba-ssm is never installed; the engine uses it where it can be imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import slicer
+import tomllib
+
+from ..errors import InputError
+from ..i18n import _
+from .childprocess import ChildProcess
+from .client import EngineError, explain
+from .interpreter import Interpreter, trainingFolder
+
+WHEELS_SETTING = "SegMamba/Wheels"
+SAMPLE_REQUIREMENTS = ("nilearn>=0.12",)  # only the sample case needs it
+# Size of the download in MB, wheels for Linux of 2026, what they draw in included; torch is that for a graphics card.
+_MEGABYTES = {
+    "torch": 2500, "monai": 2, "numpy": 17, "numba": 61, "nibabel": 4, "scipy": 35, "scikit-image": 20, "tqdm": 1,
+    "safetensors": 1, "matplotlib": 15, "SimpleITK": 53, "nilearn": 35,
+}  # fmt: skip
+_OTHER_SIZE = 10
+# Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.
+_PROBE = """
+import importlib.metadata, importlib.util, json, sys
+try:
+    from packaging.requirements import Requirement
+except ImportError:
+    from pip._vendor.packaging.requirements import Requirement
+modules = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+found = []
+for text in json.loads(sys.argv[1]):
+    requirement = Requirement(text)
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        continue
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except Exception:
+        version = None
+    try:
+        there = importlib.util.find_spec(modules.get(requirement.name, requirement.name.replace("-", "_"))) is not None
+    except Exception:
+        there = False
+    met = there and (version is None or requirement.specifier.contains(version, prereleases=True))
+    found.append({"requirement": text, "name": requirement.name, "installed": version if there else None, "met": met})
+print(json.dumps({"python": sys.version.split()[0], "prefix": sys.prefix, "packages": found}))
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """requirement: as pip takes it. installed: the version, or None. met: whether it is there and new enough.
+
+    What only the sample case needs is optional: it stands in nobody's way.
+    """
+
+    requirement: str
+    name: str
+    installed: str | None
+    met: bool
+
+    @property
+    def isOptional(self) -> bool:
+        return self.requirement in SAMPLE_REQUIREMENTS
+
+    @property
+    def megabytes(self) -> int:
+        return _MEGABYTES.get(self.name, _OTHER_SIZE)
+
+
+def requirements(withSample: bool = False) -> list[str]:
+    """What the engine asks for in Training/pyproject.toml. Raises InputError where that is missing."""
+    path = trainingFolder() / "pyproject.toml"
+    try:
+        listed = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            _("{path}: no list of packages ({error}). Install the extension again.").format(path=path, error=error)
+        ) from error
+    return [*listed, *(SAMPLE_REQUIREMENTS if withSample else ())]
+
+
+class Probe:
+    """Asks an interpreter which packages it has; `poll` until `packages` is a list. Raises EngineError."""
+
+    def __init__(self, interpreter: Interpreter, withSample: bool = False):
+        self.interpreter = interpreter
+        self.packages: list[Package] | None = None
+        self.python = self.prefix = ""
+        arguments = [interpreter.path, "-c", _PROBE, json.dumps(requirements(withSample))]
+        try:
+            self._process = ChildProcess(arguments, interpreter.environment)
+        except OSError as error:
+            raise EngineError(
+                "start", _("{path} did not start: {reason}").format(path=interpreter.path, reason=error)
+            ) from error
+        self._text = ""
+
+    def poll(self) -> bool:
+        """True when the answer is there. Raises EngineError where the interpreter gave none."""
+        self._text += "".join(self._process.lines())
+        if self.packages is not None or not self._process.hasEnded():
+            return self.packages is not None
+        tail = [line for line in self._process.tail if line.strip()]
+        try:
+            answer = json.loads(self._text)
+            self.packages = [Package(**entry) for entry in answer["packages"]]
+        except (ValueError, KeyError, TypeError) as error:
+            reason = explain(tail) or (tail[-1] if tail else str(error))
+            text = _("{path} is no Python that answers: {reason}").format(path=self.interpreter.path, reason=reason)
+            raise EngineError("start", text, "\n".join(tail)) from error
+        self.python, self.prefix = answer["python"], answer["prefix"]
+        return True
+
+    def stop(self) -> None:
+        self._process.kill()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be installed: torch (a requirement or None) and others, into `folder` of an interpreter."""
+
+    interpreter: Interpreter
+    torch: str | None
+    others: tuple[str, ...]
+    megabytes: int
+    folder: str
+    isPressing: bool = True  # something is missing that segmenting needs
+
+    @property
+    def isEmpty(self) -> bool:
+        return self.torch is None and not self.others
+
+    @property
+    def question(self) -> str:
+        """The one question before anything happens."""
+        names = [*([self.torch] if self.torch else []), *self.others]
+        return _(
+            "The engine needs these Python packages:\n\n{packages}\n\nAbout {size} to download, into\n{folder}\n"
+            "({python}). This can take some minutes. Install them now?"
+        ).format(
+            packages="\n".join(f"  {name}" for name in names),
+            size=sizeText(self.megabytes),
+            folder=self.folder,
+            python=self.interpreter.title,
+        )
+
+    @property
+    def command(self) -> str:
+        """For a terminal: how to install the same by hand."""
+        quoted = " ".join(f'"{name}"' for name in [*([self.torch] if self.torch else []), *self.others])
+        return f'"{self.interpreter.path}" -m pip install {quoted}'
+
+
+def plan(probe: Probe) -> Plan:
+    missing = [package for package in probe.packages or [] if not package.met]
+    torch = next((package.requirement for package in missing if package.name == "torch"), None)
+    others = tuple(package.requirement for package in missing if package.name != "torch")
+    pressing = any(not package.isOptional for package in missing)
+    size = sum(package.megabytes for package in missing)
+    return Plan(probe.interpreter, torch, others, size, probe.prefix, pressing)
+
+
+def install(planned: Plan, wheels: str = "") -> None:
+    """Installs what was asked for. To be called from the main thread; Slicer shows its own progress.
+
+    wheels: a folder with wheel files to install from, without the network. Raises InputError: with what went wrong and
+    what to do; what was installed by then stays, and a repetition goes on from there.
+    """
+    if planned.interpreter.kind != "slicer":
+        raise InputError(
+            _("{python} is not Slicer's; install there yourself:\n{command}").format(
+                python=planned.interpreter.path, command=planned.command
+            )
+        )
+    options = []
+    if wheels.strip():
+        if not Path(wheels).is_dir():
+            raise InputError(_("{folder}: no such folder of wheels.").format(folder=wheels))
+        options = ["--no-index", "--find-links", wheels]
+    try:
+        if planned.torch and not options:
+            _installTorch(planned.torch)
+        rest = [*([planned.torch] if planned.torch and options else []), *planned.others]
+        if rest:
+            _pipInstall([*options, *rest])
+    except InputError:
+        raise
+    except Exception as error:  # pip, the network and the extension PyTorch raise what they like
+        logging.debug("Installation failed", exc_info=True)
+        text = _(
+            "The installation stopped: {reason}\nCheck the network and the disk, then press Install again; it goes on "
+            "from where it was. Behind a closed network choose a folder of wheels, or your own Python."
+        )
+        raise InputError(text.format(reason=str(error).strip()[-600:] or repr(error))) from error
+
+
+def _installTorch(requirement: str) -> None:
+    try:
+        import PyTorchUtils
+    except ImportError as error:
+        raise InputError(
+            _(
+                "torch is installed by the extension PyTorch, which is not there. Install that in the Extensions "
+                "Manager, restart Slicer, and press Install again."
+            )
+        ) from error
+    logic = PyTorchUtils.PyTorchUtilsLogic()
+    wanted = {"askConfirmation": False, "torchVersionRequirement": requirement.removeprefix("torch").strip()}
+    known = inspect.signature(logic.installTorch).parameters  # its arguments change from release to release
+    if logic.installTorch(**{name: value for name, value in wanted.items() if name in known}) is None:
+        raise InputError(_("The extension PyTorch did not install torch. Its module PyTorch Utils says why."))
+
+
+def _pipInstall(arguments: list[str]) -> None:
+    try:
+        from slicer.packaging import pip_install  # Slicer 5.12 and later
+    except ImportError:
+        pip_install = slicer.util.pip_install
+    pip_install(arguments)
+
+
+def sizeText(megabytes: int) -> str:
+    """As in "60 MB" or "2.5 GB"."""
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"

@@ -1,0 +1,148 @@
+"""The gate's gate.json and the history of the registry, as texts and rows of a table. Either may be broken."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..i18n import _
+from .following import number, readObject
+
+_EVENTS = {
+    "start": lambda: _("first model"),
+    "add": lambda: _("candidate"),
+    "promote": lambda: _("promoted"),
+    "refuse": lambda: _("refused"),
+    "adopt": lambda: _("adopted"),
+    "rollback": lambda: _("back to"),
+}
+
+
+class Evidence:
+    """report: the contents of gate.json; {} for a model that was not judged."""
+
+    def __init__(self, report: dict):
+        self._report = report
+
+    @property
+    def verdict(self) -> str:
+        """ "promote", "confirm", "refuse", or "" where there is none."""
+        return str(self._report.get("verdict") or "")
+
+    @property
+    def verdictText(self) -> str:
+        words = {
+            "promote": _("The gate: better than the model in use. Every criterion holds."),
+            "confirm": _("The gate: a person decides. No criterion forbids it, but some cases got much worse."),
+            "refuse": _("The gate: not to be used. A criterion does not hold."),
+            "": _("Not held against the model in use yet."),
+        }
+        lines = [words.get(self.verdict, self.verdict)]
+        for text in _texts(self._report.get("low_evidence")):
+            lines.append(_("Low evidence: {text}").format(text=text))
+        return "\n".join(lines)
+
+    @property
+    def criteriaText(self) -> str:
+        """Criteria that do not hold, notes, then the criteria that hold."""
+        checks = [check for check in _list(self._report.get("checks")) if isinstance(check, dict)]
+        failed = [check for check in checks if not check.get("holds")]
+        met = [check for check in checks if check.get("holds")]
+        lines = [_("NOT MET: {name}: {text}").format(name=c.get("name"), text=c.get("text")) for c in failed]
+        lines += [_("Note: {text}").format(text=text) for text in _texts(self._report.get("notes"))]
+        lines += [_("met: {name}: {text}").format(name=c.get("name"), text=c.get("text")) for c in met]
+        return "\n".join(lines)
+
+    def whyNotPromote(self, inUse: str | None) -> str:
+        """Why it cannot be promoted by its verdict; "" where it can. inUse: id of the model in use."""
+        if not self.verdict:
+            return _("The gate has not judged it yet.")
+        if self.verdict == "confirm":
+            return _("The gate asks a person to decide: look at the cases, then adopt it with a reason, or refuse it.")
+        if self.verdict != "promote":
+            return _("The gate refuses it. Whoever takes it all the same gives a reason and adopts it.")
+        champion = self._report.get("champion")
+        judged = champion.get("id") if isinstance(champion, dict) else None
+        if inUse and judged and judged != inUse:
+            return _("It was held against {name}, which is no longer in use.").format(name=judged)
+        return ""
+
+
+def rowsOf(report: dict) -> list[tuple[str, ...]]:
+    """Rows of the table: of one text, the title of a set of cases; of five, a region: its name, Dice before and after,
+    the change with its interval, false positives before and after, the case that lost most. Two lines in a cell."""
+    rows: list[tuple[str, ...]] = []
+    titles = {"anchor": _("Anchor set: {name}, {count} cases"), "local": _("Own cases: {name}, {count} cases")}
+    for part, title in titles.items():
+        found = report.get(part)
+        if not isinstance(found, dict) or not isinstance(found.get("comparison"), dict):
+            continue
+        dice, false = (found["comparison"].get(name) for name in ("dice", "false_positives"))
+        if not isinstance(dice, dict):
+            continue
+        cases = found.get("cases")
+        rows.append((title.format(name=found.get("dataset"), count=len(cases) if isinstance(cases, dict) else "?"),))
+        rows += [_row(region, of, (false or {}).get(region)) for region, of in dice.items() if isinstance(of, dict)]
+    return rows
+
+
+def readReport(folder: Path | None) -> dict:
+    """What the gate wrote beside a model; {} where it wrote nothing or it cannot be read."""
+    try:
+        return (readObject(folder / "gate.json") if folder is not None else None) or {}
+    except OSError:
+        return {}
+
+
+def eventsOf(models: dict) -> list[dict]:
+    """models: as `segmamba status` says it."""
+    return [event for event in _list(models.get("history")) if isinstance(event, dict)]
+
+
+def historyText(models: dict) -> str:
+    """A line for each event, the newest first: when, what, which model, why."""
+    return "\n".join(_line(event) for event in reversed(eventsOf(models)))
+
+
+def _line(event: dict) -> str:
+    what, seconds = _EVENTS.get(str(event.get("what"))), number(event.get("time"))
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
+    words = [when, what() if what else str(event.get("what", "")), str(event.get("model", ""))]
+    line = "  ".join(word for word in words if word)
+    return f"{line}: {event['reason']}" if event.get("reason") else line
+
+
+def _row(region: str, dice: dict, false: object) -> tuple[str, ...]:
+    change = _signed(dice.get("difference"))
+    ends = dice.get("ci95")
+    if isinstance(ends, list) and len(ends) == 2:
+        change += "\n" + _("{low} to {high}").format(low=_signed(ends[0]), high=_signed(ends[1]))
+    false = false if isinstance(false, dict) else {}
+    positives = _fromTo(false, 2) if false else "\u2013"
+    worst = next((entry for entry in _list(dice.get("worst")) if isinstance(entry, dict)), None)
+    lost = "\u2013"
+    if worst is not None:
+        lost = f"{worst.get('case')}\n{_plain(worst.get('a'), 2)} \u2192 {_plain(worst.get('b'), 2)}"
+    return (str(region), _fromTo(dice, 3), change, positives, lost)
+
+
+def _fromTo(found: dict, digits: int) -> str:
+    return f"{_plain(found.get('a'), digits)}\n\u2192 {_plain(found.get('b'), digits)}"
+
+
+def _plain(value: object, digits: int) -> str:
+    value = number(value)
+    return "?" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: object) -> str:
+    value = number(value)
+    return "?" if value is None else f"{value:+.3f}"
+
+
+def _list(value: object) -> list:
+    return value if isinstance(value, (list, tuple)) else []
+
+
+def _texts(value: object) -> list[str]:
+    return [str(text) for text in _list(value)]

@@ -1,0 +1,7 @@
+"""What was found, in the scene: segments, their numbers, uncertainty, and what there was before.
+
+label        NCR, ED, ET: one beside the other; region: WT, TC, ET: one in another
+structure    a label or region with its name, colour and codes (`vocabulary`)
+mask         a segment as an array on the reference geometry
+history      the model's own answer beside the corrected one, and earlier results
+"""

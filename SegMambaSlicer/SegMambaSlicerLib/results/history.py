@@ -1,0 +1,174 @@
+"""What a segmentation was before: the model's own answer beside the corrected one, and the results before this one.
+
+All of it is kept in hidden nodes that the segmentation refers to, so that it is saved and loaded with the scene.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import slicer
+
+from ..errors import InputError
+from ..i18n import _
+from ..volumes.modalities import MODALITIES
+from ..volumes.scene import ijkToRas
+from .masks import boundingBox, geometryOf, matrixOf, onGeometry
+
+ORIGINAL_ROLE = "SegMambaOriginal"
+PREVIOUS_ROLE = "SegMambaPrevious"
+NEXT_ROLE = "SegMambaNext"
+VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
+NAME_ATTRIBUTE = "SegMamba.Name"  # of a result that was set aside: what it was called
+PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
+_SECONDS = "SegMamba.EditorSeconds"
+_MODEL, _WEIGHTS, _MIRRORINGS = "SegMamba.Model", "SegMamba.Weights", "SegMamba.Mirrorings"
+
+
+def keepOriginal(segmentationNode, labels: np.ndarray) -> None:
+    """Keeps (K, J, I) uint8 `labels` as the model's answer, cut to the tumour, in a hidden label map volume."""
+    geometry = geometryOf(segmentationNode)
+    box = boundingBox(labels) or (slice(0, 1),) * 3
+    matrix = matrixOf(geometry)
+    matrix[:3, 3] += matrix[:3, :3] @ [part.start for part in box[::-1]]
+    node = slicer.util.addVolumeFromArray(
+        np.ascontiguousarray(labels[box]),
+        ijkToRAS=matrix,
+        name=_("{segmentation} as the model made it").format(segmentation=segmentationNode.GetName()),
+        nodeClassName="vtkMRMLLabelMapVolumeNode",
+    )
+    node.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
+    node.SetHideFromEditors(True)
+    segmentationNode.SetNodeReferenceID(ORIGINAL_ROLE, node.GetID())
+
+
+def originalLabels(segmentationNode) -> np.ndarray:
+    """(K, J, I) uint8, the label map as the model made it, on the segmentation's geometry.
+
+    Raises InputError where it is not kept, as in a segmentation that was not made here.
+    """
+    node = segmentationNode.GetNodeReference(ORIGINAL_ROLE)
+    if node is None or node.GetImageData() is None:
+        raise InputError(
+            _("{segmentation} has no copy of what the model made.").format(segmentation=segmentationNode.GetName())
+        )
+    image = slicer.vtkOrientedImageData()
+    image.ShallowCopy(node.GetImageData())
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRas(node)))
+    return onGeometry(image, geometryOf(segmentationNode)).astype(np.uint8)
+
+
+def keepOrigin(segmentationNode, volumes: dict, answer: dict) -> None:
+    """Keeps what a result was made from (modality -> volume) and with: model, hash of its weights, mirrorings.
+
+    answer: the worker's; the hash is in the summary file that it names.
+    """
+    for modality, volume in volumes.items():
+        if volume is not None:
+            segmentationNode.SetNodeReferenceID(VOLUME_ROLE + modality, volume.GetID())
+    try:
+        summary = json.loads(Path(answer["summary"]).read_text(encoding="utf-8"))
+        weights = str(summary["settings"]["weights_sha256"])
+    except (KeyError, TypeError, ValueError, OSError):
+        weights = ""  # an engine that does not say it
+    facts = {_MODEL: answer.get("model"), _WEIGHTS: weights, _MIRRORINGS: answer.get("mirrorings")}
+    for name, value in facts.items():
+        if value not in (None, ""):
+            segmentationNode.SetAttribute(name, str(value))
+
+
+def sourceVolumes(segmentationNode) -> dict:
+    """Modality -> the volume that the result was made from; None where it is not known, or no longer in the scene."""
+    return {modality: segmentationNode.GetNodeReference(VOLUME_ROLE + modality) for modality in MODALITIES}
+
+
+def modelFacts(segmentationNode) -> dict[str, str]:
+    """What is known of how the result was made: "model", "weights_sha256", "mirrorings"; else a key is absent."""
+    names = {"model": _MODEL, "weights_sha256": _WEIGHTS, "mirrorings": _MIRRORINGS}
+    values = {key: segmentationNode.GetAttribute(name) for key, name in names.items()}
+    return {key: value for key, value in values.items() if value}
+
+
+def noteEdit(segmentationNode, last: float | None, now: float | None = None) -> float:
+    """Counts the time since the edit before, at most PAUSE_SECONDS of it; returns the time of this one for the next.
+
+    last: None for the first edit of a sitting, which counts nothing: when it was begun is not known. So the sum is
+    rather too small, and an undo counts as an edit. It is kept with the segmentation.
+    """
+    now = time.monotonic() if now is None else now
+    if last is not None:
+        seconds = (editorSeconds(segmentationNode) or 0.0) + min(max(now - last, 0.0), PAUSE_SECONDS)
+        segmentationNode.SetAttribute(_SECONDS, f"{seconds:.3f}")
+    return now
+
+
+def editorSeconds(segmentationNode) -> float | None:
+    """Time spent on edits as `noteEdit` counted it; None where none was counted."""
+    text = segmentationNode.GetAttribute(_SECONDS)
+    return float(text) if text else None
+
+
+def retire(segmentationNode, successor) -> None:
+    """Sets a result aside for `successor`: hidden, and renamed so that the two are not mixed up."""
+    name = plainName(segmentationNode)
+    successor.SetNodeReferenceID(PREVIOUS_ROLE, segmentationNode.GetID())
+    segmentationNode.SetNodeReferenceID(NEXT_ROLE, successor.GetID())
+    _setAside(segmentationNode, name, _("{name} (before)").format(name=name))
+
+
+def previousResult(segmentationNode):
+    """The result before this one, or None."""
+    return segmentationNode.GetNodeReference(PREVIOUS_ROLE)
+
+
+def nextResult(segmentationNode):
+    """The result that took the place of this one, or None."""
+    return segmentationNode.GetNodeReference(NEXT_ROLE)
+
+
+def restorePrevious(segmentationNode):
+    """Shows the result before this one again and sets this one aside; returns the one that is shown.
+
+    Nothing is lost: `restoreNext` takes the step back. Raises InputError where there is no result before.
+    """
+    return _exchange(segmentationNode, previousResult(segmentationNode), _("There is no earlier result."))
+
+
+def restoreNext(segmentationNode):
+    """Takes `restorePrevious` back; returns the one that is shown. Raises InputError where there is no later one."""
+    return _exchange(segmentationNode, nextResult(segmentationNode), _("There is no later result."))
+
+
+def plainName(segmentationNode) -> str:
+    """What a result is called, also while it is set aside under another name."""
+    return segmentationNode.GetAttribute(NAME_ATTRIBUTE) or segmentationNode.GetName()
+
+
+def _exchange(shown, other, problem: str):
+    if other is None:
+        raise InputError(problem)
+    name = plainName(shown)
+    _setAside(shown, name, _("{name} (set aside)").format(name=name))
+    other.SetName(plainName(other))
+    other.RemoveAttribute(NAME_ATTRIBUTE)
+    _setHidden(other, False)
+    return other
+
+
+def _setAside(node, name: str, asideName: str) -> None:
+    node.SetAttribute(NAME_ATTRIBUTE, name)
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(asideName) if _isTaken(asideName) else asideName)
+    _setHidden(node, True)
+
+
+def _isTaken(name: str) -> bool:
+    return slicer.mrmlScene.GetFirstNodeByName(name) is not None
+
+
+def _setHidden(node, hidden: bool) -> None:
+    node.SetHideFromEditors(hidden)
+    if node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetVisibility(not hidden)

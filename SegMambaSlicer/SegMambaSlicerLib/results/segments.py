@@ -1,0 +1,193 @@
+"""A label map as editable segments: three labels side by side, or three regions one in another, each from the other.
+
+Segments are known by their IDs (NCR, ED, ET, WT, TC), which renaming does not change. Segments that the clinician
+adds stay as they are. Which of the two is shown is an attribute of the node and is saved with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import slicer
+
+from ..errors import InputError
+from ..i18n import _
+from ..volumes.scene import parentMatrix, readLabelMap, toVolumeGrid
+from . import history
+from .masks import BINARY, addLabels, addRegion, geometryOf, matrixOf, segmentArray
+from .vocabulary import LABELS, MODES, REGIONS
+
+MODE_ATTRIBUTE = "SegMamba.Representation"
+SURFACE = "Closed surface"
+
+
+def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "labels", name: str | None = None):
+    """A new vtkMRMLSegmentationNode on the grid and under the transform of `referenceVolume`.
+
+    labelMap: (K, J, I) array with 1 NCR, 2 ED, 3 ET, or the path of a file with it. `previous` is the result that
+    this one takes the place of: it stays, hidden and renamed, for `history.restorePrevious`. What the model said is
+    kept beside (`history.originalLabels`). Raises InputError, with the scene unchanged, for a label map that does
+    not fit the volume, or an unknown mode.
+    """
+    _checkMode(mode)
+    if isinstance(labelMap, (str, Path)):
+        labels = readLabelMap(labelMap, referenceVolume)
+    else:
+        labels = _checkLabels(np.asarray(labelMap), referenceVolume)
+    name = name or (previous and history.plainName(previous)) or _nameAfter(referenceVolume)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.SetName(name)  # the scene makes it unique, but the one before is about to be renamed
+    node.CreateDefaultDisplayNodes()
+    node.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)
+    node.GetSegmentation().SetSourceRepresentationName(BINARY)
+    _fill(node, labels, mode)
+    history.keepOriginal(node, labels)
+    if previous is not None:
+        history.retire(previous, node)
+    return node
+
+
+def representation(segmentationNode) -> str:
+    """ "labels" or "regions". Raises InputError for a segmentation that was not made here."""
+    mode = segmentationNode.GetAttribute(MODE_ATTRIBUTE)
+    if mode in MODES:
+        # the editor's undo brings segments back across a switch, and leaves the attribute as it is
+        present = set(segmentationNode.GetSegmentation().GetSegmentIDs())
+        other = "regions" if mode == "labels" else "labels"
+        own = present & (set(MODES[mode]) - {"ET"})
+        if not own and present & (set(MODES[other]) - {"ET"}):
+            mode = other
+    else:
+        raise InputError(
+            _("{segmentation} is no result of SegMamba. Choose one, or segment the volumes.").format(
+                segmentation=segmentationNode.GetName()
+            )
+        )
+    return mode
+
+
+def switchRepresentation(segmentationNode, mode: str) -> list[str]:
+    """Shows labels as regions or regions as labels, from the segments as they are now; returns what had to give way.
+
+    Edits can leave regions that are not one in another, or labels that overlap; then the inner structure wins, and
+    the returned sentences say how much changed hands. Raises InputError for an unknown mode.
+    """
+    _checkMode(mode)
+    if representation(segmentationNode) == mode:
+        return []
+    labels, notes = labelArray(segmentationNode)
+    shown3D = segmentationNode.GetSegmentation().ContainsRepresentation(SURFACE)
+    wasModified = segmentationNode.StartModify()
+    try:
+        for segmentId in MODES[representation(segmentationNode)]:
+            segmentationNode.GetSegmentation().RemoveSegment(segmentId)
+        _fill(segmentationNode, labels, mode)
+    finally:
+        segmentationNode.EndModify(wasModified)
+    if shown3D:
+        show3D(segmentationNode)
+    return notes
+
+
+def labelArray(segmentationNode, volume=None) -> tuple[np.ndarray, list[str]]:
+    """(K, J, I) uint8 label map of the segments as they are now, and sentences about what did not fit together.
+
+    It has the voxel order of the segmentation's reference geometry, or that of `volume`. The two can differ: Slicer
+    loads a left-handed volume of a saved scene in another order than it was saved in, and leaves the segmentation as
+    it was. Raises InputError where `volume` is on another grid.
+    """
+    mode = representation(segmentationNode)
+    masks = {segmentId: segmentArray(segmentationNode, segmentId) for segmentId in MODES[mode]}
+    labels, notes = labelsFromMasks(masks) if mode == "labels" else labelsFromRegions(masks)
+    return (labels if volume is None else onVolume(labels, segmentationNode, volume)), notes
+
+
+def onVolume(labels: np.ndarray, segmentationNode, volume) -> np.ndarray:
+    """(K, J, I) labels on the segmentation's reference geometry, in the voxel order of `volume`.
+
+    Both are taken as they stand in the scene. Raises InputError where `volume` is on another grid.
+    """
+    matrix = parentMatrix(segmentationNode) @ matrixOf(geometryOf(segmentationNode))
+    return toVolumeGrid(labels, matrix, volume, segmentationNode.GetName())
+
+
+def labelsFromMasks(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Label map of NCR, ED and ET; where two overlap ET goes before NCR, and NCR before ED."""
+    labels = np.zeros(masks["ET"].shape, np.uint8)
+    for segmentId in ("ED", "NCR", "ET"):
+        labels[masks[segmentId]] = LABELS[segmentId]
+    twice = int((sum(mask.astype(np.uint8) for mask in masks.values()) > 1).sum())
+    notes = [_("{count} voxels belonged to more than one label; the inner one was kept.").format(count=twice)]
+    return labels, notes if twice else []
+
+
+def labelsFromRegions(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+    """Label map of WT, TC and ET; a region that reaches out of the next larger one enlarges it."""
+    labels = np.zeros(masks["ET"].shape, np.uint8)
+    labels[masks["WT"]] = LABELS["ED"]
+    labels[masks["TC"]] = LABELS["NCR"]
+    labels[masks["ET"]] = LABELS["ET"]
+    notes = []
+    for inner, outer in (("ET", "TC"), ("TC", "WT")):
+        outside = int((masks[inner] & ~masks[outer]).sum())
+        if outside:
+            text = _("{count} voxels of {inner} lay outside {outer} and were added to it.")
+            notes.append(text.format(count=outside, inner=inner, outer=outer))
+    return labels, notes
+
+
+def regionsFromLabels(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """(K, J, I) bool for each of WT, TC, ET."""
+    return {name: np.isin(labels, [LABELS[part] for part in parts]) for name, parts in REGIONS.items()}
+
+
+def show3D(segmentationNode, on: bool = True) -> None:
+    """Surfaces of all segments in the 3-D views, or none; made when asked for, for they slow down editing."""
+    display = segmentationNode.GetDisplayNode()
+    if on:
+        segmentationNode.CreateClosedSurfaceRepresentation()
+        display.SetVisibility3D(True)
+    else:
+        display.SetVisibility3D(False)
+        segmentationNode.RemoveClosedSurfaceRepresentation()
+
+
+def _fill(node, labels: np.ndarray, mode: str) -> None:
+    if mode == "labels":
+        addLabels(node, labels)
+    else:
+        for segmentId, region in regionsFromLabels(labels).items():
+            addRegion(node, segmentId, region)
+    others = [other for other in node.GetSegmentation().GetSegmentIDs() if other not in MODES[mode]]
+    node.GetSegmentation().ReorderSegments([*MODES[mode], *others])
+    node.SetAttribute(MODE_ATTRIBUTE, mode)
+    display = node.GetDisplayNode()
+    for segmentId in MODES[mode]:
+        outer = segmentId in ("ED", "WT")  # seen through, so that what is inside shows
+        display.SetSegmentOpacity2DFill(segmentId, 0.35 if outer else 0.6)
+        display.SetSegmentOpacity3D(segmentId, 0.2 if outer else 0.7 if segmentId == "TC" else 1.0)
+
+
+def _checkMode(mode: str) -> None:
+    if mode not in MODES:
+        raise InputError(_("Unknown representation {mode}; expected labels or regions.").format(mode=repr(mode)))
+
+
+def _checkLabels(labels: np.ndarray, referenceVolume) -> np.ndarray:
+    shape = slicer.util.arrayFromVolume(referenceVolume).shape
+    if labels.shape != shape:
+        raise InputError(
+            _("The label map is {found}, {volume} is {expected} (slices, rows, columns).").format(
+                found=labels.shape, volume=referenceVolume.GetName(), expected=shape
+            )
+        )
+    unknown = sorted(set(np.unique(labels).tolist()) - {0, *LABELS.values()})
+    if unknown:
+        raise InputError(_("Labels {unknown} are unknown; expected 0 to 3.").format(unknown=unknown[:5]))
+    return labels.astype(np.uint8)
+
+
+def _nameAfter(referenceVolume) -> str:
+    return _("{volume} tumor").format(volume=referenceVolume.GetName())

@@ -1,0 +1,138 @@
+"""What was found, in numbers: volumes and diameters of labels and regions, in a table of the scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+
+from ..i18n import _
+from .history import originalLabels
+from .masks import boundingBox, geometryOf, matrixOf
+from .segments import labelArray, regionsFromLabels
+from .vocabulary import LABELS, REGIONS, structure
+
+TABLE_ROLE = "SegMambaTable"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One structure. Volumes in mL, diameters in mm (0 where it is empty); changed is what was edited since, in mL.
+
+    longest: the longest diameter in one axial slice; perpendicular: the width at right angles to it in that slice.
+    Both run from the middle of one voxel to the middle of another, and over a slice as a whole, also where it holds
+    two lesions. The RANO criteria measure a chord for the second, which can be shorter.
+    """
+
+    id: str
+    name: str
+    volume: float
+    longest: float
+    perpendicular: float
+    changed: float | None
+
+
+def measure(segmentationNode) -> list[Measurement]:
+    """WT, TC, ET, then NCR and ED, from the segments as they are now (either representation).
+
+    Volumes count voxels of the segmentation's own geometry; a scaling parent transform is not taken into account.
+    """
+    labels, _notes = labelArray(segmentationNode)
+    matrix = matrixOf(geometryOf(segmentationNode))
+    milliliters = abs(np.linalg.det(matrix[:3, :3])) / 1000
+    try:
+        original = originalLabels(segmentationNode)
+    except ValueError:
+        original = None
+    box = boundingBox(labels if original is None else labels | original) or (slice(0, 1),) * 3  # the rest is empty
+    labels, original = labels[box], None if original is None else original[box]
+    now, before = _structures(labels), None if original is None else _structures(original)
+    return [
+        Measurement(
+            name,
+            structure(name).name,
+            float(mask.sum() * milliliters),
+            *diameters(mask, matrix),
+            None if before is None else float((mask ^ before[name]).sum() * milliliters),
+        )
+        for name, mask in now.items()
+    ]
+
+
+def updateTable(segmentationNode, tableNode=None, rows: list[Measurement] | None = None):
+    """Writes `measure` into a vtkMRMLTableNode and returns it; the segmentation's own table unless one is given.
+
+    rows: what `measure` returned, where it has been called already.
+    """
+    rows = measure(segmentationNode) if rows is None else rows
+    tableNode = tableNode or segmentationNode.GetNodeReference(TABLE_ROLE)
+    if tableNode is None:
+        tableNode = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLTableNode", _("{segmentation} volumes").format(segmentation=segmentationNode.GetName())
+        )
+    segmentationNode.SetNodeReferenceID(TABLE_ROLE, tableNode.GetID())
+    columns = [
+        _column(_("Structure"), [row.name for row in rows]),
+        _column(_("Volume (mL)"), [round(row.volume, 2) for row in rows]),
+        _column(_("Longest diameter (mm)"), [round(row.longest, 1) for row in rows]),
+        _column(_("Perpendicular (mm)"), [round(row.perpendicular, 1) for row in rows]),
+    ]
+    if all(row.changed is not None for row in rows):
+        columns.append(_column(_("Edited (mL)"), [round(row.changed, 2) for row in rows]))
+    wasModified = tableNode.StartModify()
+    tableNode.RemoveAllColumns()
+    for column in columns:
+        tableNode.AddColumn(column)
+    tableNode.SetUseColumnTitleAsColumnHeader(True)
+    tableNode.EndModify(wasModified)
+    return tableNode
+
+
+def _column(title: str, values: list):
+    column = vtk.vtkStringArray() if isinstance(values[0], str) else vtk.vtkDoubleArray()
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    return column
+
+
+def diameters(mask: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
+    """(longest, perpendicular) in mm of a (K, J, I) bool mask in the slice where the longest is; (0, 0) if empty.
+
+    Slices are those of the grid's axis that lies closest to the body's, so of an oblique grid its own.
+    """
+    step = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    axis = int(np.argmax(np.abs(step[2])))  # I, J or K
+    slices = np.moveaxis(mask, 2 - axis, 0)
+    across = [other for other in (2, 1, 0) if other != axis]  # of the rows and columns of a slice
+    spacing = np.linalg.norm(matrix[:3, across], axis=0)
+    best = (0.0, 0.0)
+    for image in slices[slices.any(axis=(1, 2))]:
+        ends = _ends(image) * spacing
+        if np.linalg.norm(np.ptp(ends, axis=0)) <= best[0]:
+            continue  # not even the box's diagonal is longer
+        length = np.linalg.norm(ends[:, None] - ends[None], axis=2)
+        longest = float(length.max())
+        if longest > best[0]:
+            i, j = np.unravel_index(length.argmax(), length.shape)
+            direction = (ends[i] - ends[j]) / longest
+            best = (longest, float(np.ptp(ends @ (-direction[1], direction[0]))))
+    return best
+
+
+def _ends(image: np.ndarray) -> np.ndarray:
+    """(N, 2) first and last voxel of each row and each column: the outline's corners are among them."""
+    points = []
+    for turned, order in ((image, (0, 1)), (image.T, (1, 0))):
+        rows = np.flatnonzero(turned.any(1))
+        first, last = turned[rows].argmax(1), turned.shape[1] - 1 - turned[rows][:, ::-1].argmax(1)
+        for columns in (first, last):
+            points.append(np.stack([rows, columns], 1)[:, order])
+    return np.unique(np.concatenate(points), axis=0).astype(float)
+
+
+def _structures(labels: np.ndarray) -> dict[str, np.ndarray]:
+    inner = {name: labels == value for name, value in LABELS.items() if name not in REGIONS}
+    return {**regionsFromLabels(labels), **inner}

@@ -1,0 +1,194 @@
+"""A case: the images of one examination, on one grid, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from segmamba.cases.case_folder import MODALITIES, find_case, find_label
+from segmamba.cases.labels import find_convention, renumber, to_standard
+from segmamba.errors import InputError
+from segmamba.images.image_io import (
+    GRID_TOLERANCE_MM,
+    Image,
+    Source,
+    corner_distance,
+    describe_grid,
+    name_without_suffix,
+    save_image,
+)
+from segmamba.images.sources import read_source
+
+__all__ = [
+    "MODALITIES",
+    "Case",
+    "Source",
+    "as_case",
+    "find_case",
+    "find_label",
+    "load_case",
+    "load_label_map",
+    "read_images",
+    "save_image",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """The images of one examination.
+
+    images: (X, Y, Z) float32 by modality, all on one grid, finite, none constant.
+    affine: (4, 4) float64, voxel indices (voxel centres) to RAS mm.
+    checks: plain sentences about what was noticed and what was done about it.
+    """
+
+    id: str
+    images: dict[str, np.ndarray]
+    affine: np.ndarray
+    sources: dict[str, Source]
+    checks: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return next(iter(self.images.values())).shape
+
+
+def load_case(
+    sources: Mapping[str, Path | str | Source],
+    case_id: str | None = None,
+    modalities: Sequence[str] = MODALITIES,
+) -> Case:
+    """Read and check the images of one case; `modalities` are the names it must have, no more, no fewer.
+
+    Single NaN or infinite voxels become 0 and are noted. Raises InputError for what `read_images` and `as_case` do.
+    """
+    return as_case(read_images(sources, modalities), sources, case_id)
+
+
+def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence[str] = MODALITIES) -> dict[str, Image]:
+    """The images of one examination, each (X, Y, Z) float32 on its own grid, in the order of `modalities`.
+
+    Single NaN or infinite voxels become 0; notes begin with the modality. Raises InputError for wrong names, an
+    unreadable, empty or constant image, and one image given twice.
+    """
+    _check_names(sources, modalities)
+    sources = _in_order(sources, modalities)
+    for one, other in combinations(modalities, 2):
+        a, b = sources[one], sources[other]
+        if a.path.resolve() == b.path.resolve() and a.volume == b.volume:
+            raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
+    images = {}
+    for modality, source in sources.items():
+        image = read_source(source)
+        array, notes = _clean(image, modality, source)
+        images[modality] = Image(array, image.affine, tuple(notes))
+    for one, other in combinations(modalities, 2):
+        if np.array_equal(images[one].array, images[other].array):
+            raise InputError(
+                f"{sources[one]} ({one}) and {sources[other]} ({other}) hold the same voxels; "
+                "give each modality its own image"
+            )
+    return images
+
+
+def as_case(
+    images: Mapping[str, Image], sources: Mapping[str, Path | str | Source], case_id: str | None = None
+) -> Case:
+    """Images of `read_images` that lie on one grid -> their case. Raises InputError where they do not: the same shape,
+    and affines that agree to 1e-3 mm at the corners of the volume."""
+    sources = _in_order(sources, tuple(images))
+    reference_name = "t1c" if "t1c" in images else next(iter(images))
+    reference = images[reference_name]
+    for modality, image in images.items():
+        _check_grid(image, sources[modality], reference, sources[reference_name])
+    notes = [note for image in images.values() for note in image.notes]
+    checks = (describe_grid(reference.array.shape, reference.affine), *notes)
+    arrays = {modality: image.array for modality, image in images.items()}
+    return Case(case_id or _case_id(sources), arrays, reference.affine, sources, checks)
+
+
+def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
+    """Label map file -> (X, Y, Z) uint8 in the engine's labels.
+
+    convention: a name of labels.CONVENTIONS; or value in the file -> label; None is found out.
+
+    Raises InputError for an unreadable file, values that fit no convention or several, and a grid other than
+    that of `case` (where one is given).
+    """
+    path = Path(path)
+    image = read_source(path)
+    if case is not None:
+        reference_name = "t1c" if "t1c" in case.images else next(iter(case.images))
+        reference = Image(case.images[reference_name], case.affine, ())
+        _check_grid(image, Source(path), reference, case.sources[reference_name])
+    try:
+        if isinstance(convention, Mapping):
+            return renumber(image.array, convention)
+        return to_standard(image.array, convention or find_convention(np.unique(image.array).tolist()))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _in_order(sources: Mapping[str, Path | str | Source], modalities: Sequence[str]) -> dict[str, Source]:
+    return {m: sources[m] if isinstance(sources[m], Source) else Source(Path(sources[m])) for m in modalities}
+
+
+def _check_names(sources: Mapping[str, object], modalities: Sequence[str]) -> None:
+    missing = [m for m in modalities if m not in sources]
+    unknown = [m for m in sources if m not in modalities]
+    if not missing and not unknown:
+        return
+    text = f"expected the modalities {', '.join(modalities)}; got {', '.join(sources) or 'none'}"
+    if missing:
+        text += f"; missing: {', '.join(missing)}"
+    for name in unknown:
+        near = get_close_matches(name, missing or modalities, 1, 0.5)
+        text += f"; unknown: {name}" + (f" (did you mean {near[0]}?)" if near else "")
+    raise InputError(text)
+
+
+def _check_grid(image: Image, source: Source, reference: Image, reference_source: Source) -> None:
+    help_text = "co-register and resample all images to one of them, as a rule T1c, first"
+    if image.array.shape != reference.array.shape:
+        raise InputError(
+            f"{source} and {reference_source} are not on one grid: "
+            f"{describe_grid(image.array.shape, image.affine)} against "
+            f"{describe_grid(reference.array.shape, reference.affine)}; {help_text}"
+        )
+    distance = corner_distance(image.array.shape, image.affine, reference.affine)
+    if distance > GRID_TOLERANCE_MM:
+        raise InputError(
+            f"{source} and {reference_source} are not on one grid: their corners lie up to {distance:.4g} mm "
+            f"apart (allowed: {GRID_TOLERANCE_MM:g} mm); {help_text}"
+        )
+
+
+def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, list[str]]:
+    """-> (X, Y, Z) float32 without NaN and infinity, and notes."""
+    notes = [f"{modality}: {note}" for note in image.notes]
+    with np.errstate(over="ignore"):  # too large for float32: infinite, and told below
+        array = np.array(image.array, np.float32)
+    bad = ~np.isfinite(array)
+    count = int(np.count_nonzero(bad))
+    if count == array.size:
+        raise InputError(f"{source} ({modality}): every voxel is NaN or infinite; export the image again")
+    if count:
+        array[bad] = 0
+        notes.append(f"{modality}: {count} NaN or infinite voxels set to 0")
+    low, high = array.min(), array.max()
+    if low == high:
+        what = "is empty: every voxel is 0" if low == 0 else f"is constant: every voxel is {low:g}"
+        raise InputError(f"{source} ({modality}) {what}; expected an image")
+    return array, notes
+
+
+def _case_id(sources: Mapping[str, Source]) -> str:
+    first = next(iter(sources.values()))
+    if len({s.path for s in sources.values()}) == 1:
+        return name_without_suffix(first.path)
+    return first.path.resolve().parent.name

@@ -1,0 +1,129 @@
+"""Which file in a folder is which modality, by the names that datasets give their files.
+
+BraTS 2018-2021 `X_t1`, `X_t1ce`, `X_t2`, `X_flair`; BraTS 2023 and later `X-t1n`, `X-t1c`, `X-t2w`, `X-t2f`;
+bare `t1c.nii.gz`; folders of DICOM slices so named; MSD Task01 with the four as volumes of one 4-D file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+
+_SPELLINGS = {
+    "t1n": r"t1(w|n|[-_ ]?pre)?",
+    "t1c": r"t1w?[-_ ]?(c|ce|gd|km|post|contrast)",
+    "t2w": r"t2w?",
+    "t2f": r"t2[-_ ]?f|(t2[-_ ]?)?flair",
+}
+# "Segm": case 355 of BraTS 2020; "OT": BraTS 2015
+_LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
+_MASK = r"(brain[-_ ]?)?mask"
+_MSD_NAME = re.compile(r"BRATS_\d+")
+_MSD_ORDER = ("t2f", "t1n", "t1c", "t2w")  # dataset.json of MSD Task01: FLAIR, T1w, t1gd, T2w
+
+
+def find_case(
+    folder: Path | str, modalities: Sequence[str] = MODALITIES, *, incomplete: bool = False
+) -> dict[str, Source]:
+    """Folder of one case, or one 4-D file of an MSD data set -> the image of each of `modalities`.
+
+    A modality outside MODALITIES is found by its own name at the end of a file's name. incomplete: one that is missing
+    is left out, if no other image in the folder could be it under another name. Raises InputError where a modality is
+    missing or several files could be one, naming what was found.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; check the path")
+    if folder.is_file():
+        return _find_volumes(folder, modalities)
+    entries = _list(folder)
+    found = {m: [e for e in entries if _ends_in(e, _SPELLINGS.get(m, re.escape(m)))] for m in modalities}
+    if not any(found.values()):
+        images = [e for e in entries if image_suffix(e) in NIFTI and e.is_file() and not _ends_in(e, _LABEL)]
+        if len(images) == 1:
+            return _find_volumes(images[0], modalities)
+    for modality, paths in found.items():
+        if len(paths) > 1:
+            raise InputError(
+                f"{folder}: several files could be {modality}: {', '.join(p.name for p in paths)}; "
+                "leave one, or name the files one by one"
+            )
+    missing = [m for m, paths in found.items() if not paths]
+    if incomplete and any(found.values()):
+        taken = [path for paths in found.values() for path in paths]
+        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}")]
+        missing = missing if others else []
+    if missing:
+        names = ", ".join(f"{m}/{old}" for m, old in zip(MODALITIES, ("t1", "t1ce", "t2", "flair")))
+        raise InputError(
+            f"{folder}: no file for {', '.join(missing)}; "
+            f"found: {', '.join(e.name for e in entries) or 'nothing'}; "
+            f"expected names that end in the modality ({names}), or name the files one by one"
+        )
+    return {m: Source(paths[0]) for m, paths in found.items() if paths}
+
+
+def find_label(folder: Path | str) -> Path | None:
+    """The label map beside the images of one case, or None. Raises InputError where there are several."""
+    folder = Path(folder)
+    if folder.is_file():  # MSD: imagesTr/X.nii.gz has its label map in labelsTr/X.nii.gz
+        label = folder.parent.with_name(folder.parent.name.replace("images", "labels")) / folder.name
+        return label if label != folder and label.is_file() else None
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; check the path")
+    found = [e for e in _list(folder) if e.is_file() and _ends_in(e, _LABEL)]
+    if len(found) > 1:
+        raise InputError(f"{folder}: several label maps: {', '.join(e.name for e in found)}; leave one")
+    return found[0] if found else None
+
+
+def _list(folder: Path) -> list[Path]:
+    """Image files and folders, sorted; hidden ones (`._x.nii.gz` of macOS) are left out."""
+    return sorted(
+        e for e in folder.iterdir() if not e.name.startswith(".") and (e.is_dir() or image_suffix(e) is not None)
+    )
+
+
+def _ends_in(path: Path, spelling: str) -> bool:
+    """Whether the name without its suffix is `spelling`, or ends in it after one of "-_. "."""
+    name = re.sub(r"\.\d+$", "", name_without_suffix(path))  # BraTS 2015 ends in a running number
+    return re.fullmatch(rf"(.*[-_. ])?({spelling})", name, re.IGNORECASE) is not None
+
+
+def _find_volumes(path: Path, modalities: Sequence[str]) -> dict[str, Source]:
+    if image_suffix(path) not in NIFTI:
+        raise InputError(f"{path}: expected the folder of a case, or a NIfTI file of an MSD data set")
+    count, order = count_volumes(path), _volume_order(path)
+    if len(order) != count or not set(modalities) <= set(order):
+        known = f"described as {', '.join(order)}" if order else "and nothing says which is which"
+        raise InputError(
+            f"{path}: holds {count} volume(s), {known}; expected a folder with a file for each of "
+            f"{', '.join(modalities)}, or a BRATS_nnn.nii.gz of MSD Task01 with four volumes"
+        )
+    return {m: Source(path, order.index(m)) for m in modalities}
+
+
+def _volume_order(path: Path) -> tuple[str, ...]:
+    """Channel order from a dataset.json above the file, else that of MSD Task01 for a file so named."""
+    for folder in path.resolve().parents[:2]:
+        description = folder / "dataset.json"
+        if description.is_file():
+            try:
+                channels = json.loads(description.read_text(encoding="utf-8"))["modality"]
+                return tuple(_standard_name(channels[str(i)]) for i in range(len(channels)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"{description}: no readable table of modalities ({error!r})") from error
+    return _MSD_ORDER if _MSD_NAME.fullmatch(name_without_suffix(path)) else ()
+
+
+def _standard_name(channel: str) -> str:
+    """'t1gd' -> 't1c'; what no spelling fits comes back in lower case."""
+    found = [m for m, spelling in _SPELLINGS.items() if re.fullmatch(spelling, channel, re.IGNORECASE)]
+    return found[0] if found else channel.lower()

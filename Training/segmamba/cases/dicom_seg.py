@@ -1,0 +1,230 @@
+"""A label map to a DICOM SEG that refers to the slices of the series it lies on, made with highdicom.
+
+A DICOM SEG belongs to the patient's record: it carries the patient and study attributes of the series it refers to,
+name, number and date of birth among them. Nothing else that the project writes, logs or says does.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+
+from segmamba.cases.dicom_codes import ANATOMY, CATEGORY, STRUCTURES
+from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.images.dicom.find import Series
+from segmamba.images.dicom.headers import quiet
+from segmamba.images.image_io import GRID_TOLERANCE_MM, corner_distance, describe_grid, read_image
+
+log = logging.getLogger(__name__)
+
+# type 2 of PS3.3: must be there, may be empty; those who make data anonymous leave them out or put in other text
+_PATIENT_AND_STUDY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
+_PATIENT_AND_STUDY += ("AccessionNumber", "ReferringPhysicianName")
+_SERIES_NUMBER = 9000  # of the first: far from the scanner's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the SEG says of who made it. name, version: of the model; software: version of segmamba."""
+
+    name: str
+    version: str
+    software: str
+
+
+def write_seg(
+    label_map: np.ndarray | Path,
+    affine: np.ndarray | None,
+    series: Series,
+    output: Path | str,
+    facts: ModelFacts,
+    *,
+    scheme: LabelScheme = GLIOMA,
+    regions: bool = False,
+) -> Path | None:
+    """Writes `label_map` (X, Y, Z), in the values of `scheme`, as a DICOM SEG over the slices of `series`.
+
+    label_map: an array, or an image file. affine: (4, 4) voxel indices to RAS mm; None takes that of the file. The map
+    may have its axes in another order or direction than the series, but must lie on its grid, to 1e-3 mm at the
+    corners. regions: the scheme's regions, which overlap, rather than its labels. A segment has the number of its
+    label, or its place among the regions; those without a voxel are described and have no frame. Returns `output`, or
+    None where the map is empty and there is nothing to write.
+
+    Raises InputError for a grid other than the series', labels that have no code, a series without a frame of
+    reference, a file that is there already, and where highdicom is missing.
+    """
+    hd, output = _need_highdicom(), Path(output)
+    names = list(scheme.regions) if regions else sorted(scheme.labels, key=scheme.labels.__getitem__)
+    check_seg(series, output, names)
+    if isinstance(label_map, Path):
+        image = read_image(label_map)
+        label_map, affine = image.array, image.affine if affine is None else affine
+    label_map = _on_series(np.asarray(label_map), np.asarray(affine, float), series)
+    stray = sorted(set(np.unique(label_map).tolist()) - {0, *scheme.labels.values()})
+    if stray:
+        raise InputError(f"the label map holds {stray[:8]}; expected 0 and {sorted(scheme.labels.values())}")
+    if not label_map.any():
+        log.warning("the label map is empty: there is no DICOM SEG to write")
+        return None
+    try:
+        with quiet():
+            data = _build(hd, label_map, series, facts, scheme, names, regions)
+            _restore_frame_numbers(data, series)
+            data.ContentCreatorName = ""  # type 2: there, though nobody drew it
+            buffer = io.BytesIO()
+            data.save_as(buffer, enforce_file_format=True)
+    except Exception as error:  # of many kinds, with texts that quote the patient's attributes
+        raise InputError(
+            f"series {series.name} ({series.description!r}) cannot be referred to by a DICOM SEG: its attributes are "
+            f"incomplete or malformed ({type(error).__name__}); use the NIfTI result"
+        ) from None
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(output, buffer.getvalue())
+    return output
+
+
+def _build(hd, label_map, series: Series, facts: ModelFacts, scheme: LabelScheme, names: list[str], regions: bool):
+    return hd.seg.Segmentation(
+        source_images=_sources(series),
+        pixel_array=_pixels(label_map, scheme, names if regions else None),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(hd, k, name, facts) for k, name in enumerate(names, 1)],
+        series_instance_uid=hd.UID(),
+        series_number=_SERIES_NUMBER + (series.frames[0].header.number or 0) % 1000,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="SegMambaSlicer",
+        manufacturer_model_name=facts.name,
+        software_versions=facts.software,
+        device_serial_number=facts.version,
+        content_label="SEGMAMBA",
+        content_description="Brain tumor, automatic, for research only",
+        series_description=f"SegMamba {'regions' if regions else 'labels'}",
+        omit_empty_frames=True,
+    )
+
+
+def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> None:
+    """Raises InputError where `write_seg` would, as far as that is known before there is a label map."""
+    _need_highdicom()
+    output = Path(output)
+    if output.exists():
+        raise InputError(f"{output}: is there already, and no DICOM file is overwritten; move it, or name another")
+    unknown = [name for name in names if name not in STRUCTURES]
+    if unknown:
+        known = ", ".join(STRUCTURES)
+        raise InputError(f"there is no DICOM code for {', '.join(unknown)}; there are codes for {known}")
+    if series.geometry.fault:
+        raise InputError(f"series {series.name} ({series.description!r}) is no volume: {series.geometry.fault}")
+    if not series.frames[0].header.frame_of_reference:
+        raise InputError(
+            f"series {series.name} ({series.description!r}) has no Frame of Reference UID, so that a DICOM SEG cannot "
+            "refer to its place; use the NIfTI result, or export the series again from the scanner or PACS"
+        )
+    if 1 < len(series.files) < len(series.frames):
+        raise InputError(f"series {series.name} is spread over several multi-frame files; a DICOM SEG refers to one")
+
+
+def _need_highdicom():
+    try:
+        import highdicom
+        import highdicom.seg
+    except ImportError:
+        raise InputError('DICOM SEG needs highdicom: pip install "segmamba[dicom]"') from None
+    return highdicom
+
+
+def _segment(hd, number: int, name: str, facts: ModelFacts):
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    structure = STRUCTURES[name]
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=facts.name,
+        version=facts.version,
+        family=codes.DCM.ArtificialIntelligence,
+        source="SegMamba",
+    )
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.name,
+        segmented_property_category=Code(CATEGORY[0], "SCT", CATEGORY[1]),
+        segmented_property_type=Code(structure.code[0], "SCT", structure.code[1]),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        anatomic_regions=[Code(ANATOMY[0], "SCT", ANATOMY[1])],
+        display_color=hd.color.CIELabColor.from_rgb(*(round(255 * c) for c in structure.color)),
+        tracking_id=name,
+        tracking_uid=hd.UID(),
+    )
+
+
+def _on_series(label_map: np.ndarray, affine: np.ndarray, series: Series) -> np.ndarray:
+    """The map with the axes of the series. Raises InputError where it lies on another grid."""
+    geometry = series.geometry
+    turn = ornt_transform(io_orientation(affine), io_orientation(geometry.affine))
+    turned = apply_orientation(label_map, turn)
+    affine = affine @ inv_ornt_aff(turn, label_map.shape)
+    distance = corner_distance(geometry.shape, affine, geometry.affine)
+    if turned.shape != geometry.shape or distance > GRID_TOLERANCE_MM:
+        raise InputError(
+            f"the label map is not on the grid of series {series.name}: {describe_grid(turned.shape, affine)} against "
+            f"{describe_grid(geometry.shape, geometry.affine)}; resample it to the series first"
+        )
+    return turned
+
+
+def _sources(series: Series) -> list:
+    """The data sets of the series, without pixels, in the order of its slices; of a multi-frame file one.
+
+    That one is given the series' frames alone, in their order: highdicom takes no file with two frames at one place.
+    """
+    import pydicom
+
+    sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in series.files]
+    for source in sources:
+        for name in _PATIENT_AND_STUDY:
+            if not _is_sound(source, name):
+                setattr(source, name, "")
+    if series.frames[0].header.frames > 1:
+        groups = sources[0].PerFrameFunctionalGroupsSequence
+        sources[0].PerFrameFunctionalGroupsSequence = pydicom.Sequence([groups[f.index] for f in series.frames])
+        sources[0].NumberOfFrames = len(series.frames)
+    return sources
+
+
+def _is_sound(source, name: str) -> bool:
+    from pydicom.valuerep import DA, TM
+
+    kind = DA if name.endswith("Date") else TM if name.endswith("Time") else str
+    try:
+        return name in source and kind(source[name].value or "") is not NotImplemented
+    except ValueError:
+        return False
+
+
+def _restore_frame_numbers(data, series: Series) -> None:
+    """Frames are referred to by their number in the file again, not among those of `_sources`."""
+    if series.frames[0].header.frames == 1:
+        return
+    derivations = [d for group in data.PerFrameFunctionalGroupsSequence for d in group.DerivationImageSequence]
+    # by identity: segments on one slice share what refers to it
+    for source in {id(s): s for derivation in derivations for s in derivation.SourceImageSequence}.values():
+        source.ReferencedFrameNumber = series.frames[int(source.ReferencedFrameNumber) - 1].index + 1
+
+
+def _pixels(label_map: np.ndarray, scheme: LabelScheme, regions: list[str] | None) -> np.ndarray:
+    """(slices, rows, columns) of segment numbers, or (slices, rows, columns, regions) of 0 and 1."""
+    slices = label_map.T
+    if regions:
+        masks = to_regions(slices, scheme)
+        slices = np.stack([masks[name] for name in regions], axis=-1)
+    return slices.astype(np.uint8)

@@ -1,0 +1,138 @@
+"""The manifest of a data set: what its cases are, in which files, and what their labels mean.
+
+`dataset.json` stands in the data set's own folder, and paths in it count from there. Modalities, labels and regions
+are data: a CT data set of one channel and one label has the same form as BraTS. The split stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.cases.case_folder import Source
+from segmamba.cases.labels import LabelScheme
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+
+MANIFEST = "dataset.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """path: from the data set's folder with forward slashes, or absolute; a file, or a folder of DICOM slices.
+
+    sha256: of the file, or over its slices by name. volume: which volume of a 4-D file, where it is one.
+    size: bytes; modified: ns since 1970. Where both are as they were, an update takes the file for unchanged.
+    """
+
+    path: str
+    sha256: str
+    volume: int | None = None
+    size: int = 0
+    modified: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseEntry:
+    """One examination. subject: whose; all cases of a subject stand on one side of every split.
+
+    shape: voxels along each axis; spacing: mm. statistics: of intensities by modality and of labels in mL, plain JSON.
+    """
+
+    id: str
+    subject: str
+    images: dict[str, FileEntry]
+    label: FileEntry | None = None
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    statistics: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """label_values: value in the label files -> name of the label, e.g. {"1": "NCR", "2": "ED", "4": "ET"}; names in
+    `labels` (name -> value in the engine, 1 to n) and `regions` (name -> names of its labels).
+
+    folder: where the manifest stands; not part of the file. fingerprint: over all cases, plain JSON.
+    left_out: cases that were found and could not be used, and why. made: from what, with which options.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    labels: dict[str, int]
+    regions: dict[str, tuple[str, ...]]
+    label_values: dict[str, str]
+    cases: tuple[CaseEntry, ...]
+    fingerprint: dict = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    made: dict = field(default_factory=dict)
+    schema: int = SCHEMA
+    folder: str = ""
+
+    def __post_init__(self):
+        unknown = sorted(set(self.label_values.values()) - set(self.labels))
+        if unknown:
+            raise InputError(f"label_values name {', '.join(unknown)}; known labels are {', '.join(self.labels)}")
+        wrong = [value for value in self.label_values if not value.isdecimal() or value == "0"]
+        if wrong:
+            raise InputError(f"label_values has {', '.join(map(repr, wrong))}: expected whole numbers above 0")
+        ids = [case.id for case in self.cases]
+        if twice := sorted({i for i in ids if ids.count(i) > 1}):
+            raise InputError(f"case ids stand twice: {', '.join(twice[:5])}")
+        for case in self.cases:
+            if set(case.images) != set(self.modalities):
+                raise InputError(f"case {case.id} has {', '.join(case.images)}; expected {', '.join(self.modalities)}")
+
+    @property
+    def scheme(self) -> LabelScheme:
+        return LabelScheme(labels=self.labels, regions=self.regions)
+
+    @property
+    def renumbering(self) -> dict[int, int]:
+        """Value in the label files -> value in the engine."""
+        return {int(value): self.labels[name] for value, name in self.label_values.items()}
+
+    def sources(self, case: CaseEntry) -> dict[str, Source]:
+        """modality -> image file, in the data set's order of modalities."""
+        return {m: Source(self.path(case.images[m]), case.images[m].volume) for m in self.modalities}
+
+    def path(self, entry: FileEntry) -> Path:
+        return Path(self.folder) / entry.path
+
+
+def read_dataset(path: Path | str) -> Dataset:
+    """`path`: the manifest, or the folder it stands in. Files are not opened.
+
+    Raises InputError where it is missing, broken, or says what this version does not know.
+    """
+    path = Path(path)
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no data set {path}; make it with `segmamba dataset init {path.parent}`") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"data set {path} cannot be read: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else None
+        raise InputError(f"data set {path} has schema {found}; this version reads {SCHEMA}")
+    if "folder" in values:
+        raise InputError(f"data set {path}: unknown setting 'folder'")
+    try:
+        dataset = settings.build(Dataset, {**values, "folder": str(path.parent)}, str(path))
+        dataset.scheme  # noqa: B018  checks labels and regions
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"data set {path}: {error}") from None
+    return dataset
+
+
+def write_dataset(dataset: Dataset) -> Path:
+    """Writes dataset.json into dataset.folder, aside and renamed; returns its path."""
+    values = asdict(dataset)
+    del values["folder"]
+    path = Path(dataset.folder) / MANIFEST
+    write_aside(path, (json.dumps(values, indent=1) + "\n").encode())
+    return path

@@ -1,0 +1,142 @@
+"""The phantom itself: draw the parts, look at them on a grid, write them to files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segmamba.cases.labels import LABELS
+from segmamba.datasets.phantom.anatomy import FINE, make_head
+from segmamba.datasets.phantom.atlas import load_atlas
+from segmamba.datasets.phantom.contrast import MODALITIES, paint
+from segmamba.datasets.phantom.lattice import rotation
+from segmamba.datasets.phantom.scanner import draw_scanner, scan
+from segmamba.datasets.phantom.tumour import grow, label
+from segmamba.errors import InputError
+
+_FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
+_ORIGIN = np.array([0.0, 239.0, 0.0])  # of the BraTS grid, RAS mm
+_AXES = np.diag([-1.0, -1.0, 1.0])  # stored left, posterior, superior
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic case on one grid."""
+
+    images: dict[str, np.ndarray]  # t1n, t1c, t2w, t2f: (X, Y, Z) float32, whole, 0 outside the brain
+    label_map: np.ndarray  # (X, Y, Z) uint8: 1 NCR, 2 ED, 3 ET
+    affine: np.ndarray  # 4x4, voxel index -> RAS mm
+    seed: int
+    description: dict  # what was drawn; plain values, fit for JSON
+
+
+def make_phantom(
+    seed: int,
+    *,
+    spacing: tuple[float, float, float] = (1, 1, 1),
+    oblique_degrees: float = 0.0,
+    enhancing: bool | None = None,
+) -> Phantom:
+    """The case of `seed`, on a grid like that of BraTS (240 x 240 x 155 at 1 mm, axes LPS) or with the same
+    field of view at another `spacing` in mm. One seed gives one head and one tumour in the world, whatever
+    the grid; noise differs.
+
+    `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
+    for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). Raises InputError
+    for a spacing, an angle or a seed that makes no sense, and where nilearn is missing.
+    """
+    step = np.asarray(spacing, float)
+    if step.shape != (3,) or not np.all(np.isfinite(step)) or step.min() < 0.4 or step.max() > 10:
+        raise InputError(
+            f"spacing {spacing!r}: expected three lengths between 0.4 and 10 mm; give for example (2, 2, 2)"
+        )
+    if not np.isfinite(oblique_degrees):
+        raise InputError(f"oblique_degrees {oblique_degrees!r}: expected a finite angle")
+    if int(seed) != seed or seed < 0:
+        raise InputError(f"seed {seed!r}: expected a whole number, 0 or more")
+    # one stream a part, so that a change in one leaves the others as they were
+    streams = (np.random.default_rng(s) for s in np.random.SeedSequence(int(seed)).spawn(6))
+    of_head, of_tumour, of_grid, of_contrast, of_scanner, of_noise = streams
+    head = make_head(of_head, load_atlas())
+    tumour = grow(of_tumour, head, enhancing)
+
+    shape, affine = _grid(step, rotation(of_grid.standard_normal(3), oblique_degrees))
+    mask, points = _brain(head.depth(), shape, affine)
+    tissues = head.tissues(points)
+    levels = tumour.at(points, tissues)
+    label_map = np.zeros(shape, np.uint8)
+    label_map[mask] = label(levels)
+    ideal = paint(of_contrast, points, tissues, levels, tumour)
+    settings = draw_scanner(of_scanner)
+    images = {m: scan(of_noise, ideal[m], mask, points, step, settings[m]) for m in MODALITIES}
+
+    voxel = float(np.prod(step)) / 1000
+    volumes = {name: round(float(np.count_nonzero(label_map == value)) * voxel, 3) for name, value in LABELS.items()}
+    description = {
+        "spacing_mm": step.tolist(),
+        "oblique_degrees": float(oblique_degrees),
+        "enhancing": volumes["ET"] > 0,
+        "volumes_ml": volumes,
+        "brain_ml": round(float(mask.sum()) * voxel, 1),
+        **head.description,
+        **tumour.description,
+        "slice_thickness_mm": {m: round(s["thick"], 1) for m, s in settings.items()},
+        "noise": {m: round(s["noise"], 3) for m, s in settings.items()},
+    }
+    return Phantom(images=images, label_map=label_map, affine=affine, seed=int(seed), description=description)
+
+
+def save_phantom(phantom: Phantom, folder: Path, case_id: str) -> dict[str, Path]:
+    """Write `phantom` into `folder` under BraTS 2023 names: {case_id}-t1n.nii.gz and so on, int16, and
+    {case_id}-seg.nii.gz, uint8. Returns the paths by name (t1n, t1c, t2w, t2f, seg).
+
+    Raises InputError for a `case_id` that is no file name."""
+    import nibabel
+
+    if case_id in ("", "..") or Path(case_id).name != case_id:
+        raise InputError(f"case id {case_id!r}: expected a plain name without folders")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {m: image.astype(np.int16) for m, image in phantom.images.items()} | {"seg": phantom.label_map}
+    paths = {}
+    for name, array in arrays.items():
+        path = folder / f"{case_id}-{name}.nii.gz"
+        aside = folder / f".{case_id}-{name}.{os.getpid()}.part.nii.gz"
+        image = nibabel.Nifti1Image(array, phantom.affine)
+        image.header.set_xyzt_units("mm")
+        image.set_qform(phantom.affine, code=1)
+        image.set_sform(phantom.affine, code=1)
+        try:
+            nibabel.save(image, aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        paths[name] = path
+    return paths
+
+
+def _grid(step: np.ndarray, turn: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine of a grid of this spacing with the field of view and the middle of a BraTS file."""
+    count = np.maximum(np.rint(_FIELD_OF_VIEW / step).astype(int), 1)
+    middle = _ORIGIN + _AXES @ ((_FIELD_OF_VIEW - 1) / 2)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ _AXES @ np.diag(step)
+    affine[:3, 3] = middle - affine[:3, :3] @ ((count - 1) / 2)
+    return tuple(int(n) for n in count), affine
+
+
+def _brain(depth: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels within the brain, bool (X, Y, Z), and their world positions, (3, N) float32."""
+    nodes = FINE.points()[:, depth.ravel() > -FINE.step * 2]
+    index = np.linalg.inv(affine) @ np.vstack([nodes, np.ones(nodes.shape[1])])
+    first = np.clip(np.floor(index[:3].min(1)).astype(int), 0, shape)
+    last = np.clip(np.ceil(index[:3].max(1)).astype(int) + 1, 0, shape)
+    box = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(first, last)), indexing="ij")).reshape(3, -1)
+    points = (affine[:3, :3] @ box + affine[:3, 3:]).astype(np.float32)
+    inside = FINE.sample(depth, points) > 0
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(a, b) for a, b in zip(first, last))] = inside.reshape(last - first)
+    return mask, points[:, inside]

@@ -1,0 +1,116 @@
+"""What is to be segmented in which images: modalities, labels, regions, as data. The default is brain tumours.
+
+A task file, TOML or JSON, describes another one:
+
+    modalities = ["ct"]          # as the files end: CASE/ct.nii.gz, CASE/x_ct.nii.gz
+    [labels]                     # name = value in the label files, or a list of values
+    lesion = 1
+    [regions]                    # what is scored: name = list of labels; without it, each label by itself
+    lesion = ["lesion"]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.cases.case_folder import MODALITIES
+from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, find_convention
+from segmamba.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """label_values: value in the label files -> name of the label; None: brain tumours in a convention to be found.
+
+    scheme: labels (name -> 1 to n) and regions.
+    """
+
+    modalities: tuple[str, ...] = MODALITIES
+    scheme: LabelScheme = GLIOMA
+    label_values: dict[str, str] | None = None
+
+    def __post_init__(self):
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise InputError(f"modalities {', '.join(self.modalities) or 'none'}: expected at least one, each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TaskFile:
+    modalities: tuple[str, ...] = MODALITIES
+    labels: dict[str, tuple[int, ...]]
+    regions: dict[str, tuple[str, ...]] | None = None
+
+
+def read_task(path: Path) -> Task:
+    """A task file, TOML or JSON. Raises InputError for what it does not say or says wrongly."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"task file {path} cannot be read: {error}") from None
+    if path.suffix.lower() == ".json":
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"task file {path} is not valid JSON: {error}") from None
+    else:
+        values = settings.parse_toml(text, f"task file {path}")
+    if isinstance(values, dict) and isinstance(values.get("labels"), dict):
+        labels = {name: v if isinstance(v, list) else [v] for name, v in values["labels"].items()}
+        values = {**values, "labels": labels}
+    described = settings.build(_TaskFile, values, f"task file {path}")
+    try:
+        return custom_task(described.modalities, described.labels, described.regions)
+    except InputError as error:
+        raise InputError(f"task file {path}: {error}") from None
+
+
+def custom_task(
+    modalities: Iterable[str],
+    labels: Mapping[str, Iterable[int]],
+    regions: Mapping[str, Iterable[str]] | None = None,
+) -> Task:
+    """labels: name -> values in the label files; several values become one label. regions: each label, if not given."""
+    values: dict[str, str] = {}
+    for name, numbers in labels.items():
+        for number in numbers:
+            if number < 1:
+                raise InputError(f"label {name} has the value {number}: expected whole numbers above 0")
+            if str(number) in values:
+                raise InputError(f"value {number} is both {values[str(number)]} and {name}; expected one label a value")
+            values[str(number)] = name
+    if empty := [name for name in labels if name not in values.values()]:
+        raise InputError(f"label {', '.join(empty)} has no value in the label files")
+    regions = {name: (name,) for name in labels} if not regions else {r: tuple(names) for r, names in regions.items()}
+    scheme = LabelScheme(labels={name: i for i, name in enumerate(labels, start=1)}, regions=regions)
+    return Task(modalities=tuple(modalities), scheme=scheme, label_values=values)
+
+
+def glioma_values(convention: str) -> dict[str, str]:
+    """A convention of segmamba.cases.labels -> value in the label files -> name of the label."""
+    if convention not in CONVENTIONS:
+        raise InputError(f"unknown label convention {convention!r}; known are {', '.join(CONVENTIONS)}")
+    names = {value: name for name, value in GLIOMA.labels.items()}
+    return {str(value): names[label] for value, label in CONVENTIONS[convention].items()}
+
+
+def settle_convention(seen: Mapping[int, list[str]], final: bool) -> str | None:
+    """Label values -> the ids of cases that hold them, of brain tumours in a convention nobody stated -> its name.
+
+    None while `final` is not set and the rest of the cases may still settle it. Raises InputError once they cannot.
+    """
+    values = set(seen)
+    if not final and values <= {1, 2, 4}:
+        return None
+    try:
+        return find_convention(values)
+    except InputError as error:
+        where = "; ".join(f"{v} in {len(ids)} case(s), e.g. {ids[0]}" for v, ids in sorted(seen.items()))
+        known = ", ".join(CONVENTIONS)
+        raise InputError(
+            f"{error} (seen so far: {where}). Say which with --labels {known.replace(', ', '|')}, "
+            "or describe other labels in a --task file"
+        ) from None

@@ -1,0 +1,208 @@
+"""What a MONAI bundle of one of our models needs beside MONAI: the model's grid, the way it is run, and file names.
+
+`segmamba.export` copies this file, and whatever it imports, into the `scripts` folder of a bundle, where it works
+without segmamba. Here it serves nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import CropForeground, CropForegroundd, InvertibleTransform, MapTransform, Transform
+from torch import Tensor, nn
+
+from segmamba.images.resample import Axis, to_image, to_model
+from segmamba.models.specs import InferenceSpec
+from segmamba.prediction.windows import predict
+from segmamba.preparation.bias import correct_bias
+
+# how the files of a modality end; others end in their own name
+_SPELLINGS = {
+    "t1n": r"t1(w|n)?",
+    "t1c": r"t1w?[-_]?(c|ce|gd)",
+    "t2w": r"t2w?",
+    "t2f": r"t2[-_]?f|flair",
+}
+_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+
+
+class CropHead(CropForeground):
+    """Crops (C, X, Y, Z) to the voxels that are not 0 in any channel, `margin_mm` wider where the image goes on."""
+
+    def __init__(self, margin_mm: float = 0.0):
+        super().__init__(select_fn=_is_not_zero, allow_smaller=True)
+        self.margin_mm = margin_mm
+
+    def compute_bounding_box(self, img: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Raises ValueError where every voxel is 0."""
+        if not img.any():
+            raise ValueError("every voxel of every channel is 0; expected an image")
+        self.margin = [int(np.ceil(self.margin_mm / float(size) - 1e-6)) for size in img.pixdim]
+        return super().compute_bounding_box(img)
+
+
+class CropHeadd(CropForegroundd):
+    """`CropHead` for dictionaries; the first key decides."""
+
+    def __init__(self, keys: Sequence[str] | str, margin_mm: float = 0.0):
+        names = [keys] if isinstance(keys, str) else list(keys)
+        super().__init__(names, source_key=names[0])
+        self.cropper = CropHead(margin_mm)
+
+
+class CorrectBiasd(MapTransform):
+    """Each channel of (C, D, H, W) freed of its bias field (N4)."""
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        return {**data, **{key: self._correct(data[key]) for key in self.key_iterator(data)}}
+
+    @staticmethod
+    def _correct(img: MetaTensor) -> MetaTensor:
+        spacing = [float(size) for size in img.pixdim]
+        channels = [correct_bias(channel.numpy(), spacing) for channel in img.as_tensor().to("cpu", torch.float32)]
+        return MetaTensor(np.stack(channels), meta=img.meta, applied_operations=img.applied_operations)
+
+
+class ToModelGrid(InvertibleTransform):
+    """(C, D, H, W) to voxels of `spacing` mm and back: towards coarser ones by averages, else by linear interpolation.
+
+    MONAI's `Spacing` has no filter before coarsening: from 1 mm to 2 mm it keeps single voxels or averages two.
+    """
+
+    def __init__(self, spacing: Sequence[float]):
+        self.spacing = tuple(spacing)
+
+    def __call__(self, img: MetaTensor) -> MetaTensor:
+        axes = [Axis.over(0, n, float(own), new) for n, own, new in zip(img.shape[1:], img.pixdim, self.spacing)]
+        old = img.affine
+        result = MetaTensor(_each(to_model, img, axes), meta=img.meta, applied_operations=img.applied_operations)
+        places = np.diag([*(axis.step for axis in axes), 1.0])
+        places[:3, 3] = [axis.centres()[0] for axis in axes]
+        result.affine = old @ torch.as_tensor(places, dtype=old.dtype, device=old.device)
+        self.push_transform(
+            result, orig_size=tuple(img.shape[1:]), extra_info={"pixdim": img.pixdim.tolist(), "affine": old.tolist()}
+        )
+        return result
+
+    def inverse(self, img: MetaTensor) -> MetaTensor:
+        done = self.pop_transform(img)
+        info, sizes = done["extra_info"], done["orig_size"]
+        axes = [Axis.over(0, int(n), own, new) for n, own, new in zip(sizes, info["pixdim"], self.spacing)]
+        result = MetaTensor(_each(to_image, img, axes), meta=img.meta, applied_operations=img.applied_operations)
+        result.affine = torch.as_tensor(info["affine"], dtype=img.affine.dtype)
+        return result
+
+
+class ToModelGridd(MapTransform, InvertibleTransform):
+    """`ToModelGrid` for dictionaries."""
+
+    def __init__(self, keys: Sequence[str] | str, spacing: Sequence[float], allow_missing_keys: bool = False):
+        super().__init__(keys, allow_missing_keys)
+        self.grid = ToModelGrid(spacing)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        return {**data, **{key: self.grid(data[key]) for key in self.key_iterator(data)}}
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        return {**data, **{key: self.grid.inverse(data[key]) for key in self.key_iterator(data)}}
+
+
+class ModelInferer(SlidingWindowInferer):
+    """Sliding windows as the model wants them: (B, C, D, H, W) any size -> mean probabilities (B, K, D, H, W).
+
+    The image is padded at its end to what the network takes, a window is never larger than that, and the softmax of
+    each window is averaged, not its logits. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        overlap: float = 0.5,
+        bf16: bool = True,
+        fixed: bool = False,
+        mirrorings: int = 0,
+    ):
+        super().__init__(roi_size=tuple(roi_size), overlap=overlap, mode="gaussian")
+        self.spec = InferenceSpec(window=tuple(roi_size), overlap=overlap, bf16=bf16, fixed=fixed)
+        self.mirrorings = mirrorings
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args, **kwargs) -> Tensor:
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        results = [
+            predict(network, image.float().cpu(), self.spec, device=inputs.device, mirrorings=self.mirrorings)
+            for image in plain
+        ]
+        # a copy: what inference mode made must not be changed outside of it
+        result = torch.stack([one.probabilities for one in results]).clone().to(inputs.device)
+        return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result
+
+
+def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[str] | str]]:
+    """What LoadImaged takes for every case in `folder`: {"image": one file a modality, in their order}.
+
+    `folder` holds a folder a case (`CASE/CASE-t1c.nii.gz`, `CASE/CASE_flair.nii.gz`, ...), or is one itself, or holds
+    files with one channel a modality. Raises ValueError for a case with a modality missing or there twice.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")]
+    cases = [{"image": files} for place in folders if (files := _find_modalities(place, modalities))]
+    cases = cases or [{"image": str(path)} for path in _niftis(root)]
+    if not cases:
+        raise ValueError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")
+    return cases
+
+
+def case_namer(modalities: Sequence[str]) -> Callable[[Mapping, Transform], dict]:
+    """For SaveImaged: calls a label map after its case, not after the case's first image.
+
+    That is the image's name without the modality at its end, or its folder's where nothing else is left of it.
+    """
+    endings = [_ending(modality) for modality in modalities]
+
+    def name(metadata: Mapping, saver: Transform) -> dict:
+        path = Path(str(metadata.get("filename_or_obj", "case")))
+        stem = _NIFTI.sub("", path.name)
+        found = min((ending.sub("", stem) for ending in endings), key=len)
+        return {"subject": found or path.resolve().parent.name, "idx": metadata.get("patch_index")}
+
+    return name
+
+
+def _find_modalities(folder: Path, modalities: Sequence[str]) -> list[str]:
+    """The file of each modality in their order; empty where `folder` has none of them."""
+    names = [(path, _NIFTI.sub("", path.name)) for path in _niftis(folder)]
+    found = {}
+    for modality in modalities:
+        ending = _ending(modality)
+        found[modality] = [str(path) for path, name in names if ending.search(name)]
+    if not any(found.values()):
+        return []
+    if wrong := [modality for modality, paths in found.items() if len(paths) != 1]:
+        count = ", ".join(f"{len(found[modality])} files for {modality}" for modality in wrong)
+        raise ValueError(f"{folder}: {count}; expected one each whose name ends in it")
+    return [paths[0] for paths in found.values()]
+
+
+def _ending(modality: str) -> re.Pattern:
+    """The end of the names of a modality's files, or the whole of them."""
+    return re.compile(rf"(^|[-_ ])({_SPELLINGS.get(modality, re.escape(modality))})$", re.IGNORECASE)
+
+
+def _niftis(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and _NIFTI.search(p.name) and p.name[0] != ".")
+
+
+def _is_not_zero(image: Tensor) -> Tensor:
+    return image != 0
+
+
+def _each(change, image: MetaTensor, axes: Sequence[Axis]) -> Tensor:
+    return torch.stack([change(channel, axes) for channel in image.as_tensor().detach().to("cpu", torch.float32)])

@@ -1,0 +1,5 @@
+"""Files as several programs share them: written aside and renamed (`atomic`), on disks and network shares (`shares`).
+
+aside    under a hidden name beside its place, until it is whole
+share    a folder that other programs, on other machines, write to at the same time
+"""

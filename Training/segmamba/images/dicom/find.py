@@ -1,0 +1,136 @@
+"""The image series below a folder: each volume with its geometry, and which modality it is likely to be."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_uppercase
+
+from segmamba.errors import InputError
+from segmamba.images.dicom.geometry import Geometry, arrange
+from segmamba.images.dicom.guess import Guess, conclude, is_reformat, judge, why_left_out
+from segmamba.images.dicom.headers import Frame, read_headers
+from segmamba.images.dicom.splitting import split
+
+log = logging.getLogger(__name__)
+
+_AFTER_AGENT = {"perfusion"}  # which is taken while agent is given
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One volume of a DICOM series.
+
+    name: what a user calls it by: the series number; "7.2" for the second volume of series 7; "B7" in the second of
+    several studies. frames: its slices in order, so that voxel (x, y, z) is column x of row y of slice z.
+    left_out: why no case is made of it unless asked for by name, or ''. geometry.fault: why it cannot be read, or ''.
+    """
+
+    name: str
+    description: str
+    frames: tuple[Frame, ...]
+    geometry: Geometry
+    guess: Guess
+    left_out: str
+    reformatted: bool
+    study: str
+
+    @property
+    def uid(self) -> str:
+        return self.frames[0].header.series_uid
+
+    @property
+    def files(self) -> list[Path]:
+        return list(dict.fromkeys(frame.header.path for frame in self.frames))
+
+    @property
+    def time(self) -> float | None:
+        """Seconds since some day, to compare within a study."""
+        times = [frame.time for frame in self.frames if frame.time is not None]
+        return min(times) if times else None
+
+
+def find_series(folder: Path | str) -> list[Series]:
+    """Every image series below `folder`, at any depth, by study and number; non-DICOM files are passed over.
+
+    A series that holds what must not be mixed comes as several. Raises InputError for no folder, no image in it, and
+    where pydicom is missing.
+    """
+    frames = read_headers(folder)
+    if not frames:
+        raise InputError(f"{folder}: no DICOM image in it or below it; give the folder of an examination")
+    return series_of(frames)
+
+
+def series_of(frames: Sequence[Frame]) -> list[Series]:
+    """The series that `frames`, one and more, make up, by study and number."""
+    studies = _studies(frames)
+    letters = dict(zip(studies, _letters(len(studies)))) if len(studies) > 1 else dict.fromkeys(studies, "")
+    found = []
+    for study, own in studies.items():
+        by_number = defaultdict(list)
+        for series in _group(own, lambda f: f.header.series_uid).values():
+            by_number[series[0].header.number].extend((part, study) for part in split(series))
+        # a missing number sorts last and is called "x"
+        for number, parts in sorted(by_number.items(), key=lambda item: (item[0] is None, item[0])):
+            for k, (part, _study) in enumerate(parts, 1):
+                name = f"{letters[study]}{'x' if number is None else number}" + (f".{k}" if len(parts) > 1 else "")
+                found.append(_series(name, part, letters[study]))
+    return _after_agent(found)
+
+
+def _series(name: str, part, study: str) -> Series:
+    frames, geometry = arrange(part.frames)
+    if part.notes:
+        geometry = replace(geometry, notes=geometry.notes + part.notes)
+    middle = frames[len(frames) // 2]
+    left_out = why_left_out(middle, geometry, part.volumes)
+    scores, reasons = judge(middle)
+    guess = Guess(None, 0.0, left_out, scores) if left_out else conclude(scores, reasons)
+    description = middle.header.description
+    return Series(name, description, tuple(frames), geometry, guess, left_out, is_reformat(middle), study)
+
+
+def _after_agent(found: Sequence[Series]) -> list[Series]:
+    """T1 series of which nothing says whether agent was given, by their time: agent, once given, stays for the hour."""
+    first = {}
+    for series in found:
+        evidence = series.left_out in _AFTER_AGENT or (series.guess.modality == "t1c" and series.guess.confidence > 0.8)
+        if evidence and series.time is not None:
+            first[series.study] = min(series.time, first.get(series.study, series.time))
+    return [_by_time(series, first.get(series.study)) for series in found]
+
+
+def _by_time(series: Series, first: float | None) -> Series:
+    guess = series.guess
+    unsure = guess.modality in ("t1n", "t1c") and abs(guess.scores["t1n"] - guess.scores["t1c"]) < 2
+    if first is None or series.time is None or not unsure or series.time == first:
+        return series
+    lean = 2.0 if series.time > first else -1.0
+    scores = {**guess.scores, "t1c": guess.scores["t1c"] + lean, "t1n": guess.scores["t1n"] - lean}
+    when = "after" if series.time > first else "before"
+    return replace(series, guess=conclude(scores, [guess.reason, f"taken {when} contrast agent was first given"]))
+
+
+def _studies(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    """By StudyInstanceUID, the earliest first."""
+    groups = _group(frames, lambda f: f.header.study_uid)
+    return dict(sorted(groups.items(), key=lambda item: (min((f.time or 0) for f in item[1]), item[0])))
+
+
+def _group(frames: Sequence[Frame], key) -> dict[str, list[Frame]]:
+    groups = defaultdict(list)
+    for frame in frames:
+        groups[key(frame)].append(frame)
+    return dict(groups)
+
+
+def _letters(count: int) -> list[str]:
+    """A, B, ... Z, AA, AB, ..."""
+    names = list(ascii_uppercase)
+    while len(names) < count:
+        names += [a + b for a in names for b in ascii_uppercase]
+    return names[:count]

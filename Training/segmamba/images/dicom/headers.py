@@ -1,0 +1,282 @@
+"""The headers of DICOM files: one record a file, and one a slice, of the attributes that are asked for and no other.
+
+What is kept names no patient. Classic files hold one slice, enhanced multi-frame ones (PS3.3 A.36, C.7.6.16) many,
+with the attributes in groups that belong to all frames or to one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
+
+log = logging.getLogger(__name__)
+
+_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+_FILE_TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("SpecificCharacterSet", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType", "NumberOfFrames"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SliceThickness"),
+    *("ScanningSequence", "EchoPulseSequence", "SequenceName", "PulseSequenceName", "AngioFlag", "RepetitionTime"),
+    *("EchoTime", "EchoNumbers", "InversionTime", "DiffusionBValue", "TemporalPositionIdentifier"),
+    *("AcquisitionNumber", "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime", "TriggerTime"),
+    *("InstanceNumber", "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionContrast"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_UNCOMPRESSED = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+_NO_AGENT = {"no", "none", "n/a", "na", "0", "n", "without", "nein", "ohne", "keine", "non", "aucun", "sans", "sin"}
+_NO_AGENT |= {"senza", "no contrast", "without contrast", "none given", "no agent"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says once. Times are in ms; numbers that are missing are None, texts ''."""
+
+    path: Path
+    study_uid: str
+    series_uid: str
+    frame_of_reference: str
+    modality: str
+    number: int | None
+    description: str
+    rows: int
+    columns: int
+    bits: int
+    samples: int
+    photometric: str
+    thickness: float | None
+    sequence: tuple[str, ...]
+    sequence_name: str
+    angiography: bool
+    agent: bool
+    contrast: str
+    frames: int
+    compressed: bool
+    rescale: tuple[float, float]  # of the first frame: slope, intercept
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice: frame `index` (from 0) of the file, its place (LPS mm) and what tells it from others at that place."""
+
+    header: Header
+    index: int
+    sop_uid: str
+    image_type: tuple[str, ...]
+    orientation: tuple[float, ...]  # cosines of a row's direction and of a column's; () where unknown
+    position: tuple[float, ...]  # of the first pixel's centre; () where unknown
+    spacing: tuple[float, ...]  # between rows, between columns
+    rescale: tuple[float, float]
+    repetition_time: float | None
+    echo_time: float | None
+    echo_number: int | None
+    inversion_time: float | None
+    b_value: float | None
+    temporal: int | None
+    acquisition: int | None
+    time: float | None  # seconds, of use for comparing only
+    trigger: float | None
+    instance: int | None
+
+
+def need_pydicom():
+    """The module pydicom. Raises InputError, with what to install, where it is missing."""
+    try:
+        import pydicom
+    except ImportError:
+        raise InputError('DICOM needs pydicom and highdicom: pip install "segmamba[dicom]"') from None
+    return pydicom
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and log lines of pydicom and highdicom about odd values: they may quote the patient's."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [logger.disabled for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.disabled = True
+            yield
+        finally:
+            for logger, disabled in zip(loggers, before):
+                logger.disabled = disabled
+
+
+def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
+    """Every slice in the DICOM files below `folder`, whatever their names; each instance once, by path.
+
+    deep: at any depth; else in the folder itself only. Files that are no DICOM are passed over, and so is what holds
+    no image. Raises InputError for no folder.
+    """
+    need_pydicom()
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder that holds the DICOM files, at any depth")
+    frames, seen, copies, broken = [], set(), 0, 0
+    for path in _files(folder, deep):
+        try:
+            found = _read_file(path)
+        except Exception as error:  # what pydicom raises for damaged files has no common class, and may quote values
+            broken += 1
+            log.debug("%s: %s", path, type(error).__name__)
+            continue
+        if found and found[0].sop_uid in seen:
+            copies += 1
+            continue
+        seen.update(frame.sop_uid for frame in found[:1])
+        frames += found
+    if copies:
+        log.info("%d files are copies of others and were passed over", copies)
+    if broken:
+        log.warning("%d files look like DICOM and cannot be read: were they copied whole?", broken)
+    return frames
+
+
+def _files(folder: Path, deep: bool) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(folders) if deep else []
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def _read_file(path: Path) -> list[Frame]:
+    pydicom = need_pydicom()
+    with path.open("rb") as file, quiet():
+        start = file.read(132)
+        if not _looks_like_dicom(start):
+            return []
+        file.seek(0)
+        tags = _tags()
+        data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags.values()))
+        # once, into a dictionary: looking up names in pydicom takes most of the time of a large folder
+        values = {name: data[tag].value for name, tag in tags.items() if tag in data}
+    if values.get("SOPClassUID", _MEDIA_DIRECTORY) == _MEDIA_DIRECTORY or "Rows" not in values:
+        return []
+    return _frames(path, values, str(data.file_meta.get("TransferSyntaxUID", "")))
+
+
+def _looks_like_dicom(start: bytes) -> bool:
+    """By the mark after 128 bytes, or, in files without one, by a first element of group 0002 or 0008."""
+    if start[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
+    return len(start) == 132 and group in (2, 8) and element <= 0x20
+
+
+@cache
+def _tags() -> dict[str, int]:
+    from pydicom.datadict import tag_for_keyword
+
+    return {name: tag_for_keyword(name) for name in _FILE_TAGS}
+
+
+def _frames(path: Path, data: Attributes, transfer_syntax: str) -> list[Frame]:
+    count = integer(data, "NumberOfFrames") or 1
+    shared = next(iter(data.get("SharedFunctionalGroupsSequence") or ()), {})
+    single = data.get("PerFrameFunctionalGroupsSequence") or ()
+    if len(single) != count:  # classic; or several frames of which nothing says where they are
+        single = [{}] * count
+    groups = [_Groups(data, shared, own) for own in single]
+    header = _header(path, data, groups[0], count, transfer_syntax not in _UNCOMPRESSED)
+    return [_frame(header, data, k, group) for k, group in enumerate(groups)]
+
+
+class _Groups:
+    """Functional groups of one frame: its own before the shared ones, before the file's own attributes."""
+
+    def __init__(self, data: Attributes, shared: Attributes, own: Attributes):
+        self._data, self._shared, self._own = data, shared, own
+
+    def __call__(self, group: str) -> Attributes:
+        for level in (self._own, self._shared):
+            if level.get(group):
+                return level.get(group)[0]
+        return self._data
+
+
+def _header(path: Path, data: Attributes, first: _Groups, count: int, compressed: bool) -> Header:
+    pulse = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(text(data, "EchoPulseSequence"), ())
+    if text(first("MRModifierSequence"), "InversionRecovery") == "YES":
+        pulse += ("IR",)
+    return Header(
+        path=path,
+        study_uid=text(data, "StudyInstanceUID"),
+        series_uid=text(data, "SeriesInstanceUID"),
+        frame_of_reference=text(data, "FrameOfReferenceUID"),
+        modality=text(data, "Modality"),
+        number=integer(data, "SeriesNumber"),
+        description=plain(text(data, "SeriesDescription") or text(data, "ProtocolName")),
+        rows=integer(data, "Rows") or 0,
+        columns=integer(data, "Columns") or 0,
+        bits=integer(data, "BitsAllocated") or 0,
+        samples=integer(data, "SamplesPerPixel") or 1,
+        photometric=text(data, "PhotometricInterpretation"),
+        thickness=number(first("PixelMeasuresSequence"), "SliceThickness"),
+        sequence=texts(data, "ScanningSequence") or pulse,
+        sequence_name=text(data, "SequenceName") or text(data, "PulseSequenceName"),
+        angiography=text(data, "AngioFlag") == "Y",
+        agent=_agent(data, first("ContrastBolusUsageSequence")),
+        contrast=text(first("MRImageFrameTypeSequence"), "AcquisitionContrast"),
+        frames=count,
+        compressed=compressed,
+        rescale=_rescale(first("PixelValueTransformationSequence")),
+    )
+
+
+def _frame(header: Header, data: Attributes, index: int, group: _Groups) -> Frame:
+    content, echo = group("FrameContentSequence"), group("MREchoSequence")
+    return Frame(
+        header=header,
+        index=index,
+        sop_uid=text(data, "SOPInstanceUID"),
+        image_type=_image_type(group("MRImageFrameTypeSequence"), data),
+        orientation=numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        position=numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3),
+        spacing=numbers(group("PixelMeasuresSequence"), "PixelSpacing", 2),
+        rescale=_rescale(group("PixelValueTransformationSequence")),
+        repetition_time=number(group("MRTimingAndRelatedParametersSequence"), "RepetitionTime"),
+        echo_time=number(echo, "EffectiveEchoTime") or number(echo, "EchoTime"),
+        echo_number=integer(data, "EchoNumbers"),
+        inversion_time=number(group("MRModifierSequence"), "InversionTimes") or number(data, "InversionTime"),
+        b_value=number(group("MRDiffusionSequence"), "DiffusionBValue"),
+        temporal=integer(content, "TemporalPositionIndex") or integer(data, "TemporalPositionIdentifier"),
+        acquisition=integer(content, "FrameAcquisitionNumber") or integer(data, "AcquisitionNumber"),
+        time=seconds(text(content, "FrameAcquisitionDateTime")) or _time(data),
+        trigger=number(data, "TriggerTime"),
+        instance=integer(data, "InstanceNumber"),
+    )
+
+
+def _image_type(kind: Attributes, data: Attributes) -> tuple[str, ...]:
+    component = text(kind, "ComplexImageComponent")
+    return (texts(kind, "FrameType") or texts(data, "ImageType")) + (
+        () if component in ("", "MAGNITUDE") else (component,)
+    )
+
+
+def _agent(data: Attributes, usage: Attributes) -> bool:
+    administered = text(usage, "ContrastBolusAgentAdministered")
+    if administered:
+        return administered == "YES"
+    agent = text(data, "ContrastBolusAgent").lower()
+    return bool(data.get("ContrastBolusAgentSequence")) or (bool(agent) and agent not in _NO_AGENT)
+
+
+def _rescale(data: Attributes) -> tuple[float, float]:
+    slope, intercept = number(data, "RescaleSlope"), number(data, "RescaleIntercept")
+    return (slope or 1.0, intercept or 0.0)
+
+
+def _time(data: Attributes) -> float | None:
+    whole = text(data, "AcquisitionDateTime")
+    return seconds(whole or f"{text(data, 'AcquisitionDate'):0>8}" + (text(data, "AcquisitionTime") or "x"))

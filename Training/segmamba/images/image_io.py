@@ -1,0 +1,265 @@
+"""Image files: one 3-D image and its geometry, from and to disk, with a clear error for what is not one.
+
+Every format comes out the same: an array indexed (X, Y, Z) as stored, and a 4x4 affine from voxel
+indices (voxel centres) to RAS millimetres.
+"""
+
+from __future__ import annotations
+
+import gzip
+import secrets
+import zlib
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import obliquity, voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import aff2axcodes
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from segmamba.errors import InputError
+from segmamba.images.itk_io import last_line, read_itk
+
+NIFTI = (".nii.gz", ".nii")
+ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = NIFTI + ITK
+GRID_TOLERANCE_MM = 1e-3
+_PLAUSIBLE_SPACING_MM = (0.1, 10.0)
+_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
+# what nibabel and gzip raise for a file that is not what its name says
+_BROKEN = (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError, WrapStructError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image is: a file, a DICOM folder, or the volume (from 0) of a 4-D NIfTI file."""
+
+    path: Path
+    volume: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    def __str__(self) -> str:
+        return str(self.path) if self.volume is None else f"{self.path} (volume {self.volume})"
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """`array` (X, Y, Z) in its stored type, or float where the file rescales; `notes` are for a person."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def image_suffix(path: Path) -> str | None:
+    """The image suffix that the name ends with, in lower case, or None."""
+    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+
+
+def name_without_suffix(path: Path) -> str:
+    """'a/x_t1c.nii.gz' -> 'x_t1c'; a suffix that is none of an image stays."""
+    suffix = image_suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.name
+
+
+def read_image(source: Path | str | Source) -> Image:
+    """One 3-D image from a file. Raises InputError for what is missing, empty, cut off, no image, or not 3-D scalar.
+
+    Folders of DICOM slices are read by segmamba.images.sources.read_source.
+    """
+    source = source if isinstance(source, Source) else Source(Path(source))
+    path, suffix = source.path, image_suffix(source.path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    if source.volume is not None and not (path.is_file() and suffix in NIFTI):
+        raise InputError(f"{source}: a volume can be picked from a 4-D NIfTI file only")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected an image file")
+    if suffix in NIFTI:
+        return check_image(_read_nifti(source), path)
+    if suffix in ITK:
+        return check_image(Image(*read_itk(path)), path)
+    raise InputError(f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series")
+
+
+def check_image(image: Image, path: Path) -> Image:
+    """`image`, read from `path`, with notes of what is odd about its geometry. Raises InputError where it has one
+    slice only, and as `check_affine`."""
+    if min(image.array.shape) < 2:
+        raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
+    check_affine(image.affine, path)
+    return Image(image.array, image.affine, image.notes + _geometry_notes(image.affine))
+
+
+def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: np.dtype | type) -> None:
+    """Write `array` (X, Y, Z), or (X, Y, Z, K), as NIfTI in `dtype`, with sform and qform, in mm.
+
+    It is written beside `path` and renamed, so that `path` is whole or untouched. Raises InputError for a
+    suffix other than .nii or .nii.gz, a missing folder, a bad affine, and values that `dtype` cannot hold.
+    """
+    path, array, dtype, affine = Path(path), np.asarray(array), np.dtype(dtype), np.asarray(affine, float)
+    suffix = image_suffix(path)
+    if suffix not in NIFTI:
+        raise InputError(f"{path}: images are written as NIfTI; expected a name that ends in .nii.gz or .nii")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    if array.ndim not in (3, 4):
+        raise InputError(f"{path}: an array of shape {array.shape}; expected (X, Y, Z) or (X, Y, Z, K)")
+    check_affine(affine, path)
+    with np.errstate(invalid="ignore", over="ignore"):
+        stored = array.astype(dtype, copy=False)
+    if dtype.kind in "iu" and not np.array_equal(stored, array):
+        raise InputError(f"{path}: {dtype} cannot hold the values {array.min()} to {array.max()} without loss")
+    try:
+        image = nib.Nifti1Image(stored, affine, dtype=dtype)
+    except HeaderDataError as error:
+        raise InputError(f"{path}: NIfTI has no voxels of type {dtype}; use uint8 or float32") from error
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")  # a sheared affine gets the nearest qform; the sform is exact
+    aside = path.with_name(f".{name_without_suffix(path)}.{secrets.token_hex(4)}{suffix}")
+    try:
+        nib.save(image, aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def count_volumes(path: Path) -> int:
+    """Number of volumes in a NIfTI file, from its header alone: 1 for a 3-D image."""
+    try:
+        return _volumes(nib.load(path).shape)
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+
+
+def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance in mm between where two affines put each corner voxel of a grid of `shape`."""
+    corners = np.array(list(product(*((0, n - 1) for n in shape[:3]))), float)
+    difference = np.asarray(affine) - np.asarray(other)
+    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
+
+
+def check_affine(affine: np.ndarray, path: Path) -> None:
+    """Raises InputError for an affine that is not finite, or whose axes do not span three dimensions."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError(f"{path}: the affine is no 4 x 4 matrix of finite numbers; export the image again")
+    spacing = voxel_sizes(affine)
+    # determinant of the axes' unit vectors: 1 where they are at right angles, 0 where they share a plane
+    if spacing.min() < 1e-9 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+        raise InputError(
+            f"{path}: the geometry is singular, with a spacing of {describe_spacing(affine)} mm; expected "
+            "three independent axes: export the image again"
+        )
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def describe_spacing(affine: np.ndarray) -> str:
+    return " x ".join(f"{s:.4g}" for s in voxel_sizes(affine))
+
+
+def describe_grid(shape: tuple[int, ...], affine: np.ndarray) -> str:
+    """'240 x 240 x 155 voxels of 1 x 1 x 1 mm, orientation LPS', and what is unusual about it."""
+    text = f"{describe_shape(shape)} voxels of {describe_spacing(affine)} mm, orientation "
+    text += "".join(aff2axcodes(affine))
+    angle = float(np.degrees(obliquity(affine)).max())
+    if angle > 0.5:
+        text += f", oblique by {angle:.0f} degrees"
+    if np.linalg.det(affine[:3, :3]) < 0:
+        text += ", left-handed"
+    return text
+
+
+def _geometry_notes(affine: np.ndarray) -> tuple[str, ...]:
+    notes, spacing = [], voxel_sizes(affine)
+    low, high = _PLAUSIBLE_SPACING_MM
+    if spacing.min() < low or spacing.max() > high:
+        notes.append(
+            f"a spacing of {describe_spacing(affine)} mm is unusual (expected {low:g} to {high:g}): check the header"
+        )
+    axes = affine[:3, :3] / spacing
+    shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if shear > 0.01:
+        notes.append(f"the axes are {np.degrees(np.arcsin(min(shear, 1))):.1f} degrees off the right angle")
+    return tuple(notes)
+
+
+def _open_nifti(path: Path) -> nib.Nifti1Image:
+    try:
+        if not path.name.lower().endswith(".gz"):
+            return nib.load(path)
+        # whole, because nibabel stops reading before the checksum at the end, and damage would go unseen
+        data = gzip.decompress(path.read_bytes())
+        version_2 = 540 in (int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big"))
+        return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(data)
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cut off, damaged or no NIfTI file ({last_line(error)}); copy or export it again")
+
+
+def _volumes(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[3:], dtype=int))
+
+
+def _read_nifti(source: Source) -> Image:
+    path, volume = source.path, source.volume
+    image = _open_nifti(path)
+    dtype, shape, volumes = image.get_data_dtype(), image.shape, _volumes(image.shape)
+    if dtype.fields or dtype.kind == "c":
+        kind = "colours" if dtype.fields else "complex numbers"
+        raise InputError(f"{path}: voxels are {kind} ({dtype}); expected one number per voxel")
+    if len(shape) < 3:
+        raise InputError(f"{path}: a {len(shape)}-D image, {describe_shape(shape)}; expected a 3-D image")
+    if volume is None and volumes != 1:
+        raise InputError(
+            f"{path}: a {len(shape)}-D image, {describe_shape(shape)}, of {volumes} volumes; expected one "
+            "3-D image: split the file, or say which volume is meant"
+        )
+    if volume is not None and not 0 <= volume < volumes:
+        raise InputError(f"{path}: no volume {volume}; it holds {volumes}, counted from 0")
+    try:
+        if volumes > 1:
+            array = np.asanyarray(image.dataobj[(..., *np.unravel_index(volume, shape[3:], order="F"))])
+        else:
+            array = np.asanyarray(image.dataobj).reshape(shape[:3], order="F")
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+    return Image(array, *_nifti_geometry(image))
+
+
+def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]]:
+    """nibabel's choice, sform before qform before bare spacing, in mm, and what is odd about it."""
+    affine, header, notes = np.array(image.affine, float), image.header, []
+    sform, qform = header.get_sform(coded=True)[0], _qform(header)
+    if sform is None and qform is None:
+        notes.append("the file says nothing about orientation: left and right may be swapped")
+    elif sform is not None and qform is not None:
+        distance = corner_distance(image.shape, sform, qform)
+        if distance > GRID_TOLERANCE_MM:
+            notes.append(f"sform and qform differ by up to {distance:.3g} mm; the sform is used")
+    unit = header.get_xyzt_units()[0]
+    if unit in _MM_PER_UNIT:
+        affine[:3] *= _MM_PER_UNIT[unit]
+        notes.append(f"lengths are in {unit}s; turned into mm")
+    return affine, tuple(notes)
+
+
+def _qform(header: nib.Nifti1Header) -> np.ndarray | None:
+    try:
+        return header.get_qform(coded=True)[0]
+    except (ValueError, np.linalg.LinAlgError):  # no rotation: of no use, and the sform is there instead
+        return None

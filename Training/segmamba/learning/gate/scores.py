@@ -1,0 +1,99 @@
+"""What two models answer on the same cases, scored. A score is kept by what it depends on, and asked for only once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+
+from segmamba.cases.case import load_case, load_label_map
+from segmamba.cases.labels import to_regions
+from segmamba.datasets.manifest import CaseEntry, Dataset
+from segmamba.datasets.reading import hash_file
+from segmamba.errors import InputError
+from segmamba.evaluation.metrics import dice, lesion_wise
+from segmamba.files.atomic import write_aside
+from segmamba.models.package import Model
+from segmamba.prediction.segment import segment
+
+_VERSION = 1  # raise it when a score is made in another way
+
+Scores = dict[str, dict[str, float]]  # {"dice": {region: score}, "lesion_dice": .., "false_positives": ..}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """scores: as evaluation.compare takes them. finite: no probability was nan or infinite. seconds: of the network."""
+
+    scores: Scores
+    finite: bool
+    seconds: float
+
+
+def score_cases(
+    model: Model,
+    dataset: Dataset,
+    entries: tuple[CaseEntry, ...],
+    *,
+    device: str,
+    mirrorings: int,
+    cache: Path,
+    progress: Callable[[str], None],
+) -> dict[str, Scored]:
+    """id -> how the model does on a labelled case. Raises InputError where a file is not that of the manifest."""
+    found = {}
+    for entry in entries:
+        path = cache / f"{_key(model, dataset, entry, device, mirrorings)}.json"
+        try:
+            found[entry.id] = Scored(**json.loads(path.read_text(encoding="utf-8")))
+            continue
+        except (OSError, ValueError, TypeError):
+            pass
+        progress(f"{model.manifest.id}: {entry.id}")
+        found[entry.id] = _score(model, dataset, entry, device, mirrorings)
+        cache.mkdir(parents=True, exist_ok=True)
+        write_aside(path, json.dumps(asdict(found[entry.id])).encode())
+    return found
+
+
+def answer(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int):
+    """-> (case, truth (X, Y, Z), segmentation) of a labelled case."""
+    for file in (*(entry.images[m] for m in model.manifest.preprocess.modalities), entry.label):
+        path = dataset.path(file)
+        if not path.exists() or hash_file(path) != file.sha256:
+            raise InputError(f"{path} is not the file that data set {dataset.name} was made of; bring it back")
+    sources = {m: dataset.sources(entry)[m] for m in model.manifest.preprocess.modalities}
+    case = load_case(sources, entry.id, model.manifest.preprocess.modalities)
+    truth = load_label_map(dataset.path(entry.label), dataset.renumbering, case)
+    manifest = model.manifest
+    result = segment(case, model.network, manifest.preprocess, manifest.inference, device=device, mirrorings=mirrorings)
+    return case, truth, result
+
+
+def _score(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int) -> Scored:
+    case, truth, result = answer(model, dataset, entry, device, mirrorings)
+    spacing = [float(size) for size in voxel_sizes(case.affine)]
+    scheme = model.manifest.scheme
+    ours, true = to_regions(result.label_map, scheme), to_regions(truth, scheme)
+    lesions = {region: lesion_wise(ours[region], true[region], spacing) for region in scheme.regions}
+    scores = {
+        "dice": {region: dice(ours[region], true[region]) for region in scheme.regions},
+        "lesion_dice": {region: float(lesions[region]["dice"]) for region in lesions},
+        "false_positives": {region: float(lesions[region]["false_positives"]) for region in lesions},
+    }
+    return Scored(scores, bool(np.isfinite(result.probabilities).all()), result.seconds["network"])
+
+
+def _key(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int) -> str:
+    manifest = model.manifest
+    files = [(entry.images[m].sha256, entry.images[m].volume) for m in manifest.preprocess.modalities]
+    parts = [
+        *(_VERSION, manifest.weights_sha256, asdict(manifest.preprocess), asdict(manifest.inference)),
+        *(files, entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,208 @@
+"""Changing the registry: every change holds a lock, is written in one step, and is refused where it would be unsafe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.files.shares import exclusive, publish_folder
+from segmamba.learning.registry.in_use import check_model
+from segmamba.learning.registry.state import MODELS, REGISTRY, Entry, Event, Registry, hash_of, read_registry
+from segmamba.models.package import MANIFEST, copy_package, load_package, read_manifest
+
+log = logging.getLogger(__name__)
+
+LOCK = ".registry.lock"
+# what segmamba.learning.gate writes into the candidate's folder
+GATE, GATE_TEXT, GATE_PICTURES = "gate.json", "GATE.md", "gate-*.png"
+
+
+def start(folder: Path | str, package: Path, reason: str = "the first model") -> str:
+    """Makes `package` the first champion. Raises InputError where there is one already, or for a broken package."""
+    with _changing(Path(folder)) as change:
+        if change.registry.champion:
+            raise InputError(f"{folder} has a model in use, {change.registry.champion}; adopt the other one instead")
+        name = change.add(package)
+        change.to_champion("start", name, reason, None)
+    return name
+
+
+def add(folder: Path | str, package: Path) -> str:
+    """Copies a package in as a candidate; returns its name. What is there already stays as it is."""
+    with _changing(Path(folder)) as change:
+        return change.add(package)
+
+
+def promote(folder: Path | str, package: Path) -> str:
+    """A candidate into use, by the verdict "promote" of its gate against the champion of this very moment.
+
+    Raises InputError where the gate's report is missing, says otherwise, or is about other weights or another champion.
+    """
+    with _changing(Path(folder)) as change:
+        evidence = change.evidence(package)
+        if evidence is None or evidence["verdict"] != "promote":
+            said = "has no report of the gate" if evidence is None else f"was given {evidence['verdict']!r} by the gate"
+            raise InputError(f"{package} {said}; a person can adopt it with a reason: `segmamba models {folder} adopt`")
+        name = change.add(package)
+        change.to_champion("promote", name, "the gate", evidence)
+    return name
+
+
+def refuse(folder: Path | str, package: Path, reason: str) -> str:
+    """Marks a candidate as not to be used. Raises InputError for the champion itself, or without a reason."""
+    _check_reason(reason)
+    with _changing(Path(folder)) as change:
+        evidence = change.evidence(package, strict=False)
+        name = change.add(package)
+        if name == change.registry.champion:
+            raise InputError(f"{name} is in use; go back with `segmamba models {folder} rollback`")
+        change.set_state(name, "refused")
+        change.tell("refuse", name, reason, evidence)
+    return name
+
+
+def adopt(folder: Path | str, package: Path, reason: str) -> str:
+    """A model into use because a person says so, whatever the gate said. Raises InputError without a reason."""
+    _check_reason(reason)
+    with _changing(Path(folder)) as change:
+        evidence = change.evidence(package, strict=False)
+        name = change.add(package)
+        if name == change.registry.champion:
+            raise InputError(f"{name} is in use already")
+        change.to_champion("adopt", name, reason, evidence)
+    return name
+
+
+def rollback(folder: Path | str, reason: str = "") -> str:
+    """Back to the champion before this one that loads; returns its name. Raises InputError where there is none."""
+    with _changing(Path(folder)) as change:
+        before = list(change.registry.before)
+        while before:
+            name = before.pop()
+            try:
+                check_model(change.folder, name, change.registry)
+            except InputError as error:
+                log.warning("passed over: %s", error)
+                continue
+            change.back_to(name, tuple(before), reason)
+            return name
+        raise InputError(f"{folder} has no model before {change.registry.champion} to go back to")
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[_Change]:
+    """Holds the lock; what the block made of the registry is written at its end, unless it raised."""
+    (folder / MODELS).mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK):
+        change = _Change(folder, read_registry(folder))
+        before = change.registry
+        yield change
+        if change.registry != before:
+            if change.registry.champion:  # whatever was done above: never name what does not load
+                check_model(folder, change.registry.champion, change.registry)
+            values = json.dumps(asdict(change.registry), indent=1) + "\n"
+            write_aside(folder / REGISTRY, values.encode())
+
+
+class _Change:
+    """A registry while the lock is held."""
+
+    def __init__(self, folder: Path, registry: Registry):
+        self.folder, self.registry = folder, registry
+
+    def add(self, package: Path) -> str:
+        package = Path(package)
+        manifest = read_manifest(package)
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', manifest.id)[:60].lstrip('.')}-{hash_of(package / MANIFEST)[:12]}"
+        if name not in self.registry.models:
+            self._copy(package, self.folder / MODELS / name)
+            entry = Entry(
+                state="candidate",
+                id=manifest.id,
+                parent=manifest.parent,
+                weights_sha256=manifest.weights_sha256,
+                manifest_sha256=hash_of(self.folder / MODELS / name / MANIFEST),
+            )
+            self.registry = replace(self.registry, models={**self.registry.models, name: entry})
+            self.tell("add", name, "", None)
+        elif package.resolve() != (self.folder / MODELS / name).resolve():
+            self._copy_evidence(package, self.folder / MODELS / name)
+        return name
+
+    def _copy(self, package: Path, place: Path) -> None:
+        aside = self.folder / MODELS / f".{secrets.token_hex(8)}.tmp"
+        try:
+            copy_package(package, aside)
+            self._copy_evidence(package, aside)
+            if not publish_folder(aside, place):
+                load_package(place)  # of a writer that was killed before it could write the registry: the same model
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    @staticmethod
+    def _copy_evidence(package: Path, place: Path) -> None:
+        for path in [package / GATE, package / GATE_TEXT, *package.glob(GATE_PICTURES)]:
+            if path.is_file():
+                write_aside(place / path.name, path.read_bytes())
+
+    def evidence(self, package: Path, strict: bool = True) -> dict[str, str] | None:
+        """What the gate said of a package. strict: refuse a report about other weights or another champion."""
+        path = Path(package) / GATE
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            verdict, candidate, champion = report["verdict"], report["candidate"], report["champion"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} cannot be read ({error}); run the gate again") from None
+        if strict:
+            if candidate["weights_sha256"] != read_manifest(package).weights_sha256:
+                raise InputError(f"{path} is about other weights than {package} has; run the gate again")
+            used = self.registry.models.get(self.registry.champion or "")
+            if used is None or champion["weights_sha256"] != used.weights_sha256:
+                raise InputError(f"{path} is about another model in use than there is now; run the gate again")
+        return {"verdict": str(verdict), "report_sha256": hash_of(path)}
+
+    def set_state(self, name: str, state: str) -> None:
+        entry = replace(self.registry.models[name], state=state)
+        self.registry = replace(self.registry, models={**self.registry.models, name: entry})
+
+    def to_champion(self, what: str, name: str, reason: str, evidence: dict[str, str] | None) -> None:
+        check_model(self.folder, name, self.registry)
+        old = self.registry.champion
+        if old == name:
+            raise InputError(f"{name} is in use already")
+        before = (*self.registry.before, *([old] if old else []))
+        if old:
+            self.set_state(old, "retired")
+        self.set_state(name, "champion")
+        self.registry = replace(self.registry, champion=name, before=before)
+        self.tell(what, name, reason, evidence, old)
+
+    def back_to(self, name: str, before: tuple[str, ...], reason: str) -> None:
+        old = self.registry.champion
+        self.set_state(old, "retired")
+        self.set_state(name, "champion")
+        self.registry = replace(self.registry, champion=name, before=before)
+        self.tell("rollback", name, reason, None, old)
+
+    def tell(
+        self, what: str, name: str, reason: str, evidence: dict[str, str] | None, before: str | None = None
+    ) -> None:
+        event = Event(what=what, model=name, before=before, reason=reason, evidence=evidence, time=int(time.time()))
+        self.registry = replace(self.registry, history=(*self.registry.history, event))
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InputError("a person who decides says why: --reason TEXT")

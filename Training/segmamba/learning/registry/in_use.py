@@ -1,0 +1,65 @@
+"""Which model of a registry is in use, once its files have been looked at. Nothing here writes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.learning.registry.state import MODELS, Registry, hash_of, read_registry
+from segmamba.models.package import MANIFEST, load_package
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Current:
+    """The model in use: its name and folder. note: what a person should know, or empty."""
+
+    name: str
+    folder: Path
+    note: str = ""
+
+
+def current(folder: Path | str) -> Current:
+    """The champion; where its files are damaged, the newest champion before it that loads, with a note.
+
+    Raises InputError where there is no champion, or none that loads.
+    """
+    folder = Path(folder)
+    registry = read_registry(folder)
+    if registry.champion is None:
+        raise InputError(f"{folder} has no model in use yet; begin with `segmamba models {folder} start quick`")
+    problems = []
+    for name in dict.fromkeys([registry.champion, *reversed(registry.before)]):
+        try:
+            check_model(folder, name, registry)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        note = "" if not problems else f"the model in use is damaged, {name} takes its place: {problems[0]}"
+        if note:
+            log.warning(note)
+        return Current(name=name, folder=folder / MODELS / name, note=note)
+    raise InputError(f"no model of {folder} can be loaded: {'; '.join(problems)}")
+
+
+def check_model(folder: Path, name: str, registry: Registry) -> None:
+    """Raises InputError unless the model loads and is, byte for byte, the one that was added."""
+    place = folder / MODELS / name
+    if name not in registry.models:
+        raise InputError(f"{folder} has no model {name!r}; it has {', '.join(registry.models) or 'none'}")
+    if hash_of(place / MANIFEST) != registry.models[name].manifest_sha256:
+        raise InputError(f"model {name}: {MANIFEST} is not the one that was added, or is gone")
+    load_package(place)
+
+
+def find_package(folder: Path | str, name_or_folder: str) -> Path:
+    """A model of the registry by its name, or any package by its folder. Raises InputError."""
+    inside = Path(folder) / MODELS / name_or_folder
+    place = inside if (inside / MANIFEST).is_file() else Path(name_or_folder)
+    if not (place / MANIFEST).is_file():
+        known = ", ".join(read_registry(folder).models) or "none"
+        raise InputError(f"{name_or_folder} is neither the folder of a model nor one of {known}")
+    return place

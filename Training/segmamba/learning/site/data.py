@@ -1,0 +1,73 @@
+"""Data sets of a site: the corrections as a run sees them, and phantoms where a site has no old data of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from segmamba.datasets.collect import init_dataset
+from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
+from segmamba.datasets.phantom import make_phantom, save_phantom
+from segmamba.datasets.split import read_split, write_split
+from segmamba.files.shares import publish_folder
+
+REPLAY_SEEDS, ANCHOR_SEEDS = range(1, 61), range(500_001, 500_013)
+_MADE = "phantoms"  # key of a manifest's `made`
+
+
+def freeze(corrections: Path, folder: Path) -> Dataset:
+    """The data set of an intake as it is now, under `folder`; one that is there stays. The images are not copied."""
+    if not (folder / MANIFEST).is_file():
+        dataset = read_dataset(corrections)
+        way = Path(os.path.relpath(corrections, folder)).as_posix()
+
+        def seen(file: FileEntry) -> FileEntry:
+            return file if Path(file.path).is_absolute() else replace(file, path=f"{way}/{file.path}")
+
+        def moved(case: CaseEntry) -> CaseEntry:
+            images = {m: seen(file) for m, file in case.images.items()}
+            return replace(case, images=images, label=case.label and seen(case.label))
+
+        folder.mkdir(exist_ok=True)
+        write_split(read_split(dataset), folder)
+        write_dataset(replace(dataset, cases=tuple(map(moved, dataset.cases)), folder=str(folder)))
+    return read_dataset(folder)
+
+
+def make_phantoms(
+    folder: Path, seeds: range, spacing: tuple[float, float, float], progress: Callable[[int], None] = lambda done: None
+) -> None:
+    """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something. Made beside it and renamed:
+    a making that was broken off goes on with the cases that are whole. progress: cases done, before each.
+
+    Raises InputError where nilearn, whose atlas they need, is missing.
+    """
+    if folder.exists():
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
+    making = folder.with_name(f".{folder.name}.making")
+    for done, seed in enumerate(seeds):
+        progress(done)
+        case = making / f"phantom-{seed:06d}"
+        if case.is_dir():
+            continue
+        half = making / ".half"
+        shutil.rmtree(half, ignore_errors=True)
+        for path in save_phantom(make_phantom(seed, spacing=spacing), half, case.name).values():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        publish_folder(half, case)
+    progress(len(seeds))
+    (making / MANIFEST).unlink(missing_ok=True)
+    dataset = init_dataset(making, name=folder.name, convention="brats2023").dataset
+    made = {**dataset.made, _MADE: {"seeds": [seeds.start, seeds.stop - 1], "spacing": list(spacing)}}
+    write_dataset(replace(dataset, made=made))
+    publish_folder(making, folder)
+
+
+def is_of_phantoms(dataset: Dataset) -> bool:
+    return _MADE in dataset.made

@@ -1,0 +1,137 @@
+"""One improvement of a site: intake, data, training, candidate, gate. Killed at any moment, it goes on from there.
+
+    RUN/improve.json       the plan: what was asked, the model it began with, and what is done (Plan)
+    RUN/corrections/       the data set as this run sees it: what comes later is for the next run
+    RUN/last.pt ... model/ of segmamba.training.loop
+    RUN/status.json        segmamba.learning.site.status
+
+Every stage either is found done or is done again: nothing is half.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.errors import InputError, Stopped
+from segmamba.files.atomic import write_aside
+from segmamba.files.shares import exclusive, is_held
+from segmamba.learning.site.layout import LOCK, PLAN, WAYS, Site
+from segmamba.learning.site.status import RunStatus, Telling, at_work, read_status
+from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+_MOMENT = 1.0  # seconds for which somebody who only looks may hold a lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """way: "finetune" or "retrain". steps: as asked, None: as the recipe says. initial: name of the model in use when
+    the run began. trained: hash of the manifest of RUN/model once it is whole. candidate: its name in the registry."""
+
+    schema: int = SCHEMA
+    way: str
+    steps: int | None = None
+    initial: str | None = None
+    trained: str | None = None
+    candidate: str | None = None
+
+
+def improve(
+    site: Site,
+    run: str | None = None,
+    *,
+    way: str | None = None,
+    steps: int | None = None,
+    model: str = "quick",
+    device: Callable[[], str] = lambda: "cpu",
+) -> RunStatus:
+    """Works until the gate has spoken; returns the run's last status. See the top of this file.
+
+    run: of one that was begun: goes on with it, as it was begun. way: default "finetune". model: the first model of a
+    site that has none: a name or a folder. device: says on what to work, once torch is needed.
+    Raises InputError where something is wrong (the status says it too) or another run of this site is at work, and
+    Stopped after a signal or once there is a file RUN/stop.
+    """
+    if way not in (None, *WAYS) or (steps is not None and steps < 1):
+        raise InputError(f"way {way!r}, {steps} steps: expected one of {', '.join(WAYS)}, and 1 step or more")
+    free_or_refuse(site)
+    folder = site.new_run(way or WAYS[0]) if run is None else site.run(run)
+    with _alone(site, folder):
+        plan = _plan(folder, way, steps)
+        status = read_status(folder)
+        if status is not None and status.state == "done":
+            log.info("run %s is done already", folder.name)
+            return status
+        (folder / STOP).unlink(missing_ok=True)
+        with Telling(folder, plan.way) as tell, _reasons(tell), stop_signals() as caught:
+            from segmamba.learning.site.stages import Stages  # torch: the lock and a first word come before its seconds
+
+            Stages(site, folder, plan, tell, StopRequests(caught, folder), model, device).go()
+    return tell.status
+
+
+def free_or_refuse(site: Site) -> None:
+    """Raises InputError naming the run that is at work."""
+    if is_held(site.lock):
+        name = at_work(site)
+        raise InputError(
+            f"{f'run {name}' if name else 'another run'} is at work in {site.folder}: one improvement at a time; "
+            + (f"wait, or stop it with `segmamba improve {site.folder} --stop {name}`" if name else "wait for its end")
+        )
+
+
+@contextmanager
+def _alone(site: Site, folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(site.lock, _MOMENT), exclusive(folder / LOCK, _MOMENT):
+        yield
+
+
+@contextmanager
+def _reasons(tell: Telling) -> Iterator[None]:
+    """Whatever ends the run early is said in its status."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        step = f" after step {tell.status.step}" if tell.status.state == "training" else ""
+        tell.begin("stopped", f"was stopped{step}; it can be resumed")
+        (tell.folder / STOP).unlink(missing_ok=True)
+        raise
+    except InputError as error:
+        tell.begin("failed", str(error))
+        raise
+    except BaseException as error:
+        tell.begin("failed", f"unexpected: {type(error).__name__}: {error}")
+        raise
+
+
+def _plan(folder: Path, way: str | None, steps: int | None) -> Plan:
+    """The plan of a run that was begun, or a new one, on the disk."""
+    path = folder / PLAN
+    try:
+        plan = settings.build(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        plan = Plan(way=way or WAYS[0], steps=steps)
+        write_plan(folder, plan)
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}; begin another run") from None
+    if plan.schema != SCHEMA:
+        raise InputError(f"{path} has schema {plan.schema}; this version reads {SCHEMA}: begin another run")
+    if way not in (None, plan.way) or steps not in (None, plan.steps):
+        raise InputError(
+            f"run {folder.name} was begun as {plan.way} with {plan.steps or 'the usual'} steps; "
+            "leave --way and --steps out, or begin another run"
+        )
+    return plan
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    write_aside(folder / PLAN, (json.dumps(asdict(plan), indent=1) + "\n").encode())

@@ -1,0 +1,185 @@
+"""The stages of an improvement, each of which leaves something whole behind by which a later start knows it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.split import training_cases, validation_cases
+from segmamba.errors import InputError, Stopped
+from segmamba.learning import registry
+from segmamba.learning.gate import run_gate
+from segmamba.learning.registry.state import hash_of
+from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
+from segmamba.learning.site.improvement import Plan, write_plan
+from segmamba.learning.site.layout import DATA, Site
+from segmamba.learning.site.status import Telling
+from segmamba.learning.site.words import verdict_text
+from segmamba.learning.submissions import Intake, take_in
+from segmamba.models.package import MANIFEST, find_model, load_package, read_manifest
+from segmamba.training import recipes
+from segmamba.training.config import TrainingConfig
+from segmamba.training.loop import train
+from segmamba.training.stop_signals import StopRequests
+
+_REPLAYED = 250  # old cases at most: more would be prepared than are seen
+_VALIDATIONS = 5  # beside that before the first step
+
+
+class Stages:
+    """model: the first one of a site that has none. device: as of `improve`."""
+
+    def __init__(
+        self,
+        site: Site,
+        folder: Path,
+        plan: Plan,
+        tell: Telling,
+        stop: StopRequests,
+        model: str,
+        device: Callable[[], str],
+    ):
+        self.site, self.folder, self.plan, self.tell, self.stop = site, folder, plan, tell, stop
+        self.model, self.device = model, device()
+
+    def go(self) -> None:
+        self._take_in()
+        initial = self._initial()
+        self._old_data(initial)
+        self._train(initial)
+        self._add()
+        self._judge()
+
+    def _done(self, **changes) -> None:
+        self.plan = replace(self.plan, **changes)
+        write_plan(self.folder, self.plan)
+
+    def _heed(self) -> None:
+        if self.stop:
+            raise Stopped(self.tell.status.step, self.stop.number)
+
+    def _take_in(self) -> None:
+        """Examines what is new; then the data of this run stand."""
+        if (self.folder / DATA / "dataset.json").is_file():
+            return
+        self.tell.begin("preparing", "examining corrected cases")
+
+        def progress(name: str) -> None:
+            self._heed()
+            self.tell.begin("preparing", f"examining corrected case {name}")
+
+        result = take_in(self.site.corrections, progress=progress)
+        if not result.names("train"):
+            raise InputError(_nothing(result))
+        freeze(self.site.corrections, self.folder / DATA)
+
+    def _initial(self) -> Path:
+        """The model in use when the run began; `model` where the site had none."""
+        if self.plan.initial is None:
+            if registry.read_registry(self.site.models).champion is None:
+                registry.start(self.site.models, find_model(self.model))
+            self._done(initial=registry.current(self.site.models).name)
+        return registry.find_package(self.site.models, self.plan.initial)
+
+    def _old_data(self, initial: Path) -> None:
+        spacing = read_manifest(initial).preprocess.spacing
+        for place, seeds, what in (
+            (self.site.replay, REPLAY_SEEDS, "synthetic cases to replay"),
+            (self.site.anchor, ANCHOR_SEEDS, "synthetic anchor cases"),
+        ):
+            text = f"making {what}, once for this site"
+
+            def progress(done: int, seeds=seeds, text=text) -> None:
+                self._heed()
+                if not done:
+                    self.tell.begin("preparing", text)
+                self.tell.go_on(done, len(seeds), f"{text}: {done} of {len(seeds)}")
+
+            make_phantoms(place, seeds, spacing, progress)
+
+    def _train(self, initial: Path) -> None:
+        model = self.folder / "model"
+        if self.plan.trained and hash_of(model / MANIFEST) == self.plan.trained:
+            return
+        config = self._config(initial)
+        cases = read_dataset(self.folder / DATA)
+        learnt, kept = len(training_cases(cases)), len(validation_cases(cases))
+        text = f"training {config.steps} steps on {learnt} corrected cases and old ones, {kept} kept for judging"
+        if not kept:
+            text += " (the gate will refuse the model: send cases of three patients or more, so that one can be kept)"
+        self.tell.begin("training", f"{text}; first comes a validation of the model as it is", steps=config.steps)
+        self._heed()
+
+        def on_step(step: int, loss: float) -> None:
+            self.tell.go_on(step, config.steps, f"training: step {step} of {config.steps}", step=step, loss=loss)
+
+        train(config, self.folder, resume="auto", device=self.device, on_step=on_step)
+        load_package(model)
+        self._done(trained=hash_of(model / MANIFEST))
+
+    def _config(self, initial: Path) -> TrainingConfig:
+        given = {"replay": [str(self.site.replay)], "anchor": str(self.site.anchor)}
+        corrections = self.folder / DATA
+        if self.plan.way == "retrain":
+            config = recipes.retrain(corrections, **given)
+        else:
+            config = recipes.finetune(corrections, initial, **given)
+        steps = self.plan.steps or config.steps
+        sources = config.sources
+        if self.plan.way == "finetune":
+            sources = tuple(
+                replace(s, at_most=_REPLAYED) if s.dataset == str(self.site.replay) else s for s in config.sources
+            )
+        return replace(
+            config,
+            name=self.folder.name,
+            steps=steps,
+            sources=sources,
+            cache=str(self.site.cache),
+            optimizer=replace(config.optimizer, warmup=min(config.optimizer.warmup, steps // 10)),
+            validation=replace(config.validation, every=-(-steps // _VALIDATIONS)),
+        )
+
+    def _add(self) -> None:
+        if self.plan.candidate is None:
+            self._done(candidate=registry.add(self.site.models, self.folder / "model"))
+        step = self.tell.status.steps
+        self.tell.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
+
+    def _judge(self) -> None:
+        """The gate, against the model that is in use now."""
+        candidate = registry.find_package(self.site.models, self.plan.candidate)
+        local, anchor = read_dataset(self.folder / DATA), read_dataset(self.site.anchor)
+        cases = 2 * (len(validation_cases(local)) + len(anchor.cases))
+        asked = 0
+
+        def progress(what: str) -> None:
+            nonlocal asked
+            self._heed()
+            self.tell.go_on(asked, cases, f"comparing with the model in use: {what}")
+            asked += 1
+
+        report = run_gate(
+            candidate,
+            registry.current(self.site.models).folder,
+            self.site.anchor,
+            self.folder / DATA,
+            device=self.device,
+            progress=progress,
+        )
+        text = verdict_text(report, is_of_phantoms(anchor))
+        self.tell.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
+
+
+def _nothing(result: Intake) -> str:
+    refused, waiting = result.names("refused"), result.names("waiting")
+    text = "there is no accepted case to train on yet"
+    if refused:
+        first = next(row for row in result.rows if row.name == refused[0])
+        why = "; ".join(f.text for f in first.findings if f.severity != "note")
+        text += f"; {len(refused)} refused, {refused[0]}: {why}"
+    if waiting:
+        text += f"; {len(waiting)} unchanged ones wait until corrected ones are there"
+    return text + ": send corrected cases"

@@ -1,0 +1,179 @@
+"""status.json of a run: how it stands, written by the run alone, read by anybody; and whether the run is still alive.
+
+Alive is who holds the lock of the run folder, which the system gives back when the process dies: no process number
+that another program has got since, and the same on Windows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.files.shares import is_held
+from segmamba.learning.site.layout import LOCK, STATUS, Site
+from segmamba.training.stop_signals import STOP
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+WORKING = ("preparing", "training", "judging")
+_EVERY = 5.0  # seconds between two writings
+_TRIES, _PAUSE = 20, 0.05  # Windows lets nobody replace a file while somebody reads it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """What SITE.md says of status.json. seconds_left: until the end of this state. verdict: the gate's. gate: folder
+    of its report. started, updated: seconds since 1970."""
+
+    schema: int = SCHEMA
+    run: str
+    way: str
+    state: str
+    text: str
+    step: int = 0
+    steps: int = 0
+    seconds_left: float | None = None
+    loss: float | None = None
+    candidate: str | None = None
+    verdict: str | None = None
+    pid: int
+    host: str
+    started: float
+    updated: float
+    gate: str | None = None
+
+
+class Telling:
+    """A run's status.json while the run works: written at every change of state, and every 5 s as it then stands.
+
+    A context: at its end, or when the block raises, the newest is on the disk.
+    """
+
+    def __init__(self, folder: Path, way: str):
+        old = read_status(folder)
+        now = round(time.time(), 1)
+        begun = {"pid": os.getpid(), "host": socket.gethostname(), "started": old.started if old else now}
+        fresh = RunStatus(run=folder.name, way=way, state="preparing", text="starting", updated=now, **begun)
+        self.folder = folder
+        self._lock, self._end = threading.RLock(), threading.Event()
+        self.status = fresh
+        if old:
+            self.status = replace(fresh, step=old.step, steps=old.steps, candidate=old.candidate)
+        self._pace: tuple[float, float] | None = None
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Telling:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+        self._thread.join()
+        self._write()
+
+    def begin(self, state: str, text: str, **changes) -> None:
+        """Another state, or another part of it; what was known of the time left is forgotten."""
+        with self._lock:
+            self._pace = None
+            self.status = replace(self.status, state=state, text=text, **{"seconds_left": None, **changes})
+            self._write()
+        log.info("%s", text)
+
+    def go_on(self, done: float, total: float, text: str, **changes) -> None:
+        """done of total are done; from the first call the time left is reckoned. Writes nothing itself."""
+        now = time.monotonic()
+        with self._lock:
+            if self._pace is None:
+                self._pace = (now, done)
+            since, first = self._pace
+            left = (now - since) / (done - first) * (total - done) if done > first else None
+            text = text if left is None else f"{text}, {in_words(left)} left"
+            self.status = replace(self.status, text=text, seconds_left=left and round(left, 1), **changes)
+
+    def _beat(self) -> None:
+        while not self._end.wait(_EVERY):
+            try:
+                self._write()
+            except OSError as error:  # a share that is away for a moment must not end the training
+                log.warning("%s cannot be written: %s", self.folder / STATUS, error)
+
+    def _write(self) -> None:
+        with self._lock:
+            self.status = replace(self.status, updated=round(time.time(), 1))
+            values = {key: _plain(value) for key, value in vars(self.status).items()}
+            data = (json.dumps(values, indent=1) + "\n").encode()
+            for attempt in range(_TRIES):
+                try:
+                    return write_aside(self.folder / STATUS, data)
+                except PermissionError:
+                    if attempt == _TRIES - 1:
+                        raise
+                    time.sleep(_PAUSE)
+
+
+def _plain(value):
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_status(folder: Path) -> RunStatus | None:
+    """None where the run has none that can be read."""
+    for _ in range(_TRIES):
+        try:
+            values = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+            return settings.build(RunStatus, values, str(folder / STATUS))
+        except PermissionError:
+            time.sleep(_PAUSE)
+        except (OSError, ValueError):  # InputError is a ValueError
+            break
+    return None
+
+
+def is_alive(folder: Path, status: RunStatus) -> bool | None:
+    """Whether a process works on the run; None where that would be one of another machine."""
+    return is_held(folder / LOCK) if status.host == socket.gethostname() else None
+
+
+def told(folder: Path, status: RunStatus) -> dict:
+    """The status as `segmamba status` says it: with "alive", and "lost" where the process is gone without a word."""
+    alive = is_alive(folder, status)
+    if status.state in WORKING and alive is False:
+        newer = read_status(folder)  # it may have ended between the two looks
+        status = newer or status
+        if status.state in WORKING:
+            status = replace(status, state="lost", text="was ended from outside; resume it", seconds_left=None)
+    return {**asdict(status), "alive": alive}
+
+
+def ask_to_stop(site: Site, name: str) -> Path:
+    """The run saves its state and ends within a step; returns its folder. Raises InputError where it is not at work."""
+    folder = site.old_run(name)
+    status = read_status(folder)
+    if status is None or status.state not in WORKING or is_alive(folder, status) is False:
+        raise InputError(f"run {name} is not at work: there is nothing to stop")
+    (folder / STOP).touch()
+    return folder
+
+
+def at_work(site: Site) -> str | None:
+    """The run that holds the site, as far as can be seen."""
+    return next((path.name for path in site.run_folders() if is_held(path / LOCK)), None)
+
+
+def in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.1f} h"

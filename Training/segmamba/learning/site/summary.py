@@ -1,0 +1,120 @@
+"""How a site stands: its corrections, its models, its runs, as plain JSON. Reads names and small files only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.learning.registry import Registry, read_registry
+from segmamba.learning.registry.state import MODELS
+from segmamba.learning.site.layout import LOG, Site
+from segmamba.learning.site.status import read_status, told
+from segmamba.learning.submissions.findings import Finding
+from segmamba.learning.submissions.record import FOLDER, INCOMING
+
+SCHEMA = 1
+_COUNTED = ("train", "validation", "refused", "waiting", "replaced")
+_REPORT = "intake.json"
+
+
+def summarise(site: Site, run: str | None = None) -> dict:
+    """What `segmamba status SITE --json` prints (SITE.md). run: with the lines of its log.
+
+    Raises InputError where there is no such folder or run, or the registry is broken.
+    """
+    if not site.folder.is_dir():
+        raise InputError(f"{site.folder} is no folder; choose the folder of the site")
+    found = {
+        "schema": SCHEMA,
+        "corrections": _corrections(site.corrections),
+        "models": _models(site.models),
+        "runs": _runs(site),
+    }
+    if run is not None:
+        found["log"] = _log(site.old_run(run) / LOG)
+    return found
+
+
+def _corrections(folder: Path) -> dict:
+    incoming = folder / INCOMING
+    sent = {path.name for path in incoming.iterdir() if FOLDER.fullmatch(path.name)} if incoming.is_dir() else set()
+    try:
+        rows = json.loads((folder / _REPORT).read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError, TypeError):  # no intake yet
+        rows = []
+    rows = [{**row, "findings": [_finding(**found) for found in row["findings"]]} for row in rows]
+    counts = {status: sum(row["status"] == status for row in rows) for status in _COUNTED}
+    return {"sent": len(sent), **counts, "new": len(sent - {row["name"] for row in rows}), "rows": rows}
+
+
+def _finding(kind: str, text: str) -> dict:
+    finding = Finding(kind=kind, text=text)
+    return {"kind": kind, "text": text, "mend": finding.mend, "severity": finding.severity}
+
+
+def _models(folder: Path) -> dict:
+    registry = read_registry(folder)
+    champion = registry.models.get(registry.champion or "")
+    return {
+        "champion": registry.champion,
+        "folder": str((folder / MODELS / registry.champion).absolute()) if champion else None,
+        "id": champion.id if champion else None,
+        "parents": _parents(registry),
+        "previous": registry.before[-1] if registry.before else None,
+        "states": {name: entry.state for name, entry in registry.models.items()},
+        "history": [asdict(event) for event in registry.history],
+    }
+
+
+def _parents(registry: Registry) -> list[str]:
+    """Names of the models that the one in use was made from, the nearest first; of one that was never in this registry
+    the id alone, and there the line ends."""
+    names = {entry.id: name for name, entry in registry.models.items()}  # of two of one id the later
+    line: list[str] = []
+    name = registry.champion
+    while name in registry.models and (parent := registry.models[name].parent):
+        name = names.get(parent, parent)
+        if name in line or name == registry.champion:
+            break
+        line.append(name)
+    return line
+
+
+def _runs(site: Site) -> list[dict]:
+    found = ((folder, read_status(folder)) for folder in site.run_folders())
+    rows = [_gate(site, told(folder, status)) for folder, status in found if status is not None]
+    return sorted(rows, key=lambda row: (row["started"], row["run"]), reverse=True)
+
+
+def _gate(site: Site, row: dict) -> dict:
+    """The run may have been written by another machine, to which the site lies elsewhere."""
+    place = site.models / MODELS / (row["candidate"] or "-")
+    return {**row, "gate": str(place.absolute()) if row["verdict"] and place.is_dir() else None}
+
+
+def _log(path: Path) -> list[dict]:
+    """The lines of a run's log, without those of work that was lost: what goes on from a checkpoint repeats steps."""
+    lines: list[dict] = []
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        texts = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut short by a kill
+            continue
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            continue
+        if line.get("kind") in ("step", "validation"):
+            lines = [old for old in lines if not _is_lost(old, line["step"], line["kind"])]
+        lines.append(line)
+    return lines
+
+
+def _is_lost(old: dict, step: int, kind: str) -> bool:
+    if old["kind"] == "event":
+        return False
+    return old["step"] > step or (old["step"] == step and old["kind"] == kind)

@@ -1,0 +1,26 @@
+"""What the gate found, in words for a person who has to decide."""
+
+from __future__ import annotations
+
+_VERDICTS = {
+    "promote": "The new model is better on this site's own cases and no worse on the anchor cases: it can be taken.",
+    "confirm": "No criterion forbids the new model, but some cases got much worse: look at them, then decide.",
+    "refuse": "The new model should not be taken: {failed}.",
+}
+
+
+def verdict_text(report: dict, phantoms: bool) -> str:
+    """report: what segmamba.learning.gate wrote. phantoms: whether the anchor cases are synthetic."""
+    failed = "; ".join(f"{c['name']}: {c['text']}" for c in report["checks"] if not c["holds"])
+    anchor, local = (len(report[part]["cases"]) for part in ("anchor", "local"))
+    kind = "synthetic anchor cases" if phantoms else "anchor cases"
+    lines = [_VERDICTS[report["verdict"]].format(failed=failed)]
+    lines.append(f"It was compared on {local} corrected case(s) that were kept from training, and on {anchor} {kind}.")
+    if phantoms:
+        lines.append(
+            "Synthetic cases show only that the model still does what it could on such; they say nothing about "
+            "patients of other hospitals. Better evidence: labelled patients of your own in the folder anchor."
+        )
+    if report["low_evidence"]:
+        lines.append(f"Low evidence: {'; '.join(report['low_evidence'])}.")
+    return " ".join(lines)

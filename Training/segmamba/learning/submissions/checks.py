@@ -1,0 +1,242 @@
+"""Whether a sending is what FORMAT.md says, and whether what it says can be true. Reads, never changes anything."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
+
+from segmamba.cases.case import Case
+from segmamba.cases.labels import LabelScheme, renumber
+from segmamba.datasets.check import check_label
+from segmamba.datasets.collect import name_labels
+from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry
+from segmamba.datasets.reading import Reading, foreground, hash_file, measure, read_case, size_and_time
+from segmamba.datasets.registration import find_misplaced
+from segmamba.errors import InputError
+from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
+from segmamba.learning.submissions.changes import label_changes, region_dice
+from segmamba.learning.submissions.findings import WRONG, Finding
+from segmamba.learning.submissions.record import RECORD, CaseRecord, LabelChange, find_telling, read_record
+
+_SHIFT_MM = 6.0
+# Brains found in heads whose brain was known: 95 % of the surface were within 4.2 to 5.4 mm of it
+_EDGE_MM = 5.0
+_BEYOND = 0.01  # of what is labelled, as in segmamba.datasets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A sending as found. entry: None where it cannot be used at all. changes, dice: against the proposal, measured
+    here; empty without one. contents: modality, or "label" -> hash of the voxels."""
+
+    name: str
+    subject: str = ""
+    findings: tuple[Finding, ...] = ()
+    entry: CaseEntry | None = None
+    labels: dict[str, int] = field(default_factory=dict)
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    changes: dict[str, LabelChange] = field(default_factory=dict)
+    dice: dict[str, float] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def unchanged(self) -> bool:
+        return bool(self.changes) and not any(c.added or c.removed for c in self.changes.values())
+
+
+def examine(folder: Path, root: Path) -> Examined:
+    """Everything that is wrong with one sending. root: where the manifest will stand; paths count from there."""
+    try:
+        record = read_record(folder)
+    except InputError as error:
+        return Examined(name=folder.name, findings=(Finding(kind="record", text=str(error)),))
+    findings = [Finding(kind=kind, text=text) for kind, text in _outside(folder, record)]
+    if any(f.kind in ("changed", "file") for f in findings):
+        return Examined(name=record.name, subject=record.subject, findings=tuple(findings))
+    images = {m: Source(folder / file.file) for m, file in record.images.items()}
+    reading = read_case(record.case, images, folder / record.segmentation.file)
+    findings += [Finding(kind="file", text=text) for text in reading.errors]
+    if reading.errors:
+        return Examined(name=record.name, subject=record.subject, findings=tuple(findings))
+    dataset = _as_dataset(record, root)
+    done = record.preprocessing[-len(record.preparation) :] if record.preparation else ()
+    findings += [Finding(kind="prepared", text=f"prepared: {text}") for text in done]
+    found = [*_geometry(record, reading), *_misplaced(reading.case)]
+    found += [("note", text) for text in reading.case.checks[1:]]
+    about_label = check_label(dataset, reading.case, reading.label, folder / record.segmentation.file)
+    found += _at_the_edge(about_label, reading) if record.is_brain_found else about_label
+    if set(record.confirmed_empty) == set(record.labels):
+        found = [f for f in found if f[0] != "empty label"]
+    findings += [Finding(kind=kind, text=text) for kind, text in found]
+    changes, dice = {}, {}
+    if not any(f.kind == "label values" for f in findings):
+        try:
+            changes, dice = _compare(folder, record, reading)
+        except InputError as error:
+            findings.append(Finding(kind="file", text=str(error)))
+        findings += [Finding(kind=kind, text=text) for kind, text in _about_changes(record, changes)]
+    entry = None
+    if not any(f.kind in WRONG for f in findings):
+        entry = name_labels(_entry(folder, root, record, reading), dataset)
+    contents = {m: facts["content"] for m, facts in entry.statistics["images"].items()} if entry else {}
+    if entry and "label_content" in entry.statistics:
+        contents["label"] = entry.statistics["label_content"]
+    return Examined(
+        name=record.name,
+        subject=record.subject,
+        findings=tuple(findings),
+        entry=entry,
+        labels=record.labels,
+        regions=record.regions,
+        changes=changes,
+        dice=dice,
+        contents=contents,
+    )
+
+
+def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
+    """What can be told without looking at voxels."""
+    if not (record.consent and record.deidentified):
+        yield "consent", f"{folder.name} does not say that it may be used and is de-identified"
+    expected = {RECORD, *(file.file for file in record.files)}
+    present = {path.name for path in folder.iterdir()}
+    if strange := sorted(present - expected):
+        yield "identifying", f"{folder.name} holds files that do not belong there: {', '.join(strange[:5])}"
+    for text in find_telling(json.loads((folder / RECORD).read_text(encoding="utf-8"))):
+        yield "identifying", f"{RECORD}: {text}"
+    for file in record.files:
+        path = folder / file.file
+        if file.file not in present:
+            yield "file", f"{path} is missing"
+        elif hash_file(path) != file.sha256:
+            yield "changed", f"{path} is not the file that was sent"
+        else:
+            yield from _header(path)
+
+
+def _header(path: Path) -> Iterator[tuple[str, str]]:
+    """Texts in the headers of a NIfTI file and of its compression."""
+    try:
+        data = path.read_bytes()
+        header = nib.load(path).header
+        extensions = len(header.extensions)
+        texts = {name: bytes(header[name]).strip(b"\0 ") for name in ("descrip", "aux_file", "db_name", "intent_name")}
+    except (OSError, ValueError, EOFError, KeyError, zlib.error, gzip.BadGzipFile, nib.filebasedimages.ImageFileError):
+        return  # reading it says what is wrong
+    for name, text in texts.items():
+        if text:
+            yield "identifying", f"{path.name}: its header has a text in {name}"
+    if extensions:
+        yield "identifying", f"{path.name}: its header has {extensions} extension(s), which may hold DICOM"
+    if data[3] & 0b11000 or any(data[4:8]):
+        yield "identifying", f"{path.name}: its compression names a file, a comment or a time"
+
+
+def _geometry(record: CaseRecord, reading: Reading) -> Iterator[tuple[str, str]]:
+    case, said = reading.case, record.geometry
+    if tuple(said.shape) != tuple(case.shape):
+        yield "record", f"images have {case.shape} voxels, {RECORD} says {said.shape}"
+    elif (far := corner_distance(case.shape, case.affine, np.array(said.affine, float))) > 10 * GRID_TOLERANCE_MM:
+        yield "record", f"the images lie {far:.3g} mm from where {RECORD} says"
+
+
+def _misplaced(case: Case) -> Iterator[tuple[str, str]]:
+    """A shift of a voxel or two may be a mistake of the search; a person need not be asked about it."""
+    for image in find_misplaced(case):
+        if image.mirrored:
+            yield "registration", f"{image.modality} fits the others better mirrored {image.mirrored}"
+        else:
+            far = image.distance > max(_SHIFT_MM, 2.5 * float(max(voxel_sizes(case.affine))))
+            text = f"{image.modality} fits the others better {image.distance:.0f} mm away"
+            yield "registration" if far else "note", text
+
+
+def _at_the_edge(found: Iterator[tuple[str, str]], reading: Reading) -> Iterator[tuple[str, str]]:
+    """`found` of a case whose brain was cut out by a program: what a person labelled a little outside is no mistake of
+    the person. A little: _EDGE_MM or, where they are larger, one voxel along each axis."""
+    for kind, text in found:
+        if kind not in ("outside head", "other patient"):
+            yield kind, text
+            continue
+        spacing, labelled = voxel_sizes(reading.case.affine), reading.label != 0
+        head = np.any([foreground(image) for image in reading.case.images.values()], axis=0)
+        away = ndimage.distance_transform_edt(~head, sampling=spacing / np.maximum(spacing, _EDGE_MM))
+        beyond, total = np.count_nonzero(labelled & (away > 1 + 1e-6)), np.count_nonzero(labelled)
+        outside = np.count_nonzero(labelled & ~head)
+        if beyond <= _BEYOND * total:
+            yield "note", f"{outside} of {total} labelled voxels lie just outside the brain that was cut out"
+        else:
+            kind = "outside head" if 2 * beyond <= total else kind
+            yield kind, f"{beyond} of {total} labelled voxels lie far outside the brain that was cut out"
+
+
+def _compare(folder: Path, record: CaseRecord, reading: Reading) -> tuple[dict[str, LabelChange], dict[str, float]]:
+    if record.proposal is None:
+        return {}, {}
+    path = folder / record.proposal.file
+    proposed = read_case(record.case, dict(reading.case.sources), path)
+    if proposed.errors:
+        raise InputError(proposed.errors[0])
+    own = {value: value for value in record.labels.values()}
+    before, after = renumber(proposed.label, own), renumber(reading.label, own)
+    affine, scheme = reading.case.affine, record.scheme
+    return label_changes(before, after, affine, scheme), region_dice(before, after, scheme)
+
+
+def _about_changes(record: CaseRecord, changes: dict[str, LabelChange]) -> Iterator[tuple[str, str]]:
+    if record.proposal is None:
+        yield "no proposal", "nothing tells what the model had proposed"
+        return
+    for name, said in record.changes.items():
+        own = changes.get(name)
+        if own and (own.added, own.removed) != (said.added, said.removed):
+            text = f"{said.added} voxels of {name} added and {said.removed} removed, not {own.added} and {own.removed}"
+            yield "record", f"{RECORD} says {text}: these are not the label maps that were compared"
+    if changes and not any(c.added or c.removed for c in changes.values()):
+        yield "unchanged", "the model's proposal was accepted as it was"
+
+
+def _as_dataset(record: CaseRecord, root: Path) -> Dataset:
+    return Dataset(
+        name=root.resolve().name,
+        modalities=tuple(record.images),
+        labels=record.labels,
+        regions=record.regions,
+        label_values={str(value): name for name, value in record.labels.items()},
+        cases=(),
+        folder=str(root),
+    )
+
+
+def same_task(one: Examined, other: Examined) -> bool:
+    """Whether two sendings can stand in one data set."""
+    schemes = [LabelScheme(labels=e.labels, regions=e.regions) for e in (one, other)]
+    return schemes[0] == schemes[1] and set(one.entry.images) == set(other.entry.images)
+
+
+def _entry(folder: Path, root: Path, record: CaseRecord, reading: Reading) -> CaseEntry:
+    def file(name: str, sha256: str) -> FileEntry:
+        path = folder / name
+        text = path.relative_to(root) if path.is_relative_to(root) else path.absolute()
+        size, modified = size_and_time(path)
+        return FileEntry(path=text.as_posix(), sha256=sha256, size=size, modified=modified)
+
+    case = reading.case
+    return CaseEntry(
+        id=record.case,
+        subject=record.subject,
+        images={m: file(f.file, f.sha256) for m, f in record.images.items()},
+        label=file(record.segmentation.file, record.segmentation.sha256),
+        shape=tuple(int(n) for n in case.shape),
+        spacing=tuple(round(float(s), 6) for s in voxel_sizes(case.affine)),
+        statistics=measure(case, reading.label),
+    )

@@ -1,0 +1,300 @@
+"""Intake: what was sent becomes a data set to train on, each case examined once, its place settled once.
+
+    FOLDER/incoming/CASE-vN/      sendings, only ever read
+    OUTPUT/verdicts/CASE-vN.json  what was found, written once a sending: an intake that is killed goes on from there
+    OUTPUT/splits.json            subject -> train or validation; only ever added to
+    OUTPUT/dataset.json           the newest accepted version of every case (segmamba.datasets), for train.py
+    OUTPUT/intake.json            the whole as a report
+
+OUTPUT is FOLDER unless said otherwise. Verdicts, places and manifest can be made by one program at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from segmamba import __version__, settings
+from segmamba.datasets.fingerprint import fingerprint
+from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset, write_dataset
+from segmamba.datasets.reading import hash_file, size_and_time
+from segmamba.datasets.split import SPLIT, Split, extend, read_split, write_split
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.files.shares import exclusive
+from segmamba.learning.submissions.checks import Examined, examine, same_task
+from segmamba.learning.submissions.findings import Finding
+from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFINISHED
+
+log = logging.getLogger(__name__)
+
+VERDICTS, REPORT, LOCK = "verdicts", "intake.json", ".intake.lock"
+VALIDATION = 0.2  # of the subjects
+UNCHANGED = 0.3  # at most, of the cases of each part: the model's own answers teach it its own mistakes
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What an intake found about a sending. stamp: file -> (bytes, ns since 1970) as they were. reason: why a person
+    accepted it although it is doubtful."""
+
+    schema: int = _SCHEMA
+    examined: Examined
+    stamp: dict[str, tuple[int, int]]
+    record_sha256: str
+    reason: str = ""
+    segmamba: str = __version__
+
+    @property
+    def refused(self) -> tuple[Finding, ...]:
+        """Why it is not accepted; empty where it is."""
+        wrong = tuple(f for f in self.examined.findings if f.severity == "wrong")
+        doubtful = () if self.reason else tuple(f for f in self.examined.findings if f.severity == "doubtful")
+        return wrong + doubtful
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One sending in the report. status: "train", "validation" (in use), "replaced" (by a newer version), "waiting"
+    (unchanged, until more corrected ones are there), or "refused"; then findings say why."""
+
+    name: str
+    status: str
+    findings: tuple[Finding, ...] = ()
+    dice: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """rows: every sending, by name. new: names of those examined now. unfinished: sendings that were broken off."""
+
+    folder: str
+    rows: tuple[Row, ...]
+    new: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+
+    def names(self, status: str) -> list[str]:
+        return [row.name for row in self.rows if row.status == status]
+
+
+def take_in(
+    folder: Path | str,
+    output: Path | str | None = None,
+    *,
+    accept: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Intake:
+    """Examines what is new in `folder` and brings the data set up to date. See the top of this file.
+
+    accept: name of a sending ("CASE-vN") -> why a person takes it although it is doubtful; what is wrong stays refused.
+    progress is called with the name of each sending that is examined. Raises InputError where the folder is none, a
+    place that was settled is lost, or another program does not end its intake.
+    """
+    folder = Path(folder)
+    output = Path(output) if output is not None else folder
+    if not (folder / INCOMING).is_dir():
+        raise InputError(f"{folder} is no folder of corrections: it has no {INCOMING}; send a case first")
+    (output / VERDICTS).mkdir(parents=True, exist_ok=True)
+    with exclusive(output / LOCK):
+        return _take_in(folder, output, dict(accept or {}), progress or (lambda name: None))
+
+
+def _take_in(folder: Path, output: Path, accept: dict[str, str], progress: Callable[[str], None]) -> Intake:
+    present = sorted(path.name for path in (folder / INCOMING).iterdir() if path.is_dir())
+    sent = sorted((name for name in present if FOLDER.fullmatch(name)), key=_order)
+    _check_accept(accept, sent)
+    verdicts: dict[str, Verdict] = {}
+    new = []
+    for name in sent:
+        place = folder / INCOMING / name
+        verdict = known_verdict(output, place)
+        if verdict is None:
+            progress(name)
+            verdict = Verdict(examined=examine(place, output), stamp=_stamp(place), record_sha256=_record_hash(place))
+            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts))
+            new.append(name)
+        if name in accept:
+            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts), reason=accept[name])
+        if name in new or name in accept:
+            write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
+        verdicts[name] = verdict
+    rows = _settle(output, verdicts)
+    unfinished = tuple(name for name in present if UNFINISHED.fullmatch(name))
+    result = Intake(folder=output.resolve().name, rows=rows, new=tuple(new), unfinished=unfinished)
+    write_aside(output / REPORT, (json.dumps(asdict(result), indent=1) + "\n").encode())
+    return result
+
+
+def _order(name: str) -> tuple[int, str]:
+    match = FOLDER.fullmatch(name)
+    return int(match[2]), match[1]
+
+
+def _check_accept(accept: Mapping[str, str], sent: list[str]) -> None:
+    for name, reason in accept.items():
+        if name not in sent:
+            raise InputError(f"--accept {name}: no such sending; there are {', '.join(sent[:10]) or 'none'}")
+        if not reason.strip():
+            raise InputError(f"--accept {name}: say why it is right, e.g. --reason 'looked at by two readers'")
+
+
+# --- what is known of a sending
+
+
+def _stamp(place: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: size_and_time(path) for path in sorted(place.iterdir()) if path.is_file()}
+
+
+def _record_hash(place: Path) -> str:
+    return hash_file(place / RECORD) if (place / RECORD).is_file() else ""
+
+
+def known_verdict(output: Path, place: Path) -> Verdict | None:
+    """The verdict of an earlier intake, unless something in the folder is not as it was."""
+    path = output / VERDICTS / f"{place.name}.json"
+    try:
+        verdict = settings.build(Verdict, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError):  # InputError is a ValueError; none yet, or of another version: examine again
+        return None
+    same = verdict.schema == _SCHEMA and verdict.stamp == _stamp(place) and verdict.record_sha256 == _record_hash(place)
+    return verdict if same else None
+
+
+def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
+    """Adds what shows only beside the sendings that were accepted before. verdicts: of those, by name."""
+    if examined.entry is None:
+        return examined
+    found: list[Finding] = []
+    accepted = [v.examined for v in verdicts.values() if not v.refused]
+    others = [other for other in accepted if other.entry.id != examined.entry.id]
+    # else a case that is never trained on could become one that is: the place is the subject's
+    if any(other.subject != examined.subject for other in accepted if other.entry.id == examined.entry.id):
+        found.append(Finding(kind="other subject", text="an earlier version of this case is another patient's"))
+    for other in others:
+        if not same_task(examined, other):
+            found.append(Finding(kind="other task", text=f"its labels or modalities are not those of {other.name}"))
+            break
+    for other in others:
+        images = [m for m, digest in examined.contents.items() if m != "label" and digest in other.contents.values()]
+        same = other.subject == examined.subject
+        if images:
+            kind = "repeated image" if same else "same image"
+            found.append(Finding(kind=kind, text=f"{', '.join(images)} is an image of {other.name} too"))
+        elif examined.contents.get("label") and examined.contents["label"] == other.contents.get("label"):
+            found.append(Finding(kind="same label", text=f"its label map is that of {other.name}, the images are not"))
+    return replace(examined, findings=tuple(dict.fromkeys([*examined.findings, *found])))
+
+
+# --- from verdicts to a data set
+
+
+def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
+    accepted = {name: v.examined for name, v in verdicts.items() if not v.refused}
+    newest = {examined.entry.id: name for name, examined in accepted.items()}  # in order of version
+    chosen = {name: accepted[name] for name in sorted(newest.values())}
+    split = _place_subjects(output, chosen.values())
+    waiting = _waiting(chosen, split)
+    used = [examined for name, examined in chosen.items() if name not in waiting]
+    rows = []
+    for name, verdict in verdicts.items():
+        findings, dice = verdict.examined.findings, verdict.examined.dice
+        if verdict.refused:
+            status = "refused"
+        elif name not in chosen:
+            status = "replaced"
+        else:
+            status = "waiting" if name in waiting else split.fold_of(verdict.examined.subject)
+        rows.append(Row(name=name, status=status, findings=findings, dice=dice))
+    _write_manifest(output, used, {row.name: row for row in rows if row.status in ("refused", "waiting")})
+    return tuple(rows)
+
+
+def _place_subjects(output: Path, chosen: Collection[Examined]) -> Split:
+    """The places as they were, and new ones for new subjects; on the disk before anything is made of them.
+
+    Those with a corrected case come first, so that the first to validate on is not one that waits.
+    """
+    if (output / SPLIT).exists():
+        old = read_split(Dataset(name=output.name, modalities=(), labels={}, regions={}, label_values={}, cases=(),
+                                 folder=str(output)))  # fmt: skip
+    elif (output / MANIFEST).exists():
+        raise InputError(
+            f"{output / SPLIT} is gone; it says which patients are never trained on, and another choice would let the "
+            "model be tested on what it has learnt: bring it back from a copy"
+        )
+    else:
+        shares = {"train": 1 - VALIDATION, "validation": VALIDATION, "test": 0.0}
+        old = Split(seed=1, shares=shares, subjects={})
+    new = extend(old, {examined.subject for examined in chosen if not examined.unchanged})
+    new = extend(new, {examined.subject for examined in chosen})
+    if new != old or not (output / SPLIT).exists():
+        write_split(new, output)
+    return new
+
+
+def _waiting(chosen: Mapping[str, Examined], split: Split) -> set[str]:
+    """Names of unchanged cases that are too many beside the corrected ones; which, a hash decides."""
+    waiting: set[str] = set()
+    for part in split.parts:
+        here = {name: examined for name, examined in chosen.items() if split.fold_of(examined.subject) == part}
+        unchanged = sorted(name for name, examined in here.items() if examined.unchanged)
+        room = int((len(here) - len(unchanged)) * UNCHANGED / (1 - UNCHANGED) + 1e-9)
+        waiting.update(unchanged[room:])
+    return waiting
+
+
+def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, Row]) -> None:
+    if not used:
+        if (output / MANIFEST).exists():  # all that was there is refused now: nothing may be trained on
+            write_dataset(replace(read_dataset(output), cases=(), left_out=_left_out(not_used)))
+        return
+    cases: tuple[CaseEntry, ...] = tuple(sorted((e.entry for e in used), key=lambda entry: entry.id))
+    dataset = Dataset(
+        name=output.resolve().name,
+        modalities=tuple(used[0].entry.images),
+        labels=used[0].labels,
+        regions=used[0].regions,
+        label_values={str(value): name for name, value in used[0].labels.items()},
+        cases=cases,
+        fingerprint=fingerprint(cases, tuple(used[0].entry.images), tuple(used[0].labels)),
+        left_out=_left_out(not_used),
+        made={"corrections": INCOMING, "segmamba": __version__},
+        folder=str(output),
+    )
+    write_dataset(dataset)
+
+
+def _left_out(rows: Mapping[str, Row]) -> dict[str, str]:
+    return {
+        name: "; ".join(f.text for f in row.findings if f.severity != "note") or "waits: unchanged"
+        for name, row in sorted(rows.items())
+    }
+
+
+def format_intake(result: Intake) -> str:
+    """A table for a terminal: what is in use, what was refused and why, what waits."""
+    lines = []
+    for row in result.rows:
+        dice = ", ".join(f"{region} {value:.2f}" for region, value in row.dice.items())
+        mark = " (new)" if row.name in result.new else ""
+        lines.append(f"{row.name}  {row.status}{mark}" + (f"  Dice with the proposal: {dice}" if dice else ""))
+        for finding in row.findings:
+            lines.append(f"    {finding.severity}: {finding.text}" + (f"; {finding.mend}" if finding.mend else ""))
+    states = ("train", "validation", "replaced", "waiting", "refused")
+    lines.append(", ".join(f"{len(result.names(status))} {status}" for status in states))
+    if result.unfinished:
+        lines.append(
+            f"{len(result.unfinished)} sending(s) were broken off or are being written; what lacks, send again"
+        )
+    doubtful = [row.name for row in result.rows if row.status == "refused" and not _is_wrong(row)]
+    if doubtful:
+        lines.append(f"what is only doubtful can be taken: --accept {doubtful[0]} --reason 'why it is right'")
+    return "\n".join(lines)
+
+
+def _is_wrong(row: Row) -> bool:
+    return any(f.severity == "wrong" for f in row.findings)

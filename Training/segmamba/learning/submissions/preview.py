@@ -1,0 +1,84 @@
+"""What an intake would say of a case before it is sent. Writes beside the folder of corrections, never into it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from segmamba.images.image_io import Source
+from segmamba.learning.submissions.checks import examine
+from segmamba.learning.submissions.findings import Finding
+from segmamba.learning.submissions.intake import Verdict, beside_others, known_verdict
+from segmamba.learning.submissions.record import FOLDER, IDENTITY, INCOMING, SEGMENTATION, LabelChange, read_record
+from segmamba.learning.submissions.write import Provenance, write_case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """findings, changes, dice: as intake would have them. empty: labels without a voxel that nobody has confirmed.
+    unchanged: the proposal was accepted as it was. earlier_versions: sendings of this case that are there already."""
+
+    findings: tuple[Finding, ...]
+    changes: dict[str, LabelChange]
+    dice: dict[str, float]
+    empty: tuple[str, ...]
+    unchanged: bool
+    earlier_versions: int
+    next_version: int
+
+
+def look_ahead(
+    folder: Path | str,
+    images: Mapping[str, Path | str | Source],
+    labels: Path,
+    proposal: Path | None,
+    *,
+    subject: str | None,
+    convention: str | None = "brats2023",
+    about: Provenance | None = None,
+    **preparing,
+) -> Preview:
+    """Arguments as of `write_case`, those for preparing too. `folder` need not be there yet. Raises InputError where
+    nothing could be sent."""
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="segmamba-check-") as name:
+        aside = Path(name) / "corrections"
+        if (folder / IDENTITY).is_dir():  # the same salt, so that case and subject are known again
+            shutil.copytree(folder / IDENTITY, aside / IDENTITY)
+        case = (aside, images, labels, proposal)
+        place = write_case(*case, subject=subject, consent=True, convention=convention, about=about, **preparing)
+        record = read_record(place)
+        found = beside_others(examine(place, aside), _accepted(folder))
+        present = set(np.unique(np.asarray(nib.load(place / SEGMENTATION).dataobj)).tolist())
+    versions = [int(match[2]) for match in _sent(folder) if match[1] == record.case]
+    return Preview(
+        findings=found.findings,
+        changes=found.changes,
+        dice=found.dice,
+        empty=tuple(
+            label
+            for label, value in record.labels.items()
+            if value not in present and label not in record.confirmed_empty
+        ),
+        unchanged=found.unchanged,
+        earlier_versions=len(versions),
+        next_version=max([0, *versions]) + 1,
+    )
+
+
+def _sent(folder: Path) -> list:
+    incoming = folder / INCOMING
+    matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()] if incoming.is_dir() else []
+    return sorted((match for match in matches if match), key=lambda match: (int(match[2]), match[1]))
+
+
+def _accepted(folder: Path) -> dict[str, Verdict]:
+    """What earlier intakes said of the sendings that are there; what they have not seen says nothing yet."""
+    verdicts = {match[0]: known_verdict(folder, folder / INCOMING / match[0]) for match in _sent(folder)}
+    return {name: verdict for name, verdict in verdicts.items() if verdict is not None}

@@ -1,0 +1,164 @@
+"""case.json of a corrected case: what it says, and how it is read. The whole format: FORMAT.md beside this file."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.cases.labels import LabelScheme
+from segmamba.errors import InputError
+
+SCHEMA = 1
+INCOMING, IDENTITY = "incoming", "identity"
+RECORD, SEGMENTATION, PROPOSAL = "case.json", "seg.nii.gz", "proposal.nii.gz"
+FOLDER = re.compile(r"([0-9a-f]{20})-v([1-9]\d{0,5})")  # the name of a sending: case and version
+UNFINISHED = re.compile(r"\..*\.tmp")
+_HASH = re.compile(r"[0-9a-f]{20}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# what may tell who the patient is or when the examination was
+_TELLING = {
+    "a date": re.compile(r"(?<!\d)(19|20)\d\d([-/. ]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)"),
+    "a date ": re.compile(r"(?<!\d)(0?[1-9]|[12]\d|3[01])[-/.](0?[1-9]|1[0-2])[-/.](19|20)\d\d(?!\d)"),
+    "a DICOM identifier": re.compile(r"(?<![\d.])\d+(\.\d+){5,}(?![\d.])"),
+    "a DICOM name": re.compile(r"\w\^\w"),
+    "a path": re.compile(r"[\\/]\S*[\\/]"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """file: its name in the folder. sha256: of the file as it is, compressed."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """shape: voxels along X, Y, Z; affine: (4, 4) voxel indices (of voxel centres) to RAS mm, by rows."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The model that made the proposal."""
+
+    id: str
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChange:
+    """Voxels that the correction added to a label and took from it; its volume before and after in mL."""
+
+    added: int
+    removed: int
+    ml_before: float
+    ml: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRecord:
+    """What case.json says; FORMAT.md explains every field."""
+
+    schema: int
+    case: str
+    version: int
+    subject: str
+    images: dict[str, FileRecord]
+    segmentation: FileRecord
+    proposal: FileRecord | None = None
+    labels: dict[str, int]
+    regions: dict[str, tuple[str, ...]]
+    geometry: Geometry
+    model: ModelRecord | None = None
+    settings: dict = field(default_factory=dict)
+    changes: dict[str, LabelChange] = field(default_factory=dict)
+    dice: dict[str, float] = field(default_factory=dict)
+    editor_seconds: float | None = None
+    role: str = ""
+    consent: bool
+    deidentified: bool
+    confirmed_empty: tuple[str, ...] = ()
+    preprocessing: tuple[str, ...] = ()
+    preparation: tuple[dict, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scheme(self) -> LabelScheme:
+        return LabelScheme(labels=self.labels, regions=self.regions)
+
+    @property
+    def name(self) -> str:
+        return f"{self.case}-v{self.version}"
+
+    @property
+    def is_brain_found(self) -> bool:
+        """Whether the brain was cut out of the head before the images were kept, so that its edge is a program's."""
+        return any(step.get("kind") == "brain" for step in self.preparation)
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        return (*self.images.values(), self.segmentation, *([self.proposal] if self.proposal else []))
+
+
+def read_record(folder: Path) -> CaseRecord:
+    """case.json of a sending. Raises InputError where it is missing, broken, or not what FORMAT.md says."""
+    path = folder / RECORD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else None
+        raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
+    record = settings.build(CaseRecord, values, str(path))
+    for found, form, what in (
+        (record.case, _HASH, "case: expected 20 hexadecimal digits"),
+        (record.subject, _HASH, "subject: expected 20 hexadecimal digits, a salted hash"),
+        *((file.sha256, _SHA256, f"sha256 of {file.file}: expected 64 hexadecimal digits") for file in record.files),
+    ):
+        if not form.fullmatch(found):
+            raise InputError(f"{path}: {what}, got {found[:40]!r}")
+    wanted = {**{m: f"{m}.nii.gz" for m in record.images}, "segmentation": SEGMENTATION, "proposal": PROPOSAL}
+    named = {**record.images, "segmentation": record.segmentation}
+    named |= {"proposal": record.proposal} if record.proposal else {}
+    for what, file in named.items():
+        if file.file != wanted[what] or not re.fullmatch(r"[a-z0-9_.]+", file.file):
+            raise InputError(f"{path}: {what} is named {file.file[:40]!r}; expected {wanted[what]!r}")
+    if folder.name != record.name:
+        raise InputError(f"{path} belongs into a folder {record.name}, it lies in {folder.name}; send the case again")
+    if len(record.geometry.affine) != 4 or any(len(row) != 4 for row in record.geometry.affine):
+        raise InputError(f"{path}: geometry.affine is no 4 x 4 matrix")
+    record.scheme  # noqa: B018  checks labels and regions
+    return record
+
+
+def to_json(record: CaseRecord) -> dict:
+    """What is written. `preparation` only where there is some: engines that do not know it read all other sendings."""
+    return {key: value for key, value in asdict(record).items() if key != "preparation" or value}
+
+
+def find_telling(values: dict) -> list[str]:
+    """Texts in a case.json that may tell who the patient is or when the examination was: 'role: a date'.
+
+    What names the model and the programs is left out: they may have dates of their own.
+    """
+    return _telling({key: value for key, value in values.items() if key not in ("model", "versions")}, "")
+
+
+def _telling(value, where: str) -> list[str]:
+    if isinstance(value, dict):
+        inner = [(f"{where}.{key}".lstrip("."), part) for key, part in value.items()]
+        keys = [text for key in value for text in _telling(key, where)]
+        return keys + [text for place, part in inner for text in _telling(part, place)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _telling(part, where)]
+    if not isinstance(value, str) or _SHA256.fullmatch(value) or _HASH.fullmatch(value):
+        return []
+    return [f"{where}: {what.strip()}" for what, form in _TELLING.items() if form.search(value)]

@@ -1,0 +1,218 @@
+"""Writing a corrected case into the folder of corrections, without 3D Slicer; the panel writes the same (FORMAT.md).
+
+Everything is written into a hidden folder, flushed, and renamed: a reader sees a whole sending or none, a writer that
+is killed leaves nothing but the hidden folder, and two writers get two versions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from segmamba import __version__
+from segmamba.cases.case import Case, Source, load_label_map
+from segmamba.cases.labels import GLIOMA
+from segmamba.errors import InputError
+from segmamba.files.shares import publish_folder, write_file
+from segmamba.learning.submissions.changes import label_changes, region_dice
+from segmamba.learning.submissions.ready import make_ready
+from segmamba.learning.submissions.record import (
+    FOLDER,
+    IDENTITY,
+    INCOMING,
+    PROPOSAL,
+    RECORD,
+    SCHEMA,
+    SEGMENTATION,
+    CaseRecord,
+    FileRecord,
+    Geometry,
+    ModelRecord,
+    find_telling,
+    to_json,
+)
+from segmamba.preparation.steps import Step
+
+_SALT = "identity.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What is known of a correction beside its images. model, settings: of the proposal. role: of who corrected it, no
+    name. confirmed_empty: labels that a person said are truly absent. preprocessing: steps before, in plain words.
+    """
+
+    model: ModelRecord | None = None
+    settings: dict = field(default_factory=dict)
+    editor_seconds: float | None = None
+    role: str = ""
+    confirmed_empty: tuple[str, ...] = ()
+    preprocessing: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=lambda: {"segmamba": __version__})
+
+
+def write_case(
+    folder: Path | str,
+    images: Mapping[str, Path | str | Source],
+    labels: Path,
+    proposal: Path | None,
+    *,
+    subject: str | None,
+    consent: bool,
+    convention: str | None = "brats2023",
+    about: Provenance | None = None,
+    preparing: str = "never",
+    brain_mask: Path | None = None,
+) -> Path:
+    """Writes a sending; returns its folder. Sending a case again makes its next version.
+
+    images: all of cases.case.MODALITIES. preparing, brain_mask: see `make_ready`; with "auto" raw images may be
+    given, and what is kept are prepared ones. labels, proposal: label maps on the grid of T1c as it was given;
+    `convention` is that of `labels` (cases.labels, None: found from its values), the proposal has the engine's.
+    subject: whatever names the patient here; only its salted hash is written. None: the case is a subject of its own.
+    consent: a person said that the images are de-identified and may be trained on.
+    Raises InputError where that was not said, or for files that do not belong together.
+    """
+    if not consent:
+        raise InputError(
+            "a case is kept for training only where somebody says that it may be, and that its images are "
+            "de-identified: --consent"
+        )
+    folder, about = Path(folder), about or Provenance()
+    ready = make_ready(images, preparing, brain_mask)
+    case, given = ready.case, ready.given
+    corrected = load_label_map(labels, convention, case)
+    proposed = None if proposal is None else load_label_map(proposal, "brats2023", case)
+    salt = read_salt(folder)
+    # by what was given: the same raw images are the same case also when they are prepared better one day
+    case_hash = _hash(salt, "case", *(text for m in sorted(given) for text in (m, voxel_hash(given[m].array))))
+    files = {f"{m}.nii.gz": _nifti(_compact(image), case.affine) for m, image in case.images.items()}
+    files[SEGMENTATION] = _nifti(corrected, case.affine)
+    if proposed is not None:
+        files[PROPOSAL] = _nifti(proposed, case.affine)
+    known = {name: FileRecord(file=name, sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()}
+    compared = proposed is not None
+    record = CaseRecord(
+        schema=SCHEMA,
+        case=case_hash,
+        version=1,
+        subject=case_hash if subject is None else subject_hash(salt, subject),
+        images={m: known[f"{m}.nii.gz"] for m in case.images},
+        segmentation=known[SEGMENTATION],
+        proposal=known.get(PROPOSAL),
+        labels=dict(GLIOMA.labels),
+        regions=dict(GLIOMA.regions),
+        geometry=_geometry(case),
+        changes=label_changes(proposed, corrected, case.affine, GLIOMA) if compared else {},
+        dice=region_dice(proposed, corrected, GLIOMA) if compared else {},
+        consent=True,
+        deidentified=True,
+        preparation=tuple(_figures(step) for step in ready.steps),
+        **{**vars(about), "preprocessing": (*about.preprocessing, *(step.text for step in ready.steps))},
+    )
+    if telling := find_telling(asdict(record)):
+        raise InputError(
+            f"the case would tell who the patient is or when it was made: {'; '.join(telling)}; leave it out"
+        )
+    return _publish(folder / INCOMING, record, files)
+
+
+def read_salt(folder: Path) -> bytes:
+    """The secret of a folder of corrections, made by whoever comes first. Raises InputError where it is broken."""
+    path = folder / IDENTITY / _SALT
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f".{secrets.token_hex(8)}.tmp"
+        aside.mkdir()
+        write_file(aside / _SALT, json.dumps({"schema": SCHEMA, "salt": secrets.token_hex(32)}).encode())
+        if not publish_folder(aside, folder / IDENTITY):
+            shutil.rmtree(aside)  # somebody else was first
+    try:
+        return bytes.fromhex(json.loads(path.read_text(encoding="utf-8"))["salt"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path} cannot be read; it holds the secret by which subjects are known again: bring it back"
+        ) from None
+
+
+def subject_hash(salt: bytes, subject: str) -> str:
+    """The same 20 hexadecimal digits for a subject every time, of which nobody without the salt can find the name."""
+    return _hash(salt, "subject", subject.strip())
+
+
+def voxel_hash(image: np.ndarray) -> str:
+    """sha256 over the shape and the voxels of (X, Y, Z) as little-endian float32, X fastest."""
+    digest = hashlib.sha256(" ".join(str(n) for n in image.shape).encode())
+    digest.update(np.asarray(image, "<f4").tobytes(order="F"))
+    return digest.hexdigest()
+
+
+def _hash(salt: bytes, *parts: str) -> str:
+    return hmac.new(salt, "\0".join(parts).encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def _geometry(case: Case) -> Geometry:
+    rows = tuple(tuple(round(float(v), 9) for v in row) for row in case.affine)
+    return Geometry(shape=tuple(int(n) for n in case.shape), affine=rows)
+
+
+def _figures(step: Step) -> dict:
+    """What was done and measured, without the words and the seconds."""
+    return {key: value for key, value in step.as_json().items() if key not in ("text", "seconds")}
+
+
+def _compact(image: np.ndarray) -> np.ndarray:
+    """Whole numbers as int16, which halves the file; else float32."""
+    whole = image.astype(np.int16) if np.abs(image).max() < 2**15 else image
+    return whole if np.array_equal(whole, image) else image.astype(np.float32)
+
+
+def _nifti(array: np.ndarray, affine: np.ndarray) -> bytes:
+    """A NIfTI file with nothing in its header but geometry, nor a name or time in its gzip header."""
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    return gzip.compress(image.to_bytes(), 5, mtime=0)
+
+
+def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> Path:
+    incoming.mkdir(parents=True, exist_ok=True)
+    aside = incoming / f".{secrets.token_hex(8)}.tmp"
+    aside.mkdir()
+    try:
+        for name, data in files.items():
+            write_file(aside / name, data)
+        while True:
+            matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()]
+            versions = [int(match[2]) for match in matches if match and match[1] == record.case]
+            record = replace(record, version=max([0, *versions]) + 1)
+            write_file(aside / RECORD, (json.dumps(to_json(record), indent=1) + "\n").encode())
+            if publish_folder(aside, incoming / record.name):
+                return incoming / record.name
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def proposal_facts(proposal: Path) -> tuple[ModelRecord | None, dict]:
+    """Model and settings from the summary that `segmamba predict` wrote beside its label map; none: (None, {})."""
+    path = proposal.with_name(re.sub(r"(-seg)?\.nii(\.gz)?$", "", proposal.name) + "-summary.json")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        made = summary["settings"]
+        chosen = {key: made[key] for key in ("mirrorings", "remove_small_mm3")}
+        return ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"])), chosen
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, {}

@@ -1,0 +1,177 @@
+"""A model package: a folder with model.safetensors, model.json (the manifest) and MODEL_CARD.md.
+
+The manifest says everything that the weights cannot: network, preprocessing, inference, label map, parent, training,
+metrics. The weights are checked against its sha256. Nothing from the folder is evaluated or imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from segmamba import settings
+from segmamba.cases.incomplete import Incomplete
+from segmamba.cases.labels import GLIOMA, LabelScheme
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.models.published import load_strictly
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.choice import AnyNetworkConfig, build
+
+WEIGHTS, MANIFEST, CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
+SCHEMA = 1
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """id: name of this very model. label_map: name -> value of its output channel; regions: name -> its labels.
+    training, metrics: how it was made and how it did, as plain JSON. incomplete: which modalities it does without;
+    None: it needs them all. weights_sha256, weights_dtype: of model.safetensors."""
+
+    id: str
+    network: AnyNetworkConfig
+    preprocess: PreprocessSpec
+    inference: InferenceSpec
+    label_map: dict[str, int] = field(default_factory=lambda: dict(GLIOMA.labels))
+    regions: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(GLIOMA.regions))
+    schema: int = SCHEMA
+    parent: str | None = None
+    weights_sha256: str = ""
+    weights_dtype: str = "float32"
+    training: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    incomplete: Incomplete | None = None
+    licence: str = "Apache-2.0"
+
+    @property
+    def scheme(self) -> LabelScheme:
+        return LabelScheme(labels=self.label_map, regions=self.regions)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to run, with what must be known to run it."""
+
+    network: nn.Module
+    manifest: Manifest
+    folder: Path
+
+
+def load_package(folder: Path | str) -> Model:
+    """Reads and checks a package; the network is in float32, in evaluation mode, on the CPU.
+
+    Raises InputError where a file is missing or broken, the weights are not those of the manifest, or tensors lack.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"model {folder}: {WEIGHTS} cannot be read ({error.strerror}); fetch the model again"
+        ) from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise InputError(
+            f"model {folder}: {WEIGHTS} has sha256 {digest[:12]}..., the manifest says "
+            f"{manifest.weights_sha256[:12]}...; the file is damaged or belongs to another model: fetch the model again"
+        )
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise InputError(f"model {folder}: {WEIGHTS} is no safetensors file ({error})") from None
+    network = build(manifest.network)
+    load_strictly(network, {name: t.float() for name, t in tensors.items()}, str(folder))
+    return Model(network.eval(), manifest, folder)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Raises InputError where model.json is missing, is no JSON, or says what this version does not know."""
+    path = Path(folder) / MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no model folder: it has no {MANIFEST}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else None
+        raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
+    manifest = settings.build(Manifest, values, str(path))
+    try:
+        count = len(manifest.scheme.labels)
+    except InputError as error:
+        raise InputError(f"{path}: label_map: {error}") from None
+    if count != manifest.network.out_channels - 1:
+        raise InputError(
+            f"{path}: label_map {manifest.label_map} does not name output channels 1 to "
+            f"{manifest.network.out_channels - 1}"
+        )
+    if len(manifest.preprocess.modalities) != manifest.network.in_channels:
+        raise InputError(
+            f"{path}: {len(manifest.preprocess.modalities)} modalities for "
+            f"{manifest.network.in_channels} input channels"
+        )
+    return manifest
+
+
+def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, card: str) -> Manifest:
+    """Writes a package; the three files are written aside and renamed, the manifest last. Returns what it wrote.
+
+    Weights are stored as manifest.weights_dtype ("float32" or "float16"), in which A, D and dt fit as well.
+    """
+    folder = Path(folder)
+    if manifest.weights_dtype not in _DTYPES:
+        raise InputError(f"weights_dtype {manifest.weights_dtype!r} must be one of {', '.join(_DTYPES)}")
+    if manifest.network != network.config:
+        raise InputError(f"the manifest of {manifest.id} describes another network than the one given")
+    dtype = _DTYPES[manifest.weights_dtype]
+    tensors = {name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()}
+    if bad := sorted(name for name, t in tensors.items() if not torch.isfinite(t).all()):
+        raise InputError(f"weights of {manifest.id} are not finite as {manifest.weights_dtype}: {', '.join(bad[:5])}")
+    data = save(tensors)
+    values = {**asdict(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / WEIGHTS, data)
+    write_aside(folder / CARD, card.encode())
+    write_aside(folder / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())
+    return read_manifest(folder)
+
+
+def copy_package(source: Path, target: Path) -> None:
+    """A package, checked, to another folder; its three files are written aside and renamed, the manifest last."""
+    load_package(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CARD, MANIFEST):
+        write_aside(target / name, (source / name).read_bytes())
+
+
+def find_model(name_or_folder: str) -> Path:
+    """The folder of a model: a path as given, or the name of one in Resources/models beside this package.
+
+    Raises InputError that lists the names there are.
+    """
+    given = Path(name_or_folder)
+    if (given / MANIFEST).is_file():
+        return given
+    shipped = shipped_models()
+    if name_or_folder in shipped:
+        return shipped[name_or_folder]
+    raise InputError(
+        f"there is no model {name_or_folder!r}: neither a folder with {MANIFEST} nor one of "
+        f"{', '.join(shipped) or 'none'}"
+    )
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> folder of the models that come with the project."""
+    root = Path(__file__).resolve().parents[3] / "Resources" / "models"
+    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{MANIFEST}"))}

@@ -1,0 +1,87 @@
+"""What a model's manifest says of its input and of its running: what it wants to see, and how it is run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from segmamba.errors import InputError
+from segmamba.networks.segmamba import STRIDE
+
+NORMALISATIONS = ("zscore_nonzero", "zscore_box", "window")
+CROPS = ("foreground", "none")
+BIAS_CORRECTIONS = ("none", "n4")
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """What a model wants to see; part of its manifest.
+
+    modalities     channel order of the tensor.
+    orientation    axis codes of the tensor's axes D, H, W: "SPL" means that D runs towards superior,
+                   H towards posterior, W towards left. An oblique case gets the nearest order and flips.
+    spacing        mm, in D, H, W order. An axis within 0.1 % of it is left as it is.
+    normalisation  "zscore_nonzero": each channel over its nonzero voxels, the rest stays 0;
+                   "zscore_box": each channel over the whole crop, zeros included (the published code);
+                   "window": clipped to `intensity` and scaled to 0..sqrt(12), where evenly spread values have
+                   deviation 1; for units that mean something, such as the Hounsfield units of CT.
+    intensity      low and high end of that window, in the image's own units.
+    crop           "foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider
+                   on each side where the image goes on; "none": the whole image.
+    bias_correction  "n4": each channel is freed of its bias field (preparation.bias) before it is normalised; "none".
+    """
+
+    modalities: tuple[str, ...]
+    orientation: str = "SPL"
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    normalisation: str = "zscore_nonzero"
+    crop: str = "foreground"
+    margin_mm: float = 0.0
+    intensity: tuple[float, float] | None = None
+    bias_correction: str = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise InputError(f"modalities {self.modalities}: expected at least one, each once")
+        if sorted(self.orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+            raise InputError(f"orientation {self.orientation!r}: expected three axis codes such as 'SPL' or 'RAS'")
+        if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
+            raise InputError(f"spacing {self.spacing}: expected three positive numbers, in mm")
+        if self.normalisation not in NORMALISATIONS:
+            raise InputError(f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}")
+        if self.normalisation == "window":
+            if self.intensity is None or not self.intensity[0] < self.intensity[1]:
+                raise InputError(f"intensity {self.intensity}: normalisation 'window' needs its low and its high end")
+        elif self.intensity is not None:
+            raise InputError(f"intensity {self.intensity} goes with normalisation 'window', not {self.normalisation!r}")
+        if self.crop not in CROPS:
+            raise InputError(f"crop {self.crop!r}: expected one of {', '.join(CROPS)}")
+        if self.bias_correction not in BIAS_CORRECTIONS:
+            raise InputError(f"bias_correction {self.bias_correction!r}: expected one of {', '.join(BIAS_CORRECTIONS)}")
+        if not (math.isfinite(self.margin_mm) and self.margin_mm >= 0):
+            raise InputError(f"margin_mm {self.margin_mm}: expected a number of mm, 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSpec:
+    """How a model wants to be run; part of its manifest.
+
+    window: sides of a sliding window, in voxels of the model's grid, multiples of 16. overlap: of neighbouring
+    windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked. fixed: every input has exactly
+    the window's sides, and a smaller volume is padded to it, as networks that embed each place need; without it a
+    volume that is smaller than the window is run as it is.
+    """
+
+    window: tuple[int, int, int] = (128, 128, 128)
+    overlap: float = 0.5
+    bf16: bool = True
+    fixed: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "window", tuple(self.window))
+        if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):
+            raise InputError(f"window {self.window} must be three multiples of {STRIDE}, {2 * STRIDE} or more each")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")

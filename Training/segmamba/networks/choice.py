@@ -1,0 +1,76 @@
+"""Every network that can be trained: SegMamba in its presets, and the baselines it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from monai.networks.blocks.mednext_block import MedNeXtBlock
+from monai.networks.blocks.segresnet_block import ResBlock
+from monai.networks.blocks.transformerblock import TransformerBlock
+from monai.networks.nets.swin_unetr import SwinTransformerBlock
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from segmamba.errors import InputError
+from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
+from segmamba.networks.baselines.nnformer import Block
+from segmamba.networks.baselines.uxnet import LargeKernelBlock
+from segmamba.networks.blocks import ChannelMLP, GatedSpatialConv, MambaLayer, TSMambaBlock
+from segmamba.networks.presets import preset_config
+from segmamba.networks.segmamba import STRIDE, NetworkConfig, SegMamba
+from segmamba.networks.unet import BasicBlock, UpBlock
+
+AnyNetworkConfig = NetworkConfig | BaselineConfig
+
+# what activation checkpointing runs again in the backward pass, the outermost of these in a network
+_BLOCKS = (
+    *(MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock),  # SegMamba
+    *(UnetrBasicBlock, UnetrUpBlock, UnetrPrUpBlock),  # decoders of uxnet, unetr and swinunetr
+    *(LargeKernelBlock, TransformerBlock, SwinTransformerBlock, Block, MedNeXtBlock, ResBlock),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoice:
+    """name: "segmamba", then with a preset, or that of a baseline (networks.baselines). Channels come from the data."""
+
+    name: str = "segmamba"
+    preset: str = "released"
+
+    def __post_init__(self):
+        if self.name != "segmamba" and self.name not in BASELINES:
+            raise InputError(f"network.name {self.name!r} must be one of segmamba, {', '.join(BASELINES)}")
+        if self.name == "segmamba":
+            preset_config(self.preset)
+
+    def resolve(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]) -> AnyNetworkConfig:
+        """Raises InputError where `patch` is not what the network takes."""
+        if self.name != "segmamba":
+            return BaselineConfig(name=self.name, in_channels=in_channels, out_channels=out_channels, patch=patch)
+        if any(side % STRIDE for side in patch) or max(patch) < 2 * STRIDE:
+            raise InputError(
+                f"patch {patch} must be three multiples of {STRIDE}, at least one of them {2 * STRIDE} or more"
+            )
+        return preset_config(self.preset, in_channels=in_channels, out_channels=out_channels)
+
+
+def build(config: AnyNetworkConfig) -> nn.Module:
+    """A network with fresh weights: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W)."""
+    return SegMamba(config) if isinstance(config, NetworkConfig) else build_baseline(config)
+
+
+def checkpoint_activations(network: nn.Module) -> int:
+    """Makes the network's blocks forget their activations and compute them again; returns how many blocks there are.
+
+    Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174. Parameters and names stay.
+    """
+    found: list[nn.Module] = []
+    waiting = [network]
+    while waiting:
+        for child in waiting.pop().children():
+            (found if isinstance(child, _BLOCKS) else waiting).append(child)
+    for block in found:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return len(found)

@@ -1,0 +1,71 @@
+"""From formulas to machine code: numba functions whose whole body is what one of the emitters writes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+from . import conv_kernels, kernels, simd
+from .simd import Emitter, Fields
+
+# name -> what writes the body (given the pen, the arguments and the variant), and the names of its arguments.
+# Other rooms add theirs (segmamba.networks.norm).
+KERNELS = {
+    "scan forward": (kernels.emit_forward, kernels.FORWARD_FIELDS),
+    "scan backward": (kernels.emit_backward, kernels.BACKWARD_FIELDS),
+    "conv forward": (conv_kernels.emit_forward, conv_kernels.FORWARD_FIELDS),
+    "conv backward": (conv_kernels.emit_backward, conv_kernels.BACKWARD_FIELDS),
+}
+
+
+@intrinsic(prefer_literal=True)
+def _body(typing_context, arguments, recipe):
+    name, variant, _ = recipe.literal_value.split("|")
+    emit, _ = KERNELS[name]
+
+    def generate(context, builder, signature, values):
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        pen = Emitter(builder)
+        address = pen.value(builder.ptrtoint(array.data, simd.WORD))
+        emit(pen, Fields(pen, fields_of(name), address), int(variant))
+        return context.get_dummy_value()
+
+    return types.void(arguments, recipe), generate
+
+
+def fields_of(name: str) -> list[str]:
+    """The names of a kernel's arguments, in order."""
+    return KERNELS[name][1].split()
+
+
+@cache
+def build(name: str, variant: int):
+    """The compiled kernel: a function of one int64 array, its fields in order. Releases the GIL.
+
+    variant: for the scan 1 with a gate, 0 without; for the convolution its number of taps.
+    Compiling takes a second or so, once: numba keeps the result beside this file, or in the user's cache
+    folder where this one is read-only. Without either, every process compiles anew.
+    """
+    recipe = f"{name}|{variant}|{_sources(KERNELS[name][0].__module__)}"
+
+    def kernel(arguments):
+        _body(arguments, recipe)  # numba's cache tells closures apart by the values they hold
+
+    try:
+        return njit("void(int64[::1])", nogil=True, cache=True)(kernel)
+    except (RuntimeError, OSError):  # no folder for the cache, or none that can be written
+        return njit("void(int64[::1])", nogil=True)(kernel)
+
+
+@cache
+def _sources(module: str) -> str:
+    """A digest of the files that a module's kernels are made of: of those numba watches only this one."""
+    digest = hashlib.sha256(str(simd.WIDTH).encode())
+    for name in (simd.__name__, module):
+        digest.update(Path(sys.modules[name].__file__).read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,77 @@
+"""The decoder's blocks: MONAI's UnetrBasicBlock, UnetrUpBlock and UnetOutBlock, by the names of their parameters.
+
+MONAI runs norm, sum and LeakyReLU one after the other and puts two inputs side by side first: together half of the
+time of `released` on a CPU. Here norm and what follows are one (norm.norm_act).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from segmamba.networks.conv import convolution, pointwise
+from segmamba.networks.norm import norm_act
+
+SLOPE = 0.01  # of LeakyReLU
+
+
+class ResidualBlock(nn.Module):
+    """lrelu(IN(conv(lrelu(IN(conv(x))))) + x), kernel 3; where the channels differ + IN(conv(x)), kernel 1.
+
+    Inputs are taken as if side by side: `in_channels` is the sum of their channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = _named(nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False))
+        self.conv2 = _named(nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False))
+        self.projected = in_channels != out_channels
+        if self.projected:
+            self.conv3 = _named(nn.Conv3d(in_channels, out_channels, 1, bias=False))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y = norm_act(convolution(inputs, self.conv1.conv), SLOPE, reuse=True)
+        y = convolution([y], self.conv2.conv)
+        if self.projected:
+            return norm_act(y, SLOPE, pointwise(inputs, self.conv3.conv), "add normed", reuse=True)
+        return norm_act(y, SLOPE, inputs[0], "add", reuse=True)
+
+
+class BasicBlock(nn.Module):
+    """A residual block behind one more name."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.layer = ResidualBlock(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class UpBlock(nn.Module):
+    """Twice the sides by a transposed convolution, then a residual block of that and the skip side by side."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.transp_conv = _named(nn.ConvTranspose3d(in_channels, out_channels, 2, stride=2, bias=False))
+        self.conv_block = ResidualBlock(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.conv_block(self.transp_conv(x), skip)
+
+
+class OutBlock(nn.Module):
+    """A 1x1x1 convolution behind two more names."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = _named(nn.Conv3d(in_channels, out_channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise([x], self.conv.conv)
+
+
+def _named(conv: nn.Module) -> nn.Sequential:
+    """The convolution as MONAI's Convolution holds it."""
+    block = nn.Sequential()
+    block.add_module("conv", conv)
+    return block

@@ -1,0 +1,143 @@
+"""From a case to the tensor that a model asks for, and back to the case's own grid.
+
+The way there: permute and flip (nibabel), crop to the head, correct the bias field where the model wants it, normalise
+(MONAI), and, where the spacing differs, resample. The way back is the same in reverse, on probabilities, by linear
+interpolation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from monai.transforms import NormalizeIntensity, ScaleIntensityRange, Transform
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+from segmamba.cases.case import Case
+from segmamba.errors import InputError
+from segmamba.images.resample import Axis, to_image, to_model
+from segmamba.models.specs import PreprocessSpec
+from segmamba.preparation.bias import correct_bias
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A case as a model sees it: `tensor` (C, D, H, W) float32, and `affine` from its voxels to RAS mm."""
+
+    tensor: torch.Tensor
+    affine: np.ndarray
+    original_shape: tuple[int, int, int]
+    orientation: np.ndarray = field(repr=False)  # nibabel's transform from the stored axes to D, H, W
+    axes: tuple[Axis, Axis, Axis] = field(repr=False)
+
+    def undo(self, probabilities: torch.Tensor) -> np.ndarray:
+        """(K, D, H, W) on the model's grid -> (K, X, Y, Z) float32 on the case's, by linear interpolation.
+
+        Outside the crop channel 0, the background, is 1 and the others are 0.
+        """
+        self._check(probabilities.shape[1:])
+        result = np.zeros((len(probabilities), *self.original_shape), np.float32)
+        result[0] = 1
+        for channel, target in zip(probabilities, result):
+            self._place(channel, target)
+        return result
+
+    def undo_scalar(self, values: torch.Tensor) -> np.ndarray:
+        """One map (D, H, W), as of uncertainty -> (X, Y, Z) float32 on the case's grid; 0 off the crop."""
+        self._check(values.shape)
+        result = np.zeros(self.original_shape, np.float32)
+        self._place(values, result)
+        return result
+
+    def to_crop(self, image: np.ndarray) -> torch.Tensor:
+        """(X, Y, Z) on the case's grid -> its own copy in the model's orientation, cropped, not resampled."""
+        box = tuple(slice(axis.start, axis.stop) for axis in self.axes)
+        return torch.from_numpy(np.array(apply_orientation(image, self.orientation)[box], order="C"))
+
+    def _check(self, shape: Sequence[int]) -> None:
+        expected = tuple(self.tensor.shape[1:])
+        if tuple(shape) != expected:
+            raise ValueError(f"shape {tuple(shape)} is not that of the prepared tensor, {expected}")
+
+    def _place(self, values: torch.Tensor, target: np.ndarray) -> None:
+        values = to_image(values.detach().to("cpu", torch.float32), self.axes)
+        box = tuple(slice(axis.start, axis.stop) for axis in self.axes)
+        view = apply_orientation(target, self.orientation)
+        view[box] = values.numpy()
+
+
+def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> Prepared:
+    """`case` -> what a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
+
+    absent: modalities of the spec that the case lacks; their channels are 0 everywhere. The z-score comes before
+    resampling, as in the published code: its mean and deviation are those of voxels as measured. Raises
+    InputError where the case lacks another modality of the spec or has no foreground.
+    """
+    present = [m for m in spec.modalities if m not in absent]
+    missing = [m for m in present if m not in case.images]
+    if missing:
+        raise InputError(f"case {case.id}: the model needs {', '.join(missing)}; the case has {', '.join(case.images)}")
+    orientation = ornt_transform(io_orientation(case.affine), axcodes2ornt(spec.orientation))
+    spacing = voxel_sizes(case.affine)[np.argsort(orientation[:, 0])]
+    views = [apply_orientation(case.images[m], orientation) for m in present]
+    if spec.crop == "foreground":
+        box = _foreground(views, spec.margin_mm / spacing, case.id)
+    else:
+        box = [(0, size) for size in views[0].shape]
+    axes = tuple(Axis.over(*limits, own, wanted) for limits, own, wanted in zip(box, spacing, spec.spacing))
+
+    affine = case.affine @ inv_ornt_aff(orientation, case.shape) @ _oriented_from_model(axes)
+    size = tuple(axis.size for axis in axes)
+    tensor = torch.zeros((len(spec.modalities), *size))
+    prepared = Prepared(tensor, affine, case.shape, orientation, axes)
+    normalise = _normalisation(spec)
+    for modality in present:
+        channel = tensor[spec.modalities.index(modality)]
+        # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
+        image = prepared.to_crop(case.images[modality])
+        if spec.bias_correction == "n4":
+            image = torch.from_numpy(correct_bias(image.numpy(), spacing))
+        channel.copy_(to_model(normalise(image).as_tensor(), axes))
+    return prepared
+
+
+def _normalisation(spec: PreprocessSpec) -> Transform:
+    if spec.normalisation == "window":
+        return ScaleIntensityRange(*spec.intensity, 0.0, math.sqrt(12), clip=True)
+    return NormalizeIntensity(nonzero=spec.normalisation == "zscore_nonzero")
+
+
+def preprocess_label(label_map: np.ndarray, case: Case, prepared: Prepared, count: int = 4) -> torch.Tensor:
+    """Label map (X, Y, Z) of `case` -> (count, D, H, W) float32: the share of each label in each voxel.
+
+    Without a change of spacing the shares are 0 and 1. On a coarser grid they are soft targets: through 1.5 mm and
+    back they keep a mean Dice of ET of 0.955, where a hard label map keeps 0.883 (five enhancing BraTS cases).
+    Raises InputError where the label map is not on the case's grid.
+    """
+    if label_map.shape != case.shape:
+        raise InputError(f"case {case.id}: label map of shape {label_map.shape} on images of shape {case.shape}")
+    crop = prepared.to_crop(label_map)
+    return torch.stack([to_model((crop == label).float(), prepared.axes) for label in range(count)])
+
+
+def _foreground(images: Sequence[np.ndarray], margin: np.ndarray, case_id: str) -> list[tuple[int, int]]:
+    """First and last + 1 index, per axis, of the voxels nonzero in any image, `margin` voxels wider."""
+    box = []
+    for dim, size in enumerate(images[0].shape):
+        others = tuple(d for d in range(3) if d != dim)
+        hit = np.flatnonzero(np.any([image.any(axis=others) for image in images], axis=0))
+        if not len(hit):
+            raise InputError(f"case {case_id}: every voxel of every modality is 0; expected an image")
+        extra = math.ceil(margin[dim] - 1e-6)
+        box.append((max(0, int(hit[0]) - extra), min(size, int(hit[-1]) + 1 + extra)))
+    return box
+
+
+def _oriented_from_model(axes: Sequence[Axis]) -> np.ndarray:
+    affine = np.diag([*(axis.step for axis in axes), 1.0])
+    affine[:3, 3] = [axis.start + axis.centres()[0] for axis in axes]
+    return affine

@@ -1,0 +1,212 @@
+"""Inference: a prepared tensor and a network to mean probabilities and an uncertainty map.
+
+Sliding windows (MONAI's inferer, gaussian weights), mirror test-time augmentation, probabilities averaged over
+windows and mirrorings. A volume that fits into the window is run in one piece. Knows nothing of files or labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from monai.inferers.utils import dense_patch_slices
+from torch import Tensor, nn
+
+from segmamba.errors import Cancelled, InputError
+from segmamba.models.specs import InferenceSpec
+from segmamba.networks.segmamba import STRIDE
+
+log = logging.getLogger(__name__)
+
+# Number of extra mirrorings -> the axes flipped (0 D, 1 H, 2 W) in each pass, the plain one first.
+MIRRORINGS = {
+    0: [()],
+    1: [(), (2,)],
+    3: [(), (2,), (1,), (1, 2)],
+    7: [axes for n in range(4) for axes in itertools.combinations(range(3), n)],
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU.
+
+    uncertainty: entropy of the mean probabilities over its largest possible value, 0 certain to 1 undecided.
+    passes: forward passes of the network, windows x mirrorings. device: where they ran. notes: what had to be
+    done differently from what was asked, in plain words.
+    """
+
+    probabilities: Tensor
+    uncertainty: Tensor
+    passes: int
+    device: str
+    precision: str
+    notes: tuple[str, ...]
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    tensor: Tensor,
+    spec: InferenceSpec,
+    *,
+    device: torch.device | str = "cpu",
+    mirrorings: int = 0,
+    windows_at_once: int = 1,
+    progress: Callable[[float], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Prediction:
+    """tensor: (C, D, H, W) float32, any size. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+
+    windows_at_once: the most that go through the network together on a GPU; on the CPU it is one.
+    progress is called with the fraction done after each window; cancelled is asked before each layer of the network.
+    Short of GPU memory, windows go one by one; still short, results are accumulated on the CPU; still short, the
+    network runs on the CPU; each is said in the notes. Raises Cancelled, and InputError for an unknown number of
+    mirrorings.
+    """
+    if mirrorings not in MIRRORINGS:
+        raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
+
+    def run(run_on: torch.device, gather_on: torch.device, at_once: int = 1):
+        network.to(run_on, memory_format=_memory_format(run_on))
+        return run_on, *_mean_probabilities(
+            network, tensor, spec, run_on, gather_on, at_once, MIRRORINGS[mirrorings], progress
+        )
+
+    attempts = _attempts(torch.device(device), windows_at_once)
+    with _asked_before_each_layer(network, cancelled):
+        (run_on, mean, passes, precision), notes = _first_that_fits(attempts, run)
+    mean = mean.float().cpu()
+    return Prediction(mean, _entropy(mean), passes, str(run_on), precision, notes)
+
+
+def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
+    """Windows that a volume of `shape` (D, H, W) takes."""
+    window, padded = _window(shape, spec), _padded(shape, spec)
+    steps = tuple(max(1, int(side * (1 - spec.overlap))) if side < size else side for side, size in zip(window, padded))
+    return len(dense_patch_slices(padded, window, steps))
+
+
+@contextlib.contextmanager
+def _asked_before_each_layer(network: nn.Module, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+    """Raises Cancelled between two layers: on a CPU a whole window can take a minute."""
+
+    def ask(module, inputs) -> None:
+        if cancelled():
+            raise Cancelled("segmentation was cancelled")
+
+    hooks = [module.register_forward_pre_hook(ask) for module in network.modules()] if cancelled else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _attempts(device: torch.device, at_once: int = 1) -> list[tuple]:
+    """Where to run the network, where to accumulate, windows at once if not 1, and what to say about it, in order."""
+    cpu = torch.device("cpu")
+    if device.type == "cpu":
+        return [(cpu, cpu, "")]
+    one_by_one = "GPU memory ran short: windows went through the network one by one" if at_once > 1 else ""
+    return [
+        *([(device, device, at_once, "")] if at_once > 1 else []),
+        (device, device, one_by_one),
+        (device, cpu, "GPU memory ran short: results were accumulated in main memory"),
+        (cpu, cpu, "GPU memory ran short: the network ran on the CPU"),
+    ]
+
+
+def _first_that_fits(attempts, run):
+    """-> (what `run(run_on, gather_on, ...)` gives in the first attempt that finds enough memory, the notes)."""
+    notes: list[str] = []
+    for *where, note in attempts:
+        if note:
+            log.warning(note)
+            notes.append(note)
+        try:
+            return run(*where), tuple(notes)
+        except RuntimeError as error:
+            if not _gpu_is_full(error) or (*where, note) == attempts[-1]:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
+    raise AssertionError("no attempts")
+
+
+def _gpu_is_full(error: RuntimeError) -> bool:
+    """CUDA's libraries and Apple's GPUs say it in words of their own."""
+    words = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirrorings, progress):
+    """-> (K, D, H, W) on gather_on, forward passes, precision."""
+    shape = tuple(tensor.shape[1:])
+    padded = _padded(shape, spec)
+    image = F.pad(tensor, [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)])
+    window = _window(shape, spec)
+    bf16 = spec.bf16 and _bf16_is_fast(run_on)
+    total = len(mirrorings) * count_windows(shape, spec)
+    done = 0
+
+    def run(windows: Tensor) -> Tensor:
+        nonlocal done
+        with torch.autocast(run_on.type, torch.bfloat16, enabled=bf16):
+            logits = network(windows.contiguous(memory_format=_memory_format(run_on)))
+        done += len(windows)
+        if progress:
+            progress(min(1.0, done / total))
+        return torch.softmax(logits.float(), dim=1)
+
+    mean = None
+    for axes in mirrorings:
+        dims = [axis + 2 for axis in axes]
+        result = sliding_window_inference(
+            image[None].flip(dims),
+            roi_size=window,
+            sw_batch_size=at_once,
+            predictor=run,
+            overlap=spec.overlap,
+            mode="gaussian",
+            sw_device=run_on,
+            device=gather_on,
+        ).flip(dims)[0]
+        mean = result if mean is None else mean.add_(result)
+    mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
+    return mean, done, "bf16" if bf16 else "fp32"
+
+
+def _padded(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
+    if spec.fixed:
+        return tuple(max(side, wanted) for side, wanted in zip(shape, spec.window))
+    sides = [math.ceil(side / STRIDE) * STRIDE for side in shape]
+    if max(sides) < 2 * STRIDE:
+        sides[0] = 2 * STRIDE
+    return tuple(sides)
+
+
+def _window(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
+    return tuple(min(side, limit) for side, limit in zip(_padded(shape, spec), spec.window))
+
+
+def _memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last is what the CPU's convolutions and norms are fastest in (segmamba.networks.norm)."""
+    return torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    """CUDA since Ampere. On CPUs autocast gains little for these convolutions and is not used for inference."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    entropy = -torch.special.xlogy(probabilities, probabilities).sum(0) / math.log(len(probabilities))
+    return entropy.clamp_(0, 1)  # a sum that is 1 but for rounding can leave it

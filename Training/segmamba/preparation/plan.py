@@ -1,0 +1,135 @@
+"""What has to be done to the images of a case before a network can see them, and why, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from segmamba.cases.case_folder import MODALITIES
+from segmamba.errors import InputError
+from segmamba.images.image_io import Image, describe_shape, describe_spacing
+from segmamba.preparation.grids import Grid
+from segmamba.preparation.pyramid import Level, make_levels
+from segmamba.preparation.register import Finder, one_thread
+from segmamba.preparation.stripped import find_skull
+
+REFERENCE = "t1c"
+WORKING_MM = 1.0
+_NEAR_MM = (0.8, 1.25)  # voxels that are kept as they are
+_MOVED_MM = 4.0  # prepared images that are nearer are left alone: BraTS itself has images that are 3 mm off
+_TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
+
+
+@dataclass(frozen=True)
+class Action:
+    """kind: "register", "brain", "grid". modality: of "register". why: plain words."""
+
+    kind: str
+    why: str
+    modality: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """actions: what will be done, in order; none for prepared images.
+
+    reference: the modality whose space everything is brought into. grid: what is worked on, in that space.
+    levels: the images' pyramids, which are not made twice.
+    """
+
+    reference: str
+    actions: tuple[Action, ...]
+    grid: Grid
+    levels: Mapping[str, list[Level]]
+
+    @property
+    def needed(self) -> bool:
+        return bool(self.actions)
+
+    def has(self, kind: str) -> bool:
+        return any(action.kind == kind for action in self.actions)
+
+    @property
+    def to_register(self) -> tuple[str, ...]:
+        return tuple(action.modality for action in self.actions if action.kind == "register")
+
+    def as_json(self) -> dict:
+        return {
+            "reference": self.reference,
+            "needed": self.needed,
+            "actions": [{key: value for key, value in asdict(action).items() if value} for action in self.actions],
+            "grid": {"shape": list(self.grid.shape), "affine": self.grid.affine.tolist()},
+        }
+
+
+def title(modality: str) -> str:
+    return _TITLES.get(modality, modality)
+
+
+def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan:
+    """What is to be done to `images`, each on its own grid. brain_given: a brain mask comes with them.
+
+    Images that lie on one grid, on one another, and show no skull need nothing, whatever their voxels are: the
+    network's own preprocessing takes them. Nor do images of another kind than MODALITIES: what is known here is known
+    of heads in MR. Raises InputError where an image shows no head.
+    """
+    reference = REFERENCE if REFERENCE in images else next(iter(images))
+    grids = {m: Grid(image.array.shape, np.asarray(image.affine, float)) for m, image in images.items()}
+    if not set(images) <= set(MODALITIES):
+        return Plan(reference, (), grids[reference], {})
+    levels = {m: _levels(image, m) for m, image in images.items()}
+    own, name = grids[reference], title(reference)
+    others = [m for m in images if m != reference]
+    skull = find_skull(levels[reference][1], bright_scalp=reference.startswith("t1"))
+    brain, register = [], []
+    if brain_given:
+        brain.append(Action("brain", "a brain mask was given"))
+    elif skull:
+        brain.append(Action("brain", f"the skull is on: on {name} {skull}"))
+    for modality in others:
+        if not grids[modality].is_on(own):
+            text = f"{title(modality)} has another grid than {name}: {_difference(grids[modality], own)}"
+            register.append(Action("register", text, modality))
+        elif skull:
+            text = f"{title(modality)} has the grid of {name}; whether the head moved between them is looked at"
+            register.append(Action("register", text, modality))
+        else:
+            away = _displacement(levels[reference], levels[modality])
+            if away >= _MOVED_MM:
+                text = f"{title(modality)} has the grid of {name}, but fits it better {away:.0f} mm away"
+                register.append(Action("register", text, modality))
+    grid = own
+    if register and not _is_fine(own):
+        grid = own.with_spacing(np.full(3, WORKING_MM))
+        why = f"{name} has voxels of {describe_spacing(own.affine)} mm: works at {WORKING_MM:g} mm along its axes"
+        brain.insert(0, Action("grid", why))
+    return Plan(reference, (*brain, *register), grid, levels)
+
+
+def _levels(image: Image, modality: str) -> list[Level]:
+    try:
+        return make_levels(image.array, image.affine)
+    except InputError as error:
+        raise InputError(f"{title(modality)}: {error}") from error
+
+
+def _is_fine(grid: Grid) -> bool:
+    return bool(_NEAR_MM[0] <= grid.spacing.min() and grid.spacing.max() <= _NEAR_MM[1])
+
+
+def _difference(grid: Grid, other: Grid) -> str:
+    if grid.shape == other.shape and np.allclose(grid.spacing, other.spacing, atol=1e-3):
+        return "the same voxels in another place or direction"
+    return f"{describe_shape(grid.shape)} voxels of {describe_spacing(grid.affine)} mm"
+
+
+def _displacement(fixed: list[Level], moving: list[Level]) -> float:
+    """mm by which an image would have to be moved to fit best, as far as a climb from where it lies can tell."""
+    finder = Finder(fixed, moving)
+    best = np.eye(4)
+    with one_thread():
+        for level in (0, 1):
+            best = finder.climb(level, best)
+    return finder.distance(best, np.eye(4))

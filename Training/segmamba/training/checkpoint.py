@@ -1,0 +1,56 @@
+"""Checkpoints of a training: everything needed to go on, written aside and renamed, loaded with weights_only.
+
+The newest is last.pt, the one before it previous.pt: whatever moment a run is killed at, one of them is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import torch
+
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+
+def save_checkpoint(run: Path, **state) -> None:
+    """state: tensors, state dicts, numbers and strings only, which `weights_only` loading accepts."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    new = run / "new.pt"
+    write_aside(new, buffer.getvalue())
+    if (run / LAST).exists():
+        (run / LAST).replace(run / PREVIOUS)
+    new.replace(run / LAST)
+
+
+def has_checkpoint(run: Path) -> bool:
+    return any((run / name).exists() for name in (LAST, PREVIOUS))
+
+
+def load_checkpoint(run: Path) -> tuple[dict, str]:
+    """The newest that can be read, and what to say about it, where it is not the last one written.
+
+    Raises InputError where there is none, or none can be read.
+    """
+    reasons = []
+    for name in (LAST, PREVIOUS):
+        try:
+            state = torch.load(run / name, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # the pickle module promises no end to what a broken file raises
+            reason = f"{name} cannot be read ({type(error).__name__}: {error})".splitlines()[0]
+            log.warning("%s: %s", run, reason)
+            reasons.append(reason)
+            continue
+        return state, "; ".join([*reasons, f"went back to {name}"] if reasons else [])
+    if reasons:
+        raise InputError(f"run {run}: {'; '.join(reasons)}; start again in another folder")
+    raise InputError(f"run {run} has no checkpoint to resume from; start it without --resume must")

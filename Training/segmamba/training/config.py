@@ -1,0 +1,217 @@
+"""The configuration of a training: a TOML file to frozen dataclasses, the reason under each field."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.errors import InputError
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.choice import NetworkChoice
+
+
+def _check(holds: bool, text: str) -> None:
+    if not holds:
+        raise InputError(text)
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    _check(value in known, f"{name} {value!r} must be one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """A data set to train on. dataset: its folder or manifest (`segmamba dataset init`).
+
+    share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
+    the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
+    shares. Without it every labelled case is trained on. at_most: train on the first so many cases only.
+    held_out: train on none of it, validate on all: an anchor set.
+    """
+
+    dataset: str
+    share: float = 1.0
+    validate: bool = False
+    fold: int | None = None
+    at_most: int | None = None
+    held_out: bool = False
+
+    def __post_init__(self):
+        _check(not (self.held_out and self.validate), f"source {self.dataset}: validate or held_out, not both")
+        _check(self.share > 0 and math.isfinite(self.share), f"source {self.dataset}: share must be above 0")
+        _check(self.fold is None or self.validate, f"source {self.dataset}: a fold needs validate = true")
+        _check(self.at_most is None or self.at_most > 0, f"source {self.dataset}: at_most must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """set: of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none".
+
+    modality_dropout: chance that a sample lacks one modality or more, which are then 0 everywhere.
+    """
+
+    set: str = "segmamba"
+    modality_dropout: float = 0.0
+
+    def __post_init__(self):
+        _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))
+        _check(0 <= self.modality_dropout < 1, f"augment.modality_dropout {self.modality_dropout} must be 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """name: "adamw", or "sgd" with Nesterov momentum. decay_all: weight decay on every parameter, as the published
+    code has it; otherwise not on norms, biases and the scan's own (A, D, dt bias), as Mamba's authors mark them.
+
+    schedule: "poly" (exponent 0.9) or "cosine", from learning_rate to 0 at the last step, after `warmup` steps.
+    ema: decay of the averaged weights, which are what is validated and released; 0: the weights themselves.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.99
+    weight_decay: float = 1e-4
+    decay_all: bool = False
+    schedule: str = "poly"
+    warmup: int = 100
+    gradient_clip: float = 12.0
+    ema: float = 0.999
+
+    def __post_init__(self):
+        _choice("optimizer.name", self.name, ("adamw", "sgd"))
+        _choice("optimizer.schedule", self.schedule, ("poly", "cosine"))
+        rate = self.learning_rate
+        _check(0 < rate < math.inf, f"optimizer.learning_rate {rate} must be above 0")
+        _check(self.weight_decay >= 0, f"optimizer.weight_decay {self.weight_decay} must be 0 or more")
+        _check(self.gradient_clip > 0, f"optimizer.gradient_clip {self.gradient_clip} must be above 0")
+        _check(self.warmup >= 0, f"optimizer.warmup {self.warmup} must be 0 or more")
+        for name in ("momentum", "ema"):
+            value = getattr(self, name)
+            _check(0 <= value < 1, f"optimizer.{name} {value} must be 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Whole held-out volumes, on their own grids. every: steps between two validations.
+
+    at_start: before step 1 too, which is the baseline of a fine-tuning and shows a wrong channel order at once.
+    patience: validations without a better mean Dice after which training ends; 0: never. release: which weights
+    become the run's model, those of the "best" validation, or the "last", so that held-out cases choose nothing.
+    """
+
+    every: int = 500
+    at_start: bool = True
+    patience: int = 0
+    release: str = "best"
+
+    def __post_init__(self):
+        _choice("validation.release", self.release, ("best", "last"))
+        _check(self.every >= 1, f"validation.every {self.every} must be 1 or more")
+        _check(self.patience >= 0, f"validation.patience {self.patience} must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One experiment; see Training/configs/ for examples."""
+
+    name: str
+    sources: tuple[SourceConfig, ...]
+    network: NetworkChoice = field(default_factory=NetworkChoice)
+    preprocess: PreprocessSpec = field(default_factory=lambda: PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c")))
+    inference: InferenceSpec = field(default_factory=InferenceSpec)
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
+    initial_model: str = ""  # a model package to start from; empty: fresh weights
+    freeze: str = ""  # "encoder": its weights stay as they are, for fewer than five corrected cases; empty: all learn
+    seed: int = 1
+    patch: tuple[int, int, int] = (128, 128, 128)
+    batch: int = 2  # patches of one step, over all processes and micro-batches: neither changes what is learnt
+    accumulation: int = 1  # micro-batches that a process's share of the batch is cut into
+    steps: int = 250_000
+    loss: str = "dice_ce"  # or "ce"
+    foreground: float = 0.75  # share of patches centred on a labelled voxel, of a label drawn among those present
+    precision: str = "bf16"  # autocast, where the device does it fast; or "fp32". Parameters are float32 always
+    checkpoint_activations: bool = False  # less memory for one more forward pass
+    checkpoint_minutes: float = 10.0  # besides every validation
+    workers: int | None = None  # processes that prepare patches; None: as many as there are cores to spare, at most 8
+    weights_dtype: str = "float32"  # of the released weights; "float16" halves the file
+    cache: str = "runs/cache"  # preprocessed cases, keyed by content
+
+    def __post_init__(self):
+        _choice("freeze", self.freeze, ("", "encoder"))
+        _choice("loss", self.loss, ("ce", "dice_ce"))
+        _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
+        _choice("precision", self.precision, ("bf16", "fp32"))
+        _check(len(self.patch) == 3 and min(self.patch) >= 1, f"patch {self.patch} must be three sides of 1 or more")
+        self.network.resolve(len(self.preprocess.modalities), 2, tuple(self.patch))  # says what patches it takes
+        for name in ("batch", "steps", "accumulation"):
+            _check(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be 1 or more")
+        _check(0 <= self.foreground <= 1, f"foreground {self.foreground} must be 0 to 1")
+        _check(self.checkpoint_minutes > 0, f"checkpoint_minutes {self.checkpoint_minutes} must be above 0")
+        _check(self.workers is None or self.workers >= 0, f"workers {self.workers} must be 0 or more")
+        learning = [source for source in self.sources if not source.held_out]
+        _check(bool(learning), "a training needs at least one [[sources]] entry, and one that is not held out")
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> TrainingConfig:
+    """Reads a TOML file, applies `key.sub=value` overrides, and checks everything.
+
+    `base = "other.toml"` takes over the settings of another file that this one does not give itself; a list, such as
+    sources, is taken whole. Relative folders count from the folder of the file they stand in; those of an override
+    from the working directory. Raises InputError.
+    """
+    values = load_values(path)
+    for text in overrides or []:
+        settings.override(values, text)
+    return settings.build(TrainingConfig, values, str(path))
+
+
+def load_values(path: Path | str) -> dict:
+    """The settings of a TOML file over those of its base, folders resolved, not checked. Raises InputError."""
+    return _read(Path(path), ())
+
+
+def _read(path: Path, below: tuple[Path, ...]) -> dict:
+    """The values of a file over those of its bases, folders resolved."""
+    try:
+        values = settings.parse_toml(path.read_text(encoding="utf-8"), f"configuration {path}")
+    except FileNotFoundError:
+        raise InputError(f"configuration {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration {path} cannot be read: {error}") from None
+    place = path.resolve()
+    if place in below:
+        raise InputError(f"configuration {path} is its own base, by way of {below[-1]}")
+    sources = values.get("sources")
+    tables = [values, *(s for s in (sources if isinstance(sources, list) else []) if isinstance(s, dict))]
+    for table, key in itertools.product(tables, ("dataset", "initial_model", "cache", "base")):
+        if table.get(key) and isinstance(table[key], str):  # anything else is refused later, by its type
+            table[key] = str(place.parent / table[key])
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise InputError(f"configuration {path}: base {base!r} must be the name of a file")
+    return _merge(_read(Path(base), (*below, place)), values)
+
+
+def _merge(under: dict, over: dict) -> dict:
+    merged = {**under}
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        merged[key] = _merge(under[key], value) if both else value
+    return merged
+
+
+def resolved(config: TrainingConfig) -> dict:
+    """The configuration as plain JSON, for run/config.json and manifests: names instead of this machine's folders."""
+    values = dataclasses.asdict(config)
+    for source in values["sources"]:
+        source["dataset"] = Path(source["dataset"]).name
+    values.update(cache="", initial_model=Path(config.initial_model).name)
+    return values

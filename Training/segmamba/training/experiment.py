@@ -1,0 +1,170 @@
+"""What a configuration stands for, before anything is learnt: its cases, its network, its samples."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segmamba.cases.labels import LabelScheme
+from segmamba.datasets.manifest import CaseEntry, read_dataset
+from segmamba.datasets.split import training_cases, validation_cases
+from segmamba.errors import InputError
+from segmamba.models.package import Manifest, find_model, load_package
+from segmamba.models.specs import InferenceSpec
+from segmamba.networks.choice import AnyNetworkConfig, build, checkpoint_activations
+from segmamba.networks.segmamba import NetworkConfig
+from segmamba.training.augment import build_augmentation
+from segmamba.training.config import TrainingConfig
+from segmamba.training.distributed import World
+from segmamba.training.samples import PatchDataset, TrainingCase, prepare
+
+log = logging.getLogger(__name__)
+
+_ENCODERS = ("vit", "encoder", "mamba_encoder")  # what the forms of SegMamba call it
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """groups: training cases per source. held_out: validation cases of all sources. parent: of the initial model.
+    inference: as in the configuration, or with the patch as window for networks that take nothing else.
+    """
+
+    groups: list[list[TrainingCase]]
+    held_out: list[TrainingCase]
+    scheme: LabelScheme
+    network_config: AnyNetworkConfig
+    network: nn.Module
+    inference: InferenceSpec
+    samples: PatchDataset
+    parent: Manifest | None
+
+    @property
+    def classes(self) -> int:
+        return 1 + len(self.scheme.labels)
+
+    def data_record(self) -> dict:
+        """{"cases", "held_out"}: id -> hash of images, label and preprocessing."""
+        return {
+            "cases": {case.id: case.digest for group in self.groups for case in group},
+            "held_out": {case.id: case.digest for case in self.held_out},
+        }
+
+
+def load_experiment(config: TrainingConfig, world: World) -> Experiment:
+    """Reads, checks and preprocesses all data, each process its part. Raises InputError."""
+    scheme, plan = _plan(config)
+    groups, held_out = _prepare(plan, config, world)
+    network_config = config.network.resolve(
+        len(config.preprocess.modalities), 1 + len(scheme.labels), tuple(config.patch)
+    )
+    network, parent = _network(config, network_config, scheme)
+    inference = config.inference
+    if not isinstance(network_config, NetworkConfig):
+        inference = replace(inference, window=tuple(config.patch), fixed=True)
+    samples = PatchDataset(
+        groups,
+        [source.share for source in config.sources if not source.held_out],
+        tuple(config.patch),
+        build_augmentation(config.augment.set, config.augment.modality_dropout),
+        config.foreground,
+        config.seed,
+    )
+    return Experiment(groups, held_out, scheme, network_config, network, inference, samples, parent)
+
+
+def _plan(config: TrainingConfig):
+    """-> the label scheme, and [(data set, training entries, validation entries)] of each source."""
+    plan, scheme = [], None
+    for source in config.sources:
+        dataset = read_dataset(source.dataset)
+        if scheme is not None and dataset.scheme != scheme:
+            raise InputError(f"data set {dataset.name} has other labels or regions than {plan[0][0].name}")
+        scheme = dataset.scheme
+        labelled = tuple(case for case in dataset.cases if case.label)
+        if source.held_out:
+            training, validation = (), labelled
+        elif source.validate:
+            training, validation = training_cases(dataset, source.fold), validation_cases(dataset, source.fold)
+        else:
+            training, validation = labelled, ()
+        if not training and not source.held_out:
+            raise InputError(f"data set {dataset.name} has no labelled case to train on")
+        plan.append((dataset, training[: source.at_most], validation))
+    _check_apart(plan)
+    return scheme, plan
+
+
+def _check_apart(plan) -> None:
+    """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
+
+    def images(entry: CaseEntry) -> set:
+        measured = entry.statistics.get("images", {})
+        files = {(file.sha256, file.volume) for file in entry.images.values()}
+        return files | {facts["content"] for facts in measured.values() if "content" in facts}
+
+    trained = {image: entry.id for _, training, _ in plan for entry in training for image in images(entry)}
+    for dataset, _, validation in plan:
+        for entry in validation:
+            if both := [trained[image] for image in images(entry) if image in trained]:
+                raise InputError(
+                    f"case {entry.id} of data set {dataset.name} is validated on, and trained on as {both[0]}; "
+                    "take it out of one of the two"
+                )
+
+
+def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
+    jobs = [
+        (number, kind, dataset, entry)
+        for number, (dataset, training, validation) in enumerate(plan)
+        for kind, entries in (("training", training), ("validation", validation))
+        for entry in entries
+    ]
+    mine = [
+        (number, kind, prepare(dataset, entry, config.preprocess, Path(config.cache)))
+        for number, kind, dataset, entry in jobs[world.rank :: world.size]
+    ]
+    done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id))  # the same order in every process
+    learning = [number for number, (_, training, _) in enumerate(plan) if training]
+    groups = [[case for n, kind, case in done if n == number and kind == "training"] for number in learning]
+    held_out = [case for _, kind, case in done if kind == "validation"]
+    ids = [case.id for case in held_out]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise InputError(f"the sources hold out several cases of one id: {', '.join(twice[:5])}")
+    log.info("%d training cases, %d held out", sum(map(len, groups)), len(held_out))
+    return groups, held_out
+
+
+def _network(config: TrainingConfig, network_config: AnyNetworkConfig, scheme: LabelScheme):
+    """-> the network, with fresh weights or those of the initial model, and that model's manifest."""
+    torch.manual_seed(config.seed)
+    network, parent = build(network_config), None
+    if config.initial_model:
+        model = load_package(find_model(config.initial_model))
+        manifest = model.manifest
+        for name, theirs, ours in (
+            ("network", manifest.network, network_config),
+            ("preprocessing", manifest.preprocess, config.preprocess),
+            ("labels", manifest.scheme.labels, scheme.labels),
+        ):
+            if theirs != ours:
+                where = f"initial_model {config.initial_model}"
+                raise InputError(f"{where} has another {name} than the configuration: {theirs}, not {ours}")
+        network, parent = model.network.train(), manifest
+    if config.freeze:
+        _freeze(network)
+    if config.checkpoint_activations:
+        checkpoint_activations(network)
+    return network, parent
+
+
+def _freeze(network: nn.Module) -> None:
+    """The encoder's weights learn no more; those of the decoder and of the skips do."""
+    parts = [part for name, part in network.named_children() if name in _ENCODERS]
+    if not parts:
+        raise InputError("freeze = 'encoder' is for SegMamba; leave it out for another network")
+    for part in parts:
+        part.requires_grad_(False)

@@ -1,0 +1,75 @@
+"""What a training tells while it works: lines of run/log.jsonl, the same for TensorBoard, each step to who asked."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from segmamba.evaluation.report import TensorBoardLog
+from segmamba.training.distributed import World
+from segmamba.training.run_folder import append_log
+
+log = logging.getLogger(__name__)
+
+_EVERY, _LINES = 25, 40  # a step line every 25 steps; more often in a run that would not have 40
+
+
+class Journal:
+    """Only the first process of `world` writes. on_step(step, loss) is called there after every step."""
+
+    def __init__(self, run: Path, world: World, steps: int, on_step: Callable[[int, float], None] | None = None):
+        self.run, self.world, self.steps = run, world, steps
+        self.on_step = on_step or (lambda step, loss: None)
+        self.every = max(1, min(_EVERY, steps // _LINES))
+        self.board = TensorBoardLog(run / "tensorboard") if world.is_first else None
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets the steps that no line tells of yet: the training begins, or goes back."""
+        self._losses: list[float] = []
+        self._count, self._seconds, self._waited = 0, 0.0, 0.0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """What was done since the last step was no step: a validation, a checkpoint."""
+        self._mark = time.perf_counter()
+
+    def step(self, step: int, loss: float, norm: float, rate: float, waited: float, skipped: int) -> None:
+        """After every step. loss: of this process. norm: of the gradient; where it is not finite the step was skipped.
+        rate: of learning. waited: seconds for the batch. skipped: steps so far. All processes call it alike."""
+        now = time.perf_counter()
+        self._count, self._seconds, self._waited = (
+            self._count + 1,
+            self._seconds + now - self._mark,
+            self._waited + waited,
+        )
+        self._mark = now
+        if math.isfinite(norm):
+            self._losses.append(loss)
+        if self.world.is_first:
+            self.on_step(step, loss)
+        if step % self.every and step != self.steps:
+            return
+        mean = self.world.mean(sum(self._losses) / len(self._losses) if self._losses else math.nan)
+        if self.world.is_first:
+            each = self._seconds / self._count
+            stall = min(1.0, self._waited / self._seconds)
+            values = {"learning_rate": rate, "gradient_norm": norm, "seconds_per_step": each, "stall": stall}
+            self.write("step", step, loss=mean, **values, skipped=skipped)
+            left = (self.steps - step) * each / 60
+            log.info("step %d/%d loss %.3f, %.0f min left", step, self.steps, mean, left)
+        self.begin()
+
+    def tell(self, step: int, text: str) -> None:
+        """An event: something that a person should know."""
+        if self.world.is_first:
+            log.warning(text)
+            self.write("event", step, text=text)
+
+    def write(self, kind: str, step: int, **values) -> None:
+        line = append_log(self.run, kind, step=step, **values)
+        if self.board:
+            self.board.write(line)

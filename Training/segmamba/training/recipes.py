@@ -1,0 +1,158 @@
+"""Two ways from corrected cases to a candidate: fine-tuning the model in use, and training anew on everything.
+
+Both are an ordinary configuration (training.config) with its sources and its beginning filled in: the rest stands in
+Training/configs/finetune.toml and retrain.toml and can be replaced with --set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from segmamba import settings
+from segmamba.datasets.manifest import Dataset, read_dataset
+from segmamba.datasets.split import training_cases, validation_cases
+from segmamba.errors import InputError
+from segmamba.models.package import Manifest, read_manifest
+from segmamba.networks.choice import NetworkChoice
+from segmamba.networks.presets import PRESETS
+from segmamba.networks.segmamba import NetworkConfig
+from segmamba.training.config import SourceConfig, TrainingConfig, load_values
+
+log = logging.getLogger(__name__)
+
+_STEPS_A_CASE = 250  # a fine-tuning of few cases ends sooner: it would learn them by heart
+_FEW = 5  # corrected cases below which `freeze = "encoder"` is worth a try
+
+
+def finetune(
+    corrections: Path | str,
+    model: Path,
+    *,
+    config: Path | None = None,
+    replay: Sequence[str] | None = None,
+    anchor: str | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainingConfig:
+    """`model` continued: half of the patches from corrected cases, half from `replay`, validated on what intake keeps
+    for it and on the anchor set.
+
+    corrections: the folder of an intake. replay: data sets that the model has learnt before; None: those of the
+    configuration; none at all: only corrected cases, which forgets. Network, preprocessing, window and patch are the
+    model's own. Raises InputError.
+    """
+    dataset, count = _corrected(corrections)
+    values = load_values(config or config_file("finetune.toml"))
+    manifest = read_manifest(model)
+    old = values.get("sources", []) if replay is None else [{"dataset": name} for name in replay]
+    known = [source for source in old if replay is not None or _is_there(source)]
+    if not known:
+        log.warning("nothing to replay: the model may forget what it knew; name its data with --replay")
+    new_share = 0.5 if known else 1.0
+    values["sources"] = [
+        {"dataset": dataset.folder, "share": new_share, "validate": True},
+        *({**source, "share": 0.5 / len(known), "validate": False, "fold": None} for source in known),
+        *_anchor(anchor),
+    ]
+    values["initial_model"] = str(model)
+    values["steps"] = min(values.get("steps", 2000), _STEPS_A_CASE * count)
+    values.setdefault("optimizer", {})
+    values["optimizer"]["warmup"] = min(values["optimizer"].get("warmup", 100), values["steps"] // 10)
+    values.update(_like(manifest))
+    dropout = manifest.training.get("config", {}).get("augment", {}).get("modality_dropout", 0.0)
+    values["augment"] = {**values.get("augment", {}), "modality_dropout": dropout}  # what it does without, it keeps so
+    if count < _FEW:
+        log.info("%d corrected case(s): consider --set freeze=encoder", count)
+    return _build(values, overrides, "fine-tuning")
+
+
+def retrain(
+    corrections: Path | str,
+    *,
+    config: Path | None = None,
+    replay: Sequence[str] | None = None,
+    anchor: str | None = None,
+    overrides: Sequence[str] = (),
+) -> TrainingConfig:
+    """From fresh weights on everything: the data sets of the configuration (or `replay`) and the corrected cases, each
+    case as often as any other. Raises InputError.
+    """
+    dataset, count = _corrected(corrections)
+    values = load_values(config or config_file("retrain.toml"))
+    old = values.get("sources", []) if replay is None else [{"dataset": name} for name in replay]
+    known = []
+    for source in old:
+        given = settings.build(SourceConfig, source, "sources")
+        other = read_dataset(given.dataset)
+        cases = training_cases(other, given.fold) if given.validate else [c for c in other.cases if c.label]
+        known.append({**source, "share": float(max(1, min(len(cases), given.at_most or len(cases))))})
+    values["sources"] = [
+        {"dataset": dataset.folder, "share": float(count), "validate": True},
+        *known,
+        *_anchor(anchor),
+    ]
+    values["initial_model"] = ""
+    return _build(values, overrides, "retraining")
+
+
+def config_file(name: str) -> Path:
+    """A configuration that comes with the project. Raises InputError where the package stands without them."""
+    path = Path(__file__).resolve().parents[2] / "configs" / name
+    if not path.is_file():
+        raise InputError(f"{path} is not there; name a configuration: `segmamba train CONFIG.toml ...`")
+    return path
+
+
+def _corrected(corrections: Path | str) -> tuple[Dataset, int]:
+    dataset = read_dataset(corrections)
+    count = len(training_cases(dataset))
+    if not count:
+        raise InputError(f"{corrections} has no accepted case to train on; run `segmamba intake {corrections}`")
+    log.info("%d corrected cases to train on, %d to validate on", count, len(validation_cases(dataset)))
+    return dataset, count
+
+
+def _is_there(source: dict) -> bool:
+    try:
+        read_dataset(source["dataset"])
+    except (InputError, KeyError) as error:
+        log.warning("not replayed: %s", error)
+        return False
+    return True
+
+
+def _anchor(anchor: str | None) -> list[dict]:
+    return [] if anchor is None else [{"dataset": anchor, "held_out": True}]
+
+
+def _like(manifest: Manifest) -> dict:
+    """What of a configuration a model decides itself."""
+    asked = manifest.training.get("config", {})
+    patch = asked.get("patch") or list(manifest.inference.window)
+    return {
+        "network": dataclasses.asdict(_choice(manifest, tuple(patch))),
+        "preprocess": dataclasses.asdict(manifest.preprocess),
+        "inference": dataclasses.asdict(manifest.inference),
+        "patch": list(patch),
+        "weights_dtype": manifest.weights_dtype,
+    }
+
+
+def _choice(manifest: Manifest, patch: tuple[int, int, int]) -> NetworkChoice:
+    """The configuration's word for a model's network."""
+    network = manifest.network
+    if not isinstance(network, NetworkConfig):
+        return NetworkChoice(name=network.name)
+    for preset in PRESETS:
+        choice = NetworkChoice(preset=preset)
+        if choice.resolve(network.in_channels, network.out_channels, patch) == network:
+            return choice
+    raise InputError(f"the network of model {manifest.id} is none of {', '.join(PRESETS)}: it cannot be continued")
+
+
+def _build(values: dict, overrides: Sequence[str], what: str) -> TrainingConfig:
+    for text in overrides:
+        settings.override(values, text)
+    return settings.build(TrainingConfig, values, what)

@@ -1,0 +1,200 @@
+"""Training samples: cases preprocessed once, cached by content, cut into augmented patches.
+
+A sample is a function of (seed, index) alone, so a run that is resumed, or spread over workers and machines, sees the
+same data. A patch is read from the cache by itself: the rest of its case stays on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from segmamba.cases.case import Source, load_case, load_label_map
+from segmamba.datasets.manifest import CaseEntry, Dataset
+from segmamba.datasets.reading import hash_file
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.models.specs import PreprocessSpec
+from segmamba.prediction.preprocess import preprocess, preprocess_label
+from segmamba.training.augment import Augmentation
+
+log = logging.getLogger(__name__)
+
+_CACHE_VERSION = 2  # raise it when preprocessing changes what it writes
+_PLACES = 5000  # voxels kept of each label, to centre patches on
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A labelled case, preprocessed. cached: its tensors. digest: sha256 over images, label and settings.
+
+    sources, label, renumbering: its files, for a validation on its own grid.
+    """
+
+    id: str
+    sources: dict[str, Source]
+    label: Path
+    renumbering: dict[int, int]
+    cached: Path
+    digest: str
+
+
+def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
+    """Preprocesses a case into `cache`, or finds it there by the content of its files, not by their names.
+
+    Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
+    """
+    if entry.label is None:
+        raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
+    if missing := [m for m in spec.modalities if m not in entry.images]:
+        raise InputError(
+            f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
+        )
+    for file in (*(entry.images[m] for m in spec.modalities), entry.label):
+        try:
+            found = hash_file(dataset.path(file))
+        except OSError as error:
+            raise InputError(f"case {entry.id}: {dataset.path(file)} cannot be read: {error.strerror}") from None
+        if found != file.sha256:
+            raise InputError(
+                f"case {entry.id}: {dataset.path(file)} is not the file that the data set was made of; "
+                f"run `segmamba dataset init --update {dataset.folder}`, which takes over what was corrected"
+            )
+    digest = case_digest(dataset, entry, spec)
+    cached = cache / f"{digest[:32]}.safetensors"
+    sources = {m: dataset.sources(entry)[m] for m in spec.modalities}
+    label = dataset.path(entry.label)
+    if not cached.exists():
+        log.info("preparing %s", entry.id)
+        case = load_case(sources, entry.id, spec.modalities)
+        prepared = preprocess(case, spec)
+        label_map = load_label_map(label, dataset.renumbering, case)
+        shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
+        cache.mkdir(parents=True, exist_ok=True)
+        tensors = _to_store(prepared.tensor, shares, bytes.fromhex(digest))
+        write_aside(cached, save(tensors, {"labels": str(len(shares))}))
+    return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest)
+
+
+def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
+    """sha256 over a labelled case's images, label and preprocessing, as its manifest has them: what a model's record of
+    its training knows the case by."""
+    settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for file in (*(entry.images[m] for m in spec.modalities), entry.label):
+        digest.update(f"{file.sha256}{file.volume}".encode())
+    return digest.hexdigest()
+
+
+class PatchDataset(TorchDataset):
+    """Augmented patches {"image": (C, *patch), "label": (K, *patch), "case": id}; sample i is drawn from (seed, i).
+
+    label: the share of each label in each voxel. cases: per source; shares: weight of each source. foreground: chance
+    that a patch is centred on a voxel of a label, drawn among those that the case has.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Sequence[TrainingCase]],
+        shares: Sequence[float],
+        patch: tuple[int, int, int],
+        augmentation: Augmentation,
+        foreground: float,
+        seed: int,
+    ):
+        self.cases = [list(group) for group in cases]
+        self.shares = np.asarray(shares, float) / sum(shares)
+        self.patch = patch
+        self.augmentation = augmentation
+        self.foreground = foreground
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        rng = np.random.default_rng((self.seed, index))
+        group = self.cases[rng.choice(len(self.cases), p=self.shares)]
+        case = group[rng.integers(len(group))]
+        warp = self.augmentation.draw_warp(rng)
+        reach = warp.reach(self.patch) if warp else self.patch
+        with safe_open(case.cached, framework="pt") as stored:
+            grid = stored.get_slice("image").get_shape()[1:]
+            centre = self._centre(stored, grid, rng)
+            image = _read_box(stored, "image", centre, reach).float()
+            label = _shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
+        if warp:
+            both = warp.apply(torch.cat([image, label]), self.patch)
+            image, label = both[: len(image)], both[len(image) :]
+        label[0] = 1 - label[1:].sum(0)  # what lies outside the image is background
+        image, label = self.augmentation.apply(image, label, rng)
+        return {"image": image, "label": label, "case": case.id}
+
+    def _centre(self, stored, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
+        present = [name for name in stored.keys() if name.startswith("places")]  # noqa: SIM118  safe_open is no dict
+        if present and rng.random() < self.foreground:
+            places = stored.get_tensor(present[rng.integers(len(present))])
+            return places[rng.integers(len(places))].tolist()
+        low = [min(side // 2, size // 2) for side, size in zip(self.patch, grid)]
+        high = [max(least, size - (side - side // 2)) for least, side, size in zip(low, self.patch, grid)]
+        return [int(rng.integers(a, b + 1)) for a, b in zip(low, high)]
+
+
+class StepSampler(Sampler):
+    """The samples of steps `start`..`stop` - 1 that are this process's part of each batch of `batch`, in order."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int):
+        self.steps = range(start, stop)
+        self.batch, self.rank, self.share = batch, rank, batch // world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = step * self.batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _to_store(image: Tensor, shares: Tensor, seed: bytes) -> dict[str, Tensor]:
+    """Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size."""
+    hard = shares.argmax(0).to(torch.uint8)
+    label = hard[None] if bool(((shares == 0) | (shares == 1)).all()) else shares.half()
+    tensors = {"image": image.half().contiguous(), "label": label.contiguous()}
+    rng = np.random.default_rng(list(seed))
+    for value in range(1, len(shares)):
+        places = torch.nonzero(hard == value).to(torch.int16)
+        if len(places):
+            kept = rng.permutation(len(places))[:_PLACES]
+            tensors[f"places{value}"] = places[np.sort(kept)].contiguous()
+    return tensors
+
+
+def _read_box(stored, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:
+    """(channels, *size) around `centre`, 0 outside the volume."""
+    part = stored.get_slice(name)
+    channels, *grid = part.get_shape()
+    starts = [c - s // 2 for c, s in zip(centre, size)]
+    inside = [slice(max(0, a), max(0, min(g, a + s))) for a, s, g in zip(starts, size, grid)]
+    values = part[:, inside[0], inside[1], inside[2]]
+    if list(values.shape[1:]) == list(size):
+        return values.clone()
+    result = torch.zeros((channels, *size), dtype=values.dtype)
+    place = tuple(slice(i.start - a, i.stop - a) for i, a in zip(inside, starts))
+    result[(slice(None), *place)] = values
+    return result
+
+
+def _shares(label: Tensor, count: int) -> Tensor:
+    if label.dtype != torch.uint8:
+        return label.float()
+    return torch.nn.functional.one_hot(label[0].long(), count).movedim(-1, 0).float()

@@ -1,0 +1,176 @@
+"""Table 1 of the paper on one's own data: every network trained with the same configuration, and what each costs.
+
+DIR/NETWORK/       the run folder of each network, as `segmamba train` writes it; a finished one is collected, one that
+                   was stopped goes on. Several GPUs: `torchrun ... train.py CONFIG --set network.name=NETWORK
+                   --run-folder DIR/NETWORK` first, for each network
+DIR/table1.md      the table
+DIR/table1.json    the same with everything that it was made from
+
+Xing et al., arXiv 2401.13560, table 1 (accuracy) and table 5 (costs).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.models.package import MANIFEST, read_manifest
+from segmamba.networks.baselines import BASELINES
+from segmamba.networks.choice import NetworkChoice
+from segmamba.networks.presets import PRESETS
+from segmamba.training.config import TrainingConfig, resolved
+from segmamba.training.costs import Costs, device_name, measure_costs
+from segmamba.training.loop import train
+from segmamba.training.optimize import uses_bf16
+from segmamba.training.run_folder import CONFIG, surroundings
+
+log = logging.getLogger(__name__)
+
+NETWORKS = ("released", *BASELINES)
+_COSTS = "costs.json"
+_FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that change nothing that is learnt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """mean: {region: {"dice", "hd95"}} over the held-out cases. failure: why a network could not be trained."""
+
+    network: str
+    costs: Costs
+    mean: dict[str, dict[str, float]] = field(default_factory=dict)
+    cases: int = 0
+    failure: str = ""
+
+
+def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
+    """`a,b`: presets of SegMamba and baselines. Raises InputError for what is neither, or named twice."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [*PRESETS, *BASELINES]
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"unknown networks {', '.join(unknown)}; known are {', '.join(known)}")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"networks {text!r} must be one or more names, each once; known are {', '.join(known)}")
+    return tuple(NetworkChoice(preset=name) if name in PRESETS else NetworkChoice(name=name) for name in names)
+
+
+def make_table(config: TrainingConfig, networks: Sequence[NetworkChoice], folder: Path, device: str) -> list[Row]:
+    """Trains or collects each network; writes and returns the table, which is written after every row.
+
+    Raises InputError, before anything is trained, where a network does not take the patch, a run folder holds a
+    training with another configuration, or this is one of several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "table1 runs in one process: train each network with torchrun and `train --run-folder DIR/NETWORK`, "
+            "then collect them with `table1 --output DIR`"
+        )
+    uses_bf16(config, device)  # says what patches it takes
+    configs = {_label(choice): _configured(config, choice) for choice in networks}
+    for one in configs.values():
+        _check_run(one, folder)
+        one.network.resolve(len(one.preprocess.modalities), 2, tuple(one.patch))
+    rows: list[Row] = []
+    for name, one in configs.items():
+        log.info("%s", name)
+        rows.append(_row(name, one, folder / name, device))
+        values = {"config": resolved(config), **surroundings(device), "rows": [asdict(row) for row in rows]}
+        write_aside(folder / "table1.json", (json.dumps(values, indent=2) + "\n").encode())
+        write_aside(folder / "table1.md", format_markdown(rows).encode())
+    return rows
+
+
+def _label(choice: NetworkChoice) -> str:
+    return choice.preset if choice.name == "segmamba" else choice.name
+
+
+def _configured(config: TrainingConfig, choice: NetworkChoice) -> TrainingConfig:
+    """The configuration with another network and, which no weight depends on, another name."""
+    return replace(config, name=f"{config.name}-{_label(choice)}", network=choice)
+
+
+def _check_run(config: TrainingConfig, folder: Path) -> None:
+    """Refuses a run folder of another configuration, so that all rows were made with the same."""
+    path = folder / _label(config.network) / CONFIG
+    if not path.exists():
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+        theirs_network, ours = theirs["network"], json.loads(json.dumps(resolved(config)))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} cannot be read; take the folder away, or give another --output") from None
+    if config.network.name != "segmamba" and theirs_network.get("name") == config.network.name:
+        theirs["network"] = ours["network"]  # the preset says nothing of a baseline
+    if differing := [key for key in ours if key not in _FREE and theirs.get(key) != ours[key]]:
+        raise InputError(
+            f"{path} is of a training with other settings ({', '.join(differing)}): "
+            "give the configuration it was made with, or another --output"
+        )
+
+
+def _row(name: str, config: TrainingConfig, run: Path, device: str) -> Row:
+    metrics, failure = {}, ""
+    try:
+        model = run / "model"
+        if not (model / MANIFEST).is_file():
+            model = train(config, run, resume="auto", device=device)
+        metrics = read_manifest(model).metrics
+    except InputError as error:  # the other networks have their rows all the same
+        log.error("%s: %s", name, error)
+        failure = str(error)
+    costs = _costs(config, run, device)
+    return Row(
+        network=name, costs=costs, mean=metrics.get("mean", {}), cases=len(metrics.get("cases", {})), failure=failure
+    )
+
+
+def _costs(config: TrainingConfig, run: Path, device: str) -> Costs:
+    """Measured, or as measured before on such a device."""
+    path = run / _COSTS
+    if path.exists():
+        costs = Costs(**json.loads(path.read_text(encoding="utf-8")))
+        if costs.device == device_name(device):
+            return costs
+    costs = measure_costs(config, device)
+    run.mkdir(parents=True, exist_ok=True)
+    write_aside(path, (json.dumps(asdict(costs), indent=2) + "\n").encode())
+    return costs
+
+
+# --- the table
+
+
+def format_markdown(rows: Sequence[Row]) -> str:
+    """Dice in percent, HD95 in mm; the mean over regions last, as the paper has it."""
+    regions = next((list(row.mean) for row in rows if row.mean), [])
+    header = ["network", "parameters, M", "FLOPs, G", "step, s", "step, MB", "case, s", "case, MB"]
+    header += [f"Dice {region}" for region in [*regions, "mean"]] + [f"HD95 {region}" for region in [*regions, "mean"]]
+    lines = [_line([*header, "cases"]), _line(["---"] + ["---:"] * len(header))]
+    for row in rows:
+        costs = row.costs
+        cells = [row.network, f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}"]
+        cells += [_number(costs.step_seconds, 3), _number(costs.step_mb, 0)]
+        cells += [_number(costs.case_seconds, 2), _number(costs.case_mb, 0)]
+        for metric, scale in (("dice", 100.0), ("hd95", 1.0)):
+            values = [scale * row.mean[region][metric] for region in regions if region in row.mean]
+            mean = statistics.fmean(values) if values else None
+            cells += [_number(value, 2) for value in (values or [None] * len(regions))] + [_number(mean, 2)]
+        lines.append(_line([*cells, str(row.cases)]))
+    lines += ["", f"Device: {', '.join(sorted({row.costs.device for row in rows}))}. FLOPs: forward pass of one patch."]
+    lines += [f"{row.network} has no model: {row.failure}" for row in rows if row.failure]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -1,0 +1,70 @@
+"""Validation of a network in training: whole held-out volumes, on the grids they were labelled on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from torch import nn
+
+from segmamba.cases.case import load_case, load_label_map
+from segmamba.cases.labels import LabelScheme
+from segmamba.evaluation.metrics import region_scores
+from segmamba.evaluation.picture import save_picture
+from segmamba.models.package import load_package
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.prediction.segment import segment
+from segmamba.training.distributed import World
+from segmamba.training.samples import TrainingCase
+
+
+def validate(
+    network: nn.Module,
+    cases: Sequence[TrainingCase],
+    preprocess: PreprocessSpec,
+    inference: InferenceSpec,
+    scheme: LabelScheme,
+    world: World,
+) -> dict:
+    """{"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, without mirroring, the cases shared among processes.
+
+    The network is left in the mode it came in.
+    """
+    training = network.training
+    network.eval()
+    rows = []
+    for entry in cases[world.rank :: world.size]:
+        case = load_case(entry.sources, entry.id, preprocess.modalities)
+        truth = load_label_map(entry.label, entry.renumbering, case)
+        result = segment(case, network, preprocess, inference, device=world.device)
+        scores = region_scores(result.label_map, truth, tuple(voxel_sizes(case.affine)), scheme)
+        rows.append((entry.id, scores))
+    network.train(training)
+    per_case = dict(sorted(world.gather(rows)))
+    mean = {
+        region: {metric: float(np.mean([scores[region][metric] for scores in per_case.values()])) for metric in first}
+        for region, first in next(iter(per_case.values())).items()
+    }
+    return {"mean": mean, "cases": per_case}
+
+
+def mean_dice(metrics: dict) -> float:
+    """The mean over regions of the mean Dice: what the best checkpoint is chosen by."""
+    return float(np.mean([scores["dice"] for scores in metrics["mean"].values()]))
+
+
+def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device: str, count: int = 3) -> None:
+    """Pictures `folder`/CASE.png of the cases on which a package did worst in its own validation."""
+    package = load_package(model)
+    manifest = package.manifest
+    scores = manifest.metrics["cases"]
+    worst = sorted(cases, key=lambda case: mean_dice({"mean": scores[case.id]}))[:count]
+    folder.mkdir(exist_ok=True)
+    for entry in worst:
+        case = load_case(entry.sources, entry.id, manifest.preprocess.modalities)
+        truth = load_label_map(entry.label, entry.renumbering, case)
+        answer = segment(case, package.network, manifest.preprocess, manifest.inference, device=device).label_map
+        dices = ", ".join(f"{region} {score['dice']:.2f}" for region, score in scores[entry.id].items())
+        save_picture(case, {"truth": truth, "answer": answer}, folder / f"{entry.id}.png", f"{entry.id}: {dices}")
