@@ -12,8 +12,8 @@ import pytest
 from dicom_files import PATIENT, head, pydicom, write_enhanced, write_series
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff
-from segmamba.cases.dicom_codes import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.cases.dicom_seg import ModelFacts, write_seg
+from segmamba.cases.structures import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.commands.dicom import dicom_case, seg_target, write_case_seg
 from segmamba.errors import InputError
 from segmamba.images.dicom import find_series

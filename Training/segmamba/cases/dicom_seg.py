@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-from segmamba.cases.dicom_codes import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
+from segmamba.cases.structures import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.images.dicom.find import Series
