@@ -5,6 +5,7 @@ it needs is moved down; the table stays.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,42 @@ def test_a_package_of_the_engine_says_its_words_and_loads_nothing(path):
 
 def test_the_engine_itself_imports_nothing():
     assert imported(ENGINE / "__init__.py") <= {"__future__.annotations"}
+
+
+# --- ARCHITECTURE.md
+
+
+def sections():
+    """Title -> text of each section of ARCHITECTURE.md."""
+    parts = re.split(r"^## (.*)$", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.mark.parametrize(
+    ("title", "levels"),
+    [("The engine: `Training/segmamba/`", ENGINE_LEVELS[1:]), ("The Slicer side: `SegMambaSlicer/`", LIBRARY_LEVELS)],
+)
+def test_the_tables_for_people_are_the_tables_here(title, levels):
+    rows = re.findall(r"^\| (`.*?) \|", sections()[title], flags=re.MULTILINE)
+    assert [sorted(re.findall(r"`(\w+)`", row)) for row in rows] == [sorted(level.split()) for level in levels]
+
+
+def test_what_is_named_for_people_is_there():
+    """Every file, and every function, class, table and test in it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    roots = [ROOT, ENGINE, LIBRARY, SLICER_SIDE, ROOT / "Testing" / "engine", ROOT / "Testing" / "slicer"]
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 80
+    for file, name in named:
+        paths = [root / file for root in roots if (root / file).is_file()]
+        assert len(paths) >= 1, file
+        defined = {
+            getattr(node, "name", None) or node.targets[0].id
+            for path in paths
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if hasattr(node, "name") or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name))
+        }
+        assert not name or name in defined, f"{file}::{name}"
 
 
 # --- the boundary between the engine and Slicer
