@@ -1,7 +1,9 @@
 """What stands behind the SegMamba panel: each part works from Slicer's Python console, without the panel.
 
-modalities  which volume is which, and whether the four fit together
-scene       volumes to files, and what comes back to the volumes' own grid
-segments    labels and regions as editable segments, with what they were before
-results     volumes in mL, diameters, uncertainty, and where to look
+engine    finding a Python, starting the engine as a child process and talking to it
+volumes   which volume is which, whether they fit together, and their way to files and back
+results   segments, volumes in mL, diameters, uncertainty, and what there was before
+learning  corrected cases, the site's folder, its runs, verdicts on models
+panel     one file a section of the panel
+run       one segmentation, from the volumes in the scene to the segments in the scene
 """

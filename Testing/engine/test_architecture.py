@@ -1,9 +1,11 @@
-"""The walls of the house, read from the source: who imports whom, who prints, how long a file is.
+"""Who may import whom, read from the source: the table of ARCHITECTURE.md; who prints, and how long a file is.
 
-A room that is new, or an import that is new, fails here until this table says that it is meant.
+A package that is new, or an import that points upwards, fails here. Where something below needs something above, what
+it needs is moved down; the table stays.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,120 +15,60 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "Training" / "segmamba"
 SLICER_SIDE = ROOT / "SegMambaSlicer"
+LIBRARY = SLICER_SIDE / "SegMambaSlicerLib"
 
-# Room -> rooms that it may import, each standing above it. A folder (network, phantom) is one room here.
-# "segmamba" itself, which holds only the version, is open to all.
-ROOMS = {
-    "errors": "",
-    "devices": "errors",
-    "files": "",
-    "settings": "errors",
-    "labels": "errors",
-    "itk_io": "errors",
-    "image_io": "errors itk_io",
-    "case_folder": "errors image_io",
-    "dicom": "errors files image_io itk_io labels",
-    "images": "dicom image_io",
-    "case": "errors image_io images case_folder labels",
-    "label_files": "errors image_io",
-    "swaps": "",
-    "resample": "",
-    "bias": "",
-    "brain": "bias errors",
-    "prepare": "brain case case_folder errors image_io",
-    "look": "image_io prepare swaps",
-    "preprocess": "errors bias case resample",
-    "network": "errors",
-    "baselines": "errors network",
-    "networks": "errors network baselines",
-    "inference": "errors network",
-    "incomplete": "errors",
-    "postprocess": "errors labels",
-    "segment": "case preprocess inference postprocess",
-    "package": "errors files settings labels incomplete network networks inference preprocess",
-    "predict": "errors files image_io images incomplete labels case network package postprocess prepare segment swaps",
-    "worker": "devices errors files case network package predict",
-    "metrics": "errors labels",
-    "confidence": "errors",
-    "evaluate": "errors confidence label_files labels metrics",
-    "compare": "errors confidence evaluate",
-    "score_tables": "",
-    "phantom": "errors labels",
-    "picture": "case files labels",
-    "demo": "case evaluate package phantom picture predict",
-    "dataset": "errors files settings image_io case_folder case labels",
-    "shares": "errors",
-    "corrections": "case dataset errors files image_io images labels metrics prepare settings shares",
-    "registry": "errors files package settings shares",
-    "config": "errors settings networks inference preprocess",
-    "augment": "",
-    "checkpoint": "errors files",
-    "distributed": "errors",
-    "optimize": "errors config network",
-    "run_folder": "files",
-    "samples": "errors files augment case dataset preprocess",
-    "experiment": "errors augment config dataset distributed inference labels network networks package samples",
-    "gate": "case compare confidence dataset errors files labels metrics package picture samples segment",
-    "recipes": "config dataset errors network networks package settings",
-    "validation": "case distributed inference labels metrics package picture preprocess samples segment",
-    "report": "errors files picture",
-    "stop_signals": "",
-    "journal": "distributed report run_folder",
-    "training": "checkpoint config distributed errors experiment journal optimize package report run_folder samples "
-    "stop_signals validation",
-    "costs": "case config distributed experiment network optimize segment",
-    "table1": "baselines config costs errors files network networks optimize package run_folder training",
-    "site": "config corrections dataset errors files gate package phantom recipes registry settings shares "
-    "stop_signals training",
-    "bundle_parts": "bias inference resample",
-    "export": "errors files network package",
-    "commands": "case compare config corrections dataset demo devices dicom errors evaluate export files gate "
-    "inference look network package phantom predict preprocess recipes registry report score_tables site table1 "
+# From the entrances down: each imports only what stands in a line below its own, wherever in a file the import is.
+ENGINE_LEVELS = (
+    "__main__",
+    "cli",
+    "commands worker",
+    "learning",
     "training",
-    "cli": "errors commands",
-    "__main__": "cli",
-}
-# The same inside the network room. The scan with its back ends is one room, so is the norm.
-NETWORK = {
-    "scan": "",
-    "norm": "scan",
-    "conv": "",
-    "unet": "conv norm",
-    "mamba": "scan",
-    "blocks": "conv mamba norm",
-    "segmamba": "blocks mamba norm unet",
-    "published": "segmamba",
-    "__init__": "published segmamba",
-}
-# Rooms that a machine without torch could use, but for what they are given.
-WITHOUT_TORCH = [
-    *("errors", "files", "settings", "labels", "itk_io", "image_io", "case_folder", "case"),
-    *(
-        "images",
-        "swaps",
-        "look",
-        "incomplete",
-        "prepare",
-        "dicom",
-        "postprocess",
-        "metrics",
-        "evaluate",
-        "phantom",
-        "picture",
-    ),
-]
+    "export",
+    "prediction",
+    "evaluation",
+    "models",
+    "datasets",
+    "preparation",
+    "networks",
+    "cases",
+    "images",
+    "files settings",
+    "errors",
+)
+LIBRARY_LEVELS = (
+    "panel",
+    "selftest session",
+    "parameters report run sample",
+    "learning",
+    "results",
+    "volumes",
+    "engine",
+    "errors i18n",
+)
+TREES = {"segmamba": (ENGINE, ENGINE_LEVELS), "SegMambaSlicerLib": (LIBRARY, LIBRARY_LEVELS)}
+# What a machine without torch can import; resampling is for tensors.
+WITHOUT_TORCH = "cli commands worker evaluation datasets preparation cases images files settings errors"
+NEEDS_TORCH = "segmamba.images.resample"
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml", "slicer_core", "MRMLCorePython", "vtkSegmentationCorePython"}
+IN_SLICER = {"slicer", "qt", "ctk", "vtk", "numpy", "SegMambaSlicerLib", *sys.stdlib_module_names}
 
 
 def sources(folder):
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
-def imports(path, root=ENGINE, package="segmamba"):
-    """Absolute names of every module that a file imports, anywhere in it, with `from a import b` as a.b."""
-    here = [package, *path.relative_to(root).with_suffix("").parts[:-1]]
+def module_name(path):
+    """The dotted name by which a file is imported; a package goes by its folder."""
+    root = ENGINE.parent if ENGINE in path.parents else SLICER_SIDE
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path, nodes=None):
+    """Absolute names of everything that a file imports, anywhere in it, with `from a import b` as a.b."""
+    here = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes or ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -136,90 +78,114 @@ def imports(path, root=ENGINE, package="segmamba"):
     return names
 
 
-def top_levels(path, **where):
-    return {name.partition(".")[0] for name in imports(path, **where)}
+def at_file_scope(path):
+    """The names that a file imports when it is itself imported."""
+    waiting, nodes = [ast.parse(path.read_text(encoding="utf-8"))], []
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                nodes.append(node)
+                waiting.append(node)
+    return imported(path, nodes)
 
 
-def room_of(path, folder=ENGINE):
-    parts = path.relative_to(folder).with_suffix("").parts
-    return parts[0]
+def top_levels(names):
+    return {name.partition(".")[0] for name in names}
 
 
-def rooms_imported(path, prefix, rooms):
-    """Which of `rooms` below the package `prefix` a file imports."""
-    below = [name.removeprefix(f"{prefix}.") for name in imports(path) if name.startswith(f"{prefix}.")]
-    return {name.partition(".")[0] for name in below} & rooms
+def package_of(path):
+    return module_name(path).split(".")[1] if module_name(path).count(".") else "__init__"
 
 
-# --- inside the engine
+# --- the table
 
 
-def test_the_table_has_every_room_and_no_other():
-    assert {room_of(path) for path in sources(ENGINE)} == {*ROOMS, "__init__"}
-    assert {room_of(path, ENGINE / "network") for path in sources(ENGINE / "network")} == set(NETWORK)
+@pytest.mark.parametrize("tree", TREES)
+def test_the_table_names_every_package_once(tree):
+    folder, levels = TREES[tree]
+    assert sorted(" ".join(levels).split()) == sorted({package_of(path) for path in sources(folder)} - {"__init__"})
 
 
-@pytest.mark.parametrize("table", [ROOMS, NETWORK], ids=["engine", "network"])
-def test_the_table_knows_no_circle(table):
-    above = set()
-    for room, allowed in table.items():
-        assert set(allowed.split()) <= above, room
-        above.add(room)
+@pytest.mark.parametrize("path", [*sources(ENGINE), *sources(LIBRARY)], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_what_is_below_its_package(path):
+    tree, own = module_name(path).split(".")[0], package_of(path)
+    level = {name: n for n, names in enumerate(TREES[tree][1]) for name in names.split()}
+    found = {name.split(".")[1] for name in imported(path) if name.startswith(f"{tree}.")} & set(level)
+    assert not [name for name in found - {own} if level[name] <= level.get(own, len(level))]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_what_its_table_allows(room):
-    """Exactly that: what is no longer imported is to be struck out."""
-    found = set()
-    for path in sources(ENGINE):
-        if room_of(path) == room:
-            found |= rooms_imported(path, "segmamba", set(ROOMS)) - {room}
-    assert found == set(ROOMS[room].split())
+@pytest.mark.parametrize("tree", TREES)
+def test_no_modules_import_one_another_in_a_circle(tree):
+    """Imports inside functions count: a circle that is put off is one all the same."""
+    modules = {module_name(path): path for path in sources(TREES[tree][0])}
+    below = {}
+    for module, path in modules.items():
+        names = {name if name in modules else name.rpartition(".")[0] for name in imported(path)}
+        below[module] = names & set(modules) - {module}
+    while free := [module for module, names in below.items() if not names & set(below)]:
+        for module in free:
+            del below[module]
+    assert not below
 
 
-@pytest.mark.parametrize("room", NETWORK)
-def test_a_part_of_the_network_imports_only_what_its_table_allows(room):
-    found = set()
-    for path in sources(ENGINE / "network"):
-        if room_of(path, ENGINE / "network") == room:
-            found |= rooms_imported(path, "segmamba.networks", set(NETWORK)) - {room}
-    assert found == set(NETWORK[room].split())
+@pytest.mark.parametrize("path", sorted(ENGINE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_package_of_the_engine_says_its_words_and_loads_nothing(path):
+    (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(only, ast.Expr)
 
 
-def test_data_flows_one_way():
-    """The order of CONTRIBUTING.md, which no change of the table above may turn round."""
-    order = ["case", "preprocess", "network", "inference", "postprocess", "predict", "commands", "cli"]
-    assert sorted(order, key=list(ROOMS).index) == order
+def test_the_engine_itself_imports_nothing():
+    assert imported(ENGINE / "__init__.py") <= {"__future__.annotations"}
 
 
-def test_the_package_itself_imports_nothing():
-    assert imports(ENGINE / "__init__.py") <= {"__future__.annotations"}
+# --- ARCHITECTURE.md
+
+
+def sections():
+    """Title -> text of each section of ARCHITECTURE.md."""
+    parts = re.split(r"^## (.*)$", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.mark.parametrize(
+    ("title", "levels"),
+    [("The engine: `Training/segmamba/`", ENGINE_LEVELS[1:]), ("The Slicer side: `SegMambaSlicer/`", LIBRARY_LEVELS)],
+)
+def test_the_tables_for_people_are_the_tables_here(title, levels):
+    rows = re.findall(r"^\| (`.*?) \|", sections()[title], flags=re.MULTILINE)
+    assert [sorted(re.findall(r"`(\w+)`", row)) for row in rows] == [sorted(level.split()) for level in levels]
+
+
+def test_what_is_named_for_people_is_there():
+    """Every file, and every function, class, table and test in it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    roots = [ROOT, ENGINE, LIBRARY, SLICER_SIDE, ROOT / "Testing" / "engine", ROOT / "Testing" / "slicer"]
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 80
+    for file, name in named:
+        paths = [root / file for root in roots if (root / file).is_file()]
+        assert len(paths) >= 1, file
+        defined = {
+            getattr(node, "name", None) or node.targets[0].id
+            for path in paths
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if hasattr(node, "name") or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name))
+        }
+        assert not name or name in defined, f"{file}::{name}"
+
+
+# --- the boundary between the engine and Slicer
 
 
 @pytest.mark.parametrize("path", sources(ENGINE), ids=lambda path: str(path.relative_to(ENGINE)))
 def test_the_engine_knows_no_slicer(path):
-    assert not top_levels(path) & SLICER
+    assert not top_levels(imported(path)) & SLICER
 
 
-@pytest.mark.parametrize("room", WITHOUT_TORCH)
-def test_rooms_of_images_and_labels_know_no_networks(room):
-    for path in sources(ENGINE):
-        if room_of(path) == room:
-            assert not top_levels(path) & {"torch", "monai"}, path.name
-
-
-def test_the_network_knows_no_files_of_images():
-    for path in sources(ENGINE / "network"):
-        assert not top_levels(path) & {"nibabel", "SimpleITK", "json"}, path.name
-
-
-# --- the other side of the wall
-
-
-def test_the_slicer_side_knows_no_engine():
-    for path in sources(SLICER_SIDE):
-        found = top_levels(path, root=SLICER_SIDE, package="SegMambaSlicer")
-        assert not found & {"torch", "monai", "nibabel", "segmamba", "SimpleITK", "numba", "safetensors"}, path.name
+@pytest.mark.parametrize("path", sources(SLICER_SIDE), ids=lambda path: str(path.relative_to(SLICER_SIDE)))
+def test_the_slicer_side_knows_no_engine_and_loads_what_slicer_has(path):
+    assert not top_levels(imported(path)) & {"torch", "monai", "nibabel", "segmamba", "SimpleITK", "numba"}
+    assert top_levels(at_file_scope(path)) <= IN_SLICER
 
 
 # --- style that a machine can check
@@ -229,9 +195,8 @@ def test_the_slicer_side_knows_no_engine():
 def test_nothing_prints_but_the_command_line(path):
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
-    assert not called & (
-        {"eval", "exec", "compile", "__import__"} | (set() if room_of(path) in ("cli", "commands") else {"print"})
-    )
+    assert not called & {"eval", "exec", "compile", "__import__"}
+    assert package_of(path) in ("cli", "commands") or "print" not in called
 
 
 @pytest.mark.parametrize(
@@ -260,11 +225,18 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     assert not loaded & heavy
 
 
+def test_images_labels_scores_and_requests_need_no_torch():
+    modules = [module_name(path) for path in sources(ENGINE) if package_of(path) in WITHOUT_TORCH.split()]
+    names = sorted({*modules} - {NEEDS_TORCH, "segmamba.worker.__main__"})
+    loaded = set(python(f"import sys, {', '.join(names)}; print(*sys.modules)"))
+    assert {"segmamba.images.image_io", "segmamba.worker.server", "nibabel"} <= loaded
+    assert not loaded & {"torch", "monai"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_every_room_can_be_the_first_to_be_imported():
-    """No circle, nor a room that works only after another. The libraries are imported once, then a child a room."""
-    paths = [path.relative_to(ENGINE.parent) for path in sources(ENGINE) if path.name != "__main__.py"]
-    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]
+def test_every_module_can_be_the_first_to_be_imported():
+    """None works only after another. The libraries are imported once, then a child a module."""
+    modules = [module_name(path) for path in sources(ENGINE) if path.name != "__main__.py"]
     code = f"""
 import os, sys, warnings
 warnings.simplefilter("ignore")

@@ -222,7 +222,7 @@ def test_prints_come_in_whole_lines():
     assert lines == ["a b c", "d"] and stream.fileno() == 1
 
 
-# --- what the worker asked of the rooms below
+# --- what the worker asked of the packages below
 
 
 class Deep(nn.Module):

@@ -1,7 +1,7 @@
 """SegMamba: brain-tumour segmentation with tri-orientated Mamba, from image files to a label map.
 
-Words used in every room
-------------------------
+Words used everywhere
+---------------------
 modality   ``t1n``, ``t1c``, ``t2w``, ``t2f``: always by name, never by position.
 case       the four images of one examination on one grid, indexed (X, Y, Z) as stored, with an
            affine from voxel indices (voxel centres) to RAS millimetres.

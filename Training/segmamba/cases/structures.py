@@ -1,7 +1,7 @@
-"""What the structures of a glioma are called, coded and coloured in DICOM: the same as in the panel of Slicer.
+"""What the structures of a glioma are called, coded and coloured: in DICOM, in pictures and reports, and in Slicer.
 
-The panel has its own table (results/vocabulary.py), on the other side of the wall; a test holds the two
-together. Codes are those of the DICOM master list of segmentation categories and types, which has neither
+The panel has its own table (SegMambaSlicerLib/results/vocabulary.py), on the other side of the boundary; a test holds
+the two together. Codes are those of the DICOM master list of segmentation categories and types, which has neither
 "enhancing" nor "tumor core": the segment's label says which it is.
 """
 

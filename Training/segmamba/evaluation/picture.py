@@ -12,10 +12,10 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from segmamba.cases.case import Case
 from segmamba.cases.labels import LABELS
+from segmamba.cases.structures import STRUCTURES
 from segmamba.files.atomic import write_aside
 
-# colours of the labels, as in SegMambaSlicer: red core, green oedema, yellow enhancement
-COLOURS = {"NCR": (0.85, 0.25, 0.25), "ED": (0.30, 0.75, 0.35), "ET": (0.98, 0.85, 0.25)}
+COLOURS = {name: STRUCTURES[name].color for name in LABELS}
 # for labels and regions of other tasks, in turn
 OTHER_COLOURS = ((0.35, 0.60, 0.95), (0.95, 0.55, 0.20), (0.65, 0.45, 0.85), (0.20, 0.75, 0.75), (0.90, 0.45, 0.70))
 # where two label maps differ: only in the first, only in the second, another label

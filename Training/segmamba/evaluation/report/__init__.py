@@ -1,4 +1,4 @@
-"""The report room: what people look at during and after a training. Reads a run folder, knows nothing of networks.
+"""Reports: what people look at during and after a training. Reads a run folder, knows nothing of networks.
 
 `read_log` is what happened; `write_progress` draws it to run/progress.png, `format_table` is the table at the end of
 a training, `write_report` the page run/report.html, `TensorBoardLog` hands records on to TensorBoard.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from segmamba.evaluation.picture import COLOURS, OTHER_COLOURS
+from segmamba.cases.structures import STRUCTURES
+from segmamba.evaluation.picture import OTHER_COLOURS
 
-_OF_REGION = {"WT": COLOURS["ED"], "TC": COLOURS["NCR"], "ET": COLOURS["ET"], **COLOURS}
+_OF_REGION = {name: structure.color for name, structure in STRUCTURES.items()}
 _CONTRAST = 2.6  # against white, from which on a line of 1.5 points is well seen (WCAG 2.2 asks for 3 of graphics)
 
 Colour = tuple[float, float, float]

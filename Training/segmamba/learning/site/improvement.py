@@ -10,38 +10,21 @@ Every stage either is found done or is done again: nothing is half.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segmamba import settings
 from segmamba.errors import InputError, Stopped
-from segmamba.files.atomic import write_aside
 from segmamba.files.shares import exclusive, is_held
-from segmamba.learning.site.layout import LOCK, PLAN, WAYS, Site
+from segmamba.learning.site.layout import LOCK, WAYS, Site
+from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.site.status import RunStatus, Telling, at_work, read_status
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
 _MOMENT = 1.0  # seconds for which somebody who only looks may hold a lock
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """way: "finetune" or "retrain". steps: as asked, None: as the recipe says. initial: name of the model in use when
-    the run began. trained: hash of the manifest of RUN/model once it is whole. candidate: its name in the registry."""
-
-    schema: int = SCHEMA
-    way: str
-    steps: int | None = None
-    initial: str | None = None
-    trained: str | None = None
-    candidate: str | None = None
 
 
 def improve(
@@ -65,7 +48,7 @@ def improve(
     free_or_refuse(site)
     folder = site.new_run(way or WAYS[0]) if run is None else site.run(run)
     with _alone(site, folder):
-        plan = _plan(folder, way, steps)
+        plan = begin_plan(folder, way, steps)
         status = read_status(folder)
         if status is not None and status.state == "done":
             log.info("run %s is done already", folder.name)
@@ -111,27 +94,3 @@ def _reasons(tell: Telling) -> Iterator[None]:
     except BaseException as error:
         tell.begin("failed", f"unexpected: {type(error).__name__}: {error}")
         raise
-
-
-def _plan(folder: Path, way: str | None, steps: int | None) -> Plan:
-    """The plan of a run that was begun, or a new one, on the disk."""
-    path = folder / PLAN
-    try:
-        plan = settings.build(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
-        plan = Plan(way=way or WAYS[0], steps=steps)
-        write_plan(folder, plan)
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; begin another run") from None
-    if plan.schema != SCHEMA:
-        raise InputError(f"{path} has schema {plan.schema}; this version reads {SCHEMA}: begin another run")
-    if way not in (None, plan.way) or steps not in (None, plan.steps):
-        raise InputError(
-            f"run {folder.name} was begun as {plan.way} with {plan.steps or 'the usual'} steps; "
-            "leave --way and --steps out, or begin another run"
-        )
-    return plan
-
-
-def write_plan(folder: Path, plan: Plan) -> None:
-    write_aside(folder / PLAN, (json.dumps(asdict(plan), indent=1) + "\n").encode())

@@ -13,8 +13,8 @@ from segmamba.learning import registry
 from segmamba.learning.gate import run_gate
 from segmamba.learning.registry.state import hash_of
 from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
-from segmamba.learning.site.improvement import Plan, write_plan
 from segmamba.learning.site.layout import DATA, Site
+from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.status import Telling
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions import Intake, take_in

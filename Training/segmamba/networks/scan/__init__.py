@@ -76,7 +76,7 @@ def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str 
 def available_backends(device: torch.device | str) -> dict[str, str]:
     """Every back end by name: "" if it can be used for tensors on `device`, else the reason why not."""
     device = torch.device(device)
-    return {name: room.why_not(device) for name, room in BACKENDS.items()}
+    return {name: backend.why_not(device) for name, backend in BACKENDS.items()}
 
 
 def choose_backend(device: torch.device | str) -> str:

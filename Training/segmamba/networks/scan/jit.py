@@ -14,7 +14,7 @@ from . import conv_kernels, kernels, simd
 from .simd import Emitter, Fields
 
 # name -> what writes the body (given the pen, the arguments and the variant), and the names of its arguments.
-# Other rooms add theirs (segmamba.networks.norm).
+# Other packages add theirs (segmamba.networks.norm).
 KERNELS = {
     "scan forward": (kernels.emit_forward, kernels.FORWARD_FIELDS),
     "scan backward": (kernels.emit_backward, kernels.BACKWARD_FIELDS),
