@@ -123,14 +123,7 @@ def test_without_numba_torch_takes_over_with_one_notice():
         (4, "import platform; platform.machine = lambda: 'arm64'"),
         (
             8,
-            """
-            import llvmlite.binding as llvm
-            def features(real=llvm.get_host_cpu_features):
-                found = real()
-                found.update({name: False for name in found if name.startswith("avx512")})
-                return found
-            llvm.get_host_cpu_features = features
-            """,
+            "import os; os.environ.update(NUMBA_CPU_NAME='haswell', NUMBA_CPU_FEATURES='+avx2,+fma')",
         ),
     ],
     ids=["4", "8"],

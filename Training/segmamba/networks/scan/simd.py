@@ -12,17 +12,17 @@ from __future__ import annotations
 import platform
 from contextlib import contextmanager
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 
 
 def _native_width() -> int:
-    """Floats in one vector register of this processor."""
+    """Floats in one vector register of what numba compiles for: this processor, or what NUMBA_CPU_FEATURES names."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return 4
-    features = llvm.get_host_cpu_features()
-    return 16 if features.get("avx512f") and features.get("avx512vl") else 8
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return 16 if {"+avx512f", "+avx512vl"} <= set(features.split(",")) else 8
 
 
 WIDTH = _native_width()  # the one constant every kernel is written in: 4, 8 or 16
