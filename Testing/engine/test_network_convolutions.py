@@ -8,6 +8,8 @@ from segmamba.networks.conv import convolution, pointwise
 from segmamba.networks.unet import BasicBlock, OutBlock, UpBlock
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("same_weights")
+
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last_3d}
 
 

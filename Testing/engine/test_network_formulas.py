@@ -20,6 +20,8 @@ from segmamba.networks.norm import instance_norm
 from segmamba.networks.presets import build_network
 from torch.autograd import gradcheck
 
+pytestmark = pytest.mark.usefixtures("same_weights")
+
 GRIDS = [(2, 3, 5), (5, 2, 3), (3, 1, 4), (1, 4, 3)]
 SUBSETS = [names for n in (1, 2, 3) for names in combinations(DIRECTIONS, n)]
 
