@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 from correction_runs import edited, send
-from training_runs import narrow_network
+from training_runs import narrow_network, single_precision
 
 _SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else multiprocessing.get_context("spawn")
 
@@ -83,6 +83,7 @@ def improve(site: Path, run: str | None, options: dict) -> None:
     pictures = ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture")
     with ExitStack() as stack:
         stack.enter_context(narrow_network())
+        stack.enter_context(single_precision())
         for name in pictures:  # matplotlib would take most of the time
             stack.enter_context(mock.patch(f"segmamba.{name}"))
         try:

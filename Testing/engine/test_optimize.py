@@ -1,7 +1,11 @@
-"""Optimizers and learning rates: what decays, what warms up, and what falls to zero."""
+"""Optimizers, learning rates, precision: what decays, what warms up, what falls to zero, and where bf16 is used."""
 
 import math
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,3 +68,25 @@ def test_averaged_weights_follow_their_decay():
             average.update_parameters(network)
     assert averages[0.0].module.weight.item() == 4.0
     assert averages[0.5].module.weight.item() == (1 * 0.25 + 2 * 0.25 + 4 * 0.5)
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="this system has no /proc/cpuinfo to ask")
+@pytest.mark.parametrize(
+    ("most", "needs"),
+    [("ALL", {"avx512_bf16"}), ("AVX512_CORE_BF16", {"avx512_bf16"}), ("AVX2", None), ("SSE41", None)],
+)
+def test_bf16_is_used_where_the_cpu_has_it_and_onednn_may_use_it(most, needs):
+    """In a process of its own: oneDNN asks the environment once. None: on no CPU."""
+    code = """
+from segmamba.training.config import SourceConfig, TrainingConfig
+from segmamba.training.optimize import uses_bf16
+print(uses_bf16(TrainingConfig(name="a", sources=(SourceConfig(dataset="d"),), precision="bf16"), "cpu"))
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": most}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flags = {word for line in CPUINFO.read_text().splitlines() if line.startswith("flags") for word in line.split()}
+    assert done.stdout.strip() == str(needs is not None and needs <= flags)

@@ -27,7 +27,7 @@ from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions import take_in
 from segmamba.models.package import read_manifest
 from site_runs import build_site, in_process, preload, pretend_to_work, save_model, shrunk, wait_for
-from training_runs import narrow_network
+from training_runs import narrow_network, single_precision
 
 # the contract of SITE.md
 STATUS_KEYS = {
@@ -52,7 +52,7 @@ def site(template, tmp_path):
 def improved(template, tmp_path_factory):
     """A site on which one improvement of two steps was made, and that run's last status."""
     site = Site(shutil.copytree(template, tmp_path_factory.mktemp("improved") / "site"))
-    with narrow_network():
+    with narrow_network(), single_precision():
         return site, improve(site, steps=2, model=str(template.with_name("old")))
 
 

@@ -23,6 +23,7 @@ from segmamba.training.config import AugmentConfig, OptimizerConfig, SourceConfi
 from segmamba.training.distributed import World
 from segmamba.training.journal import Journal
 from segmamba.training.loop import Training, train
+from segmamba.training.optimize import uses_bf16
 from training_runs import narrow_network, small_config
 
 
@@ -222,7 +223,7 @@ def test_ten_bad_steps_go_back_once_and_then_end_with_the_cases_names(config, tm
     break_gradients(monkeypatch, range(3, 30))
     with pytest.raises(InputError, match=r"diverged twice.*phantom-\d"):
         train(config, tmp_path / "run")
-    [event] = lines_of(tmp_path / "run", "event")
+    _, event = lines_of(tmp_path / "run", "event")  # the first says the precision
     assert event["text"].startswith("rolled back from step 13 to 0, with half the learning rate; cases phantom-")
     assert load_checkpoint(tmp_path / "run")[0]["step"] == 0
 
@@ -358,6 +359,16 @@ def test_a_ct_data_set_of_one_channel_and_one_label_needs_a_configuration_alone(
 def test_bf16_on_the_cpu_needs_a_deep_patch(config, tmp_path):
     with pytest.raises(InputError, match="depth of 48 or more for bf16 on the CPU"):
         train(replace(config, precision="bf16"), tmp_path / "run")
+
+
+def test_the_log_says_the_precision_that_the_cpu_is_fast_in(config, tmp_path):
+    config = replace(config, steps=1, batch=1, patch=(48, 48, 48))
+    for precision in ("bf16", "fp32"):
+        train(replace(config, precision=precision), tmp_path / precision)
+    fast = uses_bf16(replace(config, precision="bf16"), "cpu")
+    slow = "training in fp32; bf16 is slow or missing on this device"
+    found = {run: [line["text"] for line in lines_of(tmp_path / run, "event")] for run in ("bf16", "fp32")}
+    assert found == {"bf16": ["training in bf16" if fast else slow], "fp32": ["training in fp32"]}
 
 
 def test_settings_that_make_no_sense_are_refused(config):

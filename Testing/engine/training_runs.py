@@ -53,6 +53,13 @@ def narrow_network():
         yield
 
 
+@contextmanager
+def single_precision():
+    """What takes its precision from a recipe trains in fp32 too: the same on every CPU."""
+    with mock.patch("segmamba.training.loop.uses_bf16", return_value=False):
+        yield
+
+
 def in_process(
     config: TrainingConfig, run: Path, *, resume: str = "never", rank: int = 0, world: int = 1, port: int = 0
 ):

@@ -106,8 +106,9 @@ class Training:
             state, note = load_checkpoint(run)
             self._restore(state)
             self._tell(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
-        if not self.autocast and config.precision == "bf16":
-            self._tell("bf16 is slow or missing on this device: training in fp32")
+        slow = config.precision == "bf16" and not self.autocast
+        reason = "; bf16 is slow or missing on this device" if slow else ""
+        self._tell(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
 
     def go(self) -> Path:
         self.accumulation = self._fit_memory()
