@@ -121,7 +121,7 @@ def test_a_fine_tuning_runs_and_says_where_it_comes_from(intake, old_data, model
     assert manifest.incomplete == read_manifest(model).incomplete
     assert set(manifest.training["cases"]) == {c.id for c in dataset.cases} - held_out | {"old-9"}
     log = (tmp_path / "run" / "log.jsonl").read_text()
-    assert log.index('"step": 0') < log.index('"step": 3')  # validated before the first step
+    assert log.index('"kind": "validation", "step": 0') < log.index('"step": 3')  # validated before the first step
     old, new = load_package(model).network.state_dict(), load_package(tmp_path / "run" / "model").network.state_dict()
     assert any(not torch.equal(old[name], new[name]) for name in old)
 
