@@ -17,8 +17,10 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import CropForeground, CropForegroundd, InvertibleTransform, MapTransform, Transform
 from torch import Tensor, nn
 
+from segmamba.cases.labels import LabelScheme
 from segmamba.images.resample import Axis, to_image, to_model
-from segmamba.models.specs import InferenceSpec
+from segmamba.models.specs import InferenceSpec, PostprocessSpec
+from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.windows import predict
 from segmamba.preparation.bias import correct_bias
 
@@ -116,8 +118,9 @@ class ToModelGridd(MapTransform, InvertibleTransform):
 class ModelInferer(SlidingWindowInferer):
     """Sliding windows as the model wants them: (B, C, D, H, W) any size -> mean probabilities (B, K, D, H, W).
 
-    The image is padded at its end to what the network takes, a window is never larger than that, and the softmax of
-    each window is averaged, not its logits. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+    The image is padded at its end to what the network takes, a window is never larger than that, and the probabilities
+    of each window are averaged, not its logits. nested: the output head (networks.heads). mirrorings: 0, 1, 3 or 7
+    extra passes with flipped axes.
     """
 
     def __init__(
@@ -126,10 +129,11 @@ class ModelInferer(SlidingWindowInferer):
         overlap: float = 0.5,
         bf16: bool = True,
         fixed: bool = False,
+        nested: Sequence[int] = (),
         mirrorings: int = 0,
     ):
         super().__init__(roi_size=tuple(roi_size), overlap=overlap, mode="gaussian")
-        self.spec = InferenceSpec(window=tuple(roi_size), overlap=overlap, bf16=bf16, fixed=fixed)
+        self.spec = InferenceSpec(window=tuple(roi_size), overlap=overlap, bf16=bf16, fixed=fixed, nested=tuple(nested))
         self.mirrorings = mirrorings
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args, **kwargs) -> Tensor:
@@ -141,6 +145,40 @@ class ModelInferer(SlidingWindowInferer):
         # a copy: what inference mode made must not be changed outside of it
         result = torch.stack([one.probabilities for one in results]).clone().to(inputs.device)
         return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result
+
+
+class ToLabelMapd(MapTransform):
+    """Label probabilities (K, X, Y, Z) on the image's own grid -> label map (1, X, Y, Z), without what is too small.
+
+    label_map, regions, nested, min_component_mm3, min_total_mm3: as in the manifest of the model package.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] | str,
+        label_map: Mapping[str, int],
+        regions: Mapping[str, Sequence[str]],
+        nested: Sequence[int] = (),
+        min_component_mm3: Mapping[str, float] | None = None,
+        min_total_mm3: Mapping[str, float] | None = None,
+        allow_missing_keys: bool = False,
+    ):
+        super().__init__(keys, allow_missing_keys)
+        self.scheme = LabelScheme(
+            labels=dict(label_map), regions={name: tuple(labels) for name, labels in regions.items()}
+        )
+        self.nested = tuple(nested)
+        self.limits = PostprocessSpec(
+            min_component_mm3=dict(min_component_mm3 or {}), min_total_mm3=dict(min_total_mm3 or {})
+        )
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        return {**data, **{key: self._decode(data[key]) for key in self.key_iterator(data)}}
+
+    def _decode(self, probabilities: MetaTensor) -> MetaTensor:
+        label_map = to_label_map(probabilities.as_tensor().detach().cpu().numpy(), self.nested)
+        label_map, _ = postprocess(label_map, np.asarray(probabilities.affine), self.limits, self.scheme)
+        return MetaTensor(torch.from_numpy(label_map)[None].float()).copy_meta_from(probabilities)
 
 
 def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[str] | str]]:

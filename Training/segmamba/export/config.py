@@ -14,7 +14,7 @@ from segmamba.models.package import Manifest
 from segmamba.networks.segmamba import STRIDE, NetworkConfig
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-_PACKAGES = ("nibabel", "numba", "safetensors", "SimpleITK", "pytorch-ignite", "fire")
+_PACKAGES = ("nibabel", "numba", "safetensors", "scipy", "SimpleITK", "pytorch-ignite", "fire")
 _AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4"}  # where they are not installed at export
 _MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
 _PARTS = "scripts.export.bundle_parts"
@@ -78,7 +78,7 @@ def metadata(manifest: Manifest) -> dict:
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": True,
-                    "channel_def": labels,
+                    "channel_def": _regions_of_channels(manifest) or labels,
                 }
             },
         },
@@ -106,9 +106,10 @@ def inference(manifest: Manifest) -> dict:
             "overlap": manifest.inference.overlap,
             "bf16": manifest.inference.bf16,
             "fixed": manifest.inference.fixed,
+            "nested": list(manifest.inference.nested),
             "mirrorings": 0,
         },
-        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing()},
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(manifest)},
         "handlers": [
             {
                 "_target_": "CheckpointLoader",
@@ -168,7 +169,7 @@ def _preprocessing(manifest: Manifest) -> list[dict]:
     return steps
 
 
-def _postprocessing() -> list[dict]:
+def _postprocessing(manifest: Manifest) -> list[dict]:
     return [
         {
             "_target_": "Invertd",
@@ -178,7 +179,14 @@ def _postprocessing() -> list[dict]:
             "nearest_interp": False,
             "to_tensor": True,
         },
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": f"{_PARTS}.ToLabelMapd",
+            "keys": "pred",
+            "label_map": dict(manifest.label_map),
+            "regions": {region: list(names) for region, names in manifest.regions.items()},
+            "nested": list(manifest.inference.nested),
+            **asdict(manifest.postprocess),
+        },
         {
             "_target_": "SaveImaged",
             "keys": "pred",
@@ -191,6 +199,13 @@ def _postprocessing() -> list[dict]:
             "output_name_formatter": "$case_namer(@modalities)",
         },
     ]
+
+
+def _regions_of_channels(manifest: Manifest) -> dict[str, str]:
+    """Channel -> region of a "regions" head, outermost first; {} for a head of labels."""
+    nested, scheme = manifest.inference.nested, manifest.scheme
+    inside = {frozenset(scheme.values(region)): region for region in scheme.regions}
+    return {str(channel): inside[frozenset(nested[channel:])] for channel in range(len(nested))}
 
 
 def _spatial_shape(manifest: Manifest) -> list[int | str]:
