@@ -33,7 +33,8 @@ ENGINE_LEVELS = (
     "networks",
     "cases",
     "images",
-    "files settings",
+    "settings",
+    "files",
     "errors",
 )
 LIBRARY_LEVELS = (
