@@ -41,7 +41,7 @@ class Session:
     def isBusy(self) -> bool:
         return self.run is not None or self.sample is not None
 
-    def greet(self) -> None:
+    def queryEngine(self) -> None:
         """Asks the worker, starting it if need be, what this machine has; the answer goes to onMachine."""
         self.engine.hello(self._heardMachine, lambda error: self._heardMachine(None))
         self.keepTicking()

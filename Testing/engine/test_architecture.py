@@ -33,7 +33,8 @@ ENGINE_LEVELS = (
     "networks",
     "cases",
     "images",
-    "files settings",
+    "settings",
+    "files",
     "errors",
 )
 LIBRARY_LEVELS = (
@@ -206,6 +207,20 @@ def test_a_file_fits_in_one_reading_and_says_what_it_is(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "no docstring"
+
+
+def names_in(path):
+    """Every name that a file gives, takes or asks for."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {getattr(node, kind, None) for node in nodes for kind in ("name", "asname", "id", "attr", "arg")} - {None}
+
+
+def test_words_that_were_given_up_are_names_of_nothing():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    words = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, flags=re.MULTILINE))
+    names = {name: path.name for path in [*sources(ENGINE), *sources(SLICER_SIDE)] for name in names_in(path)}
+    assert set(words) <= set(names)
+    assert not {word: names[word] for word in words.values() if word in names}
 
 
 # --- imports as they happen

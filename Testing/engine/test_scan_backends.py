@@ -144,7 +144,7 @@ def test_without_a_folder_for_numbas_cache():
 
 
 def test_the_notice_names_the_reason(caplog, monkeypatch):
-    monkeypatch.setattr(scan.cpu, "why_not", lambda device: "because of the test")
+    monkeypatch.setattr(scan.cpu, "unavailable_reason", lambda device: "because of the test")
     scan._notice.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert choose_backend("cpu") == choose_backend("cpu") == "torch"

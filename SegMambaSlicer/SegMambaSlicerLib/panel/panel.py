@@ -164,7 +164,7 @@ class Panel:
             self.showResult(result.segmentation, "\n".join([note, *result.warnings]))
             self.inputs.showSteps(result)
             background(result.volumes[referenceOf(result.volumes)])
-        self.greet()  # it knows better now how long things take
+        self.queryEngine()  # it knows better now how long things take
         self.showState()
 
     def onError(self, error: EngineError) -> None:
@@ -232,14 +232,14 @@ class Panel:
         if self.setup.plan is None:
             self.setup.onCheck()
         elif not self.setup.reason:
-            self.greet()
+            self.queryEngine()
         else:
             self.ui.setupSection.setProperty("collapsed", False)
         self.showState()
 
-    def greet(self) -> None:
+    def queryEngine(self) -> None:
         try:
-            self.session.greet()
+            self.session.queryEngine()
         except EngineError as error:
             self.log("error", error.message)
 

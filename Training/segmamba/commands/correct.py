@@ -60,14 +60,14 @@ def add(add_command) -> None:
 
 def _correct(options) -> int:
     from segmamba.cases.case import find_case
-    from segmamba.learning.submissions import look_ahead, write_case
+    from segmamba.learning.submissions import preview_submission, write_case
 
     case = (options.output, find_case(options.case), Path(options.labels), _proposal(options))
     shared = {"subject": options.subject, "convention": options.convention, "about": _about(options)}
     shared["preparing"] = options.prepare
     shared["brain_mask"] = Path(options.brain_mask) if options.brain_mask else None
     if options.check:
-        found = look_ahead(*case, **shared)
+        found = preview_submission(*case, **shared)
         findings = [{**asdict(f), "mend": f.mend, "severity": f.severity} for f in found.findings]
         print(json.dumps({**asdict(found), "findings": findings}, indent=2))
         return 0

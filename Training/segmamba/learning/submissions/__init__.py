@@ -13,7 +13,7 @@ __all__ = [
     "Preview",
     "Provenance",
     "format_intake",
-    "look_ahead",
+    "preview_submission",
     "proposal_facts",
     "read_record",
     "take_in",
@@ -23,7 +23,7 @@ _LATER = {
     **dict.fromkeys(("CaseRecord", "read_record"), "record"),
     **dict.fromkeys(("Provenance", "proposal_facts", "write_case"), "write"),
     **dict.fromkeys(("Intake", "format_intake", "take_in"), "intake"),
-    **dict.fromkeys(("Preview", "look_ahead"), "preview"),
+    **dict.fromkeys(("Preview", "preview_submission"), "preview"),
 }
 
 

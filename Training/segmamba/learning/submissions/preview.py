@@ -33,7 +33,7 @@ class Preview:
     next_version: int
 
 
-def look_ahead(
+def preview_submission(
     folder: Path | str,
     images: Mapping[str, Path | str | Source],
     labels: Path,

@@ -76,7 +76,7 @@ def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str 
 def available_backends(device: torch.device | str) -> dict[str, str]:
     """Every back end by name: "" if it can be used for tensors on `device`, else the reason why not."""
     device = torch.device(device)
-    return {name: backend.why_not(device) for name, backend in BACKENDS.items()}
+    return {name: backend.unavailable_reason(device) for name, backend in BACKENDS.items()}
 
 
 def choose_backend(device: torch.device | str) -> str:
@@ -90,7 +90,7 @@ def choose_backend(device: torch.device | str) -> str:
         return _usable(wanted, device, f"the environment variable {OVERRIDE}")
     best, *others = _PREFERENCE.get(device.type, ("torch",))
     for name in (best, *others):
-        reason = BACKENDS[name].why_not(device)
+        reason = BACKENDS[name].unavailable_reason(device)
         if not reason:
             return name
         _notice(name, device.type, reason)
@@ -107,7 +107,7 @@ def _backend_for(x: Tensor, backend: str | None) -> str:
 def _usable(name: str, device: torch.device, source: str) -> str:
     if name not in BACKENDS:
         raise InputError(f"{source} asks for the unknown scan back end {name!r}; use one of {', '.join(BACKENDS)}")
-    if reason := BACKENDS[name].why_not(device):
+    if reason := BACKENDS[name].unavailable_reason(device):
         raise InputError(
             f"{source} asks for the scan back end {name!r}, which cannot be used here: {reason}. "
             f"Remove the override to choose automatically, or use 'torch', which runs everywhere"

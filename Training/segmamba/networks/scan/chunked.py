@@ -22,7 +22,7 @@ SEGMENT_VALUES = {"cpu": 1 << 18}
 SEGMENT_VALUES_ELSEWHERE = 1 << 23
 
 
-def why_not(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     return ""
 
 

@@ -23,7 +23,7 @@ CONV_TILE = 2048  # tokens of one piece of the convolution
 MOST_TAPS = 8  # a kernel is compiled for each number of taps; longer convolutions go to torch
 
 
-def why_not(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     if device.type != "cpu":
         return f"it needs tensors on the CPU, not on {device.type}"
     return _problem()

@@ -14,7 +14,7 @@ from torch import Tensor
 from . import chunked
 
 
-def why_not(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     if device.type != "cuda":
         return f"it needs tensors on an NVIDIA GPU, not on {device.type}"
     return _scan_function()[1]

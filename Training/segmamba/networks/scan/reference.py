@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def why_not(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     return "this device has no float64" if device.type == "mps" else ""
 
 
