@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segmamba.background import clear_background
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label
 from segmamba.cases.labels import find_convention, renumber, to_standard
 from segmamba.errors import InputError
@@ -73,7 +74,8 @@ def load_case(
 def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence[str] = MODALITIES) -> dict[str, Image]:
     """The images of one examination, each (X, Y, Z) float32 on its own grid, in the order of `modalities`.
 
-    Single NaN or infinite voxels become 0; notes begin with the modality. Raises InputError for wrong names, an
+    Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.background); notes begin
+    with the modality. Raises InputError for wrong names, an
     unreadable, empty or constant image, and one image given twice.
     """
     _check_names(sources, modalities)
@@ -169,7 +171,7 @@ def _check_grid(image: Image, source: Source, reference: Image, reference_source
 
 
 def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, list[str]]:
-    """-> (X, Y, Z) float32 without NaN and infinity, and notes."""
+    """-> (X, Y, Z) float32 without NaN and infinity, its outside 0, and notes."""
     notes = [f"{modality}: {note}" for note in image.notes]
     with np.errstate(over="ignore"):  # too large for float32: infinite, and told below
         array = np.array(image.array, np.float32)
@@ -184,6 +186,9 @@ def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, lis
     if low == high:
         what = "is empty: every voxel is 0" if low == 0 else f"is constant: every voxel is {low:g}"
         raise InputError(f"{source} ({modality}) {what}; expected an image")
+    if modality in MODALITIES:  # of MR; in CT every value means something
+        array, found = clear_background(array)
+        notes += [f"{modality}: {note}" for note in found]
     return array, notes
 
 

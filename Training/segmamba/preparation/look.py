@@ -169,7 +169,7 @@ def _place(modality: str, grids: Mapping[str, Grid], plan: Plan, skull: str) -> 
     name, own = title(plan.reference), title(modality)
     if modality == plan.reference:
         return ("the result lies on its grid" if len(grids) > 1 else ""), None
-    why = next((action.why for action in plan.actions if action.modality == modality), "")
+    why = next((a.why for a in plan.actions if (a.kind, a.modality) == ("register", modality)), "")
     if not grids[modality].is_on(grids[plan.reference]):
         return f"a grid of its own, not that of {name}", False
     if not why:

@@ -13,7 +13,7 @@ from segmamba.images.image_io import Image, describe_shape, describe_spacing
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.pyramid import Level, make_levels
 from segmamba.preparation.register import Finder, one_thread
-from segmamba.preparation.stripped import find_skull
+from segmamba.preparation.stripped import find_skull, quieted
 
 REFERENCE = "t1c"
 WORKING_MM = 1.0
@@ -24,7 +24,7 @@ _TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
 
 @dataclass(frozen=True)
 class Action:
-    """kind: "register", "brain", "grid". modality: of "register". why: plain words."""
+    """kind: "register", "brain", "outside", "grid". modality: of "register" and "outside". why: plain words."""
 
     kind: str
     why: str
@@ -36,13 +36,15 @@ class Plan:
     """actions: what will be done, in order; none for prepared images.
 
     reference: the modality whose space everything is brought into. grid: what is worked on, in that space.
-    levels: the images' pyramids, which are not made twice.
+    levels: the images' pyramids, which are not made twice. brain_of: an image without skull whose outside is that of
+    all, where some have one and others have something there.
     """
 
     reference: str
     actions: tuple[Action, ...]
     grid: Grid
     levels: Mapping[str, list[Level]]
+    brain_of: str | None = None
 
     @property
     def needed(self) -> bool:
@@ -82,12 +84,20 @@ def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan
     levels = {m: _levels(image, m) for m, image in images.items()}
     own, name = grids[reference], title(reference)
     others = [m for m in images if m != reference]
-    skull = find_skull(levels[reference][1], bright_scalp=reference.startswith("t1"))
+    skulls = {m: find_skull(levels[m][1], bright_scalp=m.startswith("t1")) for m in images if grids[m].is_on(own)}
+    brain_of = None if brain_given else _stripped(reference, skulls, levels)
+    skull = None if brain_of else skulls[reference]
     brain, register = [], []
     if brain_given:
         brain.append(Action("brain", "a brain mask was given"))
     elif skull:
         brain.append(Action("brain", f"the skull is on: on {name} {skull}"))
+    if brain_of:
+        brain += [
+            Action("outside", f"{title(m)}: {why}; {title(brain_of)} is a brain alone: cut to that", m)
+            for m, why in skulls.items()
+            if why
+        ]
     for modality in others:
         if not grids[modality].is_on(own):
             text = f"{title(modality)} has another grid than {name}: {_difference(grids[modality], own)}"
@@ -105,7 +115,22 @@ def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan
         grid = own.with_spacing(np.full(3, WORKING_MM))
         why = f"{name} has voxels of {describe_spacing(own.affine)} mm: works at {WORKING_MM:g} mm along its axes"
         brain.insert(0, Action("grid", why))
-    return Plan(reference, (*brain, *register), grid, levels)
+    return Plan(reference, (*brain, *register), grid, levels, brain_of)
+
+
+def _stripped(reference: str, skulls: Mapping[str, str | None], levels: Mapping[str, list[Level]]) -> str | None:
+    """The image on the reference's grid by which others, that have something around the brain, can be cut; or None.
+
+    skulls: by modality, of the images on that grid. Where it is the reference that has something, a T2 without a sign
+    of skull is no proof of a brain alone: only noise is taken away, by an image of T1, which would show scalp.
+    """
+    if not any(skulls.values()):
+        return None
+    if not skulls[reference]:
+        return reference
+    others = [m for m, why in skulls.items() if not why and m.startswith("t1")]
+    quiet = quieted(levels[reference][1])
+    return others[0] if others and find_skull(quiet, bright_scalp=reference.startswith("t1")) is None else None
 
 
 def _levels(image: Image, modality: str) -> list[Level]:

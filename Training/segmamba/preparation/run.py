@@ -21,7 +21,7 @@ from segmamba.preparation.steps import Progress, Step, coverage, find_brain, ont
 log = logging.getLogger(__name__)
 
 _LEFT_ALONE_MM = 0.5  # an image on the right grid that would be moved by less is not interpolated
-_WEIGHTS = {"grid": 0.2, "brain": 6.0, "register": 3.0}  # rough seconds, for the progress
+_WEIGHTS = {"grid": 0.2, "brain": 6.0, "outside": 0.2, "register": 3.0}  # rough seconds, for the progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +97,17 @@ def prepare(
         where = describe_grid(grid.shape, grid.affine)
         text = f"looked at on {where}, kept on the grid of {name}" if own_grid else f"{name} brought onto {where}"
         steps.append(Step("grid", text, time.perf_counter() - begin, values={"shape": list(grid.shape)}))
-    brain = _brain(worked_on, plan, mask, parts, stop, steps, notes)
+    shown = images[plan.brain_of or reference]
+    brain = _brain(onto(grid, shown), plan, mask, parts, stop, steps, notes)
+    if plan.brain_of:
+        steps += [Step("outside", a.why, 0.0, a.modality) for a in plan.actions if a.kind == "outside" and next(parts)]
     within = None
     if brain is not None:
         within = [resample(brain, grid.affine, level.grid) > 0.5 for level in plan.levels[reference]]
     arrays = {reference: worked_on}
     if own_grid and not grids[reference].is_on(grid):
         arrays = {reference: onto(grids[reference], images[reference])}
-        brain = _on_own_grid(brain, grid, grids[reference], plan, mask, arrays[reference])
+        brain = _on_own_grid(brain, grid, grids[reference], plan, mask, shown.array)
         grid = grids[reference]
 
     for modality in (m for m in images if m != reference):
@@ -121,8 +124,8 @@ def prepare(
         else:
             transforms[modality] = found.transform
             arrays[modality] = resample(images[modality].array, images[modality].affine, grid, found.transform)
-            shown = arrays[reference] != 0 if brain is None else brain
-            notes += coverage(title(modality), grids[modality], found.transform, grid, shown)
+            covered = arrays[reference] != 0 if brain is None else brain
+            notes += coverage(title(modality), grids[modality], found.transform, grid, covered)
         found = replace(found, seconds=found.seconds + time.perf_counter() - begin)
         steps.append(registered(modality, title(modality), found, left_alone))
     if stop():
@@ -145,7 +148,7 @@ def _brain(
     steps: list[Step],
     notes: list[str],
 ) -> np.ndarray | None:
-    """Where the brain is in the reference's `image` on the working grid, with a record of how that was found.
+    """Where the brain is in `image` on the working grid, of the reference or of plan.brain_of, and how that was found.
 
     Without a skull it is what is not 0: the same for images that were cut out each by itself.
     """
@@ -165,7 +168,7 @@ def _brain(
 def _on_own_grid(
     brain: np.ndarray | None, grid: Grid, own: Grid, plan: Plan, mask: Image | None, image: np.ndarray
 ) -> np.ndarray | None:
-    """`brain`, found on `grid`, on the grid of the reference's `image`: voxels of which more than half are brain."""
+    """`brain`, found on `grid`, on the grid of the reference, on which `image` is: voxels of which half are brain."""
     if brain is None or not plan.has("brain"):
         return None if brain is None else image != 0
     if mask is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
@@ -38,3 +40,8 @@ def find_skull(level: Level, bright_scalp: bool) -> str | None:
     if bright_scalp and rim.size and inner.size and rim.mean() > _RIM * inner.mean():
         return "its rim is as bright as scalp"
     return None
+
+
+def quieted(level: Level) -> Level:
+    """The same with nothing outside the head."""
+    return replace(level, array=np.where(level.head, level.array, np.float32(0)))
