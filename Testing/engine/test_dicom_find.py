@@ -2,15 +2,17 @@
 
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
 from dicom_files import PATIENT, head, write_enhanced, write_series
 from pydicom.uid import generate_uid
 from segmamba.cli import main
+from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
-from segmamba.images.dicom import choose_four, find_series
-from segmamba.images.dicom.words import agent, other_kind, weighting
+from segmamba.images.dicom import choose_four, doubt, find_series
+from segmamba.images.dicom.words import other_kind, weighting
 
 SMALL = (8, 8, 13)
 SPACING = (10.0, 10.0, 6.0)
@@ -162,6 +164,61 @@ def test_agent_once_given_stays(tmp_path):
     assert found["21"].guess.modality == "t1c"
     assert "taken after contrast agent was first given" in found["21"].guess.reason
     assert 0.5 < found["21"].guess.confidence < 0.99
+
+
+@pytest.mark.parametrize(
+    ("description", "noted", "expected", "sure"),
+    [
+        ("AX T1 -C", None, "t1n", True),
+        ("AX T1 +C", None, "t1c", True),
+        ("AX T1 GRE +C", "Gadovist", "t1c", True),
+        ("AX T1", "Gadovist", "t1c", True),
+        ("AX T1", "NO", "t1n", True),
+        ("AX T1 -C", "Gadovist", "t1n", False),  # the header may be that of the whole examination
+        ("AX T1 +C", "NONE", "t1c", False),
+        ("AX T1 +C", "without contrast", "t1c", False),
+    ],
+)
+def test_words_and_header_have_a_say(tmp_path, description, noted, expected, sure):
+    add(tmp_path, 3, description, T1, ContrastBolusAgent=noted)
+    (series,) = find_series(tmp_path)
+    assert series.guess.modality == expected
+    assert 0.5 < series.guess.confidence < (1 if sure else 0.8) and (series.guess.confidence > 0.9) is sure
+
+
+def test_a_description_that_says_both_is_asked_about(tmp_path):
+    add(tmp_path, 3, "T1 SE tra", T1)
+    add(tmp_path, 4, "T2 TSE tra", T2)
+    add(tmp_path, 5, "FLAIR tra", FLAIR)
+    add(tmp_path, 9, "AX T1 +/- C", T1)
+    for incomplete in (False, True):
+        with pytest.raises(InputError, match=r"no series for t1c.*"):
+            choose_four(find_series(tmp_path), incomplete=incomplete)
+    assert names(choose_four(find_series(tmp_path), {"t1c": "9"}))["t1n"] == "3"
+
+
+@pytest.mark.parametrize("description", ["T1 ORBIT +C", "AX T1 PERF +C", "T1 VESSEL WALL POST", "T1 SELLA KM"])
+def test_a_series_left_out_for_a_word_is_named_where_it_could_be_what_is_missing(tmp_path, description):
+    add(tmp_path, 3, "T1 SE tra", T1)
+    add(tmp_path, 4, "T2 TSE tra", T2)
+    add(tmp_path, 5, "FLAIR tra", FLAIR)
+    add(tmp_path, 9, description, T1)
+    found = find_series(tmp_path)
+    with pytest.raises(InputError, match=rf"series 9 could be t1c, but: .{re.escape(description)}. was taken for "):
+        choose_four(found, incomplete=True)
+    assert names(choose_four(found, {"t1c": "9"}))["t1c"] == "9"
+    without = choose_four(found, {"t1n": "3", "t2w": "4", "t2f": "5"}, incomplete=True)
+    assert names(without) == {"t1n": "3", "t2w": "4", "t2f": "5"}
+
+
+def test_intensities_that_say_otherwise_leave_no_choice_sure(tmp_path):
+    add(tmp_path, 3, "T1 SE tra", T1)
+    add(tmp_path, 9, "T1 SE tra KM", T1)
+    choices = choose_four(find_series(tmp_path), {"t1n": "3"}, ("t1n", "t1c"))
+    doubted = doubt(choices, ["Are the two swapped?"])
+    assert choices["t1c"].confidence > 0.9
+    assert doubted["t1c"].confidence == 0.5 and doubted["t1c"].reason.endswith("; Are the two swapped?")
+    assert doubted["t1n"] == choices["t1n"]  # a user's own word stands
 
 
 def test_echoes_of_one_series_are_series(tmp_path):
@@ -352,7 +409,7 @@ DESCRIPTIONS = [
 def test_descriptions_of_many_clinics(description, expected, given):
     assert weighting(description) == expected
     if expected == "t1" or given is not None:
-        assert agent(description) is given
+        assert agent_said(description) == {True: "with", False: "without", None: ""}[given]
     assert other_kind(description) == ""
 
 

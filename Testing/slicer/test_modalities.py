@@ -7,6 +7,7 @@ import synth
 from SegMambaSlicerLib.volumes.dicomtags import TAGS, judgeTags
 from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities
 from SegMambaSlicerLib.volumes.names import judgeName
+from series_names import SAID
 
 # As BraTS, BIDS, scanners and people write them; "none" has to be left alone.
 NAMES = {
@@ -35,6 +36,17 @@ def test_names_as_they_occur(modality):
         scores, reasons = judgeName(name)
         best = max(scores, key=scores.get) if scores and max(scores.values()) >= 1 else "none"
         assert best == modality, (name, scores, reasons)
+
+
+@pytest.mark.parametrize(("name", "said"), SAID, ids=[name for name, _said in SAID])
+def test_what_names_say_of_contrast_agent(name, said):
+    """Spine is another part of the body; with and without leaves the two alike."""
+    scores, _reasons = judgeName(name)
+    if "SPINE" in name:
+        assert max(scores.values()) < 0
+        return
+    more = {"with": 1, "without": -1, "": -1, "both": 0}[said]
+    assert np.sign(scores["t1c"] - scores["t1n"]) == more
 
 
 @pytest.mark.parametrize(

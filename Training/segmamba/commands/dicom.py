@@ -91,16 +91,21 @@ def dicom_case(
     Raises InputError where the series cannot be told (see there) or read.
     """
     from segmamba.cases.case import Source, save_image
-    from segmamba.images.dicom import choose_four, find_series, read_series
+    from segmamba.cases.swaps import swap_warnings
+    from segmamba.images.dicom import choose_four, doubt, find_series, read_series
 
     choices = choose_four(find_series(folder), named, modalities, incomplete=incomplete)
     with tempfile.TemporaryDirectory(prefix="segmamba-dicom-") as work:
-        sources = {}
+        sources, images = {}, {}
         for modality, choice in choices.items():
-            image = read_series(choice.series)
+            image = images[modality] = read_series(choice.series)
             path = Path(work) / f"{modality}.nii"
             save_image(image.array, image.affine, path, image.array.dtype)
             sources[modality] = Source(path)
+        odd = swap_warnings({m: i.array for m, i in images.items()}, {m: i.affine for m, i in images.items()})
+        if odd:
+            choices = doubt(choices, odd)
+        del images
         yield DicomCase(choices, sources)
 
 

@@ -6,7 +6,7 @@ read    one series to voxels and an affine
 folder  the one volume in a folder that was given as an image
 """
 
-from segmamba.images.dicom.choose import Choice, choose_four
+from segmamba.images.dicom.choose import Choice, choose_four, doubt
 from segmamba.images.dicom.find import Series, find_series
 from segmamba.images.dicom.folder import read_folder
 from segmamba.images.dicom.read import read_series
@@ -15,6 +15,7 @@ __all__ = [
     "Choice",
     "Series",
     "choose_four",
+    "doubt",
     "find_series",
     "read_folder",
     "read_series",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.guess import LEAST_CONFIDENCE, MODALITIES
+from segmamba.images.dicom.words import is_unsure
 
 _NAMES = {"t1n": "T1 without contrast agent", "t1c": "T1 with contrast agent", "t2w": "T2", "t2f": "FLAIR"}
 _FINER = 0.8  # the largest edge of a voxel, against another series', that makes it the better one
+_NAMED = "named by the user"
+_DOUBTED = 0.5  # the confidence in a series at the most where the intensities speak against it
 _SURER = 2.0  # in log odds
 
 
@@ -38,7 +41,8 @@ def choose_four(
 
     named: modality -> name of a series (see Series), which is taken whatever it looks like. Of several that fit, the
     finer is taken, then an original before a reformat. incomplete: where no study has all, a modality is left out for
-    which the only study with two or more has nothing that could be it. Raises InputError that says what is missing,
+    which the only study with two or more has nothing that could be it, be it under a word of another use; or for which
+    a user named all the others. Raises InputError that says what is missing,
     or which series are equally good, and how to name one.
     """
     named = _find_named(series, dict(named or {}), modalities)
@@ -70,6 +74,17 @@ def choose_four(
     raise InputError("; ".join([*texts, hint]))
 
 
+def doubt(choices: Mapping[str, Choice], odd: Sequence[str]) -> dict[str, Choice]:
+    """`choices` of which the intensities say otherwise than the headers, in the sentences `odd`: no sure ones, but for
+    those that a user named."""
+    return {
+        m: c
+        if c.reason == _NAMED
+        else replace(c, confidence=min(c.confidence, _DOUBTED), reason=" ".join((c.reason + ";", *odd)))
+        for m, c in choices.items()
+    }
+
+
 def _choose_incomplete(
     series: Sequence[Series], studies: Sequence[str], named: dict[str, Series], modalities: Sequence[str]
 ) -> dict[str, Choice]:
@@ -90,6 +105,8 @@ def _choose_incomplete(
         absent = [m for m in modalities if m not in there]
         if any(s.guess.scores[m] >= 0 for s in free if s not in taken for m in absent):
             return {}  # nothing speaks against its being what is missing
+        if not set(there) <= set(named) and any(_could_be(m, s) for s in own if s not in taken for m in absent):
+            return {}  # left out for a word that may mean something else
         found.append(choices)
     return found[0] if len(found) == 1 else {}
 
@@ -114,12 +131,12 @@ def _choose(series: Sequence[Series], named: dict[str, Series], modalities: Sequ
     choices, missing, unclear = {}, [], []
     for modality in modalities:
         if modality in named:
-            choices[modality] = Choice(named[modality], 1.0, "named by the user")
+            choices[modality] = Choice(named[modality], 1.0, _NAMED)
             continue
         fitting = [s for s in series if s.guess.modality == modality and not s.left_out and s not in named.values()]
         sound = [s for s in fitting if not s.geometry.fault and s.guess.confidence >= LEAST_CONFIDENCE]
         if not sound:
-            missing.append((modality, fitting))
+            missing.append((modality, [*fitting, *(s for s in series if _could_be(modality, s))]))
             continue
         best, rivals, reason = _best(modality, sound)
         if rivals:
@@ -173,9 +190,18 @@ def _missing(missing: Sequence[tuple[str, Sequence[Series]]]) -> str:
     text = "no series for " + ", ".join(f"{modality} ({_NAMES.get(modality, modality)})" for modality, _near in missing)
     for modality, near in missing:
         for series in near[:3]:
-            why = series.geometry.fault or f"a guess of {series.guess.confidence:.2f} only"
+            why = series.geometry.fault or f"a guess of {series.guess.confidence:.2f} only ({series.guess.reason})"
+            if series.left_out:
+                why = f"{series.description!r} was taken for {series.left_out}"
             text += f"; series {series.name} could be {modality}, but: {why}"
     return text
+
+
+def _could_be(modality: str, series: Series) -> bool:
+    """Whether a series was left out for a word in its description alone, and looks like `modality` otherwise."""
+    return bool(
+        series.left_out and is_unsure(series.description) and series.covers_head and series.guess.scores[modality] > 0
+    )
 
 
 def _line(series: Series) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
+from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
 from segmamba.images.dicom.geometry import Geometry, arrange
 from segmamba.images.dicom.guess import Guess, conclude, is_reformat, judge, why_left_out
@@ -26,7 +27,8 @@ class Series:
 
     name: what a user calls it by: the series number; "7.2" for the second volume of series 7; "B7" in the second of
     several studies. frames: its slices in order, so that voxel (x, y, z) is column x of row y of slice z.
-    left_out: why no case is made of it unless asked for by name, or ''. geometry.fault: why it cannot be read, or ''.
+    left_out: why no case is made of it unless asked for by name, or ''. covers_head: whether nothing but its
+    description says so. geometry.fault: why it cannot be read, or ''.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Series:
     geometry: Geometry
     guess: Guess
     left_out: str
+    covers_head: bool
     reformatted: bool
     study: str
 
@@ -91,7 +94,9 @@ def _series(name: str, part, study: str) -> Series:
     scores, reasons = judge(middle)
     guess = Guess(None, 0.0, left_out, scores) if left_out else conclude(scores, reasons)
     description = middle.header.description
-    return Series(name, description, tuple(frames), geometry, guess, left_out, is_reformat(middle), study)
+    unnamed = replace(middle, header=replace(middle.header, description=""))
+    covers_head = not why_left_out(unnamed, geometry, part.volumes)
+    return Series(name, description, tuple(frames), geometry, guess, left_out, covers_head, is_reformat(middle), study)
 
 
 def _after_agent(found: Sequence[Series]) -> list[Series]:
@@ -106,7 +111,12 @@ def _after_agent(found: Sequence[Series]) -> list[Series]:
 
 def _by_time(series: Series, first: float | None) -> Series:
     guess = series.guess
-    unsure = guess.modality in ("t1n", "t1c") and abs(guess.scores["t1n"] - guess.scores["t1c"]) < 2
+    # a description that says both is for a person to read
+    unsure = (
+        agent_said(series.description) != "both"
+        and guess.modality in ("t1n", "t1c")
+        and abs(guess.scores["t1n"] - guess.scores["t1c"]) < 2
+    )
     if first is None or series.time is None or not unsure or series.time == first:
         return series
     lean = 2.0 if series.time > first else -1.0

@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from segmamba.contrast_words import agent_said
 from segmamba.images.dicom.geometry import Geometry
 from segmamba.images.dicom.headers import Frame
-from segmamba.images.dicom.words import agent, other_kind, weighting
+from segmamba.images.dicom.words import other_kind, weighting
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 LEAST_CONFIDENCE = 0.5
@@ -160,15 +161,26 @@ def _from_description(frame: Frame) -> tuple[dict[str, float], str]:
 
 
 def _from_agent(frame: Frame) -> tuple[dict[str, float], str]:
-    """With or without agent tells the two T1 apart; T2 and FLAIR may be taken after it too."""
-    named, noted = agent(frame.header.description), frame.header.agent
-    scores = {"t1n": 0.0, "t1c": 0.0}
-    if named is not None:
-        scores = {"t1n": -4.0, "t1c": 3.0} if named else {"t1n": 3.0, "t1c": -4.0}
+    """With or without agent tells the two T1 apart; T2 and FLAIR may be taken after it too.
+
+    A description that says both leaves the two alike, so that neither is sure enough to be taken. One that the header
+    denies is believed, since headers keep what was entered for the whole examination, but not much.
+    """
+    said, noted = agent_said(frame.header.description), frame.header.agent
+    in_header = {True: "contrast agent noted in the header", False: "the header says no contrast agent", None: ""}[
+        noted
+    ]
+    if said == "both":
+        return {"t1n": 0.0, "t1c": 0.0}, "the description says with and without contrast agent"
+    if not said:
+        lean = {True: -2.0, False: 1.5, None: 0.5}[noted]
+        return {"t1n": lean, "t1c": -lean}, in_header
+    given = said == "with"
+    described = f"described as {said} contrast agent"
+    if noted is not None and noted != given:
+        more = {"t1n": -0.5, "t1c": 0.5} if given else {"t1n": 0.5, "t1c": -0.5}
+        return more, f"{described}, but {in_header}"
+    scores = {"t1n": -4.0, "t1c": 3.0} if given else {"t1n": 3.0, "t1c": -4.0}
     if noted:
-        scores["t1c"] += 2.0
-        scores["t1n"] -= 2.0
-    if named is None and not noted:
-        return {"t1n": 0.5, "t1c": -0.5}, ""
-    texts = [] if named is None else [f"described as {'with' if named else 'without'} contrast agent"]
-    return scores, "; ".join(texts + ["contrast agent noted in the header"] * noted)
+        scores = {"t1n": scores["t1n"] - 2, "t1c": scores["t1c"] + 2}
+    return scores, "; ".join(filter(None, (described, in_header)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
 
@@ -57,7 +58,7 @@ class Header:
     sequence: tuple[str, ...]
     sequence_name: str
     angiography: bool
-    agent: bool
+    agent: bool | None  # given, or stated not to be
     contrast: str
     frames: int
     compressed: bool
@@ -264,12 +265,14 @@ def _image_type(kind: Attributes, data: Attributes) -> tuple[str, ...]:
     )
 
 
-def _agent(data: Attributes, usage: Attributes) -> bool:
+def _agent(data: Attributes, usage: Attributes) -> bool | None:
     administered = text(usage, "ContrastBolusAgentAdministered")
     if administered:
         return administered == "YES"
     agent = text(data, "ContrastBolusAgent").lower()
-    return bool(data.get("ContrastBolusAgentSequence")) or (bool(agent) and agent not in _NO_AGENT)
+    if agent in _NO_AGENT or agent_said(agent) == "without":
+        return False
+    return bool(agent or data.get("ContrastBolusAgentSequence")) or None
 
 
 def _rescale(data: Attributes) -> tuple[float, float]:
