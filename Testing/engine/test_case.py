@@ -116,6 +116,13 @@ def test_the_same_voxels_twice(files, tmp_path):
         load_with(files, path)
 
 
+@pytest.mark.parametrize("values", [(0, 1), (1, 255), (0, 1, 2, 4), (0, 1, 2, 3, 4)])
+def test_a_mask_or_a_label_map_is_no_image(files, tmp_path, values):
+    mask = np.random.default_rng(0).choice(np.array(values, np.float32), noise(0).shape)
+    with pytest.raises(InputError, match=rf"mask.nii.gz \(t2w\) holds {len(values)} values only .*a mask or labels"):
+        load_case({**files, "t2w": write(tmp_path / "mask.nii.gz", mask)})
+
+
 def test_another_shape(files, tmp_path):
     path = write(tmp_path / "other.nii.gz", noise(0, (11, 14, 10)))
     with pytest.raises(

@@ -17,6 +17,12 @@ NAMINGS = {
     "upper case": ("UPENN-GBM-00001_11_{}.nii.gz", ["T1", "T1GD", "T2", "FLAIR"]),
     "BraTS 2015": ("VSD.Brain.XX.O.MR_{}.54517.mha", ["T1", "T1c", "T2", "Flair"]),
     "words": ("p1 {}.nrrd", ["t1 pre", "t1 post", "t2w", "t2_flair"]),
+    "BIDS": ("sub-1_ses-post_{}.nii.gz", ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]),
+    "agent first": ("{}.nii.gz", ["T1", "post_T1", "T2", "FLAIR"]),
+    "agent first, short": ("P7 {}.nii.gz", ["pre_T1", "Gd_T1", "T2", "FLAIR"]),
+    "agent and more": ("{}.nii.gz", ["nativ_ax_T1", "KM_ax_T1", "KM_ax_T2", "KM_ax_FLAIR"]),
+    "initials that look like agent": ("KM_12_{}.nii.gz", ["t1", "t1ce", "t2", "flair"]),
+    "a visit after surgery": ("p_post_{}.nii.gz", ["t1", "t1ce", "t2", "flair"]),
     "T1w": ("sub-1_{}.nii.gz", ["T1w", "T1w_Gd", "T2w", "T2-FLAIR"]),
 }
 
@@ -33,6 +39,11 @@ def test_namings(tmp_path, naming):
         "x_seg.nii.gz",
         "x-seg.nii.gz",
         "t1c_brainmask.nii.gz",
+        "brainMask_0_ID_T1.nii.gz",
+        "brainMask_0_ID_T2.nii.gz",
+        "x_desc-brain_mask_T1w.nii.gz",
+        "seg_T2.nii.gz",
+        "t2w.json",
         "t2w.txt",
         "._x_t1.nii.gz",
         ".t1c.nii.gz",
@@ -41,6 +52,32 @@ def test_namings(tmp_path, naming):
         (tmp_path / name).touch()
     (tmp_path / "notes").mkdir()
     assert find_case(tmp_path) == {m: Source(tmp_path / n) for m, n in zip(MODALITIES, names)}
+
+
+UNREAD = ["mgz", "mgh", "nii.gz.gz", "mnc", "img", "hdr", "zip", "nii.zip", "tar.gz", "nii.bz2", "7z", "HEAD", "npy"]
+
+
+@pytest.mark.parametrize("incomplete", [False, True])
+@pytest.mark.parametrize("suffix", UNREAD)
+def test_a_file_that_is_there_and_cannot_be_read_is_not_absent(tmp_path, suffix, incomplete):
+    for name in ("x_t1.nii.gz", "x_t2.nii.gz", "x_flair.nii.gz", f"x_t1ce.{suffix}", f"x_t2.{suffix}"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=rf"x_t1ce.{suffix}: looks like t1c, and is in a format that cannot be read"):
+        find_case(tmp_path, incomplete=incomplete)
+
+
+def test_a_t1_that_says_both_is_asked_about(tmp_path):
+    for name in ("x_T1_pre-post_T1.nii.gz", "x_t2.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="says T1 with and without contrast agent; end it in t1n or t1c"):
+        find_case(tmp_path)
+
+
+def test_words_of_agent_in_every_name_are_no_proof_that_t1c_is_missing(tmp_path):
+    for name in ("Gd_T1.nii.gz", "Gd_T2.nii.gz", "Gd_FLAIR.nii.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="no file for t1c"):
+        find_case(tmp_path, incomplete=True)
 
 
 def test_dicom_folders(tmp_path):

@@ -38,6 +38,8 @@ __all__ = [
     "save_image",
 ]
 
+_MOST_LABELS = 5  # values, with background, that a mask or a label map has; an image has more
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -76,7 +78,7 @@ def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence
 
     Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.background); notes begin
     with the modality. Raises InputError for wrong names, an
-    unreadable, empty or constant image, and one image given twice.
+    unreadable, empty or constant image, a mask, and one image given twice.
     """
     _check_names(sources, modalities)
     sources = _in_order(sources, modalities)
@@ -187,9 +189,20 @@ def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, lis
         what = "is empty: every voxel is 0" if low == 0 else f"is constant: every voxel is {low:g}"
         raise InputError(f"{source} ({modality}) {what}; expected an image")
     if modality in MODALITIES:  # of MR; in CT every value means something
+        _check_greys(array, modality, source)
         array, found = clear_background(array)
         notes += [f"{modality}: {note}" for note in found]
     return array, notes
+
+
+def _check_greys(array: np.ndarray, modality: str, source: Source) -> None:
+    """Raises InputError for a mask or a label map."""
+    for values in (array[:: max(1, array.shape[0] // 16)], array):
+        greys = np.unique(values)
+        if len(greys) > _MOST_LABELS:
+            return
+    listed = ", ".join(f"{grey:g}" for grey in greys)
+    raise InputError(f"{source} ({modality}) holds {len(greys)} values only ({listed}): a mask or labels, not an image")
 
 
 def _case_id(sources: Mapping[str, Source]) -> str:

@@ -1,16 +1,20 @@
 """Which file in a folder is which modality, by the names that datasets give their files.
 
 BraTS 2018-2021 `X_t1`, `X_t1ce`, `X_t2`, `X_flair`; BraTS 2023 and later `X-t1n`, `X-t1c`, `X-t2w`, `X-t2f`;
-bare `t1c.nii.gz`; folders of DICOM slices so named; MSD Task01 with the four as volumes of one 4-D file.
+bare `t1c.nii.gz`; BIDS `X_ce-gadolinium_T1w`, `X_T1w`, and other words of contrast agent anywhere in the name; folders
+of DICOM slices so named; MSD Task01 with the four as volumes of one 4-D file. Masks and label maps that are named after
+the image they were made of are none.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
 
@@ -24,7 +28,14 @@ _SPELLINGS = {
 }
 # "Segm": case 355 of BraTS 2020; "OT": BraTS 2015
 _LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
-_MASK = r"(brain[-_ ]?)?mask"
+_MASK = r"\w*mask"
+# somewhere in the name, as brainMask_0_ID_T1 of FeTS
+_MADE_OF_IMAGES = re.compile(rf"(^|[-_. ])({_MASK}|d?seg|segm|segmentation|labels?|labelmap|probseg)(?=[-_. ]|$)", re.I)
+# of images and archives that image_io does not read, or that were packed twice
+_FOREIGN = re.compile(
+    r"(\.(mgz|mgh|mnc|minc|img|hdr|head|brik|par|rec|dcm|ima|npy|npz|mat|v|zip|rar|7z|tar|tgz|gz|bz2|xz|nii|nrrd|mha))+$",
+    re.I,
+)
 _MSD_NAME = re.compile(r"BRATS_\d+")
 _MSD_ORDER = ("t2f", "t1n", "t1c", "t2w")  # dataset.json of MSD Task01: FLAIR, T1w, t1gd, T2w
 
@@ -44,7 +55,8 @@ def find_case(
     if folder.is_file():
         return _find_volumes(folder, modalities)
     entries = _list(folder)
-    found = {m: [e for e in entries if _ends_in(e, _SPELLINGS.get(m, re.escape(m)))] for m in modalities}
+    prefix = _common_prefix(entries)
+    found = {m: [e for e in entries if _is_image_of(m, e, prefix)] for m in modalities}
     if not any(found.values()):
         images = [e for e in entries if image_suffix(e) in NIFTI and e.is_file() and not _ends_in(e, _LABEL)]
         if len(images) == 1:
@@ -56,10 +68,12 @@ def find_case(
                 "leave one, or name the files one by one"
             )
     missing = [m for m, paths in found.items() if not paths]
+    _check_unread(folder, missing)
     if incomplete and any(found.values()):
         taken = [path for paths in found.values() for path in paths]
-        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}")]
-        missing = missing if others else []
+        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}") and not _is_made(e)]
+        native = [e for e in found.get("t1n", []) if "t1c" in missing and agent_said(_stem(e)) == "with"]
+        missing = missing if others or native else []
     if missing:
         names = ", ".join(f"{m}/{old}" for m, old in zip(MODALITIES, ("t1", "t1ce", "t2", "flair")))
         raise InputError(
@@ -91,10 +105,58 @@ def _list(folder: Path) -> list[Path]:
     )
 
 
+def _stem(path: Path) -> str:
+    return re.sub(r"\.\d+$", "", name_without_suffix(path))  # BraTS 2015 ends in a running number
+
+
 def _ends_in(path: Path, spelling: str) -> bool:
     """Whether the name without its suffix is `spelling`, or ends in it after one of "-_. "."""
-    name = re.sub(r"\.\d+$", "", name_without_suffix(path))  # BraTS 2015 ends in a running number
-    return re.fullmatch(rf"(.*[-_. ])?({spelling})", name, re.IGNORECASE) is not None
+    return re.fullmatch(rf"(.*[-_. ])?({spelling})", _stem(path), re.IGNORECASE) is not None
+
+
+def _is_made(path: Path) -> bool:
+    return path.is_file() and _MADE_OF_IMAGES.search(_stem(path)) is not None
+
+
+def _common_prefix(entries: Sequence[Path]) -> str:
+    """What the names of the images begin with, all of them: it is of the case, and tells no modality."""
+    images = [_stem(e) for e in entries if any(_ends_in(e, s) for s in _SPELLINGS.values()) and not _is_made(e)]
+    if len(images) < 2:
+        return ""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*images))
+    return re.sub(r"[^-_. ]*$", "", images[0][: len(list(same))])
+
+
+def _is_image_of(modality: str, path: Path, prefix: str) -> bool:
+    """By the end of the name; and of the two T1, by what the name says of contrast agent after `prefix`.
+
+    Raises InputError for a T1 with and without it.
+    """
+    if modality not in _SPELLINGS:
+        return _ends_in(path, re.escape(modality))
+    if _is_made(path):
+        return False
+    if modality not in ("t1n", "t1c"):
+        return _ends_in(path, _SPELLINGS[modality])
+    if not _ends_in(path, f"{_SPELLINGS['t1n']}|{_SPELLINGS['t1c']}"):
+        return False
+    said = agent_said(_stem(path).removeprefix(prefix))
+    if said == "both":
+        raise InputError(f"{path}: its name says T1 with and without contrast agent; end it in t1n or t1c")
+    return (said == "with") == (modality == "t1c")
+
+
+def _check_unread(folder: Path, missing: Sequence[str]) -> None:
+    """Raises InputError where one of `missing` is there in a format that cannot be read: it is not absent."""
+    foreign = [e for e in folder.iterdir() if _FOREIGN.search(e.name) and image_suffix(e) is None and e.name[0] != "."]
+    for entry in sorted(foreign):
+        named = Path(_FOREIGN.sub("", entry.name))
+        for modality in missing:
+            if _is_image_of(modality, named, "") and not _MADE_OF_IMAGES.search(named.name):
+                raise InputError(
+                    f"{entry}: looks like {modality}, and is in a format that cannot be read; convert or unpack it to "
+                    "NIfTI (.nii.gz), or take it out of the folder"
+                )
 
 
 def _find_volumes(path: Path, modalities: Sequence[str]) -> dict[str, Source]:
@@ -125,5 +187,5 @@ def _volume_order(path: Path) -> tuple[str, ...]:
 
 def _standard_name(channel: str) -> str:
     """'t1gd' -> 't1c'; what no spelling fits comes back in lower case."""
-    found = [m for m, spelling in _SPELLINGS.items() if re.fullmatch(spelling, channel, re.IGNORECASE)]
+    found = [m for m in _SPELLINGS if re.fullmatch(_SPELLINGS[m], channel, re.I) and _is_image_of(m, Path(channel), "")]
     return found[0] if found else channel.lower()
