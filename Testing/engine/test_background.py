@@ -3,9 +3,9 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from segmamba.background import clear_background
 from segmamba.cases.case import MODALITIES, Source, as_case, find_case, read_images
 from segmamba.datasets.phantom import make_phantom
+from segmamba.images.background import clear_background
 from segmamba.images.image_io import Image
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.preprocess import preprocess

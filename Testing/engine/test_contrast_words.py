@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from segmamba import contrast_words
-from segmamba.contrast_words import agent_said
+from segmamba.images import contrast_words
+from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.words import is_unsure, other_kind, weighting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def test_the_table_is_a_large_one():
 
 
 def test_the_panel_reads_names_by_the_same_words():
-    twin = ROOT / "SegMambaSlicer" / "SegMambaSlicerLib" / "contrast_words.py"
+    twin = ROOT / "SegMambaSlicer" / "SegMambaSlicerLib" / "volumes" / "contrast_words.py"
     assert twin.read_text(encoding="utf-8") == Path(contrast_words.__file__).read_text(encoding="utf-8")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..contrast_words import T1, agent_said, normalise, without_agent
 from ..i18n import _
+from .contrast_words import T1, agent_said, normalise, without_agent
 
 _T2 = re.compile(r"\b(?:3d|2d|ax|tra|sag|cor)?t2(?!\d)(\w*)")
 _T1_SEQUENCES = re.compile(r"\b(?:3d)?(?:mprage|mp2rage|mpr|f?spgr|bravo|t1tfe|ffe3dt1)\b")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segmamba.background import clear_background
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label
 from segmamba.cases.labels import find_convention, renumber, to_standard
 from segmamba.errors import InputError
+from segmamba.images.background import clear_background
 from segmamba.images.image_io import (
     GRID_TOLERANCE_MM,
     Image,
@@ -76,7 +76,7 @@ def load_case(
 def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence[str] = MODALITIES) -> dict[str, Image]:
     """The images of one examination, each (X, Y, Z) float32 on its own grid, in the order of `modalities`.
 
-    Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.background); notes begin
+    Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.images.background); notes begin
     with the modality. Raises InputError for wrong names, an
     unreadable, empty or constant image, a mask, and one image given twice.
     """

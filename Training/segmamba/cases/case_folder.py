@@ -14,8 +14,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
+from segmamba.images.contrast_words import agent_said
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
-from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
+from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.geometry import Geometry, arrange
 from segmamba.images.dicom.guess import Guess, conclude, is_reformat, judge, why_left_out
 from segmamba.images.dicom.headers import Frame, read_headers

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segmamba.contrast_words import agent_said
+from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.geometry import Geometry
 from segmamba.images.dicom.headers import Frame
 from segmamba.images.dicom.words import other_kind, weighting

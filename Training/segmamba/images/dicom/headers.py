@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from segmamba.contrast_words import agent_said
 from segmamba.errors import InputError
+from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
 
 log = logging.getLogger(__name__)

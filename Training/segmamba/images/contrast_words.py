@@ -2,7 +2,7 @@
 
 English, German, Dutch, Scandinavian, Finnish, French, Spanish, Portuguese, Italian, Romanian, Polish, Czech, Croatian,
 Hungarian, Turkish, Russian, Greek, Arabic, Chinese, Japanese, Korean. The engine and the panel, which may not import
-one another, have the same file (segmamba/contrast_words.py, SegMambaSlicerLib/contrast_words.py).
+one another, have the same file (segmamba/images/contrast_words.py, SegMambaSlicerLib/volumes/contrast_words.py).
 """
 
 from __future__ import annotations
