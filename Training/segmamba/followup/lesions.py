@@ -1,0 +1,224 @@
+"""The lesions of a label map, each with its volume, its two diameters and whether it is measurable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.orientations import io_orientation
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from segmamba.cases.labels import GLIOMA
+from segmamba.errors import InputError
+from segmamba.followup.diameters import OFF_RIGHT_ANGLE, TOLERANCE_MM, diameters
+from segmamba.preparation.grids import upright
+
+# what may be followed: the regions of a glioma, and what does not enhance (T2/FLAIR)
+REGIONS = {**{name: GLIOMA.values(name) for name in ("ET", "TC", "WT")}, "non-enhancing": (1, 2)}
+LEAST_VOXELS = 3
+MERGED_MM = 2.0
+LEAST_MM, THICK_MM, LEAST_SLICES = 10.0, 5.0, 2
+_UNEQUAL = 2.0  # of the voxels' sides in a slice: such images were not taken in this plane
+
+
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """One lesion at one date.
+
+    number: from 1, the largest product of diameters first, then the largest volume. d1, d2: mm, in one slice.
+    line1, line2: (2, 3) RAS mm, their ends, or None. slice: index along the stored axis closest to the body's, from 0.
+    slices: how many the lesion is seen on. centre: RAS mm. not_measurable: why, in plain words, or "".
+    """
+
+    number: int
+    voxels: int
+    volume_ml: float
+    d1: float
+    d2: float
+    line1: np.ndarray | None
+    line2: np.ndarray | None
+    slice: int
+    slices: int
+    centre: np.ndarray
+    pieces: int
+    not_measurable: str
+    notes: tuple[str, ...]
+
+    @property
+    def product(self) -> float:
+        """mm^2."""
+        return self.d1 * self.d2
+
+    @property
+    def measurable(self) -> bool:
+        return not self.not_measurable
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The lesions of one label map.
+
+    labelled: (X, Y, Z) int32 with the numbers of the lesions, axes turned to be nearest to R, A, S. affine: of it.
+    spacing: mm in the slices, and from slice to slice. small_voxels: left out, in pieces of fewer than 3 voxels.
+    """
+
+    region: str
+    lesions: tuple[Lesion, ...]
+    labelled: np.ndarray
+    affine: np.ndarray
+    spacing: tuple[float, float, float]
+    small_voxels: int
+    notes: tuple[str, ...]
+
+    @property
+    def volume_ml(self) -> float:
+        return float(sum(lesion.volume_ml for lesion in self.lesions))
+
+
+def measure(label_map: np.ndarray, affine: np.ndarray, region: str = "ET") -> Measured:
+    """The lesions of `region` in a label map (X, Y, Z) of the engine's labels, on its own grid, never resampled.
+
+    affine: (4, 4), voxel indices to RAS mm. Raises InputError for an unknown region.
+    """
+    if region not in REGIONS:
+        raise InputError(f"region {region!r}: expected one of {', '.join(REGIONS)}")
+    return measure_mask(np.isin(label_map, REGIONS[region]), affine, region)
+
+
+def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
+    """The same for the voxels of a region (X, Y, Z) bool.
+
+    A lesion is what hangs together over faces, edges or corners and has 3 voxels or more; those of which two voxels'
+    centres are less than 2 mm apart are one.
+    """
+    turned, ras = upright(np.asarray(mask, bool), np.asarray(affine, float))
+    turned = np.ascontiguousarray(turned)
+    pieces, count = ndimage.label(turned, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    small = np.flatnonzero(sizes[1:] < LEAST_VOXELS) + 1
+    pieces[np.isin(pieces, small)] = 0
+    spacing = voxel_sizes(ras)
+    groups = _merged(pieces, spacing)
+    stored = _stored_slices(mask.shape, np.asarray(affine, float))
+    boxes = ndimage.find_objects(pieces)
+    found = [_lesion(pieces, group, boxes, ras, stored) for group in groups]
+    order = sorted(range(len(found)), key=lambda k: (-found[k].product, -found[k].voxels, *found[k].centre))
+    labelled = np.zeros(turned.shape, np.int32)
+    number = np.zeros(count + 1, np.int32)
+    for place, k in enumerate(order, 1):
+        number[groups[k]] = place
+    labelled = number[pieces]
+    lesions = tuple(replace(found[k], number=place) for place, k in enumerate(order, 1))
+    notes = []
+    if max(spacing[:2]) > _UNEQUAL * min(spacing[:2]):
+        notes.append(
+            f"voxels are {spacing[0]:.3g} x {spacing[1]:.3g} mm in the axial plane: the images were taken in another "
+            "plane, and axial diameters are coarse"
+        )
+    left_out = int(sizes[small].sum())
+    if left_out:
+        notes.append(f"{left_out} voxels in pieces of fewer than {LEAST_VOXELS} are left out")
+    return Measured(region, lesions, labelled, ras, tuple(map(float, spacing)), left_out, tuple(notes))
+
+
+def measure_pieces(mask: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
+    """(product of the diameters in mm^2, volume in mL) of a mask on an upright grid, taken as one lesion."""
+    if not mask.any():
+        return 0.0, 0.0
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    found = diameters(mask[box], affine)
+    return found.d1 * found.d2, float(np.count_nonzero(mask) * _voxel_ml(affine))
+
+
+def least_mm(thickness: float) -> float:
+    """What both diameters of a measurable lesion must reach: 10 mm, or twice the slice thickness above 5 mm."""
+    return LEAST_MM if thickness <= THICK_MM + TOLERANCE_MM else 2 * thickness
+
+
+def why_not_measurable(d1: float, d2: float, slices: int, thickness: float) -> str:
+    """ "" for a measurable lesion. Limits are inclusive."""
+    least, reasons = least_mm(thickness), []
+    if d1 < least - TOLERANCE_MM or d2 < least - TOLERANCE_MM:
+        reasons.append(f"{d1:.2f} x {d2:.2f} mm, below {least:g} mm")
+    if slices < LEAST_SLICES:
+        reasons.append(f"seen on {slices} slice")
+    return "; ".join(reasons)
+
+
+def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray, stored: np.ndarray) -> Lesion:
+    box = tuple(
+        slice(min(boxes[p - 1][axis].start for p in group), max(boxes[p - 1][axis].stop for p in group))
+        for axis in range(3)
+    )
+    mask = np.isin(pieces[box], group)
+    start = np.array([part.start for part in box])
+    found = diameters(mask, affine)
+
+    def to_mm(line: np.ndarray | None) -> np.ndarray | None:
+        if line is None:
+            return None
+        return apply_affine(affine, np.column_stack([line, np.full(2, found.slice)]) + start)
+
+    voxels, thickness = int(np.count_nonzero(mask)), float(voxel_sizes(affine)[2])
+    slices = int(np.count_nonzero(mask.any(axis=(0, 1))))
+    notes = []
+    if found.line2 is None and found.d1 >= LEAST_MM:
+        notes.append(
+            f"no line between two voxels crosses the longest one within {OFF_RIGHT_ANGLE:g} degrees of a right angle: "
+            "measure the second diameter by hand"
+        )
+    return Lesion(
+        number=0,
+        voxels=voxels,
+        volume_ml=float(voxels * _voxel_ml(affine)),
+        d1=found.d1,
+        d2=found.d2,
+        line1=to_mm(found.line1),
+        line2=to_mm(found.line2),
+        slice=int(stored[found.slice + start[2]]),
+        slices=slices,
+        centre=apply_affine(affine, np.argwhere(mask).mean(0) + start),
+        pieces=len(group),
+        not_measurable=why_not_measurable(found.d1, found.d2, slices, thickness),
+        notes=tuple(notes),
+    )
+
+
+def _merged(pieces: np.ndarray, spacing: np.ndarray) -> list[list[int]]:
+    """The numbers of the pieces, those less than 2 mm apart together."""
+    boxes = ndimage.find_objects(pieces)
+    reach = np.ceil(MERGED_MM / spacing).astype(int)
+    near = []
+    for number, box in enumerate(boxes, 1):
+        if box is None:
+            continue
+        wide = tuple(slice(max(0, part.start - r), part.stop + r) for part, r in zip(box, reach))
+        around = pieces[wide]
+        others = (around != 0) & (around != number)
+        if others.any():
+            away = ndimage.distance_transform_edt(around != number, sampling=spacing)
+            near += [(number, int(other)) for other in np.unique(around[others & (away < MERGED_MM - TOLERANCE_MM)])]
+    count = len(boxes) + 1
+    one, other = np.array(near, int).reshape(-1, 2).T
+    _, group = connected_components(coo_matrix((np.ones(len(one)), (one, other)), (count, count)), directed=False)
+    members: dict[int, list[int]] = {}
+    for number, box in enumerate(boxes, 1):
+        if box is not None:
+            members.setdefault(int(group[number]), []).append(number)
+    return list(members.values())
+
+
+def _stored_slices(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Slice of the upright array -> index along the stored axis that it is."""
+    orientation = io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
+    indices = np.arange(shape[axis])
+    return indices if orientation[axis, 1] > 0 else indices[::-1]
+
+
+def _voxel_ml(affine: np.ndarray) -> float:
+    return abs(np.linalg.det(affine[:3, :3])) / 1000
