@@ -18,9 +18,11 @@ from segmamba.commands import (
     dicom,
     evaluate,
     export,
+    follow,
     import_model,
     info,
     look,
+    measure,
     models,
     network,
     phantom,
@@ -33,7 +35,7 @@ from segmamba.commands import (
 from segmamba.errors import InputError
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
-_COMMANDS += (dicom, look)
+_COMMANDS += (dicom, look, measure, follow)
 _COMMANDS += (export, correct, models, site)
 
 

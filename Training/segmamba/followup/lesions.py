@@ -17,7 +17,7 @@ from segmamba.errors import InputError
 from segmamba.followup.diameters import OFF_RIGHT_ANGLE, TOLERANCE_MM, diameters
 from segmamba.preparation.grids import upright
 
-# what may be followed: the regions of a glioma, and what does not enhance (T2/FLAIR)
+# label values of what may be followed: the regions of a glioma, and what of it does not enhance
 REGIONS = {**{name: GLIOMA.values(name) for name in ("ET", "TC", "WT")}, "non-enhancing": (1, 2)}
 LEAST_VOXELS = 3
 MERGED_MM = 2.0

@@ -1,0 +1,54 @@
+"""`segmamba measure`: the lesions of one label map, with diameters and volumes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+REGIONS = ("ET", "TC", "WT", "non-enhancing")
+LABELS = ("brats2023", "brats2021", "msd")
+
+
+def add(add_command) -> None:
+    command = add_command("measure", run, "measure the lesions of a label map: diameters, volumes, measurable or not")
+    command.add_argument("label_map", help="file of a label map")
+    add_region(command)
+    add_labels(command)
+    command.add_argument("--csv", metavar="FILE", help="write a row a lesion there")
+    command.add_argument("--json", action="store_true", help="print everything as JSON, with the ends of the lines")
+
+
+def add_region(command) -> None:
+    command.add_argument("--region", default="ET", choices=REGIONS, help="what is measured; ET by default")
+
+
+def add_labels(command) -> None:
+    command.add_argument(
+        "--labels", choices=LABELS, help="label convention of label maps; if left out, it is found from them"
+    )
+
+
+def run(options) -> int:
+    from segmamba.files.atomic import write_aside
+    from segmamba.followup.dates import read_label_map
+    from segmamba.followup.lesions import measure
+    from segmamba.followup.record import measured_as_csv, measured_as_json
+
+    measured = measure(*read_label_map(Path(options.label_map), options.labels), options.region)
+    if options.csv:
+        write_aside(Path(options.csv), measured_as_csv(measured).encode())
+    if options.json:
+        print(json.dumps(measured_as_json(measured), indent=2))
+        return 0
+    for lesion in measured.lesions:
+        state = "measurable" if lesion.measurable else f"not measurable: {lesion.not_measurable}"
+        size = f"{lesion.d1:.1f} x {lesion.d2:.1f} mm = {lesion.product:.0f} mm2"
+        print(f"{lesion.number:>3}  {size}, {lesion.volume_ml:.2f} mL, slice {lesion.slice}; {state}")
+        for note in lesion.notes:
+            print(f"note: lesion {lesion.number}: {note}", file=sys.stderr)
+    for note in measured.notes:
+        print(f"note: {note}", file=sys.stderr)
+    measurable = sum(lesion.measurable for lesion in measured.lesions)
+    print(f"{measured.region}: {len(measured.lesions)} lesions, {measurable} measurable, {measured.volume_ml:.2f} mL")
+    return 0

@@ -1,0 +1,154 @@
+"""What a report on a follow-up says, section by section, whether on a page or on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segmamba import __version__
+from segmamba.followup.criteria import SETS
+from segmamba.followup.draw import draw_chart, draw_dates
+from segmamba.followup.follow import Date, FollowUp
+
+TITLE = "Follow-up report"
+NOT_A_DEVICE = "Research use only, not a medical device. Categories are suggestions from measurements alone."
+_METHOD = (
+    "Lesions: what hangs together over faces, edges or corners, of 3 voxels or more; pieces less than 2 mm apart "
+    "are one.",
+    "D1: the longest line in an axial slice of the images' own grid, from the middle of one voxel at the border to the "
+    "middle of another, that does not leave the lesion; cavities and necrosis are outside of it. D2: the longest such "
+    "line in that slice that crosses D1 at a right angle, give or take 2 degrees.",
+    "Measurable: D1 and D2 of 10 mm or more (twice the slice thickness above 5 mm), on 2 slices or more.",
+    "Targets: the largest measurable lesions at baseline. At later dates a lesion belongs to the one that it lies on "
+    "or within 5 mm of, after rigid registration of the T1c images; label maps are measured where they were made.",
+    "Other borders: one voxel less or more in the slices; where probabilities are at hand, 0.3 and 0.7 instead of "
+    "0.5; the same at all dates. Near a threshold: where one of these gives another category.",
+)
+# rules that could not be checked in the criteria's own text: each is a setting, or says what was taken
+REMARKS = (
+    "Not confirmed in the text of RANO 2.0: up to 3 targets (setting --targets).",
+    "Not confirmed in the text of RANO 2.0: until 12 weeks after radiotherapy progression needs a confirming scan "
+    "(settings --radiotherapy-end, --confirm-weeks).",
+    "Not confirmed in the text of RANO 2.0: the volumetric minor response, 40 to 65 %; MR is used for the "
+    "non-enhancing region only (setting --region).",
+    "The first date is taken for the baseline. RANO recommends the scan after radiotherapy for newly diagnosed tumours "
+    "and the one before treatment for recurrent ones: give that one first.",
+    "A lesion is new where the baseline has none within 5 mm. That CR and PR last 4 weeks is not looked at.",
+)
+CLINICIAN = ("Steroids (less, same, more)", "Clinical status", "Lesions not measured", "Weeks since radiotherapy")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Any of: paragraphs, a table (its first row the head), a picture (PNG) with what it shows in words."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    table: tuple[tuple[str, ...], ...] = ()
+    picture: bytes | None = None
+    shows: str = ""
+
+
+def made_by(result: FollowUp) -> str:
+    """Software and models, once each."""
+    models = [" ".join(date.timepoint.made_by.values()) or "label map as given" for date in result.dates]
+    return f"segmamba {__version__}; segmentations: {', '.join(dict.fromkeys(models))}"
+
+
+def sections(result: FollowUp) -> list[Section]:
+    return [
+        Section("Suggestion", table=_suggestions(result)),
+        Section(
+            "Images",
+            ("T1c at the level of the largest lesion; the patient's right is on the left.",),
+            picture=draw_dates(result),
+            shows="T1c of each date with the lesions' outlines and diameters",
+        ),
+        Section("Sums", table=_sums(result.dates)),
+        Section("Over time", picture=draw_chart(result), shows="sums of products and volumes over days"),
+        Section("Lesions", table=_lesions(result)),
+        Section("Warnings", result.warnings or ("none",)),
+        Section("Rules", table=_rules(result.dates)),
+        Section("For the physician to fill in", table=(("", *_days(result.dates)), *_blanks(result.dates))),
+        Section("How it was measured", (*_METHOD, *REMARKS)),
+    ]
+
+
+def _days(dates: Sequence[Date]) -> tuple[str, ...]:
+    return tuple(f"day {date.day}" for date in dates)
+
+
+def _blanks(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
+    return tuple((name, *("" for _ in dates)) for name in CLINICIAN)
+
+
+def _suggestions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
+    rows = [("", *(f"{rule_set.title} criteria" for rule_set in SETS.values()))]
+    for date in result.dates[1:]:
+        cells = []
+        for name in SETS:
+            text = date.suggestions[name].category
+            text = f"measurements compatible with {text}" if len(text) <= len("preliminary PD") else text
+            cells.append(text + (f" (near threshold: {', '.join(date.near[name])})" if name in date.near else ""))
+        rows.append((f"day {date.day}", *cells))
+    return tuple(rows)
+
+
+def _sums(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
+    head = ("", "SPD, mm2", "other borders", "from baseline", "from nadir")
+    head += ("volume, mL", "other borders", "from baseline", "from nadir")
+    rows = [head]
+    for date in dates:
+        cells = [f"day {date.day}"]
+        for name, form in (("bidimensional", "{:.0f}"), ("volumetric", "{:.2f}")):
+            value, found = date.value(name), date.suggestions.get(name)
+            variants = [date.value(name, variant) for variant in date.spread]
+            cells.append("not known" if value is None else form.format(value))
+            cells.append("" if value is None else f"{form.format(min(variants))} to {form.format(max(variants))}")
+            cells += [_share(found.from_baseline), _share(found.from_nadir)] if found else ["", ""]
+        rows.append(tuple(cells))
+    return tuple(rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1%}"
+
+
+def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
+    rows = [("", "lesion", "at baseline", "D1 x D2, mm", "product, mm2", "volume, mL", "slice", "measurable")]
+    for date in result.dates:
+        origin = (
+            {part: number for number, parts in date.matches.parts.items() for part in parts} if date.matches else {}
+        )
+        for lesion in date.measured.lesions:
+            number = origin.get(lesion.number)
+            came = "new" if date.matches and number is None else str(number or "not known")
+            came += " (target)" if number in result.targets else ""
+            size = f"{lesion.d1:.1f} x {lesion.d2:.1f}"
+            rows.append(
+                (
+                    f"day {date.day}",
+                    str(lesion.number),
+                    came,
+                    size,
+                    f"{lesion.product:.0f}",
+                    f"{lesion.volume_ml:.2f}",
+                    str(lesion.slice),
+                    "yes" if lesion.measurable else f"no: {lesion.not_measurable}",
+                )
+            )
+        for number, parts in (date.matches.parts if date.matches else {}).items():
+            if not parts and number not in date.matches.merged:
+                what = f"{number} (target)" if number in result.targets else str(number)
+                rows.append((f"day {date.day}", "-", what, "gone", "0", "0", "", ""))
+    return tuple(rows)
+
+
+def _rules(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
+    rows = [("", "criteria", "category", "met", "rule")]
+    for date in dates:
+        for name, found in date.suggestions.items():
+            rows += [
+                (f"day {date.day}", name, rule.category, "yes" if rule.met else "no", rule.text) for rule in found.rules
+            ]
+    return tuple(rows)

@@ -1,0 +1,121 @@
+"""The category of response that the numbers are compatible with, and each rule with the number that decided it.
+
+Thresholds of RANO 2.0 (Wen et al., J Clin Oncol 41, 2023, 10.1200/JCO.23.01059) for sums of products, and those that
+CFB-GBM v2.0 publishes for volumes; all inclusive. A suggestion: steroids, the patient's state, and lesions that were
+not measured are for a physician to weigh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_SLACK = 1e-9
+NO_DISEASE, NOT_ASSESSED = "no measurable disease", "not assessed"
+
+
+@dataclass(frozen=True)
+class CriterionSet:
+    """Shares: response is the decrease from baseline of a partial response, minor that of a minor one; progression the
+    increase over the nadir."""
+
+    title: str
+    quantity: str
+    unit: str
+    response: float
+    minor: float
+    progression: float
+
+
+SETS = {
+    "bidimensional": CriterionSet("Bidimensional", "sum of products", "mm2", 0.50, 0.25, 0.25),
+    "volumetric": CriterionSet("Volumetric", "volume", "mL", 0.65, 0.40, 0.40),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    category: str
+    met: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """category: CR, PR, MR, SD, PD, preliminary PD, or why there is none. Changes: shares, None without a divisor."""
+
+    category: str
+    from_baseline: float | None
+    from_nadir: float | None
+    nadir_day: int | None
+    rules: tuple[Rule, ...]
+
+
+def suggest(
+    name: str,
+    days: Sequence[int],
+    values: Sequence[float | None],
+    *,
+    lesions: int,
+    new_measurable: int,
+    measurable_again: bool,
+    minor_response: bool = False,
+    early: str = "",
+) -> Suggestion:
+    """days, values: of every date from baseline to the one that is judged, which is the last; a value is None where the
+    lesions could not be followed.
+
+    lesions: how many there are now. new_measurable: of these, how many measurable ones the baseline did not have.
+    measurable_again: whether one of the followed lesions is measurable now. minor_response: whether MR is a category.
+    early: why progression needs a confirming scan, or "".
+    """
+    rule_set = SETS[name]
+    now, baseline = values[-1], values[0]
+    if now is None or baseline is None:
+        text = f"the {rule_set.quantity} of the baseline's lesions is not known at this date"
+        return Suggestion(NOT_ASSESSED, None, None, None, (Rule(NOT_ASSESSED, True, text),))
+    earlier = [(value, day) for value, day in zip(values[:-1], days[:-1]) if value is not None]
+    nadir, nadir_day = min(earlier)
+    from_baseline = now / baseline - 1 if baseline > 0 else None
+    from_nadir = now / nadir - 1 if nadir > 0 else None
+    rules = [_growth(rule_set, now, nadir, nadir_day, from_nadir, measurable_again), _new(new_measurable)]
+    if baseline > 0:
+        rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor_response)
+    met = next((rule.category for rule in rules if rule.met), "SD" if baseline > 0 else NO_DISEASE)
+    if met == "SD":
+        rules.append(Rule("SD", True, "none of the above"))
+    if met == NO_DISEASE:
+        rules.append(Rule(NO_DISEASE, True, f"the {rule_set.quantity} at baseline is 0: no change can be given"))
+    if met == "PD" and early:
+        met = "preliminary PD"
+        rules.append(Rule(met, True, f"{early}: a later scan is to confirm it"))
+    return Suggestion(met, from_baseline, from_nadir, nadir_day, tuple(rules))
+
+
+def _growth(rule_set: CriterionSet, now, nadir, nadir_day, from_nadir, measurable_again: bool) -> Rule:
+    limit = rule_set.progression
+    if from_nadir is None:
+        met = now > 0 and measurable_again
+        text = f"{_amount(rule_set, now)}, after 0 on day {nadir_day}; PD where a lesion is measurable again"
+        return Rule("PD", met, text)
+    text = f"{rule_set.quantity} {_amount(rule_set, now)}, {from_nadir:+.1%} against the nadir, "
+    text += f"{_amount(rule_set, nadir)} on day {nadir_day}; PD from {limit:+.0%}"
+    return Rule("PD", from_nadir >= limit - _SLACK, text)
+
+
+def _new(count: int) -> Rule:
+    return Rule("PD", count > 0, f"{count} measurable lesions that the baseline did not have; PD from 1")
+
+
+def _decrease(rule_set: CriterionSet, now, baseline, change, lesions: int, minor_response: bool) -> list[Rule]:
+    against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
+    against += _amount(rule_set, baseline)
+    rules = [Rule("CR", lesions == 0, f"{lesions} lesions of any size left; CR where there is none")]
+    rules.append(Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}"))
+    if minor_response:
+        rules.append(Rule("MR", change <= -rule_set.minor + _SLACK, f"{against}; MR from {-rule_set.minor:+.0%}"))
+    return rules
+
+
+def _amount(rule_set: CriterionSet, value: float) -> str:
+    return f"{value:.0f} {rule_set.unit}" if rule_set.unit == "mm2" else f"{value:.2f} {rule_set.unit}"

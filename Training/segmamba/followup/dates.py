@@ -1,0 +1,104 @@
+"""One date of a patient: a label map with its T1c, both on the grid on which the label map was made."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segmamba.cases.case import find_case, load_label_map
+from segmamba.cases.label_files import case_id, named_as_brats2023
+from segmamba.errors import InputError
+from segmamba.followup.lesions import REGIONS
+from segmamba.images.dicom import Series
+from segmamba.images.dicom.headers import need_pydicom, quiet
+from segmamba.images.image_io import GRID_TOLERANCE_MM, Image, Source, corner_distance, describe_grid
+from segmamba.images.sources import read_source
+
+
+@dataclass(frozen=True, eq=False)
+class Timepoint:
+    """day: since the baseline. label_map: (X, Y, Z) of the engine's labels; affine: (4, 4), voxels to RAS mm.
+
+    probability: (X, Y, Z) of the region that is followed, or None. made_by: model and software, {} where nobody said.
+    scanner: of DICOM, "" where unknown. Nothing in here names the patient.
+    """
+
+    day: int
+    label_map: np.ndarray
+    affine: np.ndarray
+    t1c: Image
+    probability: np.ndarray | None = None
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    scanner: str = ""
+
+
+def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """-> (X, Y, Z) uint8 in the engine's labels, and its affine. labels: a convention of cases.labels; None finds
+    out, from the values or, as `segmamba predict` names its own, from the name."""
+    if labels is None and named_as_brats2023({case_id(path): path}):
+        labels = "brats2023"
+    return load_label_map(path, labels, None), read_source(path).affine
+
+
+def read_timepoint(
+    day: int, label_map: Path, t1c: Path | Source | None, labels: str | None = None, **facts
+) -> Timepoint:
+    """A label map file and its T1c: a file, a DICOM folder, or None for the T1c in the label map's folder.
+
+    labels: see `read_label_map`. facts: more fields. Raises InputError for what cannot be
+    read, and a T1c on another grid than its label map.
+    """
+    array, affine = read_label_map(label_map, labels)
+    image = read_source(t1c if t1c is not None else find_case(label_map.parent, ("t1c",))["t1c"])
+    shown = Image(np.nan_to_num(np.asarray(image.array, np.float32), posinf=0, neginf=0), image.affine, ())
+    same = shown.array.shape == array.shape
+    if not same or corner_distance(array.shape, affine, shown.affine) > GRID_TOLERANCE_MM:
+        raise InputError(
+            f"{label_map}: not on the grid of its T1c: {describe_grid(array.shape, affine)} against "
+            f"{describe_grid(shown.array.shape, shown.affine)}; give the T1c that it was drawn on"
+        )
+    return Timepoint(day, array, affine, shown, notes=image.notes, **facts)
+
+
+def read_probability(path: Path, region: str) -> np.ndarray:
+    """(X, Y, Z) float32 of a region, out of the probabilities that `segmamba predict` writes: background, labels."""
+    return np.sum([read_source(Source(path, label)).array for label in REGIONS[region]], axis=0, dtype=np.float32)
+
+
+def count_days(dates: list[str]) -> list[int]:
+    """Dates (2026-01-31, or 20260131 as DICOM has it) or numbers of days -> days since the first.
+
+    Raises InputError for what is neither, or a mixture.
+    """
+    if all(text.lstrip("-").isdigit() and len(text) < 8 for text in dates):
+        days = [int(text) for text in dates]
+    else:
+        try:
+            days = [datetime.date.fromisoformat(_with_dashes(text)).toordinal() for text in dates]
+        except ValueError:
+            raise InputError(
+                f"dates {' '.join(dates)}: expected days like 2026-01-31 in order, or numbers of days, one a timepoint"
+            ) from None
+    return [day - days[0] for day in days]
+
+
+def dicom_facts(series: Series) -> tuple[str, str]:
+    """(date of acquisition as 20260131 or "", maker and model and field strength of the scanner) of a series."""
+    pydicom = need_pydicom()
+    names = ["AcquisitionDate", "SeriesDate", "StudyDate", "Manufacturer", "ManufacturerModelName"]
+    names.append("MagneticFieldStrength")
+    with quiet():
+        data = pydicom.dcmread(series.files[0], stop_before_pixels=True, specific_tags=names, force=True)
+        when = next((str(data.get(name)) for name in names[:3] if data.get(name)), "")
+        scanner = " ".join(str(data.get(name, "")) for name in names[3:]).strip()
+    return (when if len(when) == 8 and when.isdigit() else ""), scanner
+
+
+def _with_dashes(text: str) -> str:
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else text

@@ -1,0 +1,73 @@
+"""Which lesion of a later date is which of the first: by where they lie, after rigid registration of the T1c images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel.affines import apply_affine
+from scipy.spatial import cKDTree
+
+from segmamba.errors import InputError
+from segmamba.followup.lesions import Measured
+from segmamba.images.image_io import Image
+from segmamba.preparation.pyramid import make_levels
+from segmamba.preparation.register import Registration, register
+
+NEAR_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Numbers of lesions. parts: first date's -> later ones that it has become; several: it has split; none: gone.
+
+    merged: first date's -> the later one that has taken it up together with another. new: later ones near none.
+    """
+
+    parts: dict[int, tuple[int, ...]]
+    merged: dict[int, int]
+    new: tuple[int, ...]
+
+    def lesions(self, numbers: list[int]) -> list[int]:
+        """The later lesions that the first date's `numbers` have become, each once."""
+        found = {part for number in numbers for part in self.parts[number]}
+        return sorted(found | {self.merged[number] for number in numbers if number in self.merged})
+
+
+def register_dates(first: Image, later: Image) -> tuple[Registration | None, str]:
+    """Two T1c of one patient -> the registration of the later onto the first, and why it is not to be used, or ""."""
+    try:
+        found = register(make_levels(first.array, first.affine), make_levels(later.array, later.affine))
+    except InputError as error:
+        return None, str(error)
+    return found, found.problem or ""
+
+
+def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
+    """transform: (4, 4), a point of the later date to the same point of the head at the first, RAS mm.
+
+    A later lesion belongs to the lesion of the first date that it lies on or, within 5 mm, nearest to. Where it comes
+    that near to others, of which nothing else is left, they have merged. The label maps stay as they are.
+    """
+    trees = {lesion.number: cKDTree(_points(first, lesion.number)) for lesion in first.lesions}
+    parts: dict[int, list[int]] = {number: [] for number in trees}
+    touched: dict[int, list[tuple[float, int]]] = {number: [] for number in trees}
+    new = []
+    for lesion in later.lesions:
+        points = apply_affine(transform, _points(later, lesion.number))
+        close = {}
+        for number, tree in trees.items():
+            away, _ = tree.query(points, distance_upper_bound=NEAR_MM)
+            if np.isfinite(away).any():
+                close[number] = float((NEAR_MM - away[np.isfinite(away)]).sum())
+                touched[number].append((close[number], lesion.number))
+        if close:
+            parts[max(close, key=lambda number: (close[number], -number))].append(lesion.number)
+        else:
+            new.append(lesion.number)
+    merged = {number: max(touched[number])[1] for number, own in parts.items() if not own and touched[number]}
+    return Matches({number: tuple(own) for number, own in parts.items()}, merged, tuple(new))
+
+
+def _points(measured: Measured, number: int) -> np.ndarray:
+    return apply_affine(measured.affine, np.argwhere(measured.labelled == number))

@@ -1,0 +1,127 @@
+"""The same report as PDF, on A4, by matplotlib."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from pathlib import Path
+
+from segmamba.files.atomic import write_aside
+from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by, sections
+from segmamba.followup.follow import FollowUp
+
+_WIDTH, _HEIGHT, _MARGIN = 8.27, 11.69, 0.6  # inches
+_INK, _FAINT, _LINE = "#22303c", "#6b7c88", "#dfe5ea"
+_BODY, _SMALL = 8.5, 7.5  # points
+_LEADING = 1.35
+_WIDE = 0.5  # mean width of a letter, of its height
+
+
+def write_paper(result: FollowUp, path: Path) -> None:
+    """Written aside and renamed."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    file = io.BytesIO()
+    with PdfPages(file, metadata={"Title": TITLE, "Creator": "segmamba", "Author": ""}) as pages:
+        sheet = _Sheet(pages)
+        sheet.text(TITLE, 18, weight="bold")
+        sheet.text(made_by(result), _BODY, color=_FAINT)
+        sheet.text(NOT_A_DEVICE, _BODY, weight="bold")
+        for section in sections(result):
+            _write(sheet, section)
+        sheet.close()
+    write_aside(path, file.getvalue())
+
+
+def _write(sheet: _Sheet, section: Section) -> None:
+    sheet.space(0.14)
+    sheet.need(0.9)
+    sheet.text(section.title, 11, weight="bold")
+    for paragraph in section.paragraphs:
+        sheet.text(paragraph, _BODY)
+    if section.table:
+        sheet.table(section.table)
+    if section.picture:
+        sheet.picture(section.picture)
+
+
+class _Sheet:
+    """Pages that are filled from top to bottom. Lengths in inches, sizes of letters in points."""
+
+    def __init__(self, pages):
+        self._pages, self._figure, self._y = pages, None, 0.0
+        self._turn()
+
+    def close(self) -> None:
+        self._pages.savefig(self._figure)
+
+    def need(self, height: float) -> None:
+        if self._y - height < _MARGIN:
+            self.close()
+            self._turn()
+
+    def space(self, height: float) -> None:
+        self._y -= height
+
+    def text(self, text: str, size: float, **style) -> None:
+        letters = int((_WIDTH - 2 * _MARGIN) * 72 / (size * _WIDE))
+        for line in textwrap.wrap(text, letters) or [""]:
+            self.need(_line(size))
+            self._y -= _line(size)
+            self._put(_MARGIN, line, size, **style)
+
+    def table(self, rows: tuple[tuple[str, ...], ...]) -> None:
+        widths = _widths(rows)
+        for place, row in enumerate(rows):
+            cells = [textwrap.wrap(cell, max(3, int(w * 72 / (_SMALL * _WIDE)) - 1)) for cell, w in zip(row, widths)]
+            height = max(1, *map(len, cells)) * _line(_SMALL) + 0.06
+            self.need(height)
+            top, x = self._y, _MARGIN
+            if place:
+                self._rule()
+            for lines, width in zip(cells, widths):
+                self._y = top - 0.03
+                for line in lines:
+                    self._y -= _line(_SMALL)
+                    self._put(x, line, _SMALL, color=_INK if place else _FAINT)
+                x += width
+            self._y = top - height
+
+    def picture(self, data: bytes) -> None:
+        from matplotlib.image import imread
+
+        image = imread(io.BytesIO(data))
+        width = _WIDTH - 2 * _MARGIN
+        height = width * image.shape[0] / image.shape[1]
+        scale = min(1.0, (_HEIGHT - 2 * _MARGIN - 0.5) / height, 4.2 / height)
+        width, height = width * scale, height * scale
+        self.need(height + 0.05)
+        self._y -= height + 0.05
+        ax = self._figure.add_axes((_MARGIN / _WIDTH, self._y / _HEIGHT, width / _WIDTH, height / _HEIGHT))
+        ax.imshow(image, aspect="auto")
+        ax.set_axis_off()
+
+    def _turn(self) -> None:
+        from matplotlib.figure import Figure
+
+        self._figure, self._y = Figure(figsize=(_WIDTH, _HEIGHT)), _HEIGHT - _MARGIN
+
+    def _put(self, x: float, text: str, size: float, color: str = _INK, **style) -> None:
+        self._figure.text(x / _WIDTH, self._y / _HEIGHT, text, fontsize=size, color=color, parse_math=False, **style)
+
+    def _rule(self) -> None:
+        from matplotlib.lines import Line2D
+
+        ends, y = (_MARGIN / _WIDTH, 1 - _MARGIN / _WIDTH), self._y / _HEIGHT
+        self._figure.add_artist(Line2D(ends, (y, y), color=_LINE, linewidth=0.6))
+
+
+def _line(size: float) -> float:
+    return size * _LEADING / 72
+
+
+def _widths(rows: tuple[tuple[str, ...], ...]) -> list[float]:
+    """Of the columns: as their longest words and texts ask for, long texts less."""
+    columns = list(zip(*rows))
+    asked = [max(6.0, *(min(len(cell), 60) for cell in column)) for column in columns]
+    return [(_WIDTH - 2 * _MARGIN) * part / sum(asked) for part in asked]

@@ -1,0 +1,165 @@
+"""A follow-up, or one date, as JSON (record.schema.json describes it) and as CSV. No names, no dates: days only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from segmamba import __version__
+from segmamba.files.atomic import write_aside
+from segmamba.followup.content import REMARKS
+from segmamba.followup.follow import Date, FollowUp
+from segmamba.followup.lesions import Lesion, Measured, least_mm
+
+SCHEMA = Path(__file__).with_name("record.schema.json")
+_COLUMNS = ("day", "lesion", "baseline_lesion", "target", "d1_mm", "d2_mm", "product_mm2", "volume_ml", "slice")
+_COLUMNS += ("slices", "measurable", "remark")
+
+
+def measured_as_json(measured: Measured) -> dict:
+    """One date."""
+    return {
+        "region": measured.region,
+        "spacing_mm": [round(s, 6) for s in measured.spacing],
+        "least_diameter_mm": least_mm(measured.spacing[2]),
+        "volume_ml": round(measured.volume_ml, 6),
+        "voxels_left_out": measured.small_voxels,
+        "notes": list(measured.notes),
+        "lesions": [_lesion(lesion) for lesion in measured.lesions],
+    }
+
+
+def as_json(result: FollowUp) -> dict:
+    settings = result.settings
+    return {
+        "schema": 1,
+        "software": f"segmamba {__version__}",
+        "settings": {
+            "region": settings.region,
+            "targets": settings.targets,
+            "radiotherapy_end_day": settings.radiotherapy_end,
+            "confirm_weeks": settings.confirm_weeks,
+        },
+        "targets": list(result.targets),
+        "dates": [_date(date) for date in result.dates],
+        "warnings": list(result.warnings),
+        "remarks": list(REMARKS),
+        # for a physician to fill in: nothing here is known from images
+        "clinician": {"steroids": None, "clinical_status": None, "non_target_lesions": None},
+    }
+
+
+def write_json(result: FollowUp, path: Path) -> None:
+    write_aside(path, (json.dumps(as_json(result), indent=2) + "\n").encode())
+
+
+def write_csv(result: FollowUp, path: Path) -> None:
+    """A row a lesion and date."""
+    rows = [row for date in result.dates for row in _rows(date, result.targets)]
+    write_aside(path, _table(rows).encode())
+
+
+def measured_as_csv(measured: Measured) -> str:
+    """A row a lesion."""
+    return _table([{**_row(lesion), "day": 0} for lesion in measured.lesions])
+
+
+def _table(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(date: Date, targets: tuple[int, ...]) -> list[dict]:
+    origin = {part: number for number, parts in date.matches.parts.items() for part in parts} if date.matches else {}
+    new = date.matches.new if date.matches else ()
+    rows = []
+    for lesion in date.measured.lesions:
+        number = origin.get(lesion.number)
+        row = {**_row(lesion), "day": date.day, "baseline_lesion": number or ("new" if lesion.number in new else "")}
+        rows.append({**row, "target": "yes" if number in targets else "no"})
+    for number, parts in (date.matches.parts if date.matches else {}).items():
+        if not parts:
+            into = date.matches.merged.get(number)
+            gone = {"d1_mm": 0, "d2_mm": 0, "product_mm2": 0, "volume_ml": 0, "remark": "disappeared"}
+            more = gone if into is None else {"remark": f"merged into lesion {into}"}
+            rows.append(
+                {"day": date.day, "baseline_lesion": number, "target": "yes" if number in targets else "no", **more}
+            )
+    return rows
+
+
+def _row(lesion: Lesion) -> dict:
+    return {
+        "lesion": lesion.number,
+        "d1_mm": f"{lesion.d1:.2f}",
+        "d2_mm": f"{lesion.d2:.2f}",
+        "product_mm2": f"{lesion.product:.1f}",
+        "volume_ml": f"{lesion.volume_ml:.4f}",
+        "slice": lesion.slice,
+        "slices": lesion.slices,
+        "measurable": "yes" if lesion.measurable else "no",
+        "remark": "; ".join((*([lesion.not_measurable] if lesion.not_measurable else []), *lesion.notes)),
+    }
+
+
+def _lesion(lesion: Lesion) -> dict:
+    return {
+        "number": lesion.number,
+        "d1_mm": round(lesion.d1, 6),
+        "d2_mm": round(lesion.d2, 6),
+        "product_mm2": round(lesion.product, 6),
+        "volume_ml": round(lesion.volume_ml, 6),
+        "voxels": lesion.voxels,
+        "slice": lesion.slice,
+        "slices": lesion.slices,
+        "pieces": lesion.pieces,
+        "measurable": lesion.measurable,
+        "not_measurable": lesion.not_measurable,
+        "line1_ras_mm": _points(lesion.line1),
+        "line2_ras_mm": _points(lesion.line2),
+        "centre_ras_mm": np.round(lesion.centre, 4).tolist(),
+        "notes": list(lesion.notes),
+    }
+
+
+def _points(line: np.ndarray | None) -> list | None:
+    return None if line is None else np.round(line, 4).tolist()
+
+
+def _date(date: Date) -> dict:
+    matches = date.matches
+    return {
+        "day": date.day,
+        "made_by": dict(date.timepoint.made_by),
+        "absent": list(date.timepoint.absent),
+        **measured_as_json(date.measured),
+        "followed": matches is not None,
+        "problem": date.problem,
+        "registration": None if date.registration is None else date.registration.as_json(),
+        "parts": None if matches is None else {str(number): list(parts) for number, parts in matches.parts.items()},
+        "merged": None if matches is None else {str(number): into for number, into in matches.merged.items()},
+        "new": None if matches is None else list(matches.new),
+        "sum_of_products_mm2": None if date.spd is None else round(date.spd, 6),
+        "spread": {
+            name: {"sum_of_products_mm2": round(spd, 6), "volume_ml": round(volume, 6)}
+            for name, (spd, volume) in date.spread.items()
+        },
+        "suggestions": {
+            name: {
+                "category": found.category,
+                "near_threshold": list(date.near.get(name, ())),
+                "from_baseline": None if found.from_baseline is None else round(found.from_baseline, 6),
+                "from_nadir": None if found.from_nadir is None else round(found.from_nadir, 6),
+                "nadir_day": found.nadir_day,
+                "rules": [{"category": r.category, "met": r.met, "text": r.text} for r in found.rules],
+            }
+            for name, found in date.suggestions.items()
+        },
+    }

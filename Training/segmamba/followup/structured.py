@@ -1,0 +1,152 @@
+"""The measurements of one date as a DICOM Structured Report (TID 1500), made with highdicom.
+
+It refers to the DICOM SEG of that date and to the series that the SEG lies on, and belongs to the patient's record: as
+every DICOM file it names the patient.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from segmamba import __version__
+from segmamba.cases.labels import LABELS
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.followup.follow import FollowUp
+from segmamba.followup.lesions import Lesion, Measured
+from segmamba.images.dicom import Series
+from segmamba.images.dicom.headers import quiet
+
+_SERIES_NUMBER = 9500
+_LPS = np.array([-1.0, -1.0, 1.0])
+
+
+def check_sr(region: str, output: Path) -> None:
+    """Raises InputError for what would stop `write_sr`, before there is anything to write."""
+    _need_highdicom()
+    if region not in LABELS:
+        raise InputError(
+            f"a Structured Report refers to one segment of the DICOM SEG, and {region} is several; use --region ET"
+        )
+    if output.exists():
+        raise InputError(f"{output}: is there already, and no DICOM file is overwritten; move it, or name another")
+
+
+def write_sr(
+    measured: Measured, series: Series, seg: Path, tracking: Mapping[int, tuple[str, str]], output: Path
+) -> Path:
+    """Writes the lesions of one date: a measurement group each, with both diameters, their lines, and the volume.
+
+    series: the images; seg: the DICOM SEG over them. tracking: number of a lesion -> (identifier, UID), the same at all
+    dates for one lesion. Raises InputError where the series' attributes do not suffice, and as `check_sr`.
+    """
+    check_sr(measured.region, output)
+    hd = _need_highdicom()
+    import pydicom
+
+    try:
+        with quiet():
+            segmentation = pydicom.dcmread(seg)
+            images = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in series.files]
+            groups = [_group(hd, one, measured.region, segmentation, tracking) for one in measured.lesions]
+            data = _build(hd, groups, segmentation, images)
+            buffer = io.BytesIO()
+            data.save_as(buffer, enforce_file_format=True)
+    except Exception as error:  # of many kinds, with texts that quote the patient's attributes
+        raise InputError(
+            f"series {series.name} cannot be referred to by a Structured Report: its attributes are incomplete or "
+            f"malformed ({type(error).__name__}); use the JSON and the report"
+        ) from None
+    write_aside(output, buffer.getvalue())
+    return output
+
+
+def _build(hd, groups: list, segmentation, images: list):
+    from pydicom.sr.codedict import codes
+
+    device = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(), name="segmamba", manufacturer_name="SegMambaSlicer", model_name=f"segmamba {__version__}"
+        ),
+    )
+    report = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=codes.LN.MRIUnspecifiedBodyRegion,
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    return hd.sr.Comprehensive3DSR(
+        evidence=[segmentation, *images],  # the first gives the patient and the study: `write_seg` has made it sound
+        content=report[0],
+        series_instance_uid=hd.UID(),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="SegMambaSlicer",
+        series_description="SegMamba measurements, for research only",
+    )
+
+
+def _group(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int, tuple[str, str]]):
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    name, uid = tracking[lesion.number]
+    frame = segmentation.FrameOfReferenceUID
+    lines = (
+        (Code("103339001", "SCT", "Long Axis"), lesion.d1, lesion.line1),
+        (Code("103340004", "SCT", "Short Axis"), lesion.d2, lesion.line2),
+    )
+    measurements = [
+        hd.sr.Measurement(
+            name=code,
+            value=round(value, 4),
+            unit=codes.UCUM.Millimeter,
+            referenced_coordinates=[
+                hd.sr.CoordinatesForMeasurement3D(hd.sr.GraphicTypeValues3D.POLYLINE, line * _LPS, frame)
+            ],
+        )
+        for code, value, line in lines
+        if line is not None
+    ]
+    measurements.append(
+        hd.sr.Measurement(
+            name=Code("118565006", "SCT", "Volume"), value=round(lesion.volume_ml, 6), unit=codes.UCUM.Milliliter
+        )
+    )
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
+        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, LABELS[region]),
+        finding_type=Code("108369006", "SCT", "Neoplasm"),
+        finding_sites=[hd.sr.FindingSite(anatomic_location=Code("12738006", "SCT", "Brain"))],
+        measurements=measurements,
+    )
+
+
+def _need_highdicom():
+    try:
+        import highdicom
+        import highdicom.sr
+    except ImportError:
+        raise InputError('a DICOM Structured Report needs highdicom: pip install "segmamba[dicom]"') from None
+    return highdicom
+
+
+def tracking(result: FollowUp) -> dict[int, dict[int, tuple[str, str]]]:
+    """Day -> number of a lesion -> (identifier, UID): those of the baseline's lesion, for each part it has become."""
+    from pydicom.uid import generate_uid
+
+    baseline = {one.number: (f"Lesion {one.number}", str(generate_uid())) for one in result.dates[0].measured.lesions}
+    names = {}
+    for date in result.dates:
+        parts = date.matches.parts if date.matches else {}
+        own = {part: baseline[number] for number, found in parts.items() for part in found}
+        for lesion in date.measured.lesions:
+            own.setdefault(lesion.number, (f"Day {date.day}, lesion {lesion.number}", str(generate_uid())))
+        names[date.day] = own
+    return names
