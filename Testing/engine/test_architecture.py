@@ -23,6 +23,7 @@ ENGINE_LEVELS = (
     "cli",
     "commands worker",
     "learning",
+    "followup",
     "training",
     "export",
     "prediction",

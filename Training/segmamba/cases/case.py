@@ -76,9 +76,9 @@ def load_case(
 def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence[str] = MODALITIES) -> dict[str, Image]:
     """The images of one examination, each (X, Y, Z) float32 on its own grid, in the order of `modalities`.
 
-    Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.images.background); notes begin
-    with the modality. Raises InputError for wrong names, an
-    unreadable, empty or constant image, a mask, and one image given twice.
+    Single NaN or infinite voxels become 0, and so does the outside of MODALITIES (segmamba.images.background); notes
+    begin with the modality. Raises InputError for wrong names, an unreadable, empty or constant image, a mask, and one
+    image given twice.
     """
     _check_names(sources, modalities)
     sources = _in_order(sources, modalities)
