@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import traceback
 
 from segmamba import __version__
 from segmamba.commands import (
@@ -32,7 +34,7 @@ from segmamba.commands import (
     table1,
     train,
 )
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain, last_line
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
 _COMMANDS += (dicom, look, measure, follow)
@@ -49,13 +51,37 @@ def main(arguments: list[str] | None = None) -> int:
         stream=sys.stderr,
     )
     try:
-        return options.run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads has had enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if options.verbose and not isinstance(error, InputError):
+            traceback.print_exc()
+        print(f"error: {_one_line(error)}", file=sys.stderr)  # which writes what cannot be encoded as \\x..
+        return 1
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong. A user can cause an OSError and run out of memory; whatever else there is, is ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return explain(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "there was not enough memory; close other programs, or use a smaller model or fewer --jobs"
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return "a name with a null character: no file can have it; check what was given"
+    if isinstance(error, UnicodeEncodeError):
+        return f"a name or text that cannot be written here ({error.reason}); set PYTHONUTF8=1, or rename the file"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({error}); install the dependencies again"
+    return f"unforeseen: {type(error).__name__}: {last_line(error)}; --verbose says where: please report it"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,14 @@
-"""The error that users see."""
+"""The error that users see, and what the system says in words that they understand."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class InputError(ValueError):
@@ -19,3 +29,36 @@ class Stopped(Exception):
         super().__init__(f"stopped after step {step} by signal {int(signal_number)}")
         self.step = step
         self.signal_number = int(signal_number)
+
+
+def explain(error: OSError) -> str:
+    """What the system said, in one line that names the file: 'x/y.json: no permission; ...'."""
+    names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
+    where = " and ".join(names) or "a file"
+    if error.errno in _FULL:
+        return f"{where}: the disk is full, or a quota is reached; free some space, and try again"
+    if error.errno in _FORBIDDEN:
+        return f"{where}: no permission ({error.strerror}); ask its owner, or choose another place"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where[:80]}...: the name is too long; choose a shorter one"
+    return f"{where}: {error.strerror or error or type(error).__name__}; check the path and the disk, and try again"
+
+
+@contextmanager
+def blame(path: object, what: str) -> Iterator[None]:
+    """Whatever a library raises while it reads `path` becomes an InputError: '<path>: <what> (<its last words>); ...'.
+
+    No library promises which errors a crafted file brings out of it. Want of memory is not the file's fault.
+    """
+    try:
+        yield
+    except (InputError, Cancelled, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: {what} ({last_line(error)}); copy or export it again") from error
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text: ITK puts what matters there, below its source file and address."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

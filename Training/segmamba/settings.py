@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
+from segmamba import limits
 from segmamba.errors import InputError
+from segmamba.files.atomic import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,12 +25,95 @@ else:
     import tomli as tomllib
 
 
-def parse_toml(text: str, where: str) -> dict:
-    """Raises InputError naming `where` for text that is not TOML."""
+def read_json(path: Path, what: str = "", *, optional: bool = False, most: int = limits.TEXT_BYTES) -> Any:
+    """The values in a JSON file; None where there is no such file and it is `optional`.
+
+    Raises InputError, and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot
+    be read, is no regular file or too large, and as `parse_json`.
+    """
+    return _read(path, what, optional, most, parse_json)
+
+
+def read_toml(path: Path, what: str = "") -> dict:
+    """The same of a TOML file. Raises InputError alike."""
+    return _read(path, what, False, limits.TEXT_BYTES, parse_toml)
+
+
+def _read(path: Path, what: str, optional: bool, most: int, parse) -> Any:
+    if optional and not path.exists() and not path.is_symlink():
+        return None
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not valid TOML: {error}") from None
+        text = read_text(path, most)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path}").removeprefix(" cannot be read").removeprefix(": ")
+        raise InputError(f"{what} {path} cannot be read: {reason}".strip()) from None
+    return parse(text, f"{what} {path}".strip())
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Raises InputError naming `where` for text that is not JSON, nests too deeply, or holds what is no value of ours:
+    whole numbers beyond 64 bits, texts that no file or terminal takes."""
+    try:
+        return _checked(json.loads(text, parse_int=_whole), where)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} cannot be read: it is not valid JSON: {_reason(error)}") from None
+
+
+def parse_toml(text: str, where: str) -> dict:
+    """Raises InputError as `parse_json`, for text that is not TOML."""
+    try:
+        return _checked(tomllib.loads(text), where)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
+        raise InputError(f"{where} is not valid TOML: {_reason(error)}") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > limits.DIGITS + 1:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def _checked(values: Any, where: str) -> Any:
+    """`values`, level by level: no recursion, which deep nesting would exhaust here too."""
+    level, depth = [values], 0
+    while level:
+        if depth > limits.NESTING:
+            raise InputError(f"{where}: tables and lists nest more than {limits.NESTING} deep; none of ours does")
+        below = []
+        for value in level:
+            if isinstance(value, dict):
+                below += [*value, *value.values()]
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str):
+                _check_text(value, where)
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise InputError(f"{where}: holds a whole number of more than 64 bits")
+        level, depth = below, depth + 1
+    return values
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: holds a text that is no Unicode: {text[:40]!r}") from None
+    if "\0" in text:
+        raise InputError(f"{where}: holds a text with a null character: {text[:40]!r}")
+
+
+def _reason(error: BaseException) -> str:
+    return "it nests too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+def shown(value: Any) -> str:
+    """A value in an error's text, which nobody reads beyond a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def build(cls: type, values: Any, where: str):
@@ -52,8 +140,8 @@ def override(values: dict, text: str) -> None:
     if not equals:
         raise InputError(f"--set {text}: expected KEY=VALUE")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {raw}", "")["value"]
+    except InputError:
         value = raw
     *parents, leaf = key.strip().split(".")
     target: Any = values
@@ -84,19 +172,21 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return build(hint, value, where)
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
-            raise InputError(f"{where}: expected a table, got {value!r}")
+            raise InputError(f"{where}: expected a table, got {shown(value)}")
         return {key: _convert(typing.get_args(hint)[1], v, f"{where}: {key}") for key, v in value.items()}
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise InputError(f"{where}: expected a list, got {value!r}")
+            raise InputError(f"{where}: expected a list, got {shown(value)}")
         args = typing.get_args(hint)
         if args[-1] is Ellipsis:
             return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
-            raise InputError(f"{where}: expected {len(args)} values, got {value!r}")
+            raise InputError(f"{where}: expected {len(args)} values, got {shown(value)}")
         return tuple(_convert(a, v, where) for a, v in zip(args, value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: expected a finite number, got {value}")
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise InputError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise InputError(f"{where}: expected {hint.__name__}, got {shown(value)}")
     return value

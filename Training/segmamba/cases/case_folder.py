@@ -9,7 +9,6 @@ the image they were made of are none.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from segmamba.errors import InputError
 from segmamba.images.contrast_words import agent_said
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
+from segmamba.settings import read_json
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
@@ -178,7 +178,7 @@ def _volume_order(path: Path) -> tuple[str, ...]:
         description = folder / "dataset.json"
         if description.is_file():
             try:
-                channels = json.loads(description.read_text(encoding="utf-8"))["modality"]
+                channels = read_json(description)["modality"]
                 return tuple(_standard_name(channels[str(i)]) for i in range(len(channels)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{description}: no readable table of modalities ({error!r})") from error

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
 from segmamba.errors import InputError
 
 _SUBJECT = "SEGMAMBA_SUBJECT"
@@ -30,7 +31,7 @@ def add(add_command) -> None:
         help=f"what names the patient; only its salted hash is written. Other users of a machine see command lines: "
         f"the environment variable {_SUBJECT} says the same unseen",
     )
-    correct.add_argument("--role", default="", help="of who corrected it, e.g. radiologist; no name")
+    correct.add_argument("--role", default="", help="profession of who corrected it, e.g. radiologist; no name")
     correct.add_argument("--empty", action="append", default=[], metavar="LABEL", help="truly absent; repeat")
     correct.add_argument("--editor-seconds", type=float, metavar="S", help="time spent on correcting")
     correct.add_argument("--preprocessing", action="append", default=[], metavar="TEXT", help="a step before; repeat")
@@ -66,6 +67,9 @@ def _correct(options) -> int:
     shared = {"subject": options.subject, "convention": options.convention, "about": _about(options)}
     shared["preparing"] = options.prepare
     shared["brain_mask"] = Path(options.brain_mask) if options.brain_mask else None
+    if not options.check:
+        ready_for_output(options.output)
+        ready_for_output(Path(options.output) / "incoming")
     if options.check:
         found = preview_submission(*case, **shared)
         findings = [{**asdict(f), "mend": f.mend, "severity": f.severity} for f in found.findings]
@@ -111,6 +115,9 @@ def _intake(options) -> int:
 
     if options.reason and not options.accept:
         raise InputError("--reason says why --accept CASE-vN is right; name the case")
+    for folder in {options.folder, options.output or options.folder}:
+        if Path(folder).is_dir() or folder == options.output:
+            ready_for_output(folder)
     accept = dict.fromkeys(options.accept, options.reason)
     result = take_in(
         options.folder,

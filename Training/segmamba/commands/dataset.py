@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
 from segmamba.errors import InputError
 
 
@@ -78,6 +79,8 @@ def run(options) -> int:
 def _init(options) -> int:
     from segmamba.datasets.collect import init_dataset, update_dataset
 
+    source = Path(options.source)
+    ready_for_output(options.output or (source if source.is_dir() else source.absolute().parent))
     if options.update:
         given = [name for name in _MAKING if getattr(options, name)]
         if given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segmamba.commands.shared import Bar, choose_device
+from segmamba.commands.shared import Bar, choose_device, ready_for_output
 
 
 def add(add_command) -> None:
@@ -18,6 +18,7 @@ def run(options) -> int:
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.demo import run_demo
 
+    ready_for_output(options.output)
     bar = Bar()
     result = run_demo(load_package(find_model(options.model)), Path(options.output), choose_device(options.device), bar)
     bar.close()

@@ -6,7 +6,6 @@ And what `segmamba predict --dicom` needs: a case out of such a folder, and its 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,14 +91,15 @@ def dicom_case(
     """
     from segmamba.cases.case import Source, save_image
     from segmamba.cases.swaps import swap_warnings
+    from segmamba.files.shares import work_folder
     from segmamba.images.dicom import choose_four, doubt, find_series, read_series
 
     choices = choose_four(find_series(folder), named, modalities, incomplete=incomplete)
-    with tempfile.TemporaryDirectory(prefix="segmamba-dicom-") as work:
+    with work_folder("segmamba-dicom-") as work:
         sources, images = {}, {}
         for modality, choice in choices.items():
             image = images[modality] = read_series(choice.series)
-            path = Path(work) / f"{modality}.nii"
+            path = work / f"{modality}.nii"
             save_image(image.array, image.affine, path, image.array.dtype)
             sources[modality] = Source(path)
         odd = swap_warnings({m: i.array for m, i in images.items()}, {m: i.affine for m, i in images.items()})

@@ -59,11 +59,11 @@ def read_options(options) -> dict:
 def run(options) -> int:
     from segmamba.evaluation.evaluate import evaluate_folders
     from segmamba.evaluation.score_tables import format_csv, format_table
-    from segmamba.files.atomic import write_aside
+    from segmamba.files.atomic import check_output_file, write_aside
 
     table = Path(options.csv) if options.csv else None
-    if table and not table.parent.is_dir():  # before the work, not after it
-        raise InputError(f"--csv {table}: there is no folder {table.parent}; create it first")
+    if table:
+        check_output_file(table)
     result = evaluate_folders(Path(options.predictions), Path(options.truths), **read_options(options))
     if table:
         write_aside(table, format_csv(result).encode())

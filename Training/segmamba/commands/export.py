@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
+
 
 def add(add_command) -> None:
     command = add_command("export", run, "write a model in the format of other software")
@@ -16,5 +18,6 @@ def run(options) -> int:
     from segmamba.export.bundle import export_model
     from segmamba.models.package import find_model
 
+    ready_for_output(Path(options.output).absolute().parent)
     print(f"written: {export_model(find_model(options.model), Path(options.output), options.format)}")
     return 0

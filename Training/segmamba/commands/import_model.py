@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
+
 
 def add(add_command) -> None:
     command = add_command("import", run, "make a model folder of a published SegMamba checkpoint")
@@ -24,6 +26,7 @@ def run(options) -> int:
     from segmamba.models.published import load_published
     from segmamba.models.specs import InferenceSpec, PreprocessSpec
 
+    ready_for_output(options.output)
     network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
     name = options.id or Path(options.checkpoint).stem
     manifest = Manifest(

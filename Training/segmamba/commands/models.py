@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from segmamba.commands.shared import choose_device
+from segmamba.commands.shared import choose_device, ready_for_output
 from segmamba.errors import InputError
 
 
@@ -41,8 +41,9 @@ def _gate(options) -> int:
         raise InputError("the gate needs a model to compare with: --models FOLDER, or --champion MODEL")
     if options.apply and options.champion:
         raise InputError("--apply goes by the model in use: leave --champion out")
-    champion = find_model(options.champion) if options.champion else current(options.models).folder
     candidate = find_package(options.models, options.candidate) if options.models else find_model(options.candidate)
+    ready_for_output(candidate)  # where the report goes
+    champion = find_model(options.champion) if options.champion else current(options.models).folder
     report = run_gate(
         candidate,
         champion,
@@ -67,6 +68,9 @@ def _models(options) -> int:
     from segmamba.models.package import find_model
 
     folder, action = options.folder, options.action
+    if action not in ("list", "current"):
+        ready_for_output(folder)
+        ready_for_output(Path(folder) / "models")
     alone = action in ("list", "current", "rollback")
     if alone == bool(options.model):
         raise InputError(f"models {action} {'takes no model' if alone else 'needs a model: its name or folder'}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from pathlib import Path
+
+from segmamba.commands.shared import ready_for_output
+
+_LOCK = ".phantom.lock"
 
 
 def add(add_command) -> None:
@@ -16,17 +20,28 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
+    from segmamba.files.atomic import make_folder
+    from segmamba.files.shares import exclusive
+
+    output = make_folder(ready_for_output(options.output))
+    with exclusive(output / _LOCK, 0):
+        return _make(options, output)
+
+
+def _make(options, output: Path) -> int:
     from segmamba.datasets.phantom import make_phantom, save_phantom
+    from segmamba.files.atomic import share
 
     for seed in range(options.seed, options.seed + options.count):
-        phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique)
         name = f"phantom-{seed:04d}"
-        folder = Path(options.output) / name
+        folder = output / name
         if folder.is_dir():
             continue
-        half = folder.with_name(f".{name}.{os.getpid()}")
-        half.mkdir(parents=True, exist_ok=True)
+        phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique)
+        half = folder.with_name(f".{secrets.token_hex(8)}.tmp")
+        half.mkdir()
         save_phantom(phantom, half, name)
         half.rename(folder)
+        share(folder)
         print(folder)
     return 0

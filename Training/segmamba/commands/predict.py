@@ -14,7 +14,7 @@ from segmamba.commands.dicom import (
     seg_target,
     write_case_seg,
 )
-from segmamba.commands.shared import Bar, choose_device
+from segmamba.commands.shared import Bar, choose_device, ready_for_output
 from segmamba.errors import InputError
 
 _IMAGES = ("t1n", "t1c", "t2w", "t2f")
@@ -104,6 +104,8 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
         raise InputError("--shard goes with --batch FOLDER")
     if options.brain_mask and options.batch is not None:
         raise InputError("--brain-mask is of one case; it does not go with --batch FOLDER")
+    output = Path(options.output)
+    _check_output(output, options.batch is not None)
     model = load_package(find_model(options.model))
     settings = PredictOptions(
         device=_own_gpu(choose_device(options.device)),
@@ -117,7 +119,6 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
         brain_mask=Path(options.brain_mask) if options.brain_mask else None,
         onto=tuple(dict.fromkeys(options.on)),
     )
-    output = Path(options.output)
     bar = Bar()
     if options.batch is not None:
         rows = predict_batch(model, Path(options.batch), output, settings, bar.batch, _shard(options.shard))
@@ -149,6 +150,20 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
     if target:
         print(written or "no tumour was found: there is no DICOM SEG")
     return 0
+
+
+def _check_output(output: Path, batch: bool) -> None:
+    """Before the work, and takes away what a run that was killed left half-written there."""
+    from segmamba.files.atomic import check_output_file
+
+    if output.name.endswith((".nii", ".nii.gz")) and not output.is_dir():
+        if batch:
+            raise InputError(f"--output {output}: a batch makes many files; give the name of a folder")
+        ready_for_output(output.parent)
+        if output.parent.is_dir():
+            check_output_file(output)
+    else:
+        ready_for_output(output)
 
 
 def _shard(text: str | None) -> tuple[int, int]:

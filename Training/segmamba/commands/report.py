@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
+
 
 def add(add_command) -> None:
     command = add_command("report", run, "write RUN/report.html, everything about a training on one page")
@@ -13,6 +15,8 @@ def add(add_command) -> None:
 def run(options) -> int:
     from segmamba.evaluation.report import format_table, write_report
 
+    if Path(options.folder).is_dir():
+        ready_for_output(options.folder)
     path = write_report(Path(options.folder))
     print(format_table(options.folder))
     print(f"\nwritten: {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 class Bar:
@@ -55,3 +56,14 @@ def device_name(device: str) -> str:
     properties = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     return f"{properties.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def ready_for_output(folder: Path | str) -> Path:
+    """`folder`, there or not, after a look whether files can be made in it: before the work, not after it. What a
+    command that was killed left half-written there is taken away. Raises InputError."""
+    from segmamba.files.atomic import check_output_folder, sweep
+
+    folder = Path(folder)
+    check_output_folder(folder)
+    sweep(folder)
+    return folder

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from segmamba.commands.shared import ready_for_output
+
 
 def add(add_command) -> None:
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
@@ -35,6 +37,7 @@ def _improve(options) -> int:
         return _say(ask_to_stop(site, options.stop), options.json)
     if options.detach:
         return _say(detach(site, options.name, options.way, _options(options)), options.json)
+    ready_for_output(site.folder)
     try:
         status = improve(
             site,

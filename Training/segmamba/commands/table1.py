@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segmamba.commands.shared import choose_device
+from segmamba.commands.shared import choose_device, ready_for_output
 
 
 def add(add_command) -> None:
@@ -28,6 +28,7 @@ def run(options) -> int:
 
     config = load_config(options.config, options.set)
     networks = parse_networks(options.networks or ",".join(NETWORKS))
+    ready_for_output(options.output)
     try:
         rows = make_table(config, networks, Path(options.output), choose_device(options.device))
     except Stopped as stopped:

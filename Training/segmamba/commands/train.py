@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from segmamba.commands.shared import choose_device
+from segmamba.commands.shared import choose_device, ready_for_output
 from segmamba.errors import InputError
 
 
@@ -43,6 +43,7 @@ def run(options) -> int:
 
     config = _config(options)
     run = Path(options.run_folder or Path("runs") / config.name)
+    ready_for_output(run)
     try:
         model = train(config, run, resume=options.resume, device=choose_device(options.device))
     except Stopped as stopped:

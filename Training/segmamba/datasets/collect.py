@@ -22,6 +22,7 @@ from segmamba.datasets.reading import hash_file, measure, read_case, size_and_ti
 from segmamba.datasets.task import Task, glioma_values, settle_convention
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder
 
 _UNSEEN = "no label seen yet"
 
@@ -72,7 +73,7 @@ def init_dataset(
                 f"--labels {convention} is for brain tumours; this task has {', '.join(task.scheme.labels)}"
             )
         task = replace(task, label_values=glioma_values(convention))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     place = _Place(str(folder), _relative_to(source, folder))
     made = {"source": place.text(source), "subject_pattern": subject_pattern, "segmamba": __version__}
     blank = Dataset(

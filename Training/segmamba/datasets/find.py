@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segmamba import settings
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label
 from segmamba.cases.labels import GLIOMA
 from segmamba.datasets.task import Task, custom_task
 from segmamba.errors import InputError
+from segmamba.files.atomic import read_text
 from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_suffix
 
 # Several examinations of one subject: BraTS 2023 and later number them, UPENN-GBM has _11 before and _21 after surgery.
@@ -263,19 +264,18 @@ def _read_list(path: Path) -> list[dict]:
         return rows
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise InputError(f"{path}: expected a folder, or a list that ends in .csv, .tsv or .json")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    text = read_text(path)
+    if "\0" in text:
+        raise InputError(f"{path}: holds a null character; expected text")
     header = text.splitlines()[0] if text.strip() else ""
-    rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count)))
+    try:
+        rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count)))
+    except csv.Error as error:
+        raise InputError(f"{path} is no table: {error}") from None
     if any(None in row for row in rows):
         raise InputError(f"{path}: a line has more columns than the first, which names them: {header}")
     return rows
 
 
 def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    return settings.read_json(path)

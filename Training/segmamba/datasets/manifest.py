@@ -110,12 +110,9 @@ def read_dataset(path: Path | str) -> Dataset:
     """
     path = Path(path)
     path = path / MANIFEST if path.is_dir() else path
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no data set {path}; make it with `segmamba dataset init {path.parent}`") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"data set {path} cannot be read: {error}") from None
+    values = settings.read_json(path, "data set", optional=True)
+    if values is None:
+        raise InputError(f"there is no data set {path}; make it with `segmamba dataset init {path.parent}`")
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"data set {path} has schema {found}; this version reads {SCHEMA}")

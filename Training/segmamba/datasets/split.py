@@ -115,15 +115,12 @@ def write_split(split: Split, folder: Path) -> None:
 def read_split(dataset: Dataset) -> Split:
     """The split beside the manifest. Raises InputError where it is missing or broken."""
     path = Path(dataset.folder) / SPLIT
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    values = settings.read_json(path, "split", optional=True)
+    if values is None:
         raise InputError(
             f"data set {dataset.name} has no split ({path}); "
             f"make it once with `segmamba dataset split {dataset.folder}`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"split {path} cannot be read: {error}") from None
+        )
     if not isinstance(values, dict) or values.get("schema") != _SCHEMA:
         raise InputError(f"split {path}: expected schema {_SCHEMA}")
     subjects = values.get("subjects")

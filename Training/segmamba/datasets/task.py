@@ -11,7 +11,6 @@ A task file, TOML or JSON, describes another one:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,17 +46,8 @@ class _TaskFile:
 
 def read_task(path: Path) -> Task:
     """A task file, TOML or JSON. Raises InputError for what it does not say or says wrongly."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"task file {path} cannot be read: {error}") from None
-    if path.suffix.lower() == ".json":
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"task file {path} is not valid JSON: {error}") from None
-    else:
-        values = settings.parse_toml(text, f"task file {path}")
+    read = settings.read_json if path.suffix.lower() == ".json" else settings.read_toml
+    values = read(path, "task file")
     if isinstance(values, dict) and isinstance(values.get("labels"), dict):
         labels = {name: v if isinstance(v, list) else [v] for name, v in values["labels"].items()}
         values = {**values, "labels": labels}

@@ -71,8 +71,13 @@ def format_csv(result: dict) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", *(f"{metric}_{region}" for metric, region in columns)])
     for case, scores in result["cases"].items():
-        writer.writerow([case, *(scores[metric][region] for metric, region in columns)])
+        writer.writerow([_no_formula(case), *(scores[metric][region] for metric, region in columns)])
     return text.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """A cell that a spreadsheet takes for text, whatever it begins with."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _cases(result: dict, names: dict[str, str]) -> list[str]:

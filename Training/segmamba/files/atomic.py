@@ -1,21 +1,214 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Files and folders: what may be opened, how they are written so that nobody ever sees half of one, and whose they are.
+
+A file that is written stands beside its place under a name of `aside` until it is whole. A folder that several accounts
+may write to (its group may) hands that on to what is made in it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
+import shutil
+import stat
+import time
 from pathlib import Path
 
+from segmamba import limits
+from segmamba.errors import InputError, explain
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path`, flushes it to disk, and renames it: readers see the old file or the new one."""
-    # a token too: two machines that share a folder may have the same process number
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+_LEFT = re.compile(r"\..*\.tmp(\.nii(\.gz)?)?")
+# what systems leave in every folder that is looked into
+_CLUTTER = re.compile(r"\._.*|\.DS_Store|\.directory|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+
+
+def check_regular(path: Path) -> None:
+    """Raises InputError for what is no file that ends: missing, a folder, a pipe, a device, or not to be looked at.
+
+    Asked before opening: to open a pipe waits for ever, and a device has no end.
+    """
     try:
-        with temporary.open("wb") as file:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        broken = path.is_symlink()
+        raise InputError(f"{path}: {'a link to nothing' if broken else 'no such file'}; check the path") from None
+    except OSError as error:
+        raise InputError(explain(error)) from None
+    except ValueError:  # a null byte
+        raise InputError(f"{str(path)!r}: no name that a file can have; check the path") from None
+    if stat.S_ISDIR(kind):
+        raise InputError(f"{path}: a folder; expected a file")
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{path}: a pipe, a device or a socket; expected a regular file")
+
+
+def read_bytes(path: Path, most: int = limits.TEXT_BYTES) -> bytes:
+    """The whole of a regular file. Raises InputError for what is none, cannot be read, or has more than `most`."""
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(explain(error)) from None
+    if len(data) > most:
+        raise InputError(f"{path}: more than {most // 1024**2} MiB; expected a file of ours, which is smaller")
+    return data
+
+
+def read_text(path: Path, most: int = limits.TEXT_BYTES) -> str:
+    """As `read_bytes`, in UTF-8. Raises InputError."""
+    try:
+        return read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} cannot be read: it is no text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
+
+
+def aside(path: Path, suffix: str = "") -> Path:
+    """A name beside `path` for what is to become it, of a length that does not depend on the name of `path`.
+
+    A token, for two machines that share a folder may have the same process number.
+    """
+    return path.with_name(f".{os.getpid()}.{secrets.token_hex(8)}.tmp{suffix}")
+
+
+def write_aside(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Writes `data` beside `path`, flushes it to disk, and renames it: readers see the old file or the new one.
+
+    mode: of the file, from its first moment on; otherwise as usual, and as `share`.
+    """
+    temporary = aside(path)
+    try:
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode or 0o666)
+        with os.fdopen(number, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if mode is None:
+            share(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """A folder and those above it, each shared as the one that it was made in; `path` itself. Raises InputError."""
+    missing = []
+    try:
+        place = path
+        while not place.is_dir():
+            missing.append(place)
+            if place.parent == place:
+                break
+            place = place.parent
+        for new in reversed(missing):
+            new.mkdir(exist_ok=True)
+            share(new)
+    except FileExistsError:
+        raise InputError(f"{new}: a file; expected a folder, or nothing yet: choose another name") from None
+    except OSError as error:
+        raise InputError(explain(error)) from None
+    except ValueError:
+        raise InputError(f"{str(path)!r}: no name that a folder can have; choose another one") from None
+    return path
+
+
+def share(path: Path) -> None:
+    """What was just made gets the group of its folder, and the group's right to write, where the folder has it."""
+    if os.name != "posix":
+        return
+    folder = path.parent.stat()
+    if not folder.st_mode & stat.S_IWGRP:
+        return
+    own = path.stat()
+    if own.st_uid != os.getuid():
+        return
+    with contextlib.suppress(OSError):  # of a group that we are not in, or on a share that knows no modes
+        if own.st_gid != folder.st_gid:
+            os.chown(path, -1, folder.st_gid)
+        more = stat.S_IRGRP | stat.S_IWGRP
+        more |= stat.S_IXGRP | (folder.st_mode & stat.S_ISGID) if path.is_dir() else 0
+        path.chmod(stat.S_IMODE(own.st_mode) | more)
+
+
+def check_output_folder(path: Path) -> None:
+    """Raises InputError where files cannot be made in the folder `path`, there or not: before the work, not after it.
+
+    Nothing is left behind: the folder is not made.
+    """
+    try:
+        place = path
+        while not _is_there(place):
+            if place.is_symlink() or place.parent == place:
+                raise InputError(f"{place}: a link to nothing, or no such drive; choose another place")
+            place = place.parent
+        if not place.is_dir():
+            raise InputError(f"{place}: a file; expected a folder, or nothing yet: choose another name")
+        trial = aside(place / "trial")
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        error.filename = str(path)
+        raise InputError(explain(error)) from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(path)!r}: no name that a folder can have; choose another one") from None
+
+
+def _is_there(path: Path) -> bool:
+    """Unlike Path.exists in any version, raises OSError for a name that is too long."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def check_output_file(path: Path) -> None:
+    """Raises InputError where the file `path` cannot be written, there or not: before the work, not after it."""
+    check_output_folder(path.parent)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: a folder; expected the name of a file")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}; create it first")
+    except OSError as error:
+        raise InputError(explain(error)) from None
+
+
+def sweep(folder: Path) -> None:
+    """Takes away what was half-written in `folder` by programs of this account that were killed.
+
+    What changed within the last hour may be in use, and stays.
+    """
+    try:
+        places = [place for place in folder.iterdir() if _LEFT.fullmatch(place.name)]
+    except OSError:
+        return
+    for place in places:
+        with contextlib.suppress(OSError):
+            if not (is_mine(place) and time.time() - _last_change(place) > limits.LEFTOVER_SECONDS):
+                continue
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                place.unlink()
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file's name is one that macOS, Windows, KDE or a file server leaves in folders by itself."""
+    return _CLUTTER.fullmatch(name) is not None
+
+
+def is_mine(place: Path) -> bool:
+    """Whether it belongs to the account that asks; on Windows, which has no such number, always."""
+    return os.name != "posix" or place.lstat().st_uid == os.getuid()
+
+
+def _last_change(place: Path) -> float:
+    """Seconds since 1970; of a folder, of whatever in it changed last."""
+    inside = place.rglob("*") if place.is_dir() and not place.is_symlink() else ()
+    return max(entry.lstat().st_mtime for entry in (place, *inside))

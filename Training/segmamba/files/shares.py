@@ -6,14 +6,20 @@ time does a thing (`exclusive`), with a lock that the system gives back when its
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segmamba.errors import InputError
+from segmamba import limits
+from segmamba.errors import InputError, explain
+from segmamba.files.atomic import is_mine, share, sweep
 
 if sys.platform == "win32":
     import msvcrt
@@ -22,11 +28,13 @@ else:
 
 _WAIT = 120.0  # seconds
 _POLL = 0.02
+_WORKED_IN = ".in-use"
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """A file in a folder that nobody sees yet, flushed to the disk."""
-    with path.open("wb") as file:
+def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
+    """A file in a folder that nobody sees yet, flushed to the disk. mode: of the file, from its first moment on."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, mode or 0o666), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -41,6 +49,7 @@ def publish_folder(aside: Path, target: Path) -> bool:
     sync_folder(aside)
     try:
         aside.rename(target)
+        share(target)
     except OSError:
         if target.is_dir() and aside.is_dir():
             return False
@@ -68,16 +77,69 @@ def exclusive(path: Path, wait: float = _WAIT) -> Iterator[None]:
 
     Raises InputError where another program still holds it after `wait` seconds.
     """
-    with path.open("a+b") as file:
+    with _open_lock(path) as file:
         until = time.monotonic() + wait
         while not _take(file):
-            if time.monotonic() > until:
-                raise InputError(f"another program has been at work in {path.parent} for {wait:g} s; try again later")
+            if time.monotonic() >= until:
+                raise InputError(
+                    f"another program is at work in {path.parent}"
+                    + (f", since {wait:g} s or more" if wait else "")
+                    + "; wait for its end and try again, or name another folder"
+                )
             time.sleep(_POLL)
         try:
             yield
         finally:
             _give_back(file)
+
+
+def _open_lock(path: Path):
+    """Raises InputError where another account made the file, and the folder's group may not write to it."""
+    try:
+        fresh = not path.exists()
+        file = path.open("a+b")
+        if fresh:
+            share(path)
+        return file
+    except OSError as error:
+        raise InputError(
+            f"{explain(error)}. In a folder that several accounts share, whoever made its files lets the group write to "
+            f"them: chmod -R g+w {path.parent}"
+        ) from None
+
+
+@contextmanager
+def work_folder(prefix: str) -> Iterator[Path]:
+    """A folder of its own for files that are gone when the block ends, which nobody else may read.
+
+    Those of this account that a kill left behind are taken away first: nobody holds the lock that each has in it.
+    """
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if is_mine(left) and left.is_dir() and not left.is_symlink() and not _is_worked_in(left):
+                shutil.rmtree(left, ignore_errors=True)
+    sweep(root)
+    # it gets its name once its lock is held: who sees it sees the lock
+    making = Path(tempfile.mkdtemp(prefix=".segmamba-", suffix=".tmp"))
+    folder = root / f"{prefix}{secrets.token_hex(8)}"
+    try:
+        with exclusive(making / _WORKED_IN, 0):
+            if sys.platform == "win32":  # which renames no folder with an open file in it
+                yield making
+            else:
+                making.rename(folder)
+                yield folder
+    finally:
+        for place in (making, folder):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_worked_in(folder: Path) -> bool:
+    lock = folder / _WORKED_IN
+    if lock.exists():
+        return is_held(lock)
+    return time.time() - folder.stat().st_mtime < limits.LEFTOVER_SECONDS  # of a version that had no locks
 
 
 def is_held(path: Path) -> bool:

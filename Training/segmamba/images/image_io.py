@@ -7,8 +7,8 @@ indices (voxel centres) to RAS millimetres.
 from __future__ import annotations
 
 import gzip
-import secrets
-import zlib
+import io
+import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,13 +16,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.affines import obliquity, voxel_sizes
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
-from segmamba.errors import InputError
-from segmamba.images.itk_io import last_line, read_itk
+from segmamba import limits
+from segmamba.errors import InputError, blame
+from segmamba.files.atomic import aside, check_regular, share
+from segmamba.images.itk_io import read_itk
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -30,8 +30,9 @@ SUFFIXES = NIFTI + ITK
 GRID_TOLERANCE_MM = 1e-3
 _PLAUSIBLE_SPACING_MM = (0.1, 10.0)
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-# what nibabel and gzip raise for a file that is not what its name says
-_BROKEN = (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError, WrapStructError)
+_BROKEN = "cut off, damaged or no NIfTI file"
+_HEADER = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # bytes of it -> what it is of
+_BLOCK, _SLACK = 1 << 22, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,40 @@ def read_image(source: Path | str | Source) -> Image:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
     if path.is_dir():
         raise InputError(f"{path}: a folder; expected an image file")
+    check_regular(path)
     if suffix in NIFTI:
-        return check_image(_read_nifti(source), path)
+        with blame(path, _BROKEN):
+            return check_image(_read_nifti(source), path)
     if suffix in ITK:
         return check_image(Image(*read_itk(path)), path)
-    raise InputError(f"{path}: not an image; expected {', '.join(SUFFIXES)}, or the folder of a DICOM series")
+    raise InputError(f"{path}: {_stranger(path)}")
+
+
+def _stranger(path: Path) -> str:
+    """What a file is that no reader here takes, and what to do with it."""
+    expected = f"expected {', '.join(SUFFIXES)}, or the folder of a DICOM series"
+    if path.name.lower().endswith((".hdr", ".img", ".img.gz")):
+        return f"one file of a pair (.hdr with .img), an older form; export it as one .nii.gz file: {expected}"
+    with path.open("rb") as file:
+        if file.read(132)[128:] == b"DICM":
+            return "a DICOM file; give the folder of its series, or the examination with --dicom FOLDER"
+    return f"not an image; {expected}"
 
 
 def check_image(image: Image, path: Path) -> Image:
     """`image`, read from `path`, with notes of what is odd about its geometry. Raises InputError where it has one
-    slice only, and as `check_affine`."""
+    slice only, as `check_affine`, and for voxels or a field of view that no scanner makes (segmamba.limits)."""
     if min(image.array.shape) < 2:
         raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
     check_affine(image.affine, path)
+    spacing, (low, high) = voxel_sizes(image.affine), limits.SPACING_MM
+    extent = spacing * image.array.shape
+    if spacing.min() < low or spacing.max() > high or extent.max() > limits.EXTENT_MM or extent.prod() > limits.VOXELS:
+        raise InputError(
+            f"{path}: {describe_shape(image.array.shape)} voxels of {describe_spacing(image.affine)} mm; expected "
+            f"{low:g} to {high:g} mm each, and no more than {limits.EXTENT_MM:g} mm and "
+            f"{limits.VOXELS / 1e6:.0f} litres in all: check the header, it may be in other units"
+        )
     return Image(image.array, image.affine, image.notes + _geometry_notes(image.affine))
 
 
@@ -125,20 +147,20 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")  # a sheared affine gets the nearest qform; the sform is exact
-    aside = path.with_name(f".{name_without_suffix(path)}.{secrets.token_hex(4)}{suffix}")
+    half = aside(path, f"{suffix}")
     try:
-        nib.save(image, aside)
-        aside.replace(path)
+        nib.save(image, half)
+        share(half)
+        half.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
 
 
 def count_volumes(path: Path) -> int:
     """Number of volumes in a NIfTI file, from its header alone: 1 for a 3-D image."""
-    try:
-        return _volumes(nib.load(path).shape)
-    except _BROKEN as error:
-        raise _broken(path, error) from error
+    check_regular(path)
+    with blame(path, _BROKEN):
+        return _volumes(_peek(path)[1])
 
 
 def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
@@ -195,20 +217,65 @@ def _geometry_notes(affine: np.ndarray) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _is_packed(path: Path) -> bool:
+    """Raises InputError where the name and the file say different things."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    named = path.name.lower().endswith(".gz")
+    if packed and not named:
+        raise InputError(f"{path}: compressed, although its name does not end in .gz: rename it to {path.name}.gz")
+    if named and not packed:
+        raise ValueError(f"not compressed, although its name ends in .gz; is it {path.name[:-3]}?")
+    return packed
+
+
+def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
+    """-> the class of a NIfTI file, its shape, the bytes that it should have unpacked, from its header alone.
+
+    Raises InputError for more than segmamba.limits allow, and whatever nibabel does.
+    """
+    with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+        start = file.read(max(_HEADER))
+    sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")} & set(_HEADER)
+    if not sizes:
+        raise ValueError("it does not begin as one")
+    form = _HEADER[sizes.pop()]
+    header = form.header_class(start[: form.header_class.template_dtype.itemsize])
+    magic = bytes(header["magic"]).rstrip(b"\0\r\n\x1a")
+    if magic not in (b"n+1", b"n+2"):
+        kind = "of a pair (.hdr with .img)" if magic in (b"ni1", b"ni2") else "of Analyze, which knows no orientation"
+        raise InputError(f"{path}: its header is that {kind}; export it as one .nii.gz file")
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if not shape or min(shape) < 1:
+        raise InputError(f"{path}: an image of {describe_shape(shape) or 'no'} voxels; copy or export it again")
+    one, many, size = math.prod(shape[:3]), math.prod(shape[3:]), header.get_data_dtype().itemsize
+    size = int(header.get_data_offset()) + one * many * size
+    if one > limits.VOXELS or many > limits.VOLUMES or size > limits.FILE_BYTES:
+        raise InputError(
+            f"{path}: its header speaks of {describe_shape(shape)} voxels, {size / 2**20:.0f} MiB; expected at most "
+            f"{limits.VOXELS} voxels, {limits.VOLUMES} volumes and {limits.FILE_BYTES >> 20} MiB: is it damaged?"
+        )
+    return form, shape, size
+
+
 def _open_nifti(path: Path) -> nib.Nifti1Image:
-    try:
-        if not path.name.lower().endswith(".gz"):
-            return nib.load(path)
-        # whole, because nibabel stops reading before the checksum at the end, and damage would go unseen
-        data = gzip.decompress(path.read_bytes())
-        version_2 = 540 in (int.from_bytes(data[:4], "little"), int.from_bytes(data[:4], "big"))
-        return (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_bytes(data)
-    except _BROKEN as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cut off, damaged or no NIfTI file ({last_line(error)}); copy or export it again")
+    """Raises InputError, and whatever nibabel and gzip do."""
+    form, _, size = _peek(path)
+    if not path.name.lower().endswith(".gz"):
+        if path.stat().st_size < size:
+            raise EOFError(f"it has {path.stat().st_size} bytes, and its header speaks of {size}")
+        return form.from_filename(path)
+    # whole, because nibabel stops reading before the checksum at the end, and damage would go unseen
+    data = io.BytesIO()
+    with gzip.open(path) as file:
+        while block := file.read(_BLOCK):
+            data.write(block)
+            if data.tell() > size + _SLACK:
+                raise InputError(f"{path}: holds more than the {size} bytes that its header speaks of; export it again")
+    if data.tell() < size:
+        raise EOFError(f"it has {data.tell()} bytes, and its header speaks of {size}")
+    data.seek(0)
+    return form.from_stream(data)
 
 
 def _volumes(shape: tuple[int, ...]) -> int:
@@ -231,13 +298,10 @@ def _read_nifti(source: Source) -> Image:
         )
     if volume is not None and not 0 <= volume < volumes:
         raise InputError(f"{path}: no volume {volume}; it holds {volumes}, counted from 0")
-    try:
-        if volumes > 1:
-            array = np.asanyarray(image.dataobj[(..., *np.unravel_index(volume, shape[3:], order="F"))])
-        else:
-            array = np.asanyarray(image.dataobj).reshape(shape[:3], order="F")
-    except _BROKEN as error:
-        raise _broken(path, error) from error
+    if volumes > 1:
+        array = np.asanyarray(image.dataobj[(..., *np.unravel_index(volume, shape[3:], order="F"))])
+    else:
+        array = np.asanyarray(image.dataobj).reshape(shape[:3], order="F")
     return Image(array, *_nifti_geometry(image))
 
 
@@ -251,7 +315,10 @@ def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]
         distance = corner_distance(image.shape, sform, qform)
         if distance > GRID_TOLERANCE_MM:
             notes.append(f"sform and qform differ by up to {distance:.3g} mm; the sform is used")
-    unit = header.get_xyzt_units()[0]
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        raise ValueError(f"its lengths are in a unit of no meaning, {int(header['xyzt_units'])}") from None
     if unit in _MM_PER_UNIT:
         affine[:3] *= _MM_PER_UNIT[unit]
         notes.append(f"lengths are in {unit}s; turned into mm")

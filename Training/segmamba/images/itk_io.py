@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,32 +10,43 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from segmamba.errors import InputError
+from segmamba import limits
+from segmamba.errors import InputError, blame, last_line
+from segmamba.images.itk_header import check_header
+
+__all__ = ["last_line", "quiet_itk", "read_itk"]
 
 
 def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """NRRD or MetaImage file -> array (X, Y, Z), affine to RAS mm. Raises InputError where it is none."""
-    try:
+    """NRRD or MetaImage file -> array (X, Y, Z), affine to RAS mm. Raises InputError where it is none.
+
+    The header is looked at first: of some that are crafted ITK dies, and the process with it.
+    """
+    with blame(path, "the file is cut off, damaged or no image"):
+        check_header(path)
         with quiet_itk():
-            image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: the file is cut off, damaged or no image ({last_line(error)})") from error
-    components = image.GetNumberOfComponentsPerPixel()
-    if components > 1:
-        raise InputError(f"{path}: {components} numbers per voxel (colours, complex, or several volumes); expected one")
-    if image.GetDimension() != 3:
-        size = " x ".join(str(n) for n in image.GetSize())
-        raise InputError(f"{path}: a {image.GetDimension()}-D image, {size}; expected a 3-D image")
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            _check_size(path, reader)
+            image = reader.Execute()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of an error's text: ITK puts what matters there, below its source file and address."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _check_size(path: Path, reader: sitk.ImageFileReader) -> None:
+    components, size = reader.GetNumberOfComponents(), reader.GetSize()
+    if components > 1:
+        raise InputError(f"{path}: {components} numbers per voxel (colours, complex, or several volumes); expected one")
+    text = " x ".join(str(n) for n in size)
+    if len(size) != 3:
+        raise InputError(f"{path}: a {len(size)}-D image, {text}; expected a 3-D image")
+    if math.prod(size) > limits.VOXELS:
+        raise InputError(
+            f"{path}: its header speaks of {text} voxels; expected at most {limits.VOXELS}: is it damaged?"
+        )
 
 
 @contextmanager

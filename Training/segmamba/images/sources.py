@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segmamba.errors import blame
 from segmamba.images.dicom import read_folder
 from segmamba.images.image_io import Image, Source, check_image, read_image
 
@@ -13,5 +14,6 @@ def read_source(source: Path | str | Source) -> Image:
     folder that holds no DICOM volume, or several that could be meant."""
     source = source if isinstance(source, Source) else Source(Path(source))
     if source.volume is None and source.path.is_dir():
-        return check_image(read_folder(source.path), source.path)
+        with blame(source.path, "its DICOM files cannot be read"):
+            return check_image(read_folder(source.path), source.path)
     return read_image(source)

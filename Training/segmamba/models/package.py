@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from segmamba import settings
+from segmamba import limits, settings
 from segmamba.cases.incomplete import Incomplete
 from segmamba.cases.labels import GLIOMA, LabelScheme
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.published import load_strictly
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.choice import AnyNetworkConfig, build
@@ -99,12 +100,9 @@ def load_package(folder: Path | str) -> Model:
 def read_manifest(folder: Path | str) -> Manifest:
     """Raises InputError where model.json is missing, is no JSON, or says what this version does not know."""
     path = Path(folder) / MANIFEST
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} is no model folder: it has no {MANIFEST}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    values = settings.read_json(path, optional=True)
+    if values is None:
+        raise InputError(f"{folder} is no model folder: it has no {MANIFEST}")
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
@@ -121,6 +119,11 @@ def read_manifest(folder: Path | str) -> Manifest:
             f"{path}: the network has {manifest.network.out_channels} output channels; label_map "
             f"{manifest.label_map} with {'the nested regions ' + str(nested) if nested else 'background'} needs "
             f"{count_channels(count, nested)}"
+        )
+    if manifest.inference.overlap > limits.OVERLAP or math.prod(manifest.inference.window) > limits.WINDOW_VOXELS:
+        raise InputError(
+            f"{path}: window {manifest.inference.window} with an overlap of {manifest.inference.overlap}; expected at "
+            f"most {limits.WINDOW_VOXELS} voxels and {limits.OVERLAP}"
         )
     if len(manifest.preprocess.modalities) != manifest.network.in_channels:
         raise InputError(
@@ -146,7 +149,7 @@ def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, car
         raise InputError(f"weights of {manifest.id} are not finite as {manifest.weights_dtype}: {', '.join(bad[:5])}")
     data = save(tensors)
     values = {**asdict(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_aside(folder / WEIGHTS, data)
     write_aside(folder / CARD, card.encode())
     write_aside(folder / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())
@@ -156,7 +159,7 @@ def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, car
 def copy_package(source: Path, target: Path) -> None:
     """A package, checked, to another folder; its three files are written aside and renamed, the manifest last."""
     load_package(source)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for name in (WEIGHTS, CARD, MANIFEST):
         write_aside(target / name, (source / name).read_bytes())
 

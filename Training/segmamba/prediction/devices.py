@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from segmamba.errors import InputError
+
+_KNOWN = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 
 
 def choose_device(name: str) -> str:
     """`name` if it can be used; for "auto" the first NVIDIA GPU, else the CPU. Raises InputError."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not _KNOWN.fullmatch(name):  # torch knows more, such as "meta", on which weights vanish
+        raise InputError(
+            f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps; `segmamba info` lists what can be used"
+        )
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

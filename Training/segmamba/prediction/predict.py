@@ -23,8 +23,8 @@ from segmamba import __version__
 from segmamba.cases.case import Source, as_case, find_case, read_images, save_image
 from segmamba.cases.incomplete import find_absent
 from segmamba.cases.swaps import swap_warnings
-from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.errors import InputError, explain, last_line
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.images.image_io import Image
 from segmamba.images.sources import read_source
 from segmamba.models.package import Manifest, Model
@@ -35,6 +35,7 @@ from segmamba.prediction.segment import segment
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.plan import make_plan
 from segmamba.preparation.run import Prepared, prepare
+from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def predict_case(
     label_map, removed = postprocess(whole, grid.affine, limits, manifest.scheme)
     told = describe_removed(removed, grid.affine)
     files = output_files(output, case_id, options)
-    files["summary"].parent.mkdir(parents=True, exist_ok=True)
+    make_folder(files["summary"].parent)
     if "probabilities" in files:
         save_image(np.moveaxis(probabilities, 0, -1), grid.affine, files["probabilities"], np.float32)
     if "left_out" in files:
@@ -267,13 +268,11 @@ def predict_batch(
         except InputError as error:
             log.error("%s: %s", case_id, error)
             rows.append({"case": case_id, "status": "failed", "error": str(error)})
-        except (
-            OSError,
-            RuntimeError,
-            MemoryError,
-        ) as error:  # a full disk or no memory for this one: try the others
-            log.exception("%s failed", case_id)
-            rows.append({"case": case_id, "status": "failed", "error": f"{type(error).__name__}: {error}"})
+        except Exception as error:  # a full disk, no memory for this one, or a mistake of ours: try the others
+            said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
+            log.error("%s failed: %s", case_id, said)
+            log.debug("%s", case_id, exc_info=True)
+            rows.append({"case": case_id, "status": "failed", "error": said})
     return rows
 
 
@@ -314,7 +313,9 @@ def _digest(source: Source) -> str:
     files = [source.path] if source.path.is_file() else sorted(p for p in source.path.iterdir() if p.is_file())
     digest = hashlib.sha256(str(source.volume).encode())
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -322,8 +323,8 @@ def _finished(output: Path, case_id: str, settings: dict, options: PredictOption
     """The summary of an earlier run with the same model and settings whose files are all there, else None."""
     files = output_files(output, case_id, options)
     try:
-        summary = json.loads(files["summary"].read_text(encoding="utf-8"))
+        summary = read_json(files["summary"])
         same = summary["settings"] == settings
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # InputError is a ValueError
         return None
     return summary if same and all(path.is_file() for path in files.values()) else None

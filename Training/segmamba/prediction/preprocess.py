@@ -19,7 +19,9 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from segmamba.cases.case import Case
 from segmamba.errors import InputError
+from segmamba.images.image_io import describe_shape
 from segmamba.images.resample import Axis, to_image, to_model
+from segmamba.limits import VOXELS
 from segmamba.models.specs import PreprocessSpec
 from segmamba.preparation.bias import correct_bias
 
@@ -92,6 +94,11 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
 
     affine = case.affine @ inv_ornt_aff(orientation, case.shape) @ _oriented_from_model(axes)
     size = tuple(axis.size for axis in axes)
+    if math.prod(size) > VOXELS:
+        raise InputError(
+            f"case {case.id}: {describe_shape(size)} voxels at the model's spacing of {spec.spacing} mm; expected at "
+            f"most {VOXELS}: check the spacing of the images, and of the model"
+        )
     tensor = torch.zeros((len(spec.modalities), *size))
     prepared = Prepared(tensor, affine, case.shape, orientation, axes)
     normalise = _normalisation(spec)

@@ -182,12 +182,9 @@ def load_values(path: Path | str) -> dict:
 
 def _read(path: Path, below: tuple[Path, ...]) -> dict:
     """The values of a file over those of its bases, folders resolved."""
-    try:
-        values = settings.parse_toml(path.read_text(encoding="utf-8"), f"configuration {path}")
-    except FileNotFoundError:
-        raise InputError(f"configuration {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}") from None
+    if not path.exists():
+        raise InputError(f"configuration {path} does not exist")
+    values = settings.read_toml(path, "configuration")
     place = path.resolve()
     if place in below:
         raise InputError(f"configuration {path} is its own base, by way of {below[-1]}")

@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader
 
 from segmamba.errors import InputError, Stopped
 from segmamba.evaluation.report import format_table, write_progress
+from segmamba.files.atomic import make_folder, sweep
+from segmamba.files.shares import exclusive
 from segmamba.models.package import Manifest, copy_package, save_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
@@ -36,6 +38,7 @@ from segmamba.training.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
 
+_LOCK = ".train.lock"
 _MAX_BAD_STEPS = 10  # steps in a row without a finite gradient before the run goes back
 
 
@@ -55,12 +58,22 @@ def train(
     """
     world = join(device)
     try:
-        if world.is_first:
-            (run / STOP).unlink(missing_ok=True)  # of an earlier start
-        with stop_signals() as caught:
+        with stop_signals() as caught, _alone(run, world, resume):
             return Training(config, run, world, resume, StopRequests(caught, run), on_step).go()
     finally:
         leave(world)
+
+
+@contextlib.contextmanager
+def _alone(run: Path, world: World, resume: str) -> Iterator[None]:
+    """Raises InputError where another training is at work in the run folder: two would write over one another."""
+    if not world.is_first or (resume == "must" and not run.is_dir()):  # which is refused in better words
+        yield
+        return
+    sweep(make_folder(run))
+    with exclusive(run / _LOCK, 0):
+        (run / STOP).unlink(missing_ok=True)  # of an earlier start
+        yield
 
 
 class Training:

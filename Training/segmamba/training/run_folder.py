@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from segmamba import __version__
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import share, write_aside
 
 CONFIG, LOG = "config.json", "log.jsonl"
 _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "mamba-ssm", "causal-conv1d")
@@ -30,8 +30,11 @@ def write_record(run: Path, record: dict) -> None:
 def append_log(run: Path, kind: str, **values) -> dict:
     """kind: "step", "validation" or "event"; values: plain JSON. Returns the line as written."""
     line = {"kind": kind, **values, "time": round(time.time(), 1)}
+    fresh = not (run / LOG).exists()
     with (run / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+    if fresh:
+        share(run / LOG)
     return line
 
 

@@ -26,6 +26,7 @@ from segmamba.models.package import MANIFEST, read_manifest
 from segmamba.networks.baselines import BASELINES
 from segmamba.networks.choice import NetworkChoice
 from segmamba.networks.presets import PRESETS
+from segmamba.settings import build, read_json
 from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.costs import Costs, device_name, measure_costs
 from segmamba.training.loop import train
@@ -102,9 +103,9 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+        theirs = read_json(path)["config"]
         theirs_network, ours = theirs["network"], json.loads(json.dumps(resolved(config)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
         raise InputError(f"{path} cannot be read; take the folder away, or give another --output") from None
     if config.network.name != "segmamba" and theirs_network.get("name") == config.network.name:
         theirs["network"] = ours["network"]  # the preset says nothing of a baseline
@@ -135,7 +136,7 @@ def _costs(config: TrainingConfig, run: Path, device: str) -> Costs:
     """Measured, or as measured before on such a device."""
     path = run / _COSTS
     if path.exists():
-        costs = Costs(**json.loads(path.read_text(encoding="utf-8")))
+        costs = build(Costs, read_json(path), str(path))
         if costs.device == device_name(device):
             return costs
     costs = measure_costs(config, device)

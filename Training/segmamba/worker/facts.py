@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import platform
 import sys
@@ -11,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 from segmamba import __version__
+from segmamba.errors import InputError
+from segmamba.settings import read_json
 from segmamba.worker.requests import VERSION
 from segmamba.worker.timing import Record
 
@@ -33,11 +34,11 @@ def versions() -> dict:
 def read_facts(folder: Path) -> dict:
     """The manifest of a model as it stands, without torch and without checking the weights.
 
-    Raises ValueError and OSError; loading the model says in plain words what is wrong with it.
+    Raises InputError; loading the model says in plain words what is wrong with it.
     """
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(folder / _MANIFEST)
     if not isinstance(manifest, dict):
-        raise ValueError("no JSON object")
+        raise InputError("no JSON object")
     return manifest
 
 

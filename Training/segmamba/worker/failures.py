@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     if _is_memory(error):
         return "memory", "There was not enough memory; close other programs, or use a smaller model", detail
     if isinstance(error, OSError):
-        where = Path(error.filename).name if isinstance(error.filename, str) else "a file"
+        where = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes | Path) else "a file"
         if error.errno in _FULL:
             return "input", "The disk of the output folder is full; free some space on it, and try again", detail
         if error.errno in _FORBIDDEN:

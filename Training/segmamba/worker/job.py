@@ -127,6 +127,10 @@ class Shelf:
     def has_model(self) -> bool:
         return self._model is not None
 
+    def clear(self) -> None:
+        """The next request loads its model anew: nobody knows what the last one left of this one."""
+        self._key = self._model = None
+
     def get(self, name: str):
         """-> segmamba.models.package.Model. Raises ModelError."""
         from segmamba.models.package import MANIFEST, WEIGHTS, find_model, load_package
@@ -152,6 +156,8 @@ def run(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]) -> 
         job.go_on()
         values = _segment(job, shelf, record, changed)
     except BaseException as error:
+        if not isinstance(error, Cancelled | InputError):
+            shelf.clear()
         remove_files(job)  # before the answer: who has it finds the folder as it was
         job.fail(error)
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+
+from segmamba.settings import parse_json
 
 VERSION = 1
 MIRRORINGS = (0, 1, 3, 7)
@@ -62,8 +63,8 @@ def parse(line: bytes) -> Request:
     if len(line) > LONGEST_LINE:
         raise ProtocolError(f"a line of {len(line)} bytes; a request has at most {LONGEST_LINE}")
     try:
-        values = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        values = parse_json(line.decode("utf-8"), "a line")
+    except ValueError as error:  # InputError and UnicodeDecodeError are such
         raise ProtocolError(f"a line is no JSON in UTF-8 ({error}); expected one object a line") from None
     if not isinstance(values, dict):
         raise ProtocolError(f"a line holds a JSON {type(values).__name__}; expected an object with id and command")

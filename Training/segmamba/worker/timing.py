@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from segmamba.files.atomic import write_aside
+from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,9 @@ class Record:
         self._file = file or record_file()
         self._runs: dict[str, dict[str, float]] = {}
         try:
-            runs = json.loads(self._file.read_text(encoding="utf-8"))["runs"]
-            self._runs = {key: _checked(run) for key, run in runs.items()}
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            known = read_json(self._file, optional=True) or {"runs": {}}
+            self._runs = {key: _checked(run) for key, run in known["runs"].items()}
+        except (OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.info("the record of earlier runs cannot be read (%s); it is begun anew", type(error).__name__)
 
     def add(self, model: str, device: str, seconds: Mapping[str, float], passes: int, mirrorings: int, cold: bool):

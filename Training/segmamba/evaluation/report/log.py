@@ -7,7 +7,6 @@ work that was lost; a validation replaces an earlier one of its step. Lines cut 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import read_bytes
+from segmamba.settings import parse_json
 
 LOG = "log.jsonl"
 _START = '{"kind"'
@@ -73,11 +74,9 @@ def read_log(run: Path | str) -> RunLog:
     """Raises InputError where `run` has no log that can be read."""
     path = Path(run) / LOG
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give the folder that a training wrote (its run folder)"
-        ) from None
+        text = read_bytes(path).decode(errors="replace")
+    except InputError as error:
+        raise InputError(f"{error}; give the folder that a training wrote (its run folder)") from None
     steps: dict[int, dict] = {}
     validations: dict[int, dict] = {}
     events: dict[tuple[int, str], dict] = {}
@@ -133,8 +132,8 @@ def _parse(line: str) -> dict | None:
     """The record of a line; of a line that a kill cut short and the resumed run went on with, the second one."""
     for text in (line, line[max(0, line.rfind(_START)) :]):
         try:
-            entry = json.loads(text)
-        except ValueError:
+            entry = parse_json(text, "")
+        except InputError:
             continue
         if isinstance(entry, dict) and entry.get("kind") and _is_step(entry.get("step", 0)):
             return {"step": 0, **entry}

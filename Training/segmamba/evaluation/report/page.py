@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 import math
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -22,6 +21,7 @@ from segmamba.evaluation.report.log import RunLog, mean_dice, read_log, worst_fi
 from segmamba.evaluation.report.style import STYLE
 from segmamba.evaluation.report.table import format_score, format_seconds
 from segmamba.files.atomic import write_aside
+from segmamba.settings import read_json
 
 REPORT, CONFIG, OVERLAYS = "report.html", "config.json", "overlays"
 _MAX_EVENTS, _MAX_OVERLAYS = 500, 12
@@ -71,12 +71,9 @@ _PAGE = """<!DOCTYPE html>
 
 def _read_record(run: Path) -> dict:
     path = run / CONFIG
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    record = read_json(path, "record", optional=True)
+    if record is None:
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; expected the JSON that the training wrote") from None
     if not isinstance(record, dict):
         raise InputError(f"{path}: expected a JSON object with the run's settings")
     return record

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
@@ -123,7 +124,8 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     need_pydicom()
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder that holds the DICOM files, at any depth")
+        what = "a file" if folder.is_file() else "no such folder"
+        raise InputError(f"{folder}: {what}; give the folder that holds the DICOM files, at any depth")
     frames, seen, copies, broken = [], set(), 0, 0
     for path in _files(folder, deep):
         try:
@@ -147,7 +149,8 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
 def _files(folder: Path, deep: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(folders) if deep else []
-        yield from (Path(parent, name) for name in sorted(names))
+        # a pipe or a device in between would be read without end
+        yield from (Path(parent, name) for name in sorted(names) if os.path.isfile(path.join(parent, name)))  # noqa: PTH113
 
 
 def _read_file(path: Path) -> list[Frame]:
@@ -183,6 +186,8 @@ def _tags() -> dict[str, int]:
 
 def _frames(path: Path, data: Attributes, transfer_syntax: str) -> list[Frame]:
     count = integer(data, "NumberOfFrames") or 1
+    if not 1 <= count <= limits.FRAMES:
+        raise InputError(f"{path}: {count} frames; expected 1 to {limits.FRAMES}")
     shared = next(iter(data.get("SharedFunctionalGroupsSequence") or ()), {})
     single = data.get("PerFrameFunctionalGroupsSequence") or ()
     if len(single) != count:  # classic; or several frames of which nothing says where they are

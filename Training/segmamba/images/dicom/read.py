@@ -7,15 +7,17 @@ to all; and a stack whose first slice has whole numbers has those of the others 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.headers import Frame
-from segmamba.images.image_io import Image
+from segmamba.images.image_io import Image, describe_shape
 from segmamba.images.itk_io import last_line, quiet_itk
 
 
@@ -27,6 +29,11 @@ def read_series(series: Series) -> Image:
     geometry = series.geometry
     if geometry.fault:
         raise InputError(f"series {series.name} ({series.description!r}) is no volume: {geometry.fault}")
+    if math.prod(geometry.shape) > limits.VOXELS:
+        raise InputError(
+            f"series {series.name} ({series.description!r}) has {describe_shape(geometry.shape)} voxels; expected at "
+            f"most {limits.VOXELS}"
+        )
     dtype = np.float64 if series.frames[0].header.bits > 16 else np.float32
     array = np.empty(geometry.shape, dtype)
     path, pixels = None, None
@@ -63,7 +70,10 @@ def _decode(frame: Frame) -> np.ndarray:
 def _check_length(path: Path, frame: Frame) -> None:
     """Raises InputError for a file that ends before its uncompressed pixels do: GDCM may fill them with anything."""
     header = frame.header
-    least = header.frames * header.rows * header.columns * header.bits // 8
+    voxels = header.frames * header.rows * header.columns
+    if voxels > limits.VOXELS * 4:  # several volumes in one file are one series
+        raise InputError(f"{path}: {voxels} voxels in one file; expected at most {limits.VOXELS * 4}")
+    least = voxels * header.bits // 8
     if not header.compressed and path.stat().st_size < least:
         raise InputError(
             f"{path}: the file ends after {path.stat().st_size} bytes and should hold {least} bytes of pixels; "

@@ -20,6 +20,7 @@ from segmamba.evaluation.metrics import dice, lesion_wise
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import Model
 from segmamba.prediction.segment import segment
+from segmamba.settings import build, read_json
 
 _VERSION = 2  # raise it when a score is made in another way
 
@@ -50,9 +51,9 @@ def score_cases(
     for entry in entries:
         path = cache / f"{_key(model, dataset, entry, device, mirrorings)}.json"
         try:
-            found[entry.id] = Scored(**json.loads(path.read_text(encoding="utf-8")))
+            found[entry.id] = build(Scored, read_json(path), str(path))
             continue
-        except (OSError, ValueError, TypeError):
+        except InputError:
             pass
         progress(f"{model.manifest.id}: {entry.id}")
         found[entry.id] = _score(model, dataset, entry, device, mirrorings)

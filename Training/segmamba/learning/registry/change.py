@@ -14,11 +14,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.registry.in_use import check_model
 from segmamba.learning.registry.state import MODELS, REGISTRY, Entry, Event, Registry, hash_of, read_registry
 from segmamba.models.package import MANIFEST, copy_package, load_package, read_manifest
+from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def rollback(folder: Path | str, reason: str = "") -> str:
 @contextmanager
 def _changing(folder: Path) -> Iterator[_Change]:
     """Holds the lock; what the block made of the registry is written at its end, unless it raised."""
-    (folder / MODELS).mkdir(parents=True, exist_ok=True)
+    make_folder(folder / MODELS)
     with exclusive(folder / LOCK):
         change = _Change(folder, read_registry(folder))
         before = change.registry
@@ -159,17 +160,18 @@ class _Change:
         """What the gate said of a package. strict: refuse a report about other weights or another champion."""
         path = Path(package) / GATE
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            verdict, candidate, champion = report["verdict"], report["candidate"], report["champion"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            report = read_json(path, optional=True)
+            if report is None:
+                return None
+            verdict = report["verdict"]
+            candidate, champion = (str(report[who]["weights_sha256"]) for who in ("candidate", "champion"))
+        except (InputError, KeyError, TypeError) as error:
             raise InputError(f"{path} cannot be read ({error}); run the gate again") from None
         if strict:
-            if candidate["weights_sha256"] != read_manifest(package).weights_sha256:
+            if candidate != read_manifest(package).weights_sha256:
                 raise InputError(f"{path} is about other weights than {package} has; run the gate again")
             used = self.registry.models.get(self.registry.champion or "")
-            if used is None or champion["weights_sha256"] != used.weights_sha256:
+            if used is None or champion != used.weights_sha256:
                 raise InputError(f"{path} is about another model in use than there is now; run the gate again")
         return {"verdict": str(verdict), "report_sha256": hash_of(path)}
 

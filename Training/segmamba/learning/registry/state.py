@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +54,11 @@ def read_registry(folder: Path | str) -> Registry:
     """An empty one where there is none yet. Raises InputError where it is broken."""
     path = Path(folder) / REGISTRY
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        values = settings.read_json(path, "registry", optional=True)
+    except InputError as error:
+        raise InputError(f"{error}; bring it back from a copy") from None
+    if values is None:
         return Registry(models={})
-    except (OSError, ValueError) as error:
-        raise InputError(f"registry {path} cannot be read: {error}; bring it back from a copy") from None
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise InputError(f"registry {path}: expected schema {SCHEMA}; update the program that is older")
     registry = settings.build(Registry, values, str(path))

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segmamba.errors import InputError, Stopped
+from segmamba.files.atomic import make_folder, sweep
 from segmamba.files.shares import exclusive, is_held
 from segmamba.learning.site.layout import LOCK, WAYS, Site
 from segmamba.learning.site.plan import begin_plan
@@ -73,7 +74,8 @@ def free_or_refuse(site: Site) -> None:
 
 @contextmanager
 def _alone(site: Site, folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    sweep(folder)
     with exclusive(site.lock, _MOMENT), exclusive(folder / LOCK, _MOMENT):
         yield
 

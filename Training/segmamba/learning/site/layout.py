@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, share
 
 # of a run folder, beside what segmamba.training.loop writes there
 STATUS, PLAN, OUTPUT, DATA = "status.json", "improve.json", "output.txt", "corrections"
@@ -68,13 +69,14 @@ class Site:
 
     def new_run(self, way: str) -> Path:
         """A run folder that nobody else has: finetune-0001 and so on."""
-        self.runs.mkdir(parents=True, exist_ok=True)
+        make_folder(self.runs)
         names = [re.fullmatch(rf"{way}-(\d+)", path.name) for path in self.runs.iterdir()]
         last = max([0, *(int(match[1]) for match in names if match)])
         for number in range(last + 1, last + 1 + _TRIES):
             place = self.runs / f"{way}-{number:04d}"
             try:
                 place.mkdir()
+                share(place)
             except FileExistsError:  # somebody else was quicker
                 continue
             return place

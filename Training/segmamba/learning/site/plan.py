@@ -31,12 +31,13 @@ def begin_plan(folder: Path, way: str | None, steps: int | None) -> Plan:
     """The plan of a run that was begun, or a new one, on the disk. Raises InputError where the two do not agree."""
     path = folder / PLAN
     try:
-        plan = settings.build(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
+        values = settings.read_json(path, optional=True)
+        plan = None if values is None else settings.build(Plan, values, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; begin another run") from None
+    if plan is None:
         plan = Plan(way=way or WAYS[0], steps=steps)
         write_plan(folder, plan)
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; begin another run") from None
     if plan.schema != SCHEMA:
         raise InputError(f"{path} has schema {plan.schema}; this version reads {SCHEMA}: begin another run")
     if way not in (None, plan.way) or steps not in (None, plan.steps):

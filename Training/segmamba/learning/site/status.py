@@ -18,7 +18,7 @@ from pathlib import Path
 
 from segmamba import settings
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import check_regular, write_aside
 from segmamba.files.shares import is_held
 from segmamba.learning.site.layout import LOCK, STATUS, Site
 from segmamba.training.stop_signals import STOP
@@ -132,7 +132,8 @@ def read_status(folder: Path) -> RunStatus | None:
     """None where the run has none that can be read."""
     for _ in range(_TRIES):
         try:
-            values = json.loads((folder / STATUS).read_text(encoding="utf-8"))
+            check_regular(folder / STATUS)
+            values = settings.parse_json((folder / STATUS).read_text(encoding="utf-8"), STATUS)
             return settings.build(RunStatus, values, str(folder / STATUS))
         except PermissionError:
             time.sleep(_PAUSE)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import read_bytes
 from segmamba.learning.registry import Registry, read_registry
 from segmamba.learning.registry.state import MODELS
 from segmamba.learning.site.layout import LOG, Site
 from segmamba.learning.site.status import read_status, told
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING
+from segmamba.settings import build, parse_json, read_json
 
 SCHEMA = 1
 _COUNTED = ("train", "validation", "refused", "waiting", "replaced")
 _REPORT = "intake.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """Of the report of an intake: segmamba.learning.submissions.intake.Row, which needs numpy."""
+
+    name: str
+    status: str
+    findings: tuple[Finding, ...] = ()
+    dice: dict[str, float] = field(default_factory=dict)
 
 
 def summarise(site: Site, run: str | None = None) -> dict:
@@ -41,8 +52,9 @@ def _corrections(folder: Path) -> dict:
     incoming = folder / INCOMING
     sent = {path.name for path in incoming.iterdir() if FOLDER.fullmatch(path.name)} if incoming.is_dir() else set()
     try:
-        rows = json.loads((folder / _REPORT).read_text(encoding="utf-8"))["rows"]
-    except (OSError, ValueError, KeyError, TypeError):  # no intake yet
+        report = read_json(folder / _REPORT)
+        rows = [asdict(build(_Row, row, _REPORT)) for row in report["rows"]]
+    except (InputError, KeyError, TypeError):  # no intake yet, or a broken report, which the next one writes anew
         rows = []
     rows = [{**row, "findings": [_finding(**found) for found in row["findings"]]} for row in rows]
     counts = {status: sum(row["status"] == status for row in rows) for status in _COUNTED}
@@ -98,15 +110,15 @@ def _log(path: Path) -> list[dict]:
     """The lines of a run's log, without those of work that was lost: what goes on from a checkpoint repeats steps."""
     lines: list[dict] = []
     try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        texts = read_bytes(path).decode(errors="replace").splitlines()
+    except InputError:
         texts = []
     for text in texts:
         try:
-            line = json.loads(text)
-        except ValueError:  # cut short by a kill
+            line = parse_json(text, LOG)
+        except InputError:  # cut short by a kill
             continue
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int) or "kind" not in line:
             continue
         if line.get("kind") in ("step", "validation"):
             lines = [old for old in lines if not _is_lost(old, line["step"], line["kind"])]

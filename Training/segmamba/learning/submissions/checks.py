@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
+from segmamba import limits
 from segmamba.cases.case import Case
 from segmamba.cases.labels import LabelScheme, renumber
 from segmamba.datasets.check import check_label
@@ -22,10 +19,13 @@ from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry
 from segmamba.datasets.reading import Reading, foreground, hash_file, measure, read_case, size_and_time
 from segmamba.datasets.registration import find_misplaced
 from segmamba.errors import InputError
+from segmamba.files.atomic import is_clutter
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.findings import WRONG, Finding
+from segmamba.learning.submissions.headers import find_hidden
 from segmamba.learning.submissions.record import RECORD, CaseRecord, LabelChange, find_telling, read_record
+from segmamba.settings import read_json
 
 _SHIFT_MM = 6.0
 # Brains found in heads whose brain was known: 95 % of the surface were within 4.2 to 5.4 mm of it
@@ -56,6 +56,8 @@ class Examined:
 def examine(folder: Path, root: Path) -> Examined:
     """Everything that is wrong with one sending. root: where the manifest will stand; paths count from there."""
     try:
+        if not folder.is_dir():
+            raise InputError(f"{folder.name} is no folder, or a link to nothing; send the case again")
         record = read_record(folder)
     except InputError as error:
         return Examined(name=folder.name, findings=(Finding(kind="record", text=str(error)),))
@@ -108,37 +110,21 @@ def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
     if not (record.consent and record.deidentified):
         yield "consent", f"{folder.name} does not say that it may be used and is de-identified"
     expected = {RECORD, *(file.file for file in record.files)}
-    present = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir() if not is_clutter(path.name)}
     if strange := sorted(present - expected):
         yield "identifying", f"{folder.name} holds files that do not belong there: {', '.join(strange[:5])}"
-    for text in find_telling(json.loads((folder / RECORD).read_text(encoding="utf-8"))):
+    for text in find_telling(read_json(folder / RECORD, most=limits.RECORD_BYTES)):
         yield "identifying", f"{RECORD}: {text}"
     for file in record.files:
         path = folder / file.file
         if file.file not in present:
             yield "file", f"{path} is missing"
+        elif path.is_symlink() or not path.is_file() or path.stat().st_size > limits.FILE_BYTES:
+            yield "file", f"{path} is no regular file of up to {limits.FILE_BYTES >> 20} MiB"
         elif hash_file(path) != file.sha256:
             yield "changed", f"{path} is not the file that was sent"
         else:
-            yield from _header(path)
-
-
-def _header(path: Path) -> Iterator[tuple[str, str]]:
-    """Texts in the headers of a NIfTI file and of its compression."""
-    try:
-        data = path.read_bytes()
-        header = nib.load(path).header
-        extensions = len(header.extensions)
-        texts = {name: bytes(header[name]).strip(b"\0 ") for name in ("descrip", "aux_file", "db_name", "intent_name")}
-    except (OSError, ValueError, EOFError, KeyError, zlib.error, gzip.BadGzipFile, nib.filebasedimages.ImageFileError):
-        return  # reading it says what is wrong
-    for name, text in texts.items():
-        if text:
-            yield "identifying", f"{path.name}: its header has a text in {name}"
-    if extensions:
-        yield "identifying", f"{path.name}: its header has {extensions} extension(s), which may hold DICOM"
-    if data[3] & 0b11000 or any(data[4:8]):
-        yield "identifying", f"{path.name}: its compression names a file, a comment or a time"
+            yield from (("identifying", text) for text in find_hidden(path))
 
 
 def _geometry(record: CaseRecord, reading: Reading) -> Iterator[tuple[str, str]]:

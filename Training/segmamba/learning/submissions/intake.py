@@ -17,13 +17,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from segmamba import __version__, settings
+from segmamba import __version__, limits, settings
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset, write_dataset
 from segmamba.datasets.reading import hash_file, size_and_time
 from segmamba.datasets.split import SPLIT, Split, extend, read_split, write_split
-from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.errors import InputError, explain, last_line
+from segmamba.files.atomic import is_clutter, make_folder, sweep, write_aside
 from segmamba.files.shares import exclusive
 from segmamba.learning.submissions.checks import Examined, examine, same_task
 from segmamba.learning.submissions.findings import Finding
@@ -98,13 +98,14 @@ def take_in(
     output = Path(output) if output is not None else folder
     if not (folder / INCOMING).is_dir():
         raise InputError(f"{folder} is no folder of corrections: it has no {INCOMING}; send a case first")
-    (output / VERDICTS).mkdir(parents=True, exist_ok=True)
+    for place in (output, make_folder(output / VERDICTS)):
+        sweep(place)
     with exclusive(output / LOCK):
         return _take_in(folder, output, dict(accept or {}), progress or (lambda name: None))
 
 
 def _take_in(folder: Path, output: Path, accept: dict[str, str], progress: Callable[[str], None]) -> Intake:
-    present = sorted(path.name for path in (folder / INCOMING).iterdir() if path.is_dir())
+    present = sorted(path.name for path in (folder / INCOMING).iterdir())
     sent = sorted((name for name in present if FOLDER.fullmatch(name)), key=_order)
     _check_accept(accept, sent)
     verdicts: dict[str, Verdict] = {}
@@ -114,7 +115,7 @@ def _take_in(folder: Path, output: Path, accept: dict[str, str], progress: Calla
         verdict = known_verdict(output, place)
         if verdict is None:
             progress(name)
-            verdict = Verdict(examined=examine(place, output), stamp=_stamp(place), record_sha256=_record_hash(place))
+            verdict = _verdict(place, output)
             verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts))
             new.append(name)
         if name in accept:
@@ -145,23 +146,42 @@ def _check_accept(accept: Mapping[str, str], sent: list[str]) -> None:
 # --- what is known of a sending
 
 
+def _verdict(place: Path, output: Path) -> Verdict:
+    """What is found about a sending. Whatever it does to who looks at it, the others go in."""
+    try:
+        stamp, digest = _stamp(place), _record_hash(place)
+        return Verdict(examined=examine(place, output), stamp=stamp, record_sha256=digest)
+    except Exception as error:
+        log.debug("%s", place.name, exc_info=True)
+        said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
+        finding = Finding(kind="file", text=f"{place.name} cannot be examined ({said})")
+        # without a stamp it is looked at again the next time: the disk may be back by then
+        return Verdict(examined=Examined(name=place.name, findings=(finding,)), stamp={}, record_sha256="")
+
+
 def _stamp(place: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: size_and_time(path) for path in sorted(place.iterdir()) if path.is_file()}
+    files = [path for path in sorted(place.iterdir()) if path.is_file() and not is_clutter(path.name)]
+    return {path.name: size_and_time(path) for path in files}
 
 
 def _record_hash(place: Path) -> str:
-    return hash_file(place / RECORD) if (place / RECORD).is_file() else ""
+    record = place / RECORD
+    return hash_file(record) if record.is_file() and record.stat().st_size <= limits.RECORD_BYTES else ""
 
 
 def known_verdict(output: Path, place: Path) -> Verdict | None:
     """The verdict of an earlier intake, unless something in the folder is not as it was."""
     path = output / VERDICTS / f"{place.name}.json"
     try:
-        verdict = settings.build(Verdict, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError):  # InputError is a ValueError; none yet, or of another version: examine again
+        verdict = settings.build(Verdict, settings.read_json(path), str(path))
+        if verdict.examined.entry is not None:
+            entry, labels = verdict.examined.entry, verdict.examined.labels
+            fingerprint((entry,), tuple(entry.images), tuple(labels))  # its statistics are plain JSON: are they ours?
+        stamp, digest = _stamp(place), _record_hash(place)
+    except Exception:  # none yet, of another version, damaged, or the sending cannot be read: examine again
         return None
-    same = verdict.schema == _SCHEMA and verdict.stamp == _stamp(place) and verdict.record_sha256 == _record_hash(place)
-    return verdict if same else None
+    same = verdict.schema == _SCHEMA and verdict.stamp == stamp and verdict.record_sha256 == digest
+    return verdict if same and stamp else None
 
 
 def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from segmamba.files.shares import work_folder
 from segmamba.images.image_io import Source
 from segmamba.learning.submissions.checks import examine
 from segmamba.learning.submissions.findings import Finding
@@ -47,8 +47,8 @@ def preview_submission(
     """Arguments as of `write_case`, those for preparing too. `folder` need not be there yet. Raises InputError where
     nothing could be sent."""
     folder = Path(folder)
-    with tempfile.TemporaryDirectory(prefix="segmamba-check-") as name:
-        aside = Path(name) / "corrections"
+    with work_folder("segmamba-check-") as work:
+        aside = work / "corrections"
         if (folder / IDENTITY).is_dir():  # the same salt, so that case and subject are known again
             shutil.copytree(folder / IDENTITY, aside / IDENTITY)
         case = (aside, images, labels, proposal)

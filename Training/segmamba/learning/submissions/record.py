@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from segmamba import settings
+from segmamba import limits, settings
 from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
+from segmamba.learning.submissions.words import WORDS
 
 SCHEMA = 1
 INCOMING, IDENTITY = "incoming", "identity"
@@ -18,6 +18,8 @@ FOLDER = re.compile(r"([0-9a-f]{20})-v([1-9]\d{0,5})")  # the name of a sending:
 UNFINISHED = re.compile(r"\..*\.tmp")
 _HASH = re.compile(r"[0-9a-f]{20}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,80}")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]{0,24}")
 # what may tell who the patient is or when the examination was
 _TELLING = {
     "a date": re.compile(r"(?<!\d)(19|20)\d\d([-/. ]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)"),
@@ -26,6 +28,13 @@ _TELLING = {
     "a DICOM name": re.compile(r"\w\^\w"),
     "a path": re.compile(r"[\\/]\S*[\\/]"),
 }
+# of who corrects: a profession, from this list, so that no name can be one. The panel offers the first eight
+ROLES = (
+    *("radiologist", "neuroradiologist", "neurosurgeon", "radiation oncologist", "medical physicist", "technician"),
+    *("researcher", "student", "neurologist", "oncologist", "pathologist", "nurse", "resident", "engineer", "expert"),
+)
+_NUMBER = re.compile(r"[-+]?\d{1,4}(\.\d{1,4})?(mm|ml|%|t|d)?")
+_SPLIT = re.compile(r"[\s,;:()/x]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +119,7 @@ class CaseRecord:
 def read_record(folder: Path) -> CaseRecord:
     """case.json of a sending. Raises InputError where it is missing, broken, or not what FORMAT.md says."""
     path = folder / RECORD
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    values = settings.read_json(path, most=limits.RECORD_BYTES)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
@@ -147,9 +153,44 @@ def to_json(record: CaseRecord) -> dict:
 def find_telling(values: dict) -> list[str]:
     """Texts in a case.json that may tell who the patient is or when the examination was: 'role: a date'.
 
-    What names the model and the programs is left out: they may have dates of their own.
+    What names the model and the programs is left out: they may have dates of their own, and are one short word each.
+    A role is one of ROLES, and steps before are told in words that no name can be made of.
     """
-    return _telling({key: value for key, value in values.items() if key not in ("model", "versions")}, "")
+    found = _telling({key: value for key, value in values.items() if key not in ("model", "versions")}, "")
+    role = values.get("role") or ""
+    if not found and role and role not in ROLES:
+        found.append(f"role: expected one of {', '.join(ROLES)}, got {str(role)[:40]!r}")
+    for text in values.get("preprocessing") or ():
+        if not found and (strange := strange_words(str(text))):
+            found.append(
+                f"preprocessing: {', '.join(map(repr, strange[:5]))} may be a name, a date, a number or a place; tell "
+                "the steps in plain technical words, e.g. 'registered to t1c', 'skull-stripped'"
+            )
+    model, versions = values.get("model") or {}, values.get("versions") or {}
+    names = [model.get("id"), *versions, *versions.values()]
+    found += [
+        f"model, versions: {name[:40]!r} is no plain word" for name in names if name and not _PLAIN.fullmatch(name)
+    ]
+    return (
+        found + _free_texts(values.get("settings"), "settings") + _free_texts(values.get("preparation"), "preparation")
+    )
+
+
+def strange_words(text: str) -> list[str]:
+    """Words of a step before that are neither of the trade nor a number with a unit."""
+    words = (word.strip(".'\"+-") for word in _SPLIT.split(text.lower()))
+    return [word for word in words if word and word not in WORDS and not _NUMBER.fullmatch(word)]
+
+
+def _free_texts(value, where: str) -> list[str]:
+    """Texts in settings and measurements that are no plain word: 'uniform', 'hd-bet', 'WT'."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for part in pair for text in _free_texts(part, where)]
+    if isinstance(value, list | tuple):
+        return [text for part in value for text in _free_texts(part, where)]
+    if not isinstance(value, str) or _PLAIN_WORD.fullmatch(value) or _telling(value, where):
+        return []
+    return [f"{where}: {value[:40]!r} is no plain word"]
 
 
 def _telling(value, where: str) -> list[str]:

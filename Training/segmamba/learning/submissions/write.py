@@ -13,6 +13,7 @@ import json
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from segmamba import __version__
 from segmamba.cases.case import Case, Source, load_label_map
 from segmamba.cases.labels import GLIOMA
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, share
 from segmamba.files.shares import publish_folder, write_file
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.ready import make_ready
@@ -43,6 +45,7 @@ from segmamba.learning.submissions.record import (
     to_json,
 )
 from segmamba.preparation.steps import Step
+from segmamba.settings import read_json
 
 _SALT = "identity.json"
 
@@ -132,15 +135,18 @@ def read_salt(folder: Path) -> bytes:
     """The secret of a folder of corrections, made by whoever comes first. Raises InputError where it is broken."""
     path = folder / IDENTITY / _SALT
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         aside = folder / f".{secrets.token_hex(8)}.tmp"
         aside.mkdir()
-        write_file(aside / _SALT, json.dumps({"schema": SCHEMA, "salt": secrets.token_hex(32)}).encode())
+        write_file(aside / _SALT, json.dumps({"schema": SCHEMA, "salt": secrets.token_hex(32)}).encode(), mode=0o600)
+        if folder.stat().st_mode & stat.S_IWGRP:  # whose group sends too, and has to know subjects again
+            share(aside)
+            share(aside / _SALT)
         if not publish_folder(aside, folder / IDENTITY):
             shutil.rmtree(aside)  # somebody else was first
     try:
-        return bytes.fromhex(json.loads(path.read_text(encoding="utf-8"))["salt"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return bytes.fromhex(read_json(path)["salt"])
+    except (ValueError, KeyError, TypeError):  # InputError is a ValueError
         raise InputError(
             f"{path} cannot be read; it holds the secret by which subjects are known again: bring it back"
         ) from None
@@ -188,12 +194,15 @@ def _nifti(array: np.ndarray, affine: np.ndarray) -> bytes:
 
 
 def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> Path:
-    incoming.mkdir(parents=True, exist_ok=True)
+    make_folder(incoming)
     aside = incoming / f".{secrets.token_hex(8)}.tmp"
     aside.mkdir()
     try:
         for name, data in files.items():
             write_file(aside / name, data)
+        share(aside)
+        for name in files:
+            share(aside / name)
         while True:
             matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()]
             versions = [int(match[2]) for match in matches if match and match[1] == record.case]
@@ -210,9 +219,9 @@ def proposal_facts(proposal: Path) -> tuple[ModelRecord | None, dict]:
     """Model and settings from the summary that `segmamba predict` wrote beside its label map; none: (None, {})."""
     path = proposal.with_name(re.sub(r"(-seg)?\.nii(\.gz)?$", "", proposal.name) + "-summary.json")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         made = summary["settings"]
         chosen = {key: made[key] for key in ("mirrorings", "remove_small_mm3")}
         return ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"])), chosen
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None, {}

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from segmamba.errors import Cancelled, InputError
+from segmamba.files.shares import work_folder
 
 _PATIENCE = 1800  # seconds; HD-BET takes some minutes on a CPU
 _LOOK = 0.2
@@ -69,7 +69,7 @@ def run(key: str, image: np.ndarray, affine: np.ndarray, cancelled: Callable[[],
     program = shutil.which(tool.program)
     if program is None:
         raise InputError(f"brain extraction: {tool.name}'s program {tool.program} is not on the PATH; install it first")
-    with tempfile.TemporaryDirectory(prefix="segmamba-brain-") as name:
+    with work_folder("segmamba-brain-") as name:
         folder = Path(name)
         files = {"input": folder / "head.nii.gz", "output": folder / "brain.nii.gz", "mask": folder / tool.mask}
         nib.save(nib.Nifti1Image(image.astype(np.float32), affine), files["input"])

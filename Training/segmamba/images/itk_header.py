@@ -1,0 +1,167 @@
+"""The text at the head of a MetaImage or NRRD file, looked at before ITK is: it believes whatever stands there."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from segmamba import limits
+from segmamba.errors import InputError
+from segmamba.files.atomic import check_regular
+
+_MOST_DIMENSIONS = 4  # ITK's own arrays have room for 10; one more axis than an image has is told by its number
+_ELEMENTS = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG", "MET_ULONG", "MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
+# how many numbers each has, by the number of dimensions
+_NUMBERS = {
+    **dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize"), lambda n: n),
+    **dict.fromkeys(("Offset", "Origin", "Position", "CenterOfRotation"), lambda n: n),
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), lambda n: n * n),
+}
+_META_FIELD = re.compile(r"([^=]{1,255}?)\s*=\s*(.*)")  # ITK writes whatever it knows of an image as a field
+_NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]{0,31}): (.*)")
+_LONGEST_LINE = 4096
+
+
+def check_header(path: Path) -> None:
+    """Raises InputError for a header that is none, claims more than segmamba.limits allow, or more data than there are.
+
+    A file of data that it names has to be a regular file beside it.
+    """
+    if path.name.lower().endswith((".mha", ".mhd")):
+        _check_meta(path)
+    else:
+        _check_nrrd(path)
+
+
+def _check_meta(path: Path) -> None:
+    fields, start = {}, 0
+    for line, end in _lines(path):
+        match = _META_FIELD.fullmatch(line.strip())
+        if not match:
+            raise InputError(_damaged(path, f"{line[:40]!r} is no line of a header"))
+        name, value = match[1], match[2].strip()
+        if name in fields:
+            raise InputError(_damaged(path, f"{name[:40]} stands twice"))
+        fields[name], start = value, end
+        if name == "ElementDataFile":
+            break
+    else:
+        raise InputError(_damaged(path, "its header has no end"))
+    dimensions = _whole(path, fields, "NDims", range(1, _MOST_DIMENSIONS + 1))
+    channels = (
+        _whole(path, fields, "ElementNumberOfChannels", range(1, 65)) if "ElementNumberOfChannels" in fields else 1
+    )
+    numbers = {}
+    for name, count in _NUMBERS.items():
+        if name in fields:
+            numbers[name] = _numbers(path, name, fields[name], count(dimensions))
+    sizes = numbers.get("DimSize", ())
+    if not sizes or any(n < 1 or n != int(n) for n in sizes):
+        raise InputError(_damaged(path, f"DimSize is {fields.get('DimSize', 'missing')[:40]!r}"))
+    kind = fields.get("ElementType", "").removesuffix("_ARRAY")
+    if kind not in _ELEMENTS:
+        raise InputError(_damaged(path, f"ElementType is {kind[:40]!r}; known are {', '.join(_ELEMENTS)}"))
+    for name in ("CompressedDataSize", "HeaderSize"):
+        if name in fields and not re.fullmatch(r"-1|\d{1,12}", fields[name]):
+            raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
+    size = _check_claim(path, [int(n) for n in sizes], _ELEMENTS[kind] * channels)
+    data, begins = (
+        (path, start) if fields["ElementDataFile"].upper() == "LOCAL" else (_beside(path, fields["ElementDataFile"]), 0)
+    )
+    packed = fields.get("CompressedData", "False").lower() in ("true", "1", "yes")
+    if fields.get("BinaryData", "True").lower() in ("true", "1", "yes") and not packed:
+        _check_there(path, data, begins, size)
+
+
+def _check_nrrd(path: Path) -> None:
+    fields, start = {}, 0
+    lines = _lines(path)
+    magic, _ = next(lines, ("", 0))
+    if not re.fullmatch(r"NRRD000\d", magic.strip()):
+        raise InputError(_damaged(path, "it does not begin as one"))
+    for line, end in lines:
+        start = end
+        if not line.strip():
+            break
+        if match := _NRRD_FIELD.fullmatch(line.strip()):
+            fields[match[1].strip().lower()] = match[2].strip()
+        elif not line.startswith("#") and ":=" not in line:
+            raise InputError(_damaged(path, f"{line[:40]!r} is no line of a header"))
+    dimensions = _whole(path, fields, "dimension", range(1, _MOST_DIMENSIONS + 1))
+    sizes = _numbers(path, "sizes", fields.get("sizes", ""), dimensions)
+    if any(n < 1 or n != int(n) for n in sizes):
+        raise InputError(_damaged(path, f"sizes are {fields['sizes'][:40]!r}"))
+    # of one byte at least: the names of types are many, and ITK checks them
+    size = _check_claim(path, [int(n) for n in sizes], 1)
+    for name in ("line skip", "lineskip", "byte skip", "byteskip"):
+        if name in fields and not re.fullmatch(r"-1|\d{1,9}", fields[name]):
+            raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
+    named = fields.get("data file") or fields.get("datafile")
+    data, begins = (path, start) if named is None else (_beside(path, named), 0)
+    if fields.get("encoding", "").lower() == "raw":
+        _check_there(path, data, begins, size)
+
+
+def _lines(path: Path):
+    """(line, where the next one begins) of the text at the head of a file."""
+    with path.open("rb") as file:
+        while True:
+            line = file.readline(_LONGEST_LINE)
+            if not line:
+                return
+            if (not line.endswith(b"\n") and len(line) == _LONGEST_LINE) or file.tell() > limits.HEADER_BYTES:
+                raise InputError(_damaged(path, "its header has no end"))
+            yield line.decode("latin-1").rstrip("\r\n"), file.tell()
+
+
+def _whole(path: Path, fields: dict[str, str], name: str, allowed: range) -> int:
+    text = fields.get(name, "")
+    if not re.fullmatch(r"\d{1,4}", text) or int(text) not in allowed:
+        raise InputError(_damaged(path, f"{name} is {text[:40]!r}; expected {allowed[0]} to {allowed[-1]}"))
+    return int(text)
+
+
+def _numbers(path: Path, name: str, text: str, count: int) -> list[float]:
+    try:
+        numbers = [float(word) for word in text.split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise InputError(_damaged(path, f"{name} is {text[:40]!r}; expected {count} numbers"))
+    return numbers
+
+
+def _check_claim(path: Path, sizes: list[int], each: int) -> int:
+    """Bytes of data that the header speaks of."""
+    size = math.prod(sizes) * each
+    if size > limits.FILE_BYTES or math.prod(sizes) > limits.VOXELS * _MOST_DIMENSIONS:
+        text = " x ".join(map(str, sizes))
+        raise InputError(
+            f"{path}: its header speaks of {text} voxels; expected at most {limits.VOXELS} and "
+            f"{limits.FILE_BYTES >> 20} MiB: is it damaged?"
+        )
+    return size
+
+
+def _beside(path: Path, name: str) -> Path:
+    place = Path(name)
+    if place.is_absolute() or ".." in place.parts or "\0" in name or "%" in name or name.upper().startswith("LIST"):
+        raise InputError(f"{path}: its data are in {name[:80]!r}; expected one file beside it: export it as one file")
+    check_regular(path.parent / place)
+    return path.parent / place
+
+
+def _check_there(path: Path, data: Path, begins: int, size: int) -> None:
+    there = data.stat().st_size - begins
+    if there < size:
+        raise InputError(_damaged(path, f"it has {max(there, 0)} bytes of data, and its header speaks of {size}"))
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path}: the file is cut off, damaged or no image ({reason}); copy or export it again"
