@@ -136,17 +136,17 @@ def test_another_place(files, tmp_path):
     affine[:3, 3] += (0, 0.3, 0.4)
     path = write(tmp_path / "other.nii.gz", noise(9), affine)
     with pytest.raises(
-        InputError, match=r"corners lie up to 0.5 mm apart \(allowed: 0.001 mm\); co-register and resample"
+        InputError, match=r"corners lie up to 0.5 mm apart \(allowed: 0.01 mm\); co-register and resample"
     ):
         load_with(files, path)
 
 
 def test_a_small_turn_counts_at_the_far_corner(files, tmp_path):
-    """The first voxel lies right, and each entry of the affine differs by less than 1e-3."""
+    """The first voxel lies right, and each entry of the affine differs by less than 1e-2."""
     affine = AFFINE.copy()
-    affine[0, 1] += 2e-4
+    affine[0, 1] += 2e-3
     path = write(tmp_path / "other.nii.gz", noise(9), affine)
-    with pytest.raises(InputError, match=r"corners lie up to 0.0026 mm apart"):
+    with pytest.raises(InputError, match=r"corners lie up to 0.026 mm apart"):
         load_with(files, path)
 
 

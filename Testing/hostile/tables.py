@@ -83,7 +83,7 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
               "cases": {"a": "x"}, "held_out": {"b": "y"}}  # fmt: skip
     plan = {"schema": 1, "way": "finetune", "steps": 5, "initial": "a-1", "trained": None, "candidate": None}
     task = {"modalities": ["ct"], "labels": {"liver": 1, "tumour": [2, 3]}, "regions": {"all": ["liver", "tumour"]}}
-    config = {"name": "x", "steps": 5, "sources": [{"dataset": "data", "fold": 0}], "batch": 1}
+    config = {"name": "x", "steps": 5, "sources": [{"dataset": "data", "fold": 0, "validate": True}], "batch": 1}
     request = {"id": "1", "command": "segment", "images": {"t1n": "/a", "t1c": "/b"}, "output": "/o", "mirrorings": 1,
                "device": "cpu", "prepare": "auto", "brain_mask": None, "probabilities": False}  # fmt: skip
     times = {"runs": {"a | cpu": {"load": 1, "prepare": 1, "preprocess": 1, "postprocess": 1, "write": 1, "pass": 1,

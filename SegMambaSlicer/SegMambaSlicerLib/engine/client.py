@@ -170,7 +170,7 @@ class Engine:
             return
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             self._note("debug", line)  # something printed before the worker was ready

@@ -83,7 +83,7 @@ class Command:
         text = "\n".join(self._lines).strip()
         try:
             self.answer = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             tail.append(text[-500:])
             code = code or 1
         if not code:

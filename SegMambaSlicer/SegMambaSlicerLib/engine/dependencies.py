@@ -83,7 +83,7 @@ def requirements(withSample: bool = False) -> list[str]:
     path = trainingFolder() / "pyproject.toml"
     try:
         listed = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+    except (OSError, KeyError, ValueError, RecursionError) as error:
         raise InputError(
             _("{path}: no list of packages ({error}). Install the extension again.").format(path=path, error=error)
         ) from error
@@ -115,7 +115,7 @@ class Probe:
         try:
             answer = json.loads(self._text)
             self.packages = [Package(**entry) for entry in answer["packages"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             reason = explain(tail) or (tail[-1] if tail else str(error))
             text = _("{path} is no Python that answers: {reason}").format(path=self.interpreter.path, reason=reason)
             raise EngineError("start", text, "\n".join(tail)) from error

@@ -40,6 +40,6 @@ def keepConsent(folder: str | Path) -> None:
 def _folders() -> list[str]:
     try:
         folders = json.loads(slicer.util.settingsValue(SETTING, "[]", converter=str))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [folder for folder in folders if isinstance(folder, str)] if isinstance(folders, list) else []

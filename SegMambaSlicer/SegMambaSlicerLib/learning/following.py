@@ -76,7 +76,7 @@ class LogReader:
         for line in complete.splitlines():
             try:
                 lines.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
         return lines, anew
 
@@ -112,7 +112,7 @@ def readObject(path: Path) -> dict | None:
     """A JSON object; None where the file is not there or, for the moment, not whole. Raises other OSError."""
     try:
         value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

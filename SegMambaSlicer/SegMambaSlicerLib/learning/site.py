@@ -173,7 +173,7 @@ class Site:
                     "another model."
                 ).format(folder=self.path)
             ) from None
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, AttributeError) as error:
             raise InputError(
                 _("{file} does not say which model is in use ({reason}). Choose another model.").format(
                     file=file, reason=error

@@ -72,7 +72,7 @@ def keepOrigin(segmentationNode, volumes: dict, answer: dict) -> None:
     try:
         summary = json.loads(Path(answer["summary"]).read_text(encoding="utf-8"))
         weights = str(summary["settings"]["weights_sha256"])
-    except (KeyError, TypeError, ValueError, OSError):
+    except (KeyError, TypeError, ValueError, RecursionError, OSError):
         weights = ""  # an engine that does not say it
     facts = {_MODEL: answer.get("model"), _WEIGHTS: weights, _MIRRORINGS: answer.get("mirrorings")}
     for name, value in facts.items():

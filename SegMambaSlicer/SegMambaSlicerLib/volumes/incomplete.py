@@ -25,7 +25,7 @@ def knownIncomplete(model: str = "") -> dict:
         manifest = next(place / _MANIFEST for place in places if (place / _MANIFEST).is_file())
         known = json.loads(manifest.read_text(encoding="utf-8")).get("incomplete") or {}
         return known if isinstance(known, dict) and isinstance(known.get("without"), dict) else {}
-    except (InputError, OSError, ValueError, AttributeError, StopIteration):
+    except (InputError, OSError, ValueError, RecursionError, AttributeError, StopIteration):
         return {}
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ GRID_TOLERANCE_MM = 1e-2
 # Largest cosine between two axes of a grid that still counts as no shear (0.06 degrees).
 SHEAR_TOLERANCE = 1e-3
 LABEL_VALUES = (0, 1, 2, 3)
+_TEMPORARY = "SegMamba-"
+_LEFT_SECONDS = 3600.0
 
 
 def ijkToRas(node) -> np.ndarray:
@@ -297,4 +301,33 @@ def putBeside(node, referenceVolume) -> None:
 def temporaryFolder() -> Path:
     """A new private folder in Slicer's temporary directory, for the exchange with the engine."""
     parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)
-    return Path(tempfile.mkdtemp(prefix="SegMamba-", dir=parent))
+    _removeLeft(Path(parent or tempfile.gettempdir()))
+    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=parent))
+
+
+def _removeLeft(parent: Path) -> None:
+    """The folders that a Slicer which was killed left behind: of this account, an hour old, of no process that lives."""
+    for place in parent.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if place.is_symlink() or time.time() - place.stat().st_mtime < _LEFT_SECONDS or not _isMine(place):
+                continue
+            owner = place.name.removeprefix(_TEMPORARY).partition("-")[0]
+            if not (owner.isdigit() and _lives(int(owner))):
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _isMine(place: Path) -> bool:
+    return os.name != "posix" or place.stat().st_uid == os.getuid()
+
+
+def _lives(process: int) -> bool:
+    """Where it cannot be asked it counts as alive."""
+    if os.name != "posix":  # there os.kill ends whatever it asks
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

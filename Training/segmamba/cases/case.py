@@ -104,7 +104,7 @@ def as_case(
     images: Mapping[str, Image], sources: Mapping[str, Path | str | Source], case_id: str | None = None
 ) -> Case:
     """Images of `read_images` that lie on one grid -> their case. Raises InputError where they do not: the same shape,
-    and affines that agree to 1e-3 mm at the corners of the volume."""
+    and affines that agree to 0.01 mm at the corners of the volume."""
     sources = _in_order(sources, tuple(images))
     reference_name = "t1c" if "t1c" in images else next(iter(images))
     reference = images[reference_name]

@@ -28,7 +28,7 @@ _SPELLINGS = {
 }
 # "Segm": case 355 of BraTS 2020; "OT": BraTS 2015
 _LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
-_MASK = r"\w*mask"
+_MASK = r"\w*mask|brain([-_ ]parenchyma)?[-_ ]segmentation"  # the second: UCSF-PDGM
 # somewhere in the name, as brainMask_0_ID_T1 of FeTS
 _MADE_OF_IMAGES = re.compile(rf"(^|[-_. ])({_MASK}|d?seg|segm|segmentation|labels?|labelmap|probseg)(?=[-_. ]|$)", re.I)
 # of images and archives that image_io does not read, or that were packed twice
@@ -36,6 +36,8 @@ _FOREIGN = re.compile(
     r"(\.(mgz|mgh|mnc|minc|img|hdr|head|brik|par|rec|dcm|ima|npy|npz|mat|v|zip|rar|7z|tar|tgz|gz|bz2|xz|nii|nrrd|mha))+$",
     re.I,
 )
+# what `segmamba predict` makes besides the label map: no image of the case
+_RESULT = re.compile(r".*-(seg-(t1n|t1c|t2w|t2f)|uncertainty|left-out|probabilities)\.nii(\.gz)?", re.IGNORECASE)
 _MSD_NAME = re.compile(r"BRATS_\d+")
 _MSD_ORDER = ("t2f", "t1n", "t1c", "t2w")  # dataset.json of MSD Task01: FLAIR, T1w, t1gd, T2w
 
@@ -92,21 +94,41 @@ def find_label(folder: Path | str) -> Path | None:
         return label if label != folder and label.is_file() else None
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; check the path")
-    found = [e for e in _list(folder) if e.is_file() and _ends_in(e, _LABEL)]
+    found = [e for e in _list(folder) if e.is_file() and _ends_in(e, _LABEL) and not _ends_in(e, _MASK)]
     if len(found) > 1:
         raise InputError(f"{folder}: several label maps: {', '.join(e.name for e in found)}; leave one")
     return found[0] if found else None
 
 
 def _list(folder: Path) -> list[Path]:
-    """Image files and folders, sorted; hidden ones (`._x.nii.gz` of macOS) are left out."""
+    """Image files and folders, sorted; hidden ones (`._x.nii.gz` of macOS) and results of our own are left out."""
+    own = _results(folder)
     return sorted(
-        e for e in folder.iterdir() if not e.name.startswith(".") and (e.is_dir() or image_suffix(e) is not None)
+        e
+        for e in folder.iterdir()
+        if not e.name.startswith(".") and (e.is_dir() or image_suffix(e) is not None) and e.name not in own
     )
 
 
 def _stem(path: Path) -> str:
     return re.sub(r"\.\d+$", "", name_without_suffix(path))  # BraTS 2015 ends in a running number
+
+
+def _results(folder: Path) -> set[str]:
+    """Names of the images in `folder` that `segmamba predict` made: by its summaries, and by their own names."""
+    names = {e.name for e in folder.iterdir() if _RESULT.fullmatch(e.name)}
+    for summary in folder.glob("*-summary.json"):
+        try:
+            names |= {name for name in read_json(summary)["files"].values() if isinstance(name, str)}
+        except (InputError, KeyError, TypeError, AttributeError):  # another program's
+            continue
+    return names
+
+
+def holds_results_only(folder: Path) -> bool:
+    """Whether `folder` is one that `segmamba predict` wrote into, and no case."""
+    images = {e.name for e in folder.iterdir() if image_suffix(e) and not e.name.startswith(".")}
+    return bool(images) and images <= _results(folder)
 
 
 def _ends_in(path: Path, spelling: str) -> bool:

@@ -17,9 +17,9 @@ import numpy as np
 from nibabel import orientations
 
 from segmamba.errors import InputError
-from segmamba.images.image_io import NIFTI, image_suffix, name_without_suffix, read_image
+from segmamba.images.image_io import NIFTI, corner_distance, image_suffix, name_without_suffix, read_image
 
-SAME_AFFINE = 1e-3  # mm, for each number of the affine
+SAME_PLACE = 0.05  # mm, of every corner: other programs round more than we do
 
 _log = logging.getLogger(__name__)
 _SEG = re.compile(r"(^|[-_])seg$", re.IGNORECASE)
@@ -160,7 +160,7 @@ def _niftis(folder: Path) -> list[Path]:
 
 
 def _same_grid(shape: tuple, affine: np.ndarray, other_shape: tuple, other_affine: np.ndarray) -> bool:
-    return tuple(shape) == tuple(other_shape) and np.allclose(affine, other_affine, rtol=0, atol=SAME_AFFINE)
+    return tuple(shape) == tuple(other_shape) and corner_distance(shape, affine, other_affine) <= SAME_PLACE
 
 
 def _canonical(found: Found) -> tuple[tuple[int, ...], np.ndarray]:

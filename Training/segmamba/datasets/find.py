@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmamba import settings
-from segmamba.cases.case_folder import MODALITIES, find_case, find_label
+from segmamba.cases.case_folder import MODALITIES, find_case, find_label, holds_results_only
 from segmamba.cases.labels import GLIOMA
 from segmamba.datasets.task import Task, custom_task
 from segmamba.errors import InputError
@@ -150,6 +150,8 @@ def _has_all(folder: Path, task: Task) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
+    if holds_results_only(folder):
+        return []
     return sorted(p for p in folder.iterdir() if p.is_file() and image_suffix(p) and not p.name.startswith("."))
 
 

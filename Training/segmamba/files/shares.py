@@ -103,8 +103,8 @@ def _open_lock(path: Path):
         return file
     except OSError as error:
         raise InputError(
-            f"{explain(error)}. In a folder that several accounts share, whoever made its files lets the group write to "
-            f"them: chmod -R g+w {path.parent}"
+            f"{explain(error)}. In a folder that several accounts share, whoever made its files lets the "
+            f"group write to them: chmod -R g+w {path.parent}"
         ) from None
 
 

@@ -27,7 +27,7 @@ from segmamba.images.itk_io import read_itk
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 SUFFIXES = NIFTI + ITK
-GRID_TOLERANCE_MM = 1e-3
+GRID_TOLERANCE_MM = 1e-2  # at the corners: headers are rounded to some micrometres, and no scanner places to 10
 _PLAUSIBLE_SPACING_MM = (0.1, 10.0)
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _BROKEN = "cut off, damaged or no NIfTI file"

@@ -21,6 +21,7 @@ import numpy as np
 
 from segmamba import __version__
 from segmamba.cases.case import Source, as_case, find_case, read_images, save_image
+from segmamba.cases.case_folder import holds_results_only
 from segmamba.cases.incomplete import find_absent
 from segmamba.cases.swaps import swap_warnings
 from segmamba.errors import InputError, explain, last_line
@@ -248,9 +249,9 @@ def predict_batch(
     progress is called with the case, the stage and the fraction of it that is done.
     Raises InputError where `folder` holds no case at all.
     """
-    folders = (
-        sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
-    )
+    inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    # results in between, of this run or of one before, are no cases
+    folders = [f for f in inside if f.resolve() != output.resolve() and not holds_results_only(f)]
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []

@@ -10,6 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
+from segmamba.images.image_io import GRID_TOLERANCE_MM
+
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation of upright axes
 
@@ -30,7 +32,7 @@ class Grid:
         """RAS mm of the middle of the volume."""
         return nib.affines.apply_affine(self.affine, (np.array(self.shape) - 1) / 2)
 
-    def is_on(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+    def is_on(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
         """Whether every voxel lies where that of `other` lies."""
         corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(self.shape) - 1)
         apart = nib.affines.apply_affine(self.affine, corners) - nib.affines.apply_affine(other.affine, corners)

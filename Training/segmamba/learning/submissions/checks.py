@@ -131,7 +131,7 @@ def _geometry(record: CaseRecord, reading: Reading) -> Iterator[tuple[str, str]]
     case, said = reading.case, record.geometry
     if tuple(said.shape) != tuple(case.shape):
         yield "record", f"images have {case.shape} voxels, {RECORD} says {said.shape}"
-    elif (far := corner_distance(case.shape, case.affine, np.array(said.affine, float))) > 10 * GRID_TOLERANCE_MM:
+    elif (far := corner_distance(case.shape, case.affine, np.array(said.affine, float))) > GRID_TOLERANCE_MM:
         yield "record", f"the images lie {far:.3g} mm from where {RECORD} says"
 
 
