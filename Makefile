@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench bench-loader gpu-check gpu-bench clean
+.PHONY: demo test hostile lint format bench bench-loader gpu-check gpu-bench clean
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
 
 test: $(READY)
-	$(BIN)/python -m pytest Testing/engine Testing/slicer
+	$(BIN)/python -m pytest Testing/engine Testing/slicer Testing/hostile
+
+# Many hostile inputs and kills, with their counts; `make test` tries a few.
+hostile: $(READY)
+	SEGMAMBA_HOSTILE=$(or $(COUNT),1000) $(BIN)/python -m pytest Testing/hostile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -306,7 +306,7 @@ def temporaryFolder() -> Path:
 
 
 def _removeLeft(parent: Path) -> None:
-    """The folders that a Slicer which was killed left behind: of this account, an hour old, of no process that lives."""
+    """What a Slicer that was killed left behind: of this account, an hour old, of no process that lives."""
     for place in parent.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
             if place.is_symlink() or time.time() - place.stat().st_mtime < _LEFT_SECONDS or not _isMine(place):

@@ -75,10 +75,10 @@ class Dataset:
     def __post_init__(self):
         unknown = sorted(set(self.label_values.values()) - set(self.labels))
         if unknown:
-            raise InputError(f"label_values name {', '.join(unknown)}; known labels are {', '.join(self.labels)}")
+            raise InputError(f"label_values name {settings.shown(unknown)}; known labels are {', '.join(self.labels)}")
         wrong = [value for value in self.label_values if not value.isdecimal() or value == "0"]
         if wrong:
-            raise InputError(f"label_values has {', '.join(map(repr, wrong))}: expected whole numbers above 0")
+            raise InputError(f"label_values has {settings.shown(wrong)}: expected whole numbers above 0")
         ids = [case.id for case in self.cases]
         if twice := sorted({i for i in ids if ids.count(i) > 1}):
             raise InputError(f"case ids stand twice: {', '.join(twice[:5])}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from segmamba.settings import parse_json
+from segmamba.settings import parse_json, shown
 
 VERSION = 1
 MIRRORINGS = (0, 1, 3, 7)
@@ -77,7 +77,8 @@ def parse(line: bytes) -> Request:
     _check_keys(values, command, id)
     if command == "hello" and values["protocol"] != VERSION:
         raise ProtocolError(
-            f"protocol {values['protocol']!r} is asked for, this worker speaks {VERSION}; update the older side", id
+            f"protocol {shown(values['protocol'])} is asked for, this worker speaks {VERSION}; update the older side",
+            id,
         )
     if command == "cancel":
         return Cancel(id, command, _text(values, "target", id))
@@ -103,13 +104,15 @@ def _segment(values: dict, id: str) -> Segment:
     mask = Path(_text(values, "brain_mask", id)) if values.get("brain_mask") is not None else None
     for path in (*images.values(), output, *([mask] if mask else [])):
         if not path.is_absolute():
-            raise ProtocolError(f"{path} is no absolute path; the worker knows no other folder than its own", id)
+            raise ProtocolError(
+                f"{str(path)[:200]} is no absolute path; the worker knows no other folder than its own", id
+            )
     mirrorings = values.get("mirrorings", 0)
     if isinstance(mirrorings, bool) or mirrorings not in MIRRORINGS:
-        raise ProtocolError(f"mirrorings {mirrorings!r}: expected one of {', '.join(map(str, MIRRORINGS))}", id)
+        raise ProtocolError(f"mirrorings {shown(mirrorings)}: expected one of {', '.join(map(str, MIRRORINGS))}", id)
     probabilities = values.get("probabilities", False)
     if not isinstance(probabilities, bool):
-        raise ProtocolError(f"probabilities {probabilities!r}: expected true or false", id)
+        raise ProtocolError(f"probabilities {shown(probabilities)}: expected true or false", id)
     prepare = values.get("prepare", "auto")
     if prepare not in PREPARE:
         raise ProtocolError(f"prepare {str(prepare)[:50]!r}: expected one of {', '.join(PREPARE)}", id)
