@@ -14,10 +14,10 @@ from .volumes.dicomtags import dicomTags
 REPORT_LINES = 50
 _SECRET_LENGTH = 3  # shorter words hide too much else
 _KEPT = {"nii", "gz", "nrrd", "home", "data", "tmp", "temp", "users", "desktop", "documents", "mrhead", "segmamba"}
-# in quotes; from the root on, with spaces in folders and, as far as a suffix, in the name; or any word with a slash
+# in quotes; from the root on to the end of the clause, for names have spaces; or any word with a slash
 _PATH = re.compile(
     r"""(["'])(?:[A-Za-z]:|~)?[\\/].*?\1"""
-    r"""|(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?:[^\n"'<>;:]*[\\/])?(?:[^\n"'<>;:,/\\]*?\.[A-Za-z]\w{0,4}(?:\.gz)?\b|[^\s"'<>,;]*)"""
+    r"""|(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?=\S)(?:[^\n"'<>]*[\\/])?[^\n"'<>;:,]*"""
     r"""|(?:[A-Za-z]:)?[^\s"'<>]*[\\/][^\s"'<>,;]*"""
 )
 

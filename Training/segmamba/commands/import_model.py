@@ -22,11 +22,13 @@ def add(add_command) -> None:
 
 
 def run(options) -> int:
+    from segmamba.files.atomic import check_regular
     from segmamba.models.package import Manifest, save_package
     from segmamba.models.published import load_published
     from segmamba.models.specs import InferenceSpec, PreprocessSpec
 
     ready_for_output(options.output)
+    check_regular(Path(options.checkpoint))
     network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
     name = options.id or Path(options.checkpoint).stem
     manifest = Manifest(

@@ -21,7 +21,7 @@ from segmamba import limits, settings
 from segmamba.cases.incomplete import Incomplete
 from segmamba.cases.labels import GLIOMA, LabelScheme
 from segmamba.errors import InputError
-from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.atomic import check_regular, make_folder, write_aside
 from segmamba.models.published import load_strictly
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.choice import AnyNetworkConfig, build
@@ -76,6 +76,8 @@ def load_package(folder: Path | str) -> Model:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if (folder / WEIGHTS).exists():
+        check_regular(folder / WEIGHTS)
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:

@@ -16,9 +16,11 @@ import SimpleITK as sitk
 from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
-from segmamba.images.dicom.headers import Frame
+from segmamba.images.dicom.headers import Frame, need_pydicom, quiet
 from segmamba.images.image_io import Image, describe_shape
 from segmamba.images.itk_io import last_line, quiet_itk
+
+_UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a mark
 
 
 def read_series(series: Series) -> Image:
@@ -53,6 +55,7 @@ def _decode(frame: Frame) -> np.ndarray:
     reader.SetFileName(str(path))
     reader.SetOutputPixelType(sitk.sitkFloat64)
     _check_length(path, frame)
+    _check_elements(path)
     try:
         with quiet_itk():
             pixels = sitk.GetArrayFromImage(reader.Execute())
@@ -79,6 +82,18 @@ def _check_length(path: Path, frame: Frame) -> None:
             f"{path}: the file ends after {path.stat().st_size} bytes and should hold {least} bytes of pixels; "
             "copy it again"
         )
+
+
+def _check_elements(path: Path) -> None:
+    """Raises InputError for an element that speaks of more bytes than there are: GDCM makes room for as many."""
+    with quiet():
+        data = need_pydicom().dcmread(path, force=True)
+        parts = [data, data.file_meta]
+        elements = [part.get_item(tag) for part in parts for tag in part.keys()]  # noqa: SIM118  as read, not decoded
+    for element in elements:
+        length, value = getattr(element, "length", 0), element.value
+        if length != _UNDEFINED and length > (len(value) if isinstance(value, bytes) else path.stat().st_size):
+            raise InputError(f"{path}: element {element.tag} is cut off; copy or export the series again")
 
 
 def _rescaled(pixels: np.ndarray, frame: Frame) -> np.ndarray:
