@@ -370,6 +370,7 @@ def test_what_a_file_can_hide_is_refused(tmp_path, name):
         "4711308",
         "scanned in Ulm",
         "01/02/88",
+        "12 03 57",
         "Room 12b",
     ],
 )

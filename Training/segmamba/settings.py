@@ -40,7 +40,7 @@ def read_toml(path: Path, what: str = "") -> dict:
 
 
 def _read(path: Path, what: str, optional: bool, most: int, parse) -> Any:
-    if optional and not path.exists() and not path.is_symlink():
+    if optional and "\0" not in str(path) and not path.exists() and not path.is_symlink():
         return None
     try:
         text = read_text(path, most)

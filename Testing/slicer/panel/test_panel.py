@@ -239,6 +239,24 @@ def test_the_report_tells_of_the_machine_and_not_of_the_patient(ready, pump, vol
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("cannot read /home/Erika Mustermann/MRI scans/t1 c.nii.gz: damaged", "cannot read <path>: damaged"),
+        ("C:\\Users\\Erika Mustermann\\x y.nrrd: no image", "<path>: no image"),
+        ("/data/Mustermann, Erika/1957 03 12, cut off", "<path>, cut off"),
+        ("\\\\server\\share name\\Erika M\\t1 c.nii", "<path>"),
+        ("the folder /mnt/Erika Mustermann is out of reach", "the folder <path>"),
+        ('File "/opt/x y/prediction/predict.py", line 3, in f', "File prediction/predict.py, line 3, in f"),
+        ("3 mm / 4 mm", "3 mm / 4 mm"),
+    ],
+)
+def test_paths_go_with_their_spaces(line, left):
+    from SegMambaSlicerLib.report import scrub
+
+    assert scrub(line) == left
+
+
 def test_controls_have_names_for_screen_readers(panel):
     for widget in panel.ui.applyButton.window().findChildren(qt.QWidget):
         if widget.className() in ("QComboBox", "QPlainTextEdit", "QTableWidget") and widget.name[:3] not in ("", "qt_"):

@@ -153,7 +153,10 @@ def _beside(path: Path, name: str) -> Path:
     place = Path(name)
     if place.is_absolute() or ".." in place.parts or "\0" in name or "%" in name or name.upper().startswith("LIST"):
         raise InputError(f"{path}: its data are in {name[:80]!r}; expected one file beside it: export it as one file")
-    check_regular(path.parent / place)
+    try:
+        check_regular(path.parent / place)
+    except InputError as error:
+        raise InputError(f"{path}: of its data, {error}") from None
     return path.parent / place
 
 

@@ -33,8 +33,9 @@ ROLES = (
     *("radiologist", "neuroradiologist", "neurosurgeon", "radiation oncologist", "medical physicist", "technician"),
     *("researcher", "student", "neurologist", "oncologist", "pathologist", "nurse", "resident", "engineer", "expert"),
 )
-_NUMBER = re.compile(r"[-+]?\d{1,4}(\.\d{1,4})?(mm|ml|%|t|d)?")
-_SPLIT = re.compile(r"[\s,;:()/x]+")
+_NUMBER = re.compile(r"[-+]?\d{1,4}(\.\d{1,4})?(x\d{1,4}(\.\d{1,4})?){0,2}(mm|ml|%|t|d)?")
+_IN_A_ROW = re.compile(r"\d+[\s/.-]+\d+[\s/.-]+\d+")  # a date, or a number in groups
+_SPLIT = re.compile(r"[\s,;:()]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,8 +179,9 @@ def find_telling(values: dict) -> list[str]:
 
 def strange_words(text: str) -> list[str]:
     """Words of a step before that are neither of the trade nor a number with a unit."""
-    words = (word.strip(".'\"+-") for word in _SPLIT.split(text.lower()))
-    return [word for word in words if word and word not in WORDS and not _NUMBER.fullmatch(word)]
+    words = (word.strip(".'\"+-/") for word in _SPLIT.split(text.lower()))
+    strange = [word for word in words if word and word not in WORDS and not _NUMBER.fullmatch(word)]
+    return strange + _IN_A_ROW.findall(text)
 
 
 def _free_texts(value, where: str) -> list[str]:

@@ -208,6 +208,7 @@ def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> 
             versions = [int(match[2]) for match in matches if match and match[1] == record.case]
             record = replace(record, version=max([0, *versions]) + 1)
             write_file(aside / RECORD, (json.dumps(to_json(record), indent=1) + "\n").encode())
+            share(aside / RECORD)
             if publish_folder(aside, incoming / record.name):
                 return incoming / record.name
     except BaseException:
