@@ -36,7 +36,7 @@ ENGINE_LEVELS = (
     "images",
     "settings",
     "files",
-    "errors",
+    "errors limits",
 )
 LIBRARY_LEVELS = (
     "panel",

@@ -150,7 +150,7 @@ def _files(folder: Path, deep: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(folders) if deep else []
         # a pipe or a device in between would be read without end
-        yield from (Path(parent, name) for name in sorted(names) if os.path.isfile(path.join(parent, name)))  # noqa: PTH113
+        yield from (path for name in sorted(names) if (path := Path(parent, name)).is_file())
 
 
 def _read_file(path: Path) -> list[Frame]:
