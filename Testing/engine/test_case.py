@@ -167,7 +167,7 @@ def test_a_real_unregistered_patient_is_refused(raw_case):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 def test_a_label_map(files, tmp_path, dtype):
     values = np.random.default_rng(1).choice([0, 1, 2, 4], SHAPE)
-    path = write(tmp_path / "seg.nii.gz", values.astype(dtype))
+    path = write(tmp_path / "BraTS2021_00006_seg.nii.gz", values.astype(dtype))
     case = load_case(files)
     for convention in (None, "brats2021"):
         label_map = load_label_map(path, convention, case)

@@ -65,7 +65,7 @@ def test_namings(tmp_path, naming):
     path, pattern, names, subject = NAMINGS[naming]
     folder = make_case(tmp_path / path, pattern, names, label=labels(4))
     (tmp_path / "notes").mkdir()
-    dataset = init_dataset(tmp_path).dataset
+    dataset = init_dataset(tmp_path, convention="brats2021").dataset
     [case] = dataset.cases
     assert (case.id, case.subject, case.shape) == (folder.name, subject, SHAPE)
     np.testing.assert_allclose(case.spacing, (0.9, 1.2, 2.5), rtol=1e-5)
@@ -95,7 +95,7 @@ def test_a_csv_list(tmp_path):
     rows = ["\ufeffid;subject;t1n;t1c;t2w;t2f;seg;folder;age"]
     rows += ["one;S1;" + ";".join(f"a/a-{m}.nii.gz" for m in NAMES) + ";a/a-seg.nii.gz;;70", ";S1;;;;;;b/c;71"]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    dataset = init_dataset(tmp_path / "list.csv", output=tmp_path / "out").dataset
+    dataset = init_dataset(tmp_path / "list.csv", output=tmp_path / "out", convention="brats2021").dataset
     assert [(c.id, c.subject) for c in dataset.cases] == [("c", "S1"), ("one", "S1")]
     assert dataset.path(dataset.cases[1].images["t2w"]).samefile(a / "a-t2w.nii.gz")
     assert read_dataset(tmp_path / "out") == dataset
@@ -105,7 +105,7 @@ def test_a_json_list(tmp_path):
     make_case(tmp_path / "a", label=labels(4))
     rows = {"cases": [{"id": "x-1", **{m: f"a/a-{m}.nii.gz" for m in NAMES}, "label": "a/a-seg.nii.gz"}]}
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    dataset = init_dataset(tmp_path / "list.json", subject_pattern=r"(\w)-\d").dataset
+    dataset = init_dataset(tmp_path / "list.json", subject_pattern=r"(\w)-\d", convention="brats2021").dataset
     assert [(c.id, c.subject) for c in dataset.cases] == [("x-1", "x")]
     assert (tmp_path / "dataset.json").is_file()
 
@@ -247,19 +247,27 @@ def test_a_subject_pattern(three):
 def test_a_convention_follows_from_all_cases_together(tmp_path):
     """One case alone, with {1, 2}, could be any."""
     for seed, values in enumerate([(1, 2), (2, 4), ()]):
-        make_case(tmp_path / f"c{seed}", seed=seed, label=labels(*values))
+        make_case(tmp_path / f"BraTS2021_0000{seed}", seed=seed, label=labels(*values))
     dataset = init_dataset(tmp_path).dataset
     assert dataset.label_values == {"1": "NCR", "2": "ED", "4": "ET"}
     shares = [c.statistics["labels"]["ET"]["voxels"] for c in dataset.cases]
     assert shares == [0, 20, 0] and dataset.cases[1].statistics["labels"]["ET"]["ml"] == pytest.approx(20 * ML)
 
 
-@pytest.mark.parametrize("values", [(1, 2, 3), (1, 2), (1, 2, 3, 4), (7,)])
+@pytest.mark.parametrize("values", [(1, 2, 3), (1, 2), (1, 2, 4), (1, 2, 3, 4), (7,)])
 def test_labels_are_never_guessed(tmp_path, values):
     make_case(tmp_path / "c", label=labels(*values))
-    with pytest.raises(InputError, match=r"1 case\(s\), e.g. c.*--labels brats2023\|brats2021\|msd, or .* --task"):
+    with pytest.raises(InputError, match=r"1 case\(s\), e.g. c.*--labels brats2023\|brats2021\|msd\|.*, or .* --task"):
         init_dataset(tmp_path)
     assert not (tmp_path / "dataset.json").exists()
+
+
+def test_label_maps_that_are_all_empty_are_told(tmp_path):
+    for seed in range(2):
+        make_case(tmp_path / f"c{seed}", seed=seed, label=labels())
+    assert "all 2 label maps are empty: a model" in " ".join(init_dataset(tmp_path).notes)
+    make_case(tmp_path / "BraTS2021_00003", seed=3, label=labels(4))
+    assert "are empty" not in " ".join(init_dataset(tmp_path, output=tmp_path / "o", convention="brats2021").notes)
 
 
 @pytest.mark.parametrize(("convention", "expected"), [("brats2023", "NCR"), ("msd", "ED")])
@@ -336,7 +344,7 @@ def test_every_fault_of_a_case_is_told(tmp_path):
     folder = make_case(tmp_path / "bad", seed=1, label=labels(4).astype(np.float32) / 8)
     write(folder / "bad-t1n.nii.gz", np.zeros(SHAPE, np.float32))
     (folder / "bad-t2f.nii.gz").write_bytes(b"no image")
-    why = init_dataset(tmp_path).left_out["bad"]
+    why = init_dataset(tmp_path, convention="brats2021").left_out["bad"]
     for text in ("t1n.nii.gz (t1n) is empty", "t2f.nii.gz: cut off", "bad-seg.nii.gz: label values are no whole"):
         assert text in why
 
@@ -345,7 +353,7 @@ def test_a_label_map_on_another_grid(tmp_path):
     make_case(tmp_path / "good", label=labels(4))
     folder = make_case(tmp_path / "bad", seed=1)
     write(folder / "bad-seg.nii.gz", labels(4), AFFINE @ np.diag([-1, 1, 1, 1]))
-    assert "is not on the grid of its images" in init_dataset(tmp_path).left_out["bad"]
+    assert "is not on the grid of its images" in init_dataset(tmp_path, convention="brats2021").left_out["bad"]
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "one case", "text"])
@@ -419,10 +427,10 @@ def test_an_update_keeps_what_was_stated(three, capsys):
 
 
 def test_a_convention_may_follow_later(tmp_path):
-    make_case(tmp_path / "a")
-    make_case(tmp_path / "b", seed=1, label=labels())
+    make_case(tmp_path / "Brats18_a")
+    make_case(tmp_path / "Brats18_b", seed=1, label=labels())
     assert init_dataset(tmp_path).dataset.made["convention"] == "no label seen yet"
-    make_case(tmp_path / "c", seed=2, label=labels(1, 4))
+    make_case(tmp_path / "Brats18_c", seed=2, label=labels(1, 4))
     assert update_dataset(tmp_path).dataset.renumbering == {1: 1, 2: 2, 4: 3}
 
 

@@ -51,7 +51,7 @@ def test_scores_by_hand(folders):
     save(tumour("brats2021", shift=1), truths, "a", "a-seg.nii.gz")
     save(np.zeros(SHAPE, np.uint8), predictions, "b.nii.gz")
     save(tumour("brats2021", et=False), truths, "b", "b-seg.nii.gz")
-    result = evaluate_folders(predictions, truths)
+    result = evaluate_folders(predictions, truths, convention="brats2021")
 
     assert list(result) == [
         *("cases", "mean", "ci95", "n", "convention", "scoring"),
@@ -100,7 +100,7 @@ def test_two_files_are_paired_whatever_their_names(folders):
     predictions, truths = folders
     prediction = save(tumour(), predictions, "answer.nii.gz")
     truth = save(tumour("brats2021"), truths, "case7", "seg.nii.gz")
-    result = evaluate_folders(prediction, truth)
+    result = evaluate_folders(prediction, truth, convention="brats2021")
     assert list(result["cases"]) == ["case7"]
     assert result["mean"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
 
@@ -110,12 +110,12 @@ def test_one_prediction_against_a_folder_uses_the_whole_folder_for_the_conventio
     prediction = save(tumour(et=False), predictions, "a_seg.nii.gz")
     save(tumour("brats2021", et=False), truths, "a.nii.gz")
     save(tumour("brats2021"), truths, "b.nii.gz")
-    result = evaluate_folders(prediction, truths)
+    result = evaluate_folders(prediction, truths, convention="brats2021")
     assert list(result["cases"]) == ["a"]
     assert result["convention"] == "brats2021"
     stranger = save(tumour(), predictions, "c.nii.gz")
     with pytest.raises(InputError, match=r"no truth for case c .* a, b"):
-        evaluate_folders(stranger, truths)
+        evaluate_folders(stranger, truths, convention="brats2021")
 
 
 def test_a_truth_without_prediction_is_an_error_that_names_it(folders):
@@ -125,7 +125,7 @@ def test_a_truth_without_prediction_is_an_error_that_names_it(folders):
     save(tumour(), predictions, "b.nii.gz")
     save(tumour(), predictions, "C.nii.gz")
     with pytest.raises(InputError, match=r"2 of the 3 truths .*: a, c; predictions without truth: C;"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
 
 
 def test_a_prediction_without_truth_is_listed_and_not_scored(folders, caplog):
@@ -134,7 +134,7 @@ def test_a_prediction_without_truth_is_listed_and_not_scored(folders, caplog):
     save(tumour(), predictions, "a.nii.gz")
     (predictions / "z.nii.gz").write_bytes(b"never opened")
     with caplog.at_level(logging.WARNING):
-        result = evaluate_folders(predictions, truths)
+        result = evaluate_folders(predictions, truths, convention="brats2021")
     assert (result["without_truth"], result["n"]) == (["z"], 1)
     assert "z" in caplog.text
 
@@ -142,14 +142,22 @@ def test_a_prediction_without_truth_is_listed_and_not_scored(folders, caplog):
 # ---- Conventions
 
 
-def test_one_case_with_a_4_settles_the_folder(folders):
+def test_one_case_with_a_4_settles_the_cohort(folders):
     predictions, truths = folders
-    for case, et in (("a", False), ("b", True), ("c", False)):
+    for case, et in (("BraTS2021_1", False), ("BraTS2021_2", True), ("BraTS2021_3", False)):
         save(tumour(et=et), predictions, f"{case}.nii.gz")
         save(tumour("brats2021", et=et), truths, f"{case}.nii.gz")
     result = evaluate_folders(predictions, truths)
     assert result["convention"] == "brats2021"
     assert set(result["mean"]["dice"].values()) == {1.0}
+
+
+def test_a_4_under_a_name_that_tells_nothing_is_asked_about(folders):
+    predictions, truths = folders
+    save(tumour(), predictions, "a.nii.gz")
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    with pytest.raises(InputError, match=r"fit several .*brats2021, brats2024, brats-ped.*--labels.*4 in a.nii.gz"):
+        evaluate_folders(predictions, truths)
 
 
 @pytest.mark.parametrize("parts", [{}, {"et": False}, {"ncr": False, "et": False}])
@@ -174,12 +182,71 @@ def test_a_told_convention_is_used_for_truths_alone(folders):
     assert wrong["mean"]["dice"]["TC"] == pytest.approx(0.5)
 
 
-def test_a_prediction_with_a_4_is_brats2021(folders):
+def test_a_prediction_with_a_4_follows_the_truths_or_is_asked_about(folders):
     predictions, truths = folders
     save(tumour("brats2021"), predictions, "a.nii.gz")
-    save(tumour(), truths, "a.nii.gz")
-    result = evaluate_folders(predictions, truths, convention="brats2023")
+    save(tumour("brats2021"), truths, "a.nii.gz")
+    result = evaluate_folders(predictions, truths, convention="brats2021")
     assert result["mean"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
+    assert "the predictions hold a 4" in result["notes"][0]
+    save(tumour(), truths, "a.nii.gz")
+    with pytest.raises(InputError, match=r"holds label 4, which is ET in brats2021, a cavity in .*--prediction-labels"):
+        evaluate_folders(predictions, truths, convention="brats2023")
+    result = evaluate_folders(predictions, truths, convention="brats2023", predicted="brats2021")
+    assert result["mean"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
+
+
+def parts(**values):
+    """Four blocks of 24 voxels each, along the second axis: NCR (CC), ED, ET, and one of RC or NET."""
+    labels = np.zeros(SHAPE, np.uint8)
+    for k, name in enumerate(("ncr", "ed", "et", "other")):
+        labels[2:6, 1 + 3 * k : 4 + 3 * k, 2:4] = values.get(name, 0)
+    return labels
+
+
+ENGINE = parts(ncr=1, ed=2, et=3)
+AFTER = parts(ncr=1, ed=2, et=3, other=4)  # a cavity
+CHILD = parts(ncr=3, ed=4, et=1)
+CHILD_NET = parts(ncr=3, ed=4, et=1, other=2)
+MIXES = [  # truth, its convention, prediction, its convention (None: found), Dice by region
+    (AFTER, "brats2024", AFTER, None, {"WT": 1, "TC": 1, "ET": 1, "RC": 1}),
+    (AFTER, "brats2024", ENGINE, None, {"WT": 1, "TC": 1, "ET": 1}),
+    (AFTER, "brats2024", ENGINE, "brats2024", {"WT": 1, "TC": 1, "ET": 1, "RC": 0}),
+    (ENGINE, "brats2023", AFTER, "brats2024", {"WT": 1, "TC": 1, "ET": 1}),
+    (ENGINE, "brats2023", parts(ncr=1, ed=2, et=4), "brats2021", {"WT": 1, "TC": 1, "ET": 1}),
+    (parts(ncr=1, ed=2, et=4), "brats2021", AFTER, "brats2024", {"WT": 1, "TC": 1, "ET": 1}),
+    (CHILD, "brats-ped", CHILD, "brats-ped", {"WT": 1, "TC": 1, "ET": 1, "NET": 1, "CC": 1, "ED": 1}),
+    (CHILD_NET, "brats-ped", CHILD, "brats-ped", {"WT": 6 / 7, "TC": 4 / 5, "ET": 1, "NET": 0, "CC": 1, "ED": 1}),
+    (CHILD, "brats-ped", ENGINE, "brats2023", {"WT": 1, "TC": 1, "ET": 1}),
+    (CHILD_NET, "brats-ped", ENGINE, "brats2023", {"WT": 6 / 7, "TC": 4 / 5, "ET": 1}),
+    (CHILD, "brats-ped", AFTER, "brats2024", {"WT": 1, "TC": 1, "ET": 1}),
+    (ENGINE, "brats-men", ENGINE, None, {"WT": 1, "TC": 1, "ET": 1}),
+    (ENGINE, "brats-met", ENGINE, None, {"WT": 1, "TC": 1, "ET": 1}),
+    (ENGINE, "brats-ssa", ENGINE, None, {"WT": 1, "TC": 1, "ET": 1}),
+    (parts(ncr=2, ed=1, et=3), "msd", ENGINE, None, {"WT": 1, "TC": 1, "ET": 1}),
+]
+
+
+@pytest.mark.parametrize(("truth", "convention", "prediction", "predicted", "dice"), MIXES)
+def test_truth_and_prediction_of_any_two_conventions(folders, truth, convention, prediction, predicted, dice):
+    predictions, truths = folders
+    save(prediction, predictions, "a.nii.gz")
+    save(truth, truths, "a.nii.gz")
+    result = evaluate_folders(predictions, truths, convention=convention, predicted=predicted)
+    assert result["mean"]["dice"] == pytest.approx(dice)
+    assert any("only WT, TC and ET" in note for note in result["notes"]) is (
+        len(dice) == 3 and ("brats2024" in (convention, predicted) or "brats-ped" in (convention, predicted))
+    )
+
+
+def test_predictions_against_children_are_asked_about(folders):
+    predictions, truths = folders
+    save(ENGINE, predictions, "BraTS-PED-00001-000.nii.gz")
+    save(CHILD, truths, "BraTS-PED-00001-000.nii.gz")
+    with pytest.raises(InputError, match=r"--prediction-labels .brats2023 for a model of this program"):
+        evaluate_folders(predictions, truths)
+    result = evaluate_folders(predictions, truths, predicted="brats2023")
+    assert (result["convention"], result["mean"]["dice"]["ET"]) == ("brats-ped", 1.0)
 
 
 def test_a_prediction_with_3_and_4_is_refused(folders):
@@ -189,19 +256,43 @@ def test_a_prediction_with_3_and_4_is_refused(folders):
     file = save(labels, predictions, "a.nii.gz")
     save(tumour("brats2021"), truths, "a.nii.gz")
     with pytest.raises(InputError, match="3") as caught:
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert str(file) in str(caught.value)
 
 
-def test_truths_that_mix_conventions_are_refused(folders):
+MIXED = {"BraTS2021_00006": "brats2021", "BraTS-GLI-00003-001": "brats2023", "BraTS-SSA-00012-000": "brats-ssa"}
+
+
+def test_truths_of_several_conventions_are_told_apart_by_their_names(folders):
     predictions, truths = folders
-    for case, convention in (("old", "brats2021"), ("new", "brats2023")):
+    for case, convention in MIXED.items():
+        save(tumour(), predictions, f"{case}.nii.gz")
+        save(tumour(convention if convention in LABELS else "brats2023"), truths, f"{case}.nii.gz")
+    result = evaluate_folders(predictions, truths)
+    assert result["convention"] == "brats-ssa, brats2021, brats2023"
+    assert set(result["mean"]["dice"].values()) == {1.0}
+
+
+def test_truths_of_several_conventions_under_names_that_tell_nothing_need_a_table(folders, tmp_path, capsys):
+    predictions, truths = folders
+    for case, convention in (("old", "brats2021"), ("new", "brats2023"), ("msd", "msd")):
         save(tumour(), predictions, f"{case}.nii.gz")
         save(tumour(convention), truths, f"{case}.nii.gz")
-    with pytest.raises(InputError, match=r"3 in new\.nii\.gz, 4 in old\.nii\.gz"):
+    with pytest.raises(InputError, match=r"3 in \w+\.nii\.gz, 4 in old\.nii\.gz.*--labels TABLE.csv"):
         evaluate_folders(predictions, truths)
-    with pytest.raises(InputError, match=r"new\.nii\.gz"):
+    with pytest.raises(InputError, match=r"\w+\.nii\.gz: label values \[3\] are none of"):
         evaluate_folders(predictions, truths, convention="brats2021")
+    table = tmp_path / "table.csv"
+    table.write_text("case,convention\nold,brats2021\nnew, brats2023\n")
+    command = ["evaluate", str(predictions), str(truths), "--json", "--labels", str(table)]
+    assert main(command) == 1 and "does not say what msd follow" in capsys.readouterr().err
+    table.write_text("case,convention\nold,brats2021\nnew, brats2023\nmsd,msd\n")
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["mean"]["dice"].values()) == {1.0}
+    for text in ("old,brats2021\nold,msd\n", "a,b\nold,brats1999\n", "old\n\nnew;msd\n"):
+        table.write_text(text)
+        assert main(command) == 1 and "table.csv" in capsys.readouterr().err
 
 
 def test_unknown_convention_is_refused(folders):
@@ -225,7 +316,7 @@ def test_the_storage_of_the_voxels_does_not_matter(folders):
     predictions, truths = folders
     save(tumour().astype(np.float32), predictions, "a.nii.gz")
     save(tumour("brats2021").astype(np.int16), truths, "a.nii")
-    assert evaluate_folders(predictions, truths)["mean"]["dice"]["ET"] == 1.0
+    assert evaluate_folders(predictions, truths, convention="brats2021")["mean"]["dice"]["ET"] == 1.0
 
 
 def test_rounding_of_the_affine_is_forgiven_and_no_more(folders):
@@ -235,10 +326,10 @@ def test_rounding_of_the_affine_is_forgiven_and_no_more(folders):
     near[0, 3] += 5e-4
     far[0, 3] += 5e-3
     save(tumour(), predictions, "a.nii.gz", affine=near)
-    assert evaluate_folders(predictions, truths)["n"] == 1
+    assert evaluate_folders(predictions, truths, convention="brats2021")["n"] == 1
     save(tumour(), predictions, "a.nii.gz", affine=far)
     with pytest.raises(InputError, match=r"a\.nii\.gz: does not lie on the grid .*0\.005 mm"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
 
 
 def test_another_shape_is_refused(folders):
@@ -246,7 +337,7 @@ def test_another_shape_is_refused(folders):
     save(tumour("brats2021"), truths, "a.nii.gz")
     save(tumour()[:, :-1], predictions, "a.nii.gz")
     with pytest.raises(InputError, match=r"\(9, 13, 6\) instead of \(9, 14, 6\)"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
 
 
 def test_same_shape_without_geometry_is_refused(folders):
@@ -254,7 +345,7 @@ def test_same_shape_without_geometry_is_refused(folders):
     save(tumour("brats2021"), truths, "a.nii.gz")
     save(tumour(), predictions, "a.nii.gz", affine=np.eye(4))
     with pytest.raises(InputError, match="affines differ by up to 40 mm"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "SPL", "PIR"])
@@ -265,7 +356,7 @@ def test_same_voxels_in_another_orientation_are_told_apart_from_another_grid(fol
     turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes))
     nib.save(image.as_reoriented(turn), predictions / "a.nii.gz")
     with pytest.raises(InputError, match=rf"same voxels .* another orientation \({axes} instead of LPS\)") as caught:
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert str(truth) in str(caught.value)
 
 
@@ -275,7 +366,7 @@ def test_grids_are_checked_before_anything_is_scored(folders, caplog):
         save(tumour("brats2021"), truths, f"{case}.nii.gz")
         save(tumour(), predictions, f"{case}.nii.gz", affine=AFFINE if case == "a" else np.eye(4))
     with caplog.at_level(logging.INFO), pytest.raises(InputError, match=r"b\.nii\.gz"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert "scored" not in caplog.text
 
 
@@ -287,7 +378,7 @@ def test_values_that_are_no_labels_are_refused(folders, value):
     labels[0, 0, 0] = value
     file = save(labels, predictions, "a.nii.gz")
     with pytest.raises(InputError, match="no labels") as caught:
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert str(file) in str(caught.value)
 
 
@@ -296,7 +387,7 @@ def test_vector_images_are_refused(folders):
     save(tumour("brats2021"), truths, "a.nii.gz")
     save(np.zeros((*SHAPE, 3), np.uint8), predictions, "a.nii.gz")
     with pytest.raises(InputError, match="3 volumes; expected one 3-D image"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
 
 
 def test_unreadable_files_are_named(folders):
@@ -308,7 +399,7 @@ def test_unreadable_files_are_named(folders):
     (predictions / "whole.nii.gz").unlink()
     file.write_bytes(b"this is no image")
     with pytest.raises(InputError, match="damaged") as caught:
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert str(file) in str(caught.value)
     file.write_bytes(whole[: len(whole) // 2])  # as a broken download: the header is there
     save(noise, truth)
@@ -324,7 +415,7 @@ def test_a_damaged_file_is_found_before_anything_is_scored(folders, caplog):
         file = save(tumour(), predictions, f"{case}.nii.gz")
     file.write_bytes(file.read_bytes()[:-6])  # the voxels are whole, the checksum is not
     with caplog.at_level(logging.INFO), pytest.raises(InputError, match=r"b\.nii\.gz"):
-        evaluate_folders(predictions, truths)
+        evaluate_folders(predictions, truths, convention="brats2021")
     assert "scored" not in caplog.text
 
 
@@ -346,7 +437,8 @@ def test_the_last_resort_for_open_labels(folders):
     save(tumour("msd"), truths, "a.nii.gz")
     assert evaluate_folders(predictions, truths, otherwise="msd")["mean"]["dice"]["TC"] == 1.0
     save(tumour("brats2021"), truths, "a.nii.gz")
-    assert evaluate_folders(predictions, truths, otherwise="msd")["convention"] == "brats2021"
+    with pytest.raises(InputError, match="fit several"):
+        evaluate_folders(predictions, truths, otherwise="msd")
 
 
 def test_scoring_of_the_paper(folders):
@@ -355,7 +447,7 @@ def test_scoring_of_the_paper(folders):
     save(tumour("brats2021"), truths, "a.nii.gz")
     save(tumour(et=False), predictions, "b.nii.gz")
     save(tumour("brats2021", et=False), truths, "b.nii.gz")
-    result = evaluate_folders(predictions, truths, scoring="paper")
+    result = evaluate_folders(predictions, truths, scoring="paper", convention="brats2021")
     assert list(result["mean"]) == ["dice", "hd95"]
     assert result["cases"]["a"]["dice"]["ET"] == pytest.approx(2 / 3)
     assert result["cases"]["b"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 0.0}
@@ -367,7 +459,7 @@ def test_tolerance_of_nsd(folders):
     save(tumour(shift=1), predictions, "a.nii.gz")
     save(tumour("brats2021"), truths, "a.nii.gz")
     for tolerance, expected in ((1.999, 32 / 48), (2.0, 1.0)):
-        result = evaluate_folders(predictions, truths, tolerance=tolerance)
+        result = evaluate_folders(predictions, truths, tolerance=tolerance, convention="brats2021")
         assert result["mean"]["nsd"]["ET"] == pytest.approx(expected)
         assert result["nsd_tolerance_mm"] == tolerance
 
@@ -376,7 +468,7 @@ def test_an_interval_needs_two_cases(folders):
     predictions, truths = folders
     save(tumour(), predictions, "a.nii.gz")
     save(tumour("brats2021"), truths, "a.nii.gz")
-    assert evaluate_folders(predictions, truths)["ci95"] is None
+    assert evaluate_folders(predictions, truths, convention="brats2021")["ci95"] is None
 
 
 def test_a_grid_that_is_not_1_mm_is_noted(folders):
@@ -384,7 +476,7 @@ def test_a_grid_that_is_not_1_mm_is_noted(folders):
     for case, affine in (("a", AFFINE), ("b", np.diag([-1.0, 1, 1, 1]))):
         save(tumour(), predictions, f"{case}.nii.gz", affine=affine)
         save(tumour("brats2021"), truths, f"{case}.nii.gz", affine=affine)
-    (note,) = evaluate_folders(predictions, truths)["notes"]
+    (note,) = evaluate_folders(predictions, truths, convention="brats2021")["notes"]
     assert note.startswith("1 of 2 cases are not on a grid of 1 mm")
 
 
@@ -436,26 +528,28 @@ def three_cases(folders):
 
 
 def test_processes_change_nothing(three_cases):
-    one, two = (evaluate_folders(*three_cases, jobs=jobs) for jobs in (1, 2))
+    one, two = (evaluate_folders(*three_cases, convention="brats2021", jobs=jobs) for jobs in (1, 2))
     assert json.dumps(one) == json.dumps(two)
     (Path(three_cases[0]) / "b.nii.gz").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"b\.nii\.gz"):
-        evaluate_folders(*three_cases, jobs=2)
+        evaluate_folders(*three_cases, convention="brats2021", jobs=2)
     with pytest.raises(InputError, match="--jobs 0"):
-        evaluate_folders(*three_cases, jobs=0)
+        evaluate_folders(*three_cases, convention="brats2021", jobs=0)
 
 
 def test_command_writes_json_table_and_csv(three_cases, tmp_path, capsys):
-    assert main(["evaluate", *three_cases, "--json", "--csv", str(tmp_path / "scores.csv")]) == 0
+    assert (
+        main(["evaluate", *three_cases, "--labels", "brats2021", "--json", "--csv", str(tmp_path / "scores.csv")]) == 0
+    )
     result = json.loads(capsys.readouterr().out)
-    assert result == evaluate_folders(*three_cases)
+    assert result == evaluate_folders(*three_cases, convention="brats2021")
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert [row["case"] for row in rows] == ["a", "b", "c"]
     for row in rows:
         for metric, regions in result["cases"][row["case"]].items():
             assert all(float(row[f"{metric}_{region}"]) == value for region, value in regions.items())
 
-    assert main(["evaluate", *three_cases]) == 0
+    assert main(["evaluate", *three_cases, "--labels", "brats2021"]) == 0
     lines = capsys.readouterr().out.splitlines()
     whole = next(line.split() for line in lines if line.startswith("a "))
     assert whole[1:7] == ["0.889", "0.833", "0.667", "2.00", "2.00", "2.00"]  # moved by one layer

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from segmamba.cases.labels import CONVENTIONS, find_convention, from_regions, to_regions, to_standard
+from segmamba.cases.labels import CONVENTIONS, SCHEMES, find_convention, from_regions, to_regions, to_standard
 from segmamba.errors import InputError
 
 NCR, ED, ET = 1, 2, 3
@@ -13,7 +13,25 @@ PUBLISHED = [
     ("brats2023", {1: NCR, 2: ED, 3: ET}),
     ("brats2021", {1: NCR, 2: ED, 4: ET}),
     ("msd", {1: ED, 2: NCR, 3: ET}),
+    ("brats2024", {1: NCR, 2: ED, 3: ET}),  # 4 is a cavity, for which the engine has no label
+    ("brats-ped", {1: ET, 2: NCR, 3: NCR, 4: ED}),  # not enhancing and cystic: both of the core
+    ("brats-men", {1: NCR, 2: ED, 3: ET}),
+    ("brats-met", {1: NCR, 2: ED, 3: ET}),
+    ("brats-ssa", {1: NCR, 2: ED, 3: ET}),
 ]
+# labels of a convention's own and the regions that its challenge scores, as sets of values in the file
+OWN = {
+    "brats2024": {"WT": {1, 2, 3}, "TC": {1, 3}, "ET": {3}, "RC": {4}},
+    "brats-ped": {"WT": {1, 2, 3, 4}, "TC": {1, 2, 3}, "ET": {1}, "NET": {2}, "CC": {3}, "ED": {4}},
+}
+
+
+@pytest.mark.parametrize("convention", OWN)
+def test_regions_of_conventions_with_labels_of_their_own(convention):
+    values = np.arange(5)
+    found = {region: set(values[mask]) for region, mask in to_regions(values, SCHEMES[convention]).items()}
+    assert found == OWN[convention]
+    assert set(SCHEMES) == set(OWN)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
@@ -48,15 +66,42 @@ def test_to_standard_refuses(values, convention, text):
         to_standard(np.array(values), convention)
 
 
-@pytest.mark.parametrize("values", [{4}, {0, 4}, {1, 4}, {0, 1, 2, 4}, {0.0, 2.0, 4.0}])
-def test_a_value_of_4_is_the_older_brats(values):
-    assert find_convention(values) == "brats2021"
+TOLD = [
+    ("BraTS2021_00006", {1, 2, 4}, "brats2021"),
+    ("BraTS20_Training_001", {0.0, 2.0, 4.0}, "brats2021"),
+    ("Brats18_2013_11_1_seg.nii.gz", {1, 2}, "brats2021"),
+    ("UPENN-GBM-00001_11", {2, 4}, "brats2021"),
+    ("UCSF-PDGM-0004_nifti", {1, 2, 4}, "brats2021"),
+    ("BraTS-GLI-00003-001", {1, 2, 3}, "brats2023"),
+    ("BraTS-GLI-02062-100", {1, 2, 4}, "brats2024"),
+    ("BraTS-GLI-02062-100", {1, 2, 3, 4}, "brats2024"),
+    ("BraTS-PED-00001-000", {1, 2, 4}, "brats-ped"),
+    ("BraTS-MEN-00004-000", {1, 2, 3}, "brats-men"),
+    ("BraTS-MET-00001-000", {1, 2, 3}, "brats-met"),
+    ("BraTS-MET-00001-000", {3, 4}, "brats2024"),
+    ("BraTS-SSA-00002-000", {1, 3}, "brats-ssa"),
+]
+OPEN = [
+    ("", {4}, "brats2021, brats2024, brats-ped"),
+    ("a", {1, 2, 4}, "brats2021, brats2024, brats-ped"),
+    ("a", {1, 2, 3, 4}, "brats2024, brats-ped"),
+    ("a", {0, 1, 2, 3}, "brats2023, msd"),
+    ("BRATS_001", {1, 2, 3}, "brats2023, msd"),
+    ("Brats18_2013_11_1", {1, 2, 3}, "brats2023, msd"),  # renumbered by somebody
+    ("BraTS-PED-00001-000", {1, 2, 3}, "brats2023, brats-ped"),
+    ("BraTS-SSA-00002-000", {1, 2, 4}, "brats2021, brats2024"),
+]
 
 
-@pytest.mark.parametrize("values", [{0, 1, 2, 3}, {1}, {2, 3}])
-def test_without_a_4_the_convention_must_be_told(values):
-    with pytest.raises(InputError, match=r"fit several conventions.*brats2023.*msd.*say which"):
-        find_convention(values)
+@pytest.mark.parametrize(("name", "values", "convention"), TOLD)
+def test_the_cohort_tells_the_convention(name, values, convention):
+    assert find_convention(values, name) == convention
+
+
+@pytest.mark.parametrize(("name", "values", "fitting"), OPEN)
+def test_where_the_name_tells_nothing_it_must_be_told(name, values, fitting):
+    with pytest.raises(InputError, match=rf"fit several conventions \({fitting}.*say which"):
+        find_convention(values, name)
 
 
 @pytest.mark.parametrize("values", [set(), {0}, {0.0}])
@@ -64,7 +109,7 @@ def test_all_conventions_agree_on_an_empty_map(values):
     assert find_convention(values) == "brats2023"
 
 
-@pytest.mark.parametrize("values", [{0, 1, 2, 3, 4}, {5}, {-1}, {255}])
+@pytest.mark.parametrize("values", [{5}, {-1}, {255}, {1, 2, 5}])
 def test_other_values_fit_no_convention(values):
     with pytest.raises(InputError, match="fit no known convention: brats2023: 1 NCR, 2 ED, 3 ET; brats2021"):
         find_convention(values)

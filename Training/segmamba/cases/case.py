@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label
-from segmamba.cases.labels import find_convention, renumber, to_standard
+from segmamba.cases.labels import cohort_of, find_convention, renumber, to_standard
 from segmamba.errors import InputError
 from segmamba.images.background import clear_background
 from segmamba.images.image_io import (
@@ -119,7 +119,8 @@ def as_case(
 def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
     """Label map file -> (X, Y, Z) uint8 in the engine's labels.
 
-    convention: a name of labels.CONVENTIONS; or value in the file -> label; None is found out.
+    convention: a name of labels.CONVENTIONS; or value in the file -> label; None is found out, from the values and
+    the name of the file or its folder.
 
     Raises InputError for an unreadable file, values that fit no convention or several, and a grid other than
     that of `case` (where one is given).
@@ -133,7 +134,8 @@ def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None,
     try:
         if isinstance(convention, Mapping):
             return renumber(image.array, convention)
-        return to_standard(image.array, convention or find_convention(np.unique(image.array).tolist()))
+        name = next((n for n in (path.name, path.resolve().parent.name, case.id if case else "") if cohort_of(n)), "")
+        return to_standard(image.array, convention or find_convention(np.unique(image.array).tolist(), name))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -1,13 +1,14 @@
 """Label maps and regions: knows every convention in use, and refuses what it does not know.
 
 A `LabelScheme` names the labels of a task and the regions it is scored by; `GLIOMA`, that of brain tumours, is what
-every function takes unless told another. Its label values are those of BraTS 2023: 1 NCR, 2 ED, 3 ET. A label map
-with values {1, 2, 4} can only be the older BraTS one; {1, 2, 3} may be BraTS 2023 or MSD Task01, which give the
-values different meanings, so there the convention must be told.
+every function takes unless told another. Its label values are those of BraTS 2023: 1 NCR, 2 ED, 3 ET. The same values
+mean different things elsewhere: {1, 2, 3} in BraTS 2023 and in MSD Task01; 4 is ET up to BraTS 2021, a resection cavity
+in BraTS 2024, oedema in BraTS-PED 2024. So a convention is told, or follows from the name of the cohort.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -42,19 +43,68 @@ class LabelScheme:
 
 GLIOMA = LabelScheme(labels=LABELS, regions=REGIONS)
 
-# value in the file -> label of the engine; msd as its dataset.json has it (some tutorials swap its 2 and 3)
+# after treatment: the cavity is no part of the tumour
+POST_TREATMENT = LabelScheme(labels={**LABELS, "RC": 4}, regions={**REGIONS, "RC": ("RC",)})
+PEDIATRIC = LabelScheme(
+    labels={"ET": 1, "NET": 2, "CC": 3, "ED": 4},
+    regions={
+        **{"WT": ("ET", "NET", "CC", "ED"), "TC": ("ET", "NET", "CC"), "ET": ("ET",)},
+        **{"NET": ("NET",), "CC": ("CC",), "ED": ("ED",)},
+    },
+)
+
+# value in the file -> label of the engine; msd as its dataset.json has it (some tutorials swap its 2 and 3). The labels
+# of brats2024 beyond the engine's, and what brats-ped tells apart besides, are in SCHEMES.
 CONVENTIONS = {
     "brats2023": {1: 1, 2: 2, 3: 3},
     "brats2021": {1: 1, 2: 2, 4: 3},
     "msd": {1: 2, 2: 1, 3: 3},
+    "brats2024": {1: 1, 2: 2, 3: 3},
+    "brats-ped": {1: 3, 2: 1, 3: 1, 4: 2},
+    "brats-men": {1: 1, 2: 2, 3: 3},
+    "brats-met": {1: 1, 2: 2, 3: 3},
+    "brats-ssa": {1: 1, 2: 2, 3: 3},
 }
+# conventions with labels of their own: the values in the file are those of the scheme
+SCHEMES = {"brats2024": POST_TREATMENT, "brats-ped": PEDIATRIC}
+# cohort, how its cases are named -> what it may follow, with a 4 in any of its label maps and without
+_COHORTS = (
+    (
+        "BraTS 2017 to 2021",
+        r"brats(?:20)?(?:1[7-9]|2[01])(?:_training|_validation)?[-_]",
+        ("brats2021",),
+        ("brats2021",),
+    ),
+    ("UPENN-GBM", r"upenn-gbm-\d", ("brats2021",), ("brats2021",)),
+    ("UCSF-PDGM", r"ucsf-pdgm-\d", ("brats2021",), ("brats2021",)),
+    ("BraTS-GLI", r"brats-gli-\d", ("brats2024",), ("brats2023",)),
+    (
+        "BraTS-PED",
+        r"brats-ped-\d",
+        ("brats-ped",),
+        ("brats2023", "brats-ped"),
+    ),  # the release of 2023 has no 4 and other values
+    ("BraTS-MEN", r"brats-men-\d", (), ("brats-men",)),
+    ("BraTS-MET", r"brats-met-\d", ("brats2024",), ("brats-met",)),  # with cavities since 2025
+    ("BraTS-SSA", r"brats-ssa-\d", (), ("brats-ssa",)),
+)
 
 
-def find_convention(values: Iterable[float]) -> str:
-    """The convention of a label map that holds `values` (0 is ignored).
+def values_of(convention: str) -> frozenset[int]:
+    """The label values that a file in `convention` may hold."""
+    return frozenset(SCHEMES[convention].labels.values() if convention in SCHEMES else CONVENTIONS[convention])
 
-    Without any label all conventions agree, and the answer is the engine's own. Raises InputError where the
-    values leave a choice ({1, 2, 3} and its subsets), fit none, or are no whole numbers.
+
+def cohort_of(name: str) -> str:
+    """The cohort that the name of a case or a file tells, such as 'BraTS-GLI', or ''."""
+    return next((cohort for cohort, pattern, *_ in _COHORTS if re.match(pattern, name, re.IGNORECASE)), "")
+
+
+def find_convention(values: Iterable[float], name: str = "") -> str:
+    """The convention of label maps that hold `values` (0 is ignored), of the cohort that `name` (of a case) tells.
+
+    Without any label all conventions agree, and the answer is the engine's own. Raises InputError where values and
+    name leave a choice, where the values fit no convention, or are no whole numbers.
     """
     found = {float(v) for v in values} - {0.0}
     broken = sorted(str(v) for v in found if not v.is_integer())
@@ -63,14 +113,19 @@ def find_convention(values: Iterable[float]) -> str:
     labels = sorted(int(v) for v in found)
     if not labels:
         return "brats2023"
-    if 4 in labels and set(labels) <= {1, 2, 4}:
-        return "brats2021"
-    if set(labels) <= {1, 2, 3}:
-        raise InputError(
-            f"label values {labels} fit several conventions ({', '.join(CONVENTIONS)}), which give them "
-            "different meanings; say which one the file follows"
-        )
-    raise InputError(f"label values {labels[:8]} fit no known convention: {_describe()}")
+    fitting = [convention for convention in CONVENTIONS if values_of(convention).issuperset(labels)]
+    if not fitting:
+        raise InputError(f"label values {labels[:8]} fit no known convention: {_describe()}")
+    for cohort, _pattern, with_4, without_4 in _COHORTS:
+        if cohort == cohort_of(name):
+            told = [c for c in (with_4 if 4 in labels else without_4) if c in fitting]
+            if len(told) == 1:
+                return told[0]
+            fitting = told or fitting
+    raise InputError(
+        f"label values {labels} fit several conventions ({', '.join(fitting)}), which give them "
+        "different meanings; say which one the file follows"
+    )
 
 
 def to_standard(label_map: np.ndarray, convention: str) -> np.ndarray:
@@ -121,8 +176,10 @@ def from_regions(regions: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _describe() -> str:
-    names = {label: name for name, label in LABELS.items()}
-    return "; ".join(
-        f"{convention}: " + ", ".join(f"{value} {names[label]}" for value, label in mapping.items())
-        for convention, mapping in CONVENTIONS.items()
-    )
+    schemes = {convention: SCHEMES.get(convention, GLIOMA) for convention in CONVENTIONS}
+    parts = []
+    for convention, mapping in CONVENTIONS.items():
+        own = {v: v for v in values_of(convention)} if convention in SCHEMES else mapping
+        names = {label: name for name, label in schemes[convention].labels.items()}
+        parts.append(f"{convention}: " + ", ".join(f"{value} {names[own[value]]}" for value in sorted(own)))
+    return "; ".join(parts)

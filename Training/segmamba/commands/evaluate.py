@@ -7,7 +7,10 @@ from pathlib import Path
 
 from segmamba.errors import InputError
 
-_LABELS = ("brats2023", "brats2021", "msd")
+_LABELS = (
+    *("brats2023", "brats2021", "msd", "brats2024", "brats-ped"),
+    *("brats-men", "brats-met", "brats-ssa"),
+)
 _SCORINGS = ("brats2023", "paper")
 
 
@@ -23,7 +26,15 @@ def add_options(command) -> None:
     """The options that `compare` has too."""
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(
-        "--labels", metavar="|".join(_LABELS), help="label convention of the truths; if left out, it is found from them"
+        "--labels",
+        metavar="|".join(_LABELS),
+        help="label convention of the truths, or a table (.csv) with a line CASE,CONVENTION for each; if left out, it "
+        "is found from them and their names",
+    )
+    command.add_argument(
+        "--prediction-labels",
+        metavar="NAME",
+        help="that of the predictions; if left out, the engine's own, or that of the truths where one holds a 4",
     )
     command.add_argument("--dataset", metavar="FOLDER", help="labels and regions of another task, from its manifest")
     command.add_argument(
@@ -41,7 +52,8 @@ def read_options(options) -> dict:
         hint = f"; labels are told by --labels {options.convention}" if options.convention in _LABELS else ""
         raise InputError(f"--convention {options.convention}: expected {' or '.join(_SCORINGS)}{hint}")
     chosen = {
-        "convention": options.labels,
+        "convention": _read_table(options.labels) if (options.labels or "").endswith(".csv") else options.labels,
+        "predicted": options.prediction_labels,
         # who says BraTS 2023 has also answered what labels 1, 2, 3 mean, should nothing else tell
         "otherwise": "brats2023" if options.convention == "brats2023" else None,
         "scoring": options.convention or "brats2023",
@@ -54,6 +66,23 @@ def read_options(options) -> dict:
         dataset = read_dataset(options.dataset)
         chosen |= {"scheme": dataset.scheme, "renumbering": dataset.renumbering, "images": dataset.modalities}
     return chosen
+
+
+def _read_table(path: str) -> dict[str, str]:
+    """A file of lines CASE,CONVENTION -> the same. Raises InputError for other lines, and a case given twice."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--labels {path}: cannot be read ({error})") from None
+    table = {}
+    for number, line in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if not line.strip() or (number == 1 and cells[-1] not in _LABELS):
+            continue
+        if len(cells) != 2 or cells[1] not in _LABELS or cells[0] in table:
+            raise InputError(f"--labels {path}, line {number}: {line!r}: expected CASE,CONVENTION, each case once")
+        table[cells[0]] = cells[1]
+    return table
 
 
 def run(options) -> int:

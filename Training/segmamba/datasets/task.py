@@ -17,7 +17,7 @@ from pathlib import Path
 
 from segmamba import settings
 from segmamba.cases.case_folder import MODALITIES
-from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, find_convention
+from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, cohort_of, find_convention
 from segmamba.errors import InputError
 
 
@@ -95,8 +95,10 @@ def settle_convention(seen: Mapping[int, list[str]], final: bool) -> str | None:
     values = set(seen)
     if not final and values <= {1, 2, 4}:
         return None
+    names = [case for ids in seen.values() for case in ids]
+    cohorts = {cohort_of(name) for name in names}
     try:
-        return find_convention(values)
+        return find_convention(values, names[0] if len(cohorts) == 1 else "")
     except InputError as error:
         where = "; ".join(f"{v} in {len(ids)} case(s), e.g. {ids[0]}" for v, ids in sorted(seen.items()))
         known = ", ".join(CONVENTIONS)

@@ -29,7 +29,17 @@ from segmamba.cases.label_files import (
     pair_label_maps,
     read_label_map,
 )
-from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, find_convention, renumber, to_regions
+from segmamba.cases.labels import (
+    CONVENTIONS,
+    GLIOMA,
+    SCHEMES,
+    LabelScheme,
+    cohort_of,
+    find_convention,
+    renumber,
+    to_regions,
+    values_of,
+)
 from segmamba.errors import InputError
 from segmamba.evaluation.confidence import RESAMPLES, mean_interval
 from segmamba.evaluation.metrics import (
@@ -63,7 +73,8 @@ def evaluate_folders(
     predictions: Path,
     truths: Path,
     *,
-    convention: str | None = None,
+    convention: str | Mapping[str, str] | None = None,
+    predicted: str | None = None,
     otherwise: str | None = None,
     scheme: LabelScheme = GLIOMA,
     renumbering: Mapping[int, int] | None = None,
@@ -74,9 +85,12 @@ def evaluate_folders(
 ) -> dict:
     """Score every case of `truths`; both are a file or a folder (`label_files` says which files are taken).
 
-    convention   label convention of the truths (a name in labels.CONVENTIONS). If None, it is found from the values of
-                 all truths together, as one case without enhancing tumour would leave it open; where the values leave
-                 it open, from their names; failing that, it is `otherwise`.
+    convention   label convention of the truths (a name in labels.CONVENTIONS), or one for each case. If None, it is
+                 found from the values and names of all truths of one cohort together, as one case without enhancing
+                 tumour would leave it open; failing that, labels 1 to 3 follow `otherwise`.
+    predicted    that of the predictions. If None, they hold the engine's labels, or, where one of them holds a 4, those
+                 of the truths. Where truths and predictions have labels that the others do not know (labels.SCHEMES),
+                 the regions that both have are scored: WT, TC and ET.
     scheme, renumbering  for another task than glioma: its labels and regions, and value in the truths' files -> value
                  in the scheme, as a data set's manifest has them; `convention` stays None. `images` names modalities
                  whose files may lie beside label maps.
@@ -85,24 +99,27 @@ def evaluate_folders(
     jobs         processes that work at once; the result does not depend on it. (A script that asks for more than one
                  needs `if __name__ == "__main__":`, as new processes import it.)
 
-    Predictions hold the scheme's values; one that has a value which only BraTS 2021 (or the data set's files) have,
-    such as 4, follows those. Where `predictions` is one file, only its case is scored; two single files are paired
+    For another task, predictions hold the scheme's values; one that has a value which only the data set's files have
+    follows those. Where `predictions` is one file, only its case is scored; two single files are paired
     whatever their names.
 
     Returns, ready for JSON:
     {"cases": {id: {"dice": {"WT", "TC", "ET"}, "hd95": .., the others of SCORINGS[scoring]: ..}},
      "mean": the same over the cases, "ci95": the same with [low, high] of the mean (a bootstrap over cases; None for a
-     single case), "n": number of cases, "convention": that of the truths ("data set" with a renumbering), "scoring",
+     single case), "n": number of cases, "convention": that of the truths (several with a
+     comma between; "data set" with a renumbering), "scoring",
      "nsd_tolerance_mm" and "lesion_parameters" (where used), "without_truth": ids of predictions that were not scored
      as they have no truth, "notes": what a reader should know}.
 
     Raises InputError where a truth has no prediction (to leave it out would flatter the mean), a file cannot be read,
-    the convention cannot be told, or a prediction does not lie on the grid of its truth.
+    the convention of either cannot be told, or a prediction does not lie on the grid of its truth.
     """
     predictions, truths = Path(predictions), Path(truths)
-    _check_options(convention, otherwise, scheme, renumbering, scoring, jobs)
+    _check_options(convention, predicted, otherwise, scheme, renumbering, scoring, jobs)
     truth_files = find_label_maps(truths, images)
     pairs, without_truth = pair_label_maps(predictions, find_label_maps(predictions, images), truths, truth_files)
+    if isinstance(convention, Mapping) and (untold := [case for case in pairs if case not in convention]):
+        raise InputError(f"{truths}: the table of --labels does not say what {', '.join(untold[:8])} follow")
     notes: list[str] = []
     with _workers(jobs) as each:
         needed = [file for pair in pairs.values() for file in pair]
@@ -111,21 +128,29 @@ def evaluate_folders(
         found = dict(zip(needed, each(look_at, needed)))
         for prediction, truth in pairs.values():
             check_grid(found[prediction], found[truth])
+        work = []
         if renumbering is None:
             if convention is None:
-                convention = _find_convention(truths, {c: found[f] for c, f in truth_files.items()}, otherwise, notes)
-            renumbering, foreign = CONVENTIONS[convention], CONVENTIONS["brats2021"]
+                convention = _find_conventions(truths, {c: found[f] for c, f in truth_files.items()}, otherwise, notes)
+            elif isinstance(convention, str):
+                convention = dict.fromkeys(pairs, convention)
+            told = {case: convention[case] for case in pairs}
+            scheme, numbers, renumberings = _common(told, predicted, [found[p] for p, _ in pairs.values()], notes)
+            for case, (prediction, truth) in pairs.items():
+                _check_values(found[truth], renumberings[told[case]], f"{told[case]} labels")
+                _check_values(found[prediction], numbers, "a prediction's labels; --prediction-labels says which")
+                work.append((prediction, numbers, truth, renumberings[told[case]]))
+            convention = ", ".join(sorted(set(told.values())))
         else:
-            convention, foreign = "data set", renumbering
-        work = []
-        for prediction, truth in pairs.values():
-            _check_values(found[truth], renumbering, f"{convention} labels")
-            numbers = {value: value for value in scheme.labels.values()}
-            others = set(found[prediction].values) - set(numbers)
-            if others and others <= set(foreign):
-                numbers = foreign
-            _check_values(found[prediction], numbers, "a prediction's labels")
-            work.append((prediction, numbers, truth, renumbering))
+            convention = "data set"
+            for prediction, truth in pairs.values():
+                _check_values(found[truth], renumbering, f"{convention} labels")
+                numbers = {value: value for value in scheme.labels.values()}
+                others = set(found[prediction].values) - set(numbers)
+                if others and others <= set(renumbering):
+                    numbers = renumbering
+                _check_values(found[prediction], numbers, "a prediction's labels")
+                work.append((prediction, numbers, truth, renumbering))
         rules = _Rules(scheme, scoring, tolerance)
         cases = {}
         for number, (case, scores) in enumerate(zip(pairs, each(partial(_score, rules), work)), start=1):
@@ -207,17 +232,19 @@ def _workers(jobs: int) -> Iterator[Callable]:
 
 
 def _check_options(
-    convention: str | None,
+    convention: str | Mapping[str, str] | None,
+    predicted: str | None,
     otherwise: str | None,
     scheme: LabelScheme,
     renumbering: Mapping[int, int] | None,
     scoring: str,
     jobs: int,
 ) -> None:
-    for name in (convention, otherwise):
+    told = convention.values() if isinstance(convention, Mapping) else (convention,)
+    for name in (*told, predicted, otherwise):
         if name is not None and name not in CONVENTIONS:
             raise InputError(f"--labels {name}: unknown; expected one of {', '.join(CONVENTIONS)}")
-    if convention is not None and renumbering is not None:
+    if (convention or predicted) and renumbering is not None:
         raise InputError("--labels and --dataset both say what the labels mean; give one of them")
     if scheme != GLIOMA and renumbering is None:
         raise InputError(f"labels {', '.join(scheme.labels)}: nothing says which values they have in the truths' files")
@@ -236,24 +263,91 @@ def _check_values(found: Found, numbers: Mapping[int, int], what: str) -> None:
         )
 
 
-def _find_convention(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> str:
+def _find_conventions(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> dict[str, str]:
+    """By case; of each cohort in the folder all together."""
+    cohorts: dict[str, dict[str, Found]] = {}
+    for case, found in truths.items():
+        cohort = cohort_of(case) or cohort_of(found.file.name)
+        cohorts.setdefault(cohort, {})[case] = found
+    result: dict[str, str] = {}
+    for cohort, own in cohorts.items():
+        result |= dict.fromkeys(own, _find_convention(where, cohort, own, otherwise, notes))
+    return result
+
+
+def _find_convention(
+    where: Path, cohort: str, truths: dict[str, Found], otherwise: str | None, notes: list[str]
+) -> str:
     first: dict[int, Path] = {}  # value -> the first file that holds it
     for found in truths.values():
         for value in found.values:
             first.setdefault(value, found.file)
-    if not first:
-        return "brats2023"  # no label anywhere: every convention reads these alike
+    name = next((n for case, f in truths.items() for n in (case, f.file.name) if cohort and cohort_of(n)), "")
     try:
-        return find_convention(first)
+        convention = find_convention(first, name)
+        if cohort and first:
+            notes.append(
+                f"the labels of {cohort} are taken for those of {_title(convention)}, as their files are so named"
+            )
+        return convention
     except InputError as error:
         if set(first) <= {1, 2, 3}:
-            if named_as_brats2023({case: found.file for case, found in truths.items()}):
+            if not cohort and named_as_brats2023({case: found.file for case, found in truths.items()}):
                 notes.append("the labels of the truths are taken for those of BraTS 2023, as their files are so named")
                 return "brats2023"
             if otherwise is not None:
                 return otherwise
-            raise InputError(f"{where}: {error}, with --labels {'|'.join(CONVENTIONS)}") from error
         seen = ", ".join(f"{value} in {first[value].name}" for value in sorted(first)[:8])
         raise InputError(
-            f"{where}: {error}; first seen: {seen}; the folder may mix conventions: evaluate them one by one"
+            f"{where}: {error}, with --labels {'|'.join(CONVENTIONS)}; first seen: {seen}. If the folder mixes "
+            "conventions: --labels TABLE.csv, a line CASE,CONVENTION for each"
         ) from error
+
+
+def _title(convention: str) -> str:
+    return convention.replace("brats20", "BraTS 20").replace("brats-", "BraTS-").replace("msd", "MSD")
+
+
+def _common(
+    told: Mapping[str, str], predicted: str | None, predictions: Iterable[Found], notes: list[str]
+) -> tuple[LabelScheme, dict[int, int], dict[str, dict[int, int]]]:
+    """-> the scheme that is scored, value in a prediction -> label in it, and by convention value in a truth -> label.
+
+    Raises InputError where it does not follow what the predictions hold.
+    """
+    kinds = set(told.values())
+    values = {value for found in predictions for value in found.values}
+    if predicted is None:
+        predicted = _predicted(kinds, values)
+        if predicted == "brats2021":
+            notes.append("the predictions hold a 4: taken for the labels of BraTS 2021, as the truths have them")
+    if {*kinds} == {predicted} and predicted in SCHEMES:
+        scheme = SCHEMES[predicted]
+        same = {value: value for value in scheme.labels.values()}
+        return scheme, same, dict.fromkeys(kinds, same)
+    left = sorted(f"{_title(c)}" for c in {*kinds, predicted} if c in SCHEMES)
+    if left:
+        notes.append(
+            f"only WT, TC and ET are scored: the labels that {', '.join(left)} has besides are not those of "
+            f"{'the predictions' if predicted not in SCHEMES else 'the others'}"
+        )
+    # what is no part of any of the three, as a cavity, is background in all of them
+    in_glioma = {c: {**dict.fromkeys(values_of(c), 0), **CONVENTIONS[c]} for c in {*kinds, predicted}}
+    return GLIOMA, in_glioma[predicted], in_glioma
+
+
+def _predicted(kinds: set[str], values: set[int]) -> str:
+    if 4 in values:
+        with_4 = {convention for convention in kinds if 4 in values_of(convention)}
+        if len(kinds) == len(with_4) == 1:
+            return with_4.pop()
+        raise InputError(
+            "a prediction holds label 4, which is ET in brats2021, a cavity in brats2024 and oedema in brats-ped; say "
+            "which, with --prediction-labels"
+        )
+    if "brats-ped" in kinds:
+        raise InputError(
+            "the truths follow brats-ped, whose 1, 2 and 3 are not those of other conventions; say what the "
+            "predictions follow, with --prediction-labels (brats2023 for a model of this program)"
+        )
+    return "brats2023"
