@@ -5,6 +5,7 @@ import logging
 import re
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import PATIENT, head, write_enhanced, write_series
 from pydicom.uid import generate_uid
@@ -270,6 +271,42 @@ def test_slices_that_were_sent_twice(tmp_path):
     (series,) = find_series(tmp_path)
     assert (len(series.frames), series.geometry.fault) == (13, "")
     assert "5 slices were there twice" in series.geometry.notes
+
+
+IDENTITIES = {
+    "empty": lambda k: "",
+    "missing": lambda k: None,
+    "the same for all": lambda k: "1.2.3",
+    "repeated in every series": lambda k: f"1.2.3.{k + 1}",
+    "repeated within a series": lambda k: f"1.2.3.{k // 2 + 1}",
+}
+
+
+@pytest.mark.parametrize("series_uid", [False, True], ids=["series known", "series without identity"])
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_anonymized_slices_of_one_identity_are_all_there(tmp_path, caplog, name, series_uid):
+    """And real copies, bit for bit, are still passed over, once they have an identity, or lie at one place."""
+    four(tmp_path)
+    for path in sorted(tmp_path.glob("*.dcm")):
+        data = pydicom.dcmread(path)
+        if series_uid:
+            data.SeriesInstanceUID = ""
+        uid = IDENTITIES[name](int(data.InstanceNumber) - 1)
+        if uid is None:
+            del data.SOPInstanceUID
+        else:
+            data.SOPInstanceUID = uid
+        data.save_as(path)
+    for copy in list(tmp_path.glob("s009*"))[:4]:
+        (tmp_path / f"copy-{copy.name}").write_bytes(copy.read_bytes())
+    with caplog.at_level(logging.WARNING):
+        found = by_name(tmp_path)
+    assert {name: len(series.frames) for name, series in found.items()} == {"3": 13, "4": 13, "5": 13, "9": 13}
+    assert names(choose_four(list(found.values()))) == {"t1n": "3", "t1c": "9", "t2w": "4", "t2f": "5"}
+    if name in ("empty", "missing"):
+        assert "4 slices were there twice" in found["9"].geometry.notes
+    else:
+        assert "4 files are copies" in caplog.text and "have the identity" in caplog.text
 
 
 def test_other_slices_at_the_same_places_are_refused(tmp_path):

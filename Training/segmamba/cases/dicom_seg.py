@@ -129,6 +129,12 @@ def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> 
             f"series {series.name} ({series.description!r}) has no Frame of Reference UID, so that a DICOM SEG cannot "
             "refer to its place; use the NIfTI result, or export the series again from the scanner or PACS"
         )
+    images = {(frame.sop_uid, frame.index) for frame in series.frames}
+    if len(images) < len(series.frames) or not all(frame.sop_uid for frame in series.frames):
+        raise InputError(
+            f"series {series.name} ({series.description!r}) has images without an identity (SOPInstanceUID) of their "
+            "own, so that a DICOM SEG cannot refer to them; use the NIfTI result"
+        )
     if 1 < len(series.files) < len(series.frames):
         raise InputError(f"series {series.name} is spread over several multi-frame files; a DICOM SEG refers to one")
 

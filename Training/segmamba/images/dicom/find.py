@@ -75,7 +75,8 @@ def series_of(frames: Sequence[Frame]) -> list[Series]:
     found = []
     for study, own in studies.items():
         by_number = defaultdict(list)
-        for series in _group(own, lambda f: f.header.series_uid).values():
+        # an anonymized series may have lost its identity, as a rule not its number
+        for series in _group(own, lambda f: f.header.series_uid or (f.header.number, f.header.description)).values():
             by_number[series[0].header.number].extend((part, study) for part in split(series))
         # a missing number sorts last and is called "x"
         for number, parts in sorted(by_number.items(), key=lambda item: (item[0] is None, item[0])):

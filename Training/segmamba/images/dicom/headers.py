@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
-    """Every slice in the DICOM files below `folder`, whatever their names; each instance once, by path.
+    """Every slice in the DICOM files below `folder`, whatever their names, by path; what is there twice, once.
 
     deep: at any depth; else in the folder itself only. Files that are no DICOM are passed over, and so is what holds
     no image. Raises InputError for no folder.
@@ -126,7 +126,8 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     if not folder.is_dir():
         what = "a file" if folder.is_file() else "no such folder"
         raise InputError(f"{folder}: {what}; give the folder that holds the DICOM files, at any depth")
-    frames, seen, copies, broken = [], set(), 0, 0
+    frames, copies, shared, broken = [], 0, 0, 0
+    seen: dict[str, list[list[Frame]]] = {}
     for path in _files(folder, deep):
         try:
             found = _read_file(path)
@@ -134,16 +135,45 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
             broken += 1
             log.debug("%s: %s", path, type(error).__name__)
             continue
-        if found and found[0].sop_uid in seen:
-            copies += 1
-            continue
-        seen.update(frame.sop_uid for frame in found[:1])
+        if found and found[0].sop_uid:
+            others = seen.setdefault(found[0].sop_uid, [])
+            if any(_is_copy(found, other) for other in others):
+                copies += 1
+                continue
+            shared += bool(others)
+            others.append(found)
         frames += found
     if copies:
-        log.info("%d files are copies of others and were passed over", copies)
+        log.warning("%d files are copies of others and were passed over", copies)
+    if shared:
+        log.warning(
+            "%d files have the identity (SOPInstanceUID) of another and are other images: none was left out", shared
+        )
     if broken:
         log.warning("%d files look like DICOM and cannot be read: were they copied whole?", broken)
     return frames
+
+
+def _is_copy(one: list[Frame], other: list[Frame]) -> bool:
+    """Whether two files of one identity are the same image: anonymizing may give all the same."""
+    if [_without_path(frame) for frame in one] != [_without_path(frame) for frame in other]:
+        return False
+    first, second = (pixels_of(frames[0].header.path) for frames in (one, other))
+    return first is not None and first == second
+
+
+def _without_path(frame: Frame) -> Frame:
+    return replace(frame, header=replace(frame.header, path=Path()))
+
+
+def pixels_of(path: Path) -> bytes | None:
+    """The stored pixels of a file, compressed or not; None for a damaged one, which is told where it is read."""
+    try:
+        with quiet():
+            pixels = need_pydicom().dcmread(path, force=True, specific_tags=["PixelData"]).get("PixelData")
+    except Exception:
+        return None
+    return None if pixels is None else bytes(pixels)
 
 
 def _files(folder: Path, deep: bool) -> Iterator[Path]:

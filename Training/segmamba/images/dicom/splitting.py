@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segmamba.images.dicom.geometry import SAME_PLACE_MM, normal_of, places
-from segmamba.images.dicom.headers import Frame, need_pydicom
+from segmamba.images.dicom.headers import Frame, pixels_of
 
 _PARALLEL = 1e-3
 _TIMES = (0.1, 0.5)  # echo and inversion times differ by more than this share, and by more than these ms
@@ -153,17 +153,13 @@ def _place_keys(frames: Sequence[Frame]) -> list[int]:
 
 def _without_copies(frames: list[Frame]) -> tuple[list[Frame], int]:
     """Leaves out slices that hold the very pixels of another at their place, sent twice under two identities."""
-    pydicom = need_pydicom()
     keep, seen = [], set()
     crowded = {key for key, count in enumerate(np.bincount(_place_keys(frames))) if count > 1}
     for frame, key in zip(frames, _place_keys(frames)):
         if key in crowded and frame.header.frames == 1:
-            try:
-                pixels = pydicom.dcmread(frame.header.path, force=True, specific_tags=["PixelData"]).get("PixelData")
-            except Exception:  # damaged: told where the series is read
-                pixels = None
+            pixels = pixels_of(frame.header.path)
             if pixels is not None:
-                mark = (key, frame.rescale, hash(bytes(pixels)))
+                mark = (key, frame.rescale, hash(pixels))
                 if mark in seen:
                     continue
                 seen.add(mark)
