@@ -123,6 +123,18 @@ def test_a_mask_or_a_label_map_is_no_image(files, tmp_path, values):
         load_case({**files, "t2w": write(tmp_path / "mask.nii.gz", mask)})
 
 
+@pytest.mark.parametrize(
+    ("mm", "said"), [(4, None), (2, "less than a brain has"), (1, "less than"), (12, "more than a head has")]
+)
+def test_a_header_with_voxels_of_the_wrong_size_is_noted(tmp_path, mm, said):
+    """A brain of 1.4 litres in voxels of 4 mm: a ball with an outside of 0."""
+    ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 17.4
+    image = np.where(ball, noise(0, ball.shape), 0)
+    path = write(tmp_path / "t1c.nii.gz", image, np.diag([mm, mm, mm, 1.0]))
+    notes = load_case({"t1c": path}, modalities=("t1c",)).checks[1:]
+    assert [said in note for note in notes if "mL" in note] == ([] if said is None else [True])
+
+
 def test_another_shape(files, tmp_path):
     path = write(tmp_path / "other.nii.gz", noise(0, (11, 14, 10)))
     with pytest.raises(

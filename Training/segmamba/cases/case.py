@@ -38,6 +38,8 @@ __all__ = [
     "save_image",
 ]
 
+_BRAIN_ML, _HEAD_ML = 500.0, 7000.0  # the smallest brain of a child beyond infancy; a head with neck
+_FILLED = 0.9  # share of the volume above which there is no outside to tell the size by
 _MOST_LABELS = 5  # values, with background, that a mask or a label map has; an image has more
 
 
@@ -193,7 +195,7 @@ def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, lis
     if modality in MODALITIES:  # of MR; in CT every value means something
         _check_greys(array, modality, source)
         array, found = clear_background(array)
-        notes += [f"{modality}: {note}" for note in found]
+        notes += [f"{modality}: {note}" for note in [*found, *_check_size(array, image.affine)]]
     return array, notes
 
 
@@ -205,6 +207,18 @@ def _check_greys(array: np.ndarray, modality: str, source: Source) -> None:
             return
     listed = ", ".join(f"{grey:g}" for grey in greys)
     raise InputError(f"{source} ({modality}) holds {len(greys)} values only ({listed}): a mask or labels, not an image")
+
+
+def _check_size(array: np.ndarray, affine: np.ndarray) -> list[str]:
+    """A note about a head or brain, with an outside of 0, that is smaller or larger than any."""
+    shown = np.count_nonzero(array)
+    if shown > _FILLED * array.size:
+        return []
+    volume = shown * abs(np.linalg.det(affine[:3, :3])) / 1000
+    if _BRAIN_ML <= volume <= _HEAD_ML:
+        return []
+    what = "less than a brain has: a part of one" if volume < _BRAIN_ML else "more than a head has: something else"
+    return [f"{volume:.0f} mL are not background, {what}, or the size of the voxels in the header is wrong"]
 
 
 def _case_id(sources: Mapping[str, Source]) -> str:

@@ -286,8 +286,15 @@ def name_labels(entry: CaseEntry, dataset: Dataset) -> CaseEntry:
     return replace(entry, statistics={**statistics, "labels": named})
 
 
+def _labelled(case: CaseEntry) -> bool:
+    return any(measured["voxels"] for measured in case.statistics.get("labels", {}).values())
+
+
 def _notes(cases: Sequence[CaseEntry]) -> Iterable[str]:
     if bare := [case.id for case in cases if case.label is None]:
         yield f"{len(bare)} of {len(cases)} cases have no label map, e.g. {bare[0]}: they cannot be trained on"
+    empty = [case.id for case in cases if case.label is not None and not _labelled(case)]
+    if empty and len(empty) == sum(case.label is not None for case in cases):
+        yield f"all {len(empty)} label maps are empty: a model that is trained on them finds nothing, ever"
     for case in cases:
         yield from (f"{case.id}: {note}" for note in case.statistics["notes"])

@@ -100,8 +100,20 @@ def _plan(config: TrainingConfig):
         if not training and not source.held_out:
             raise InputError(f"data set {dataset.name} has no labelled case to train on")
         plan.append((dataset, training[: source.at_most], validation))
+    learnt = [case for _, training, _ in plan for case in training]
+    if learnt and not any(_may_hold_labels(case) for case in learnt):
+        raise InputError(
+            f"the label maps of all {len(learnt)} training cases are empty, and a model that is trained on them finds "
+            "nothing; draw what there is to label, then `segmamba dataset init --update`"
+        )
     _check_apart(plan)
     return scheme, plan
+
+
+def _may_hold_labels(entry: CaseEntry) -> bool:
+    """Whether the label map of a case has a voxel of any label, or nothing was measured."""
+    measured = entry.statistics.get("labels")
+    return measured is None or any(label["voxels"] for label in measured.values())
 
 
 def _check_apart(plan) -> None:
