@@ -94,7 +94,7 @@ def folders(tmp_path):
 
 
 def test_folders_by_hand(folders):
-    result = compare_folders(*folders)
+    result = compare_folders(*folders, convention="brats2021")
     dice = result["comparison"]["dice"]["ET"]
     assert (dice["a"], dice["b"]) == pytest.approx(((0.6 + 0.8) / 2, 0.5))
     assert (dice["better"], dice["worse"]) == (1, 1)
@@ -105,9 +105,9 @@ def test_folders_by_hand(folders):
 
 
 def test_command(folders, capsys):
-    arguments = ["compare", *map(str, folders)]
+    arguments = ["compare", *map(str, folders), "--labels", "brats2021"]
     assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == compare_folders(*folders)
+    assert json.loads(capsys.readouterr().out) == compare_folders(*folders, convention="brats2021")
     assert main([*arguments, "--convention", "paper"]) == 0
     text = capsys.readouterr().out
     row = next(line.split() for line in text.splitlines() if line.startswith("Dice") and " ET " in line)

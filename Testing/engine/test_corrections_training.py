@@ -150,6 +150,23 @@ def test_the_anchor_set_is_validated_on_and_never_trained_on(intake, old_data, m
     assert {experiment.samples[i]["case"] for i in range(8)} <= {case.id for case in experiment.groups[0]}
 
 
+def test_empty_label_maps_alone_are_not_trained_on(phantom_cases, tmp_path):
+    shutil.copytree(phantom_cases, tmp_path / "set")
+    for path in (tmp_path / "set").glob("*/*-seg.nii.gz"):
+        stored = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(stored.shape, np.uint8), stored.affine), path)
+    (tmp_path / "set" / "dataset.json").unlink(missing_ok=True)
+    init_dataset(tmp_path / "set")
+    with pytest.raises(InputError, match="the label maps of all 3 training cases are empty"):
+        load_experiment(
+            small_config(tmp_path / "set", tmp_path / "c", sources=(_unvalidated(tmp_path / "set"),)), World()
+        )
+
+
+def _unvalidated(folder):
+    return replace(small_config(folder, folder).sources[0], validate=False)
+
+
 def test_an_anchor_case_that_is_trained_on_under_another_name_is_found(intake, phantom_cases, model, tmp_path):
     """The corrected cases were made of the phantoms: other files, other ids, the same voxels."""
     anchor = init_dataset(phantom_cases, output=tmp_path / "anchor", convention="brats2023").dataset

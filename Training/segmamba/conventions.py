@@ -1,0 +1,104 @@
+"""What truths and predictions mean by their values: the convention of each, and the labels in which both are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from segmamba.cases.label_files import Found, named_as_brats2023
+from segmamba.cases.labels import CONVENTIONS, GLIOMA, SCHEMES, LabelScheme, cohort_of, find_convention, values_of
+from segmamba.errors import InputError
+
+
+def find_conventions(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> dict[str, str]:
+    """Convention by case of the label maps `truths`, of which each cohort in the folder `where` is judged as a whole.
+
+    otherwise: of labels 1 to 3 that nothing tells. notes: what a reader should know is added. Raises InputError where
+    a convention cannot be told.
+    """
+    cohorts: dict[str, dict[str, Found]] = {}
+    for case, found in truths.items():
+        cohort = cohort_of(case) or cohort_of(found.file.name)
+        cohorts.setdefault(cohort, {})[case] = found
+    result: dict[str, str] = {}
+    for cohort, own in cohorts.items():
+        result |= dict.fromkeys(own, _find_convention(where, cohort, own, otherwise, notes))
+    return result
+
+
+def _find_convention(
+    where: Path, cohort: str, truths: dict[str, Found], otherwise: str | None, notes: list[str]
+) -> str:
+    first: dict[int, Path] = {}  # value -> the first file that holds it
+    for found in truths.values():
+        for value in found.values:
+            first.setdefault(value, found.file)
+    name = next((n for case, f in truths.items() for n in (case, f.file.name) if cohort and cohort_of(n)), "")
+    try:
+        convention = find_convention(first, name)
+        if cohort and first:
+            notes.append(
+                f"the labels of {cohort} are taken for those of {_title(convention)}, as their files are so named"
+            )
+        return convention
+    except InputError as error:
+        if set(first) <= {1, 2, 3}:
+            if not cohort and named_as_brats2023({case: found.file for case, found in truths.items()}):
+                notes.append("the labels of the truths are taken for those of BraTS 2023, as their files are so named")
+                return "brats2023"
+            if otherwise is not None:
+                return otherwise
+        seen = ", ".join(f"{value} in {first[value].name}" for value in sorted(first)[:8])
+        raise InputError(
+            f"{where}: {error}, with --labels {'|'.join(CONVENTIONS)}; first seen: {seen}. If the folder mixes "
+            "conventions: --labels TABLE.csv, a line CASE,CONVENTION for each"
+        ) from error
+
+
+def _title(convention: str) -> str:
+    return convention.replace("brats20", "BraTS 20").replace("brats-", "BraTS-").replace("msd", "MSD")
+
+
+def in_common(
+    told: Mapping[str, str], predicted: str | None, predictions: Iterable[Found], notes: list[str]
+) -> tuple[LabelScheme, dict[int, int], dict[str, dict[int, int]]]:
+    """-> the scheme that is scored, value in a prediction -> label in it, and by convention value in a truth -> label.
+
+    Raises InputError where it does not follow what the predictions hold.
+    """
+    kinds = set(told.values())
+    values = {value for found in predictions for value in found.values}
+    if predicted is None:
+        predicted = _predicted(kinds, values)
+        if predicted == "brats2021":
+            notes.append("the predictions hold a 4: taken for the labels of BraTS 2021, as the truths have them")
+    if {*kinds} == {predicted} and predicted in SCHEMES:
+        scheme = SCHEMES[predicted]
+        same = {value: value for value in scheme.labels.values()}
+        return scheme, same, dict.fromkeys(kinds, same)
+    left = sorted(f"{_title(c)}" for c in {*kinds, predicted} if c in SCHEMES)
+    if left:
+        notes.append(
+            f"only WT, TC and ET are scored: the labels that {', '.join(left)} has besides are not those of "
+            f"{'the predictions' if predicted not in SCHEMES else 'the others'}"
+        )
+    # what is no part of any of the three, as a cavity, is background in all of them
+    in_glioma = {c: {**dict.fromkeys(values_of(c), 0), **CONVENTIONS[c]} for c in {*kinds, predicted}}
+    return GLIOMA, in_glioma[predicted], in_glioma
+
+
+def _predicted(kinds: set[str], values: set[int]) -> str:
+    if 4 in values:
+        with_4 = {convention for convention in kinds if 4 in values_of(convention)}
+        if len(kinds) == len(with_4) == 1:
+            return with_4.pop()
+        raise InputError(
+            "a prediction holds label 4, which is ET in brats2021, a cavity in brats2024 and oedema in brats-ped; say "
+            "which, with --prediction-labels"
+        )
+    if "brats-ped" in kinds:
+        raise InputError(
+            "the truths follow brats-ped, whose 1, 2 and 3 are not those of other conventions; say what the "
+            "predictions follow, with --prediction-labels (brats2023 for a model of this program)"
+        )
+    return "brats2023"
