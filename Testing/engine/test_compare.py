@@ -118,10 +118,10 @@ def test_command(folders, capsys):
 
 def test_a_missing_prediction_is_named(folders, capsys):
     (folders[1] / "near.nii.gz").unlink()
-    assert main(["compare", *map(str, folders)]) == 1
+    assert main(["compare", *map(str, folders), "--labels", "brats2021"]) == 1
     assert "near" in capsys.readouterr().err
 
 
 def test_two_files_of_different_cases_are_refused(folders):
     with pytest.raises(InputError, match="expected the same cases"):
-        compare_folders(folders[0] / "near.nii.gz", folders[1] / "far.nii.gz", folders[2])
+        compare_folders(folders[0] / "near.nii.gz", folders[1] / "far.nii.gz", folders[2], convention="brats2021")
