@@ -20,9 +20,9 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
+from segmamba.cases.conventions import find_conventions, in_common
 from segmamba.cases.label_files import Found, check_grid, find_label_maps, look_at, pair_label_maps, read_label_map
 from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, renumber, to_regions
-from segmamba.conventions import find_conventions, in_common
 from segmamba.errors import InputError
 from segmamba.evaluation.confidence import RESAMPLES, mean_interval
 from segmamba.evaluation.metrics import (
