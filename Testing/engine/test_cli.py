@@ -77,7 +77,7 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
         (["predict", "{case}", "-o", "out", "--remove-small", "XX=5"], "XX"),
         (["evaluate", "nowhere", "nowhere"], "nowhere"),
         (["network", "huge"], "unknown network preset 'huge'"),
-        (["import", "nowhere.pt", "-o", "out"], "nowhere.pt does not exist"),
+        (["import", "nowhere.pt", "-o", "out"], "nowhere.pt: no such file; check the path"),
         (["train", "nowhere.toml"], "nowhere.toml does not exist"),
     ],
 )

@@ -176,7 +176,16 @@ def test_the_shipped_model_runs_alone_and_gives_the_same_label_map(odd_case, tmp
 
     model = load_package(source)
     case = load_case(find_case(odd_case), "case-1")
-    expected = segment(case, model.network, model.manifest.preprocess, model.manifest.inference).label_map
+    manifest = model.manifest
+    assert manifest.inference.nested and manifest.postprocess.min_component_mm3  # or it would show nothing of them
+    expected = segment(
+        case,
+        model.network,
+        manifest.preprocess,
+        manifest.inference,
+        postprocess_spec=manifest.postprocess,
+        scheme=manifest.scheme,
+    ).label_map
     image = nib.load(tmp_path / "results" / "case-1_seg.nii.gz")
     np.testing.assert_allclose(image.affine, case.affine, atol=1e-4)
     found = np.asarray(image.dataobj)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from segmamba.cases.case import find_case
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.package import load_package
+from segmamba.models.specs import PostprocessSpec
 from segmamba.prediction.predict import PredictOptions, format_batch, predict_batch, predict_case
 
 
@@ -75,6 +77,35 @@ def test_small_components_are_removed_on_request_and_reported(model, phantom_cas
     summary = predict_case(model, find_case(phantom_cases / "phantom-0"), tmp_path, "a", options)
     assert summary["volumes_ml"]["WT"] == 0
     assert summary["removed"]["WT"]["components"] >= 1
+
+
+def test_what_the_manifest_calls_too_small_is_left_out_told_and_kept_beside(model, phantom_cases, tmp_path):
+    """By default; "never" keeps it, and a smallest component that is asked for takes the place of the manifest's."""
+    sources = find_case(phantom_cases / "phantom-0")
+    limited = replace(model, manifest=replace(model.manifest, postprocess=PostprocessSpec(min_total_mm3={"WT": 1e9})))
+    whole = predict_case(model, sources, tmp_path, "whole", PredictOptions())
+    label_maps = {}
+    for name, options in {
+        "auto": PredictOptions(left_out=True),
+        "never": PredictOptions(postprocess="never", left_out=True),
+    }.items():
+        summary = predict_case(limited, sources, tmp_path, name, options)
+        label_maps[name] = [
+            np.asarray(nib.load(tmp_path / summary["files"][kind]).dataobj) for kind in ("label_map", "left_out")
+        ]
+        told = [note for note in summary["notes"] if note.startswith("Too small, left out: ")]
+        assert len(told) == (name == "auto")
+        assert (summary["removed"] == {}) == (name == "never")
+    before = np.asarray(nib.load(tmp_path / whole["files"]["label_map"]).dataobj)
+    assert before.any() and not label_maps["auto"][0].any()
+    np.testing.assert_array_equal(label_maps["auto"][1], before)
+    np.testing.assert_array_equal(label_maps["never"][0], before)
+    assert not label_maps["never"][1].any()
+    limited = replace(
+        model, manifest=replace(model.manifest, postprocess=PostprocessSpec(min_component_mm3={"WT": 1e9}))
+    )
+    summary = predict_case(limited, sources, tmp_path, "asked", PredictOptions(remove_small_mm3={"WT": 0}))
+    assert summary["volumes_ml"] == whole["volumes_ml"]
 
 
 def test_a_cancelled_case_leaves_nothing(model, phantom_cases, tmp_path):

@@ -266,6 +266,17 @@ def test_a_model_continued_is_named_as_parent_and_scored_before_the_first_step(c
     assert lines_of(tmp_path / "second", "validation")[0]["step"] == 0
 
 
+def test_a_model_of_labels_goes_on_as_one_of_regions_and_not_back(config, tmp_path):
+    first = train(config, tmp_path / "first")
+    second = replace(config, name="second", head="regions", initial_model=str(first), steps=1)
+    model = load_package(train(second, tmp_path / "second"))
+    assert model.manifest.inference.nested == (2, 1, 3) and model.manifest.network.out_channels == 3
+    assert load_package(first).manifest.network.out_channels == 4
+    third = replace(config, initial_model=str(tmp_path / "second" / "model"))
+    with pytest.raises(InputError, match=r"has the head 'regions'.*set head = 'regions'"):
+        train(third, tmp_path / "third")
+
+
 def test_batches_that_cannot_be_shared_are_refused(config, tmp_path):
     with pytest.raises(InputError, match="batch 2 cannot be shared by 1 processes with 4 micro-batches"):
         train(replace(config, accumulation=4), tmp_path / "run")
