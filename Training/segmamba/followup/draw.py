@@ -45,7 +45,7 @@ def draw_chart(result: FollowUp) -> bytes:
             ax.annotate(text, (day, value), (6, 6), textcoords="offset points", fontsize=9, color=_INK)
         ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
         ax.set_xlabel("days since baseline", fontsize=9, color=_INK)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, None if max(map(max, ranges), default=0) > 0 else 1)
         ax.margins(x=0.12)
         ax.set_xticks([date.day for date in result.dates])
         ax.spines[["top", "right"]].set_visible(False)

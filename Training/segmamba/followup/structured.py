@@ -116,7 +116,9 @@ def _group(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int,
     ]
     measurements.append(
         hd.sr.Measurement(
-            name=Code("118565006", "SCT", "Volume"), value=round(lesion.volume_ml, 6), unit=codes.UCUM.Milliliter
+            name=Code("118565006", "SCT", "Volume"),
+            value=round(lesion.volume_ml, 6),
+            unit=Code("mL", "UCUM", "milliliter"),
         )
     )
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(

@@ -1,0 +1,340 @@
+"""Dates compared: thresholds, lesions that split, merge, go and come, and the whole way from files to the report."""
+
+import csv
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+from segmamba.cases.case import save_image
+from segmamba.cli import main
+from segmamba.errors import InputError
+from segmamba.followup.criteria import suggest
+from segmamba.followup.dates import Timepoint, count_days
+from segmamba.followup.follow import Settings, follow
+from segmamba.followup.lesions import measure_mask
+from segmamba.followup.match import match
+from segmamba.followup.record import SCHEMA
+from segmamba.followup.spread import spread
+from segmamba.images.image_io import Image
+
+MM = np.eye(4)
+
+
+def category(name, values, **facts):
+    facts = {"lesions": 1, "new_measurable": 0, "measurable_again": True, **facts}
+    return suggest(name, list(range(0, 30 * len(values), 30)), values, **facts)
+
+
+# --- thresholds
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("bidimensional", -50.0, "PR"),
+        ("bidimensional", -49.9, "SD"),
+        ("bidimensional", 25.0, "PD"),
+        ("bidimensional", 24.9, "SD"),
+        ("volumetric", -65.0, "PR"),
+        ("volumetric", -64.9, "SD"),
+        ("volumetric", 40.0, "PD"),
+        ("volumetric", 39.9, "SD"),
+    ],
+)
+@pytest.mark.parametrize("baseline", [1000.0, 3.0, 777.7])
+def test_thresholds_are_inclusive(name, change, expected, baseline):
+    found = category(name, [baseline, baseline * (100 + change) / 100])
+    assert found.category == expected
+    assert found.from_baseline == pytest.approx(change / 100)
+
+
+def test_progression_is_against_the_nadir_and_response_against_the_baseline():
+    found = category("bidimensional", [1000, 400, 500])
+    assert (found.category, found.nadir_day) == ("PD", 30)
+    assert (found.from_baseline, found.from_nadir) == pytest.approx((-0.5, 0.25))
+    assert category("bidimensional", [1000, 400, 499]).category == "PR"
+    assert "+25.0% against the nadir, 400 mm2 on day 30; PD from +25%" in found.rules[0].text
+
+
+def test_complete_response_is_no_lesion_at_all():
+    assert category("bidimensional", [1000, 0], lesions=0).category == "CR"
+    assert category("bidimensional", [1000, 0], lesions=1).category == "PR"
+
+
+def test_nothing_at_baseline_is_never_divided_by():
+    found = category("bidimensional", [0, 300], measurable_again=False)
+    assert (found.category, found.from_baseline, found.from_nadir) == ("no measurable disease", None, None)
+    assert category("bidimensional", [0, 300], measurable_again=False, new_measurable=1).category == "PD"
+
+
+def test_after_a_complete_response_what_is_measurable_again_is_progression():
+    assert category("bidimensional", [1000, 0, 150], measurable_again=True).category == "PD"
+    assert category("bidimensional", [1000, 0, 40], measurable_again=False).category == "PR"
+
+
+def test_a_new_measurable_lesion_outweighs_a_response():
+    assert category("bidimensional", [1000, 100], new_measurable=1).category == "PD"
+
+
+@pytest.mark.parametrize(("change", "expected"), [(-25.0, "MR"), (-24.9, "SD"), (-50.0, "PR")])
+def test_a_minor_response_is_for_what_does_not_enhance(change, expected):
+    values = [1000, 1000 + 10 * change]
+    assert category("bidimensional", values, minor_response=True).category == expected
+    assert category("bidimensional", values).category == ("PR" if change == -50 else "SD")
+
+
+def test_progression_soon_after_radiotherapy_is_preliminary():
+    assert category("bidimensional", [100, 200], early="8.6 weeks").category == "preliminary PD"
+    assert category("bidimensional", [100, 100], early="8.6 weeks").category == "SD"
+
+
+def test_what_was_not_followed_is_not_assessed():
+    assert category("bidimensional", [100, None]).category == "not assessed"
+    assert category("bidimensional", [100, None, 80]).from_nadir == pytest.approx(-0.2)
+
+
+# --- which lesion is which
+
+
+def boxes(*places, shape=(60, 60, 12)):
+    """Each place: first corner and size."""
+    mask = np.zeros(shape, bool)
+    for corner, size in places:
+        mask[tuple(slice(c, c + s) for c, s in zip(corner, size))] = True
+    return measure_mask(mask, MM, "ET")
+
+
+def corners(measured):
+    """First voxel of each lesion -> its number."""
+    numbers = [lesion.number for lesion in measured.lesions]
+    return {tuple(np.argwhere(measured.labelled == number)[0].tolist()): number for number in numbers}
+
+
+def test_split_merged_gone_and_new():
+    first = boxes(((5, 5, 3), (20, 8, 4)), ((5, 30, 3), (12, 12, 4)), ((21, 30, 3), (9, 9, 4)), ((45, 5, 3), (6, 6, 3)))
+    large, left, right, small = (corners(first)[x, y, 3] for x, y in ((5, 5), (5, 30), (21, 30), (45, 5)))
+    shift = np.eye(4)
+    shift[:3, 3] = (30, -20, 7)  # the later date lies elsewhere in its scanner
+    later = boxes(
+        ((5, 5, 3), (7, 8, 4)),
+        ((18, 5, 3), (7, 8, 4)),
+        ((5, 30, 3), (25, 12, 4)),
+        ((45, 45, 5), (11, 11, 3)),
+    )
+    moved = measure_mask(later.labelled > 0, np.linalg.inv(shift), "ET")
+    found = match(first, moved, shift)
+    corner = corners(moved)
+    both = corner[(5, 30, 3)]
+    assert set(found.parts[large]) == {corner[(5, 5, 3)], corner[(18, 5, 3)]}
+    assert found.parts[left] == (both,) and found.parts[right] == () and found.merged == {right: both}
+    assert found.parts[small] == () and small not in found.merged
+    assert found.new == (corner[(45, 45, 5)],)
+    assert found.lesions([left, right]) == [both]
+
+
+def test_a_lesion_4_mm_away_is_the_same_and_one_6_mm_away_is_new():
+    first = boxes(((10, 10, 3), (8, 8, 4)))
+    near, far = boxes(((21, 10, 3), (8, 8, 4))), boxes(((23, 10, 3), (8, 8, 4)))
+    assert match(first, near, MM).parts == {1: (1,)}
+    assert match(first, far, MM).new == (1,)
+
+
+def test_other_borders_of_a_box():
+    """12 x 12 in 4 slices, diagonals of 11 sqrt(2); a voxel less in the slices leaves 10 x 10."""
+    measured = boxes(((10, 10, 3), (12, 12, 4)))
+    probability = np.where(measured.labelled > 0, 0.6, 0.0).astype(np.float32)
+    probability[12:20, 12:20, 3:7] = 0.9
+    probability[22, 10:22, 3:7] = 0.4
+    probability[50, 50, 3] = 0.4  # meets no lesion
+    found = spread(measured, [1], probability, MM)
+    assert found["one voxel less"] == pytest.approx((2 * 9**2, 0.4))
+    assert found["one voxel more"][1] == pytest.approx(4 * (144 + 48) / 1000)
+    assert found["P >= 0.7"] == pytest.approx((2 * 7**2, 0.256))
+    assert found["P >= 0.3"][1] == pytest.approx(4 * 12 * 13 / 1000)
+
+
+# --- from files to the report
+
+
+def drawn(shape, *places):
+    label_map = np.zeros(shape, np.uint8)
+    for corner, size in places:
+        label_map[tuple(slice(c, c + s) for c, s in zip(corner, size))] = 3
+    return label_map
+
+
+@pytest.fixture(scope="module")
+def patient(phantom_cases, tmp_path_factory):
+    """Three dates of one head, at the second and third in another place: A shrinks, then grows; B goes; C comes.
+
+    On voxels of 4 mm a box of n x n has two diagonals of 4 (n - 1) sqrt(2).
+    """
+    root = tmp_path_factory.mktemp("Doe^Jane-19501231")
+    head = nib.load(phantom_cases / "phantom-0" / "phantom-0-t1c.nii.gz")
+    array, affine = np.asarray(head.dataobj), head.affine
+    x, y, z = (n // 2 for n in array.shape)
+    a, b, c = (x - 12, y - 4, z), (x + 5, y - 4, z), (x + 2, y + 8, z)
+    dates = {
+        "one": [(a, (8, 8, 4)), (b, (5, 5, 3))],
+        "two": [(a, (6, 6, 4))],
+        "three": [(a, (7, 7, 4)), (c, (5, 5, 3))],
+    }
+    turn = np.eye(4)
+    angle = np.radians(8)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    turn[:3, 3] = (9, -6, 4)
+    for name, places in dates.items():
+        there = affine if name == "one" else turn @ affine
+        (root / name).mkdir()
+        save_image(array, there, root / name / "x-t1c.nii.gz", np.float32)
+        save_image(drawn(array.shape, *places), there, root / name / "x-seg.nii.gz", np.uint8)
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(patient, tmp_path_factory):
+    output = tmp_path_factory.mktemp("follow") / "out"
+    places = [str(patient / "one"), str(patient / "two" / "x-seg.nii.gz"), str(patient / "three")]
+    dates = ["2026-01-10", "2026-03-01", "2026-03-31"]
+    more = ["--radiotherapy-end", "2026-01-20", "--output", str(output)]
+    assert main(["follow", *places, "--dates", *dates, *more]) == 0
+    return output
+
+
+def test_three_dates_from_files_to_numbers(written):
+    record = json.loads((written / "follow-up.json").read_text())
+    assert [date["day"] for date in record["dates"]] == [0, 50, 80]
+    one, two, three = record["dates"]
+    assert record["targets"] == [1, 2]
+    assert one["sum_of_products_mm2"] == pytest.approx(2 * 28**2 + 2 * 16**2)
+    assert two["sum_of_products_mm2"] == pytest.approx(2 * 20**2)
+    assert three["sum_of_products_mm2"] == pytest.approx(2 * 24**2)
+    assert [d["volume_ml"] for d in record["dates"]] == pytest.approx(
+        [n * 0.064 for n in (8 * 8 * 4 + 5 * 5 * 3, 6 * 6 * 4, 7 * 7 * 4 + 5 * 5 * 3)]
+    )
+    assert two["suggestions"]["bidimensional"]["category"] == "PR"
+    assert two["suggestions"]["volumetric"]["category"] == "SD"
+    assert two["parts"] == {"1": [1], "2": []} and two["new"] == []
+    assert three["new"] == [2] and three["lesions"][1]["measurable"]
+    assert three["suggestions"]["bidimensional"]["category"] == "preliminary PD"  # 10 weeks after radiotherapy
+    assert three["suggestions"]["bidimensional"]["from_nadir"] == pytest.approx(0.44)
+    assert two["registration"]["agreeing"] >= 2 and one["registration"] is None
+
+
+def test_the_record_fits_its_schema(written):
+    jsonschema = pytest.importorskip("jsonschema")
+    record = json.loads((written / "follow-up.json").read_text())
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.validate(record, schema)
+    record["patient"] = "x"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(record, schema)
+
+
+def test_the_table_has_a_row_a_lesion_and_date(written):
+    rows = list(csv.DictReader((written / "follow-up.csv").open()))
+    seen = [(row["day"], row["lesion"], row["baseline_lesion"], row["target"], row["remark"]) for row in rows]
+    assert seen == [
+        ("0", "1", "1", "yes", ""),
+        ("0", "2", "2", "yes", ""),
+        ("50", "1", "1", "yes", ""),
+        ("50", "", "2", "yes", "disappeared"),
+        ("80", "1", "1", "yes", ""),
+        ("80", "2", "new", "no", ""),
+        ("80", "", "2", "yes", "disappeared"),
+    ]
+    assert rows[0]["product_mm2"] == "1568.0"
+
+
+def test_the_page_stands_alone_and_says_what_was_found(written):
+    page = (written / "report.html").read_text()
+    assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/png;base64,") == 2
+    for text in ("measurements compatible with PR", "2080", "day 50", "Research use only", "Not confirmed in the text"):
+        assert text in page, text
+
+
+def test_the_paper_is_a_pdf_of_some_pages(written):
+    data = (written / "report.pdf").read_bytes()
+    assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF")
+    assert 2 <= len(re.findall(rb"/Type /Page\b", data)) <= 8
+
+
+def test_nothing_that_is_written_names_the_patient_or_a_date(written):
+    for path in written.rglob("*"):
+        if path.suffix in (".json", ".csv", ".html"):
+            text = re.sub(r"base64,[^\"]+", "", path.read_text())  # pictures spell anything
+            assert not re.search(r"Doe|Jane|1950|2026-0", text), path.name
+        elif path.is_file():
+            assert b"Jane" not in path.read_bytes()
+
+
+def test_a_registration_that_fails_is_said_and_the_date_still_measured(phantom_cases):
+    head = nib.load(phantom_cases / "phantom-0" / "phantom-0-t1c.nii.gz")
+    array, affine = np.asarray(head.dataobj, np.float32), head.affine
+    x, y, z = (n // 2 for n in array.shape)
+    label_map = drawn(array.shape, ((x, y, z), (8, 8, 4)))
+    noise = np.random.default_rng(0).normal(100, 20, array.shape).astype(np.float32)
+    result = follow(
+        [
+            Timepoint(0, label_map, affine, Image(array, affine)),
+            Timepoint(30, label_map, affine, Image(noise, affine)),
+        ],
+        Settings(),
+    )
+    date = result.dates[1]
+    assert date.problem and date.spd is None and date.measured.lesions[0].measurable
+    assert date.suggestions["bidimensional"].category == "not assessed"
+    assert date.suggestions["volumetric"].category == "SD"
+    assert any("could not be registered" in warning and "not followed" in warning for warning in result.warnings)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [
+        (["2026-01-10", "2026-03-01"], [0, 50]),
+        (["20251231", "20260101"], [0, 1]),
+        (["10", "272"], [0, 262]),
+    ],
+)
+def test_days_are_counted_from_the_first(dates, expected):
+    assert count_days(dates) == expected
+
+
+@pytest.mark.parametrize("dates", [["1.2.2026", "3.2.2026"], ["2026-01-10", "50"], ["2026-02-30", "2026-03-01"]])
+def test_what_is_no_date_is_refused(dates):
+    with pytest.raises(InputError, match="expected days like 2026-01-31"):
+        count_days(dates)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["{one}", "--dates", "0"], "expected two or more"),
+        (["{one}", "{two}", "--dates", "0"], "1 given for 2 timepoints"),
+        (["{one}", "{two}", "--dates", "50", "0"], "do not rise"),
+        (["{one}", "{two}"], "give --dates"),
+        (["{one}", "{two}", "--dates", "0", "1", "--dicom-sr", "--region", "TC"], "use --region ET"),
+        (["{one}", "{missing}", "--dates", "0", "1"], "no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(patient, tmp_path, capsys, arguments, text):
+    names = {"one": patient / "one", "two": patient / "two", "missing": patient / "nowhere"}
+    output = tmp_path / "out"
+    assert main(["follow", *(part.format(**names) for part in arguments), "-o", str(output)]) == 1
+    assert text in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_measure_prints_what_it_writes(patient, tmp_path, capsys):
+    table = tmp_path / "x.csv"
+    assert main(["measure", str(patient / "one" / "x-seg.nii.gz"), "--csv", str(table)]) == 0
+    assert "1568 mm2" in capsys.readouterr().out
+    assert [row["product_mm2"] for row in csv.DictReader(table.open())] == ["1568.0", "512.0"]
+    assert main(["measure", str(patient / "one" / "x-seg.nii.gz"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["lesions"][0]["line1_ras_mm"]) == 2

@@ -1,0 +1,120 @@
+"""The Structured Report, read back by pydicom alone; and two dates of DICOM files from series to report."""
+
+import json
+
+import numpy as np
+import pytest
+from dicom_files import PATIENT, head, pydicom, write_series
+from segmamba.cases.dicom_seg import ModelFacts, write_seg
+from segmamba.errors import InputError
+from segmamba.followup.dates import dicom_facts
+from segmamba.followup.lesions import measure
+from segmamba.images.dicom import find_series
+
+pytest.importorskip("highdicom", reason='needs highdicom (pip install "segmamba[dicom]")')
+
+from segmamba.followup.structured import check_sr, write_sr
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sr")
+    array, affine = head()
+    maker = {"Manufacturer": "Maker", "ManufacturerModelName": "Model", "MagneticFieldStrength": "3"}
+    write_series(root / "series", array, affine, 7, SeriesDescription="T1 KM", **maker)
+    (series,) = find_series(root / "series")
+    label_map = np.zeros(series.geometry.shape, np.uint8)
+    label_map[3:7, 4:8, 5:8] = 3
+    label_map[9:11, 12:14, 9:11] = 3
+    label_map[8, 9, 9:12] = 1
+    facts = ModelFacts(name="quick", version="0123456789abcdef", software="0.1.0")
+    seg = write_seg(label_map, series.geometry.affine, series, root / "seg.dcm", facts)
+    measured = measure(label_map, series.geometry.affine)
+    tracking = {1: ("Lesion 1", "1.2.3.1"), 2: ("Lesion 2", "1.2.3.2")}
+    path = write_sr(measured, series, seg, tracking, root / "sr.dcm")
+    return pydicom.dcmread(path), pydicom.dcmread(seg), measured, series
+
+
+def items(data, kind):
+    for item in data.get("ContentSequence", []):
+        if item.ValueType == kind:
+            yield item
+        yield from items(item, kind)
+
+
+def groups(data):
+    return [i for i in items(data, "CONTAINER") if i.ConceptNameCodeSequence[0].CodeValue == "125007"]
+
+
+def test_it_is_a_measurement_report_of_the_same_patient_and_study(written):
+    data, seg, _measured, series = written
+    assert data.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"  # Comprehensive 3D SR
+    assert data.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    assert data.PatientName == PATIENT["PatientName"] and data.StudyInstanceUID == seg.StudyInstanceUID
+    (study,) = data.CurrentRequestedProcedureEvidenceSequence
+    referred = {s.SeriesInstanceUID for s in study.ReferencedSeriesSequence}
+    assert {seg.SeriesInstanceUID, series.uid} <= referred
+
+
+def test_each_lesion_has_its_diameters_lines_and_volume(written):
+    data, seg, measured, _series = written
+    found = groups(data)
+    assert len(found) == len(measured.lesions) == 2
+    for group, lesion in zip(found, measured.lesions):
+        numbers = {i.ConceptNameCodeSequence[0].CodeMeaning: i for i in items(group, "NUM")}
+        values = {name: i.MeasuredValueSequence[0] for name, i in numbers.items()}
+        assert float(values["Long Axis"].NumericValue) == pytest.approx(lesion.d1, abs=1e-3)
+        assert float(values["Short Axis"].NumericValue) == pytest.approx(lesion.d2, abs=1e-3)
+        assert float(values["Volume"].NumericValue) == pytest.approx(lesion.volume_ml, abs=1e-5)
+        assert values["Long Axis"].MeasurementUnitsCodeSequence[0].CodeValue == "mm"
+        (line,) = items(numbers["Long Axis"], "SCOORD3D")
+        ends = np.array(line.GraphicData, float).reshape(2, 3)
+        np.testing.assert_allclose(ends * (-1, -1, 1), lesion.line1, atol=1e-3)
+        assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(lesion.d1, abs=1e-3)
+        assert line.ReferencedFrameOfReferenceUID == seg.FrameOfReferenceUID
+        reference = next(i for i in items(group, "IMAGE") if "ReferencedSOPSequence" in i).ReferencedSOPSequence[0]
+        assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
+        assert reference.ReferencedSegmentNumber == 3
+        assert next(i.UID for i in items(group, "UIDREF")) == f"1.2.3.{lesion.number}"
+
+
+def test_the_scanner_and_the_day_come_from_the_files(written):
+    assert dicom_facts(written[3]) == ("20260102", "Maker Model 3")
+
+
+def test_a_region_of_several_segments_and_a_file_that_is_there_are_refused(tmp_path):
+    with pytest.raises(InputError, match="use --region ET"):
+        check_sr("TC", tmp_path / "x.dcm")
+    (tmp_path / "x.dcm").write_bytes(b"x")
+    with pytest.raises(InputError, match="no DICOM file is overwritten"):
+        check_sr("ET", tmp_path / "x.dcm")
+
+
+def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, capsys):
+    """Dates and scanners from the files, segmented, and where there is a lesion a SEG and an SR of each."""
+    import nibabel as nib
+    from segmamba.cli import main
+
+    words = {"t1n": "T1", "t1c": "T1 KM", "t2w": "T2", "t2f": "FLAIR"}
+    for place, date, maker in (("first", "20260102", "A"), ("second", "20260401", "B")):
+        for number, (modality, name) in enumerate(words.items(), 1):
+            image = nib.load(phantom_cases / "phantom-0" / f"phantom-0-{modality}.nii.gz")
+            array = np.asarray(image.dataobj)
+            stored = np.round(array / array.max() * 2000).astype(np.int16)
+            facts = {"SeriesDescription": name, "AcquisitionDate": date, "StudyDate": date, "Manufacturer": maker}
+            if modality == "t1c":
+                facts["ContrastBolusAgent"] = "Gd"
+            write_series(tmp_path / place / f"s{number}", stored, image.affine, number, **facts)
+    output = tmp_path / "out"
+    arguments = ["follow", str(tmp_path / "first"), str(tmp_path / "second"), "--model", str(tiny_model)]
+    assert main([*arguments, "--device", "cpu", "--dicom-sr", "-o", str(output)]) == 0, capsys.readouterr().err
+    record = json.loads((output / "follow-up.json").read_text())
+    assert [date["day"] for date in record["dates"]] == [0, 89]
+    assert any("another scanner" in warning for warning in record["warnings"])
+    assert record["dates"][0]["made_by"]["model"] == "tiny"
+    assert {"P >= 0.3", "P >= 0.7"} <= set(record["dates"][0]["spread"])
+    for date in record["dates"]:
+        seg = output / "segmentations" / f"day-{date['day']:04d}-seg.dcm"
+        assert (output / f"day-{date['day']:04d}-sr.dcm").exists() == seg.exists()
+    text = (output / "follow-up.json").read_text() + (output / "report.html").read_text()
+    assert "Secret" not in text and "4711" not in text and "19501231" not in text and "202604" not in text
