@@ -59,9 +59,9 @@ def test_it_is_a_measurement_report_of_the_same_patient_and_study(written):
 def test_each_lesion_has_its_diameters_lines_and_volume(written):
     data, seg, measured, _series = written
     found = groups(data)
-    assert len(found) == len(measured.lesions) == 2
-    for group, lesion in zip(found, measured.lesions):
-        numbers = {i.ConceptNameCodeSequence[0].CodeMeaning: i for i in items(group, "NUM")}
+    assert len(found) == 2 * len(measured.lesions) == 4
+    for group, lines, lesion in zip(found[::2], found[1::2], measured.lesions):
+        numbers = {i.ConceptNameCodeSequence[0].CodeMeaning: i for g in (group, lines) for i in items(g, "NUM")}
         values = {name: i.MeasuredValueSequence[0] for name, i in numbers.items()}
         assert float(values["Long Axis"].NumericValue) == pytest.approx(lesion.d1, abs=1e-3)
         assert float(values["Short Axis"].NumericValue) == pytest.approx(lesion.d2, abs=1e-3)
@@ -75,7 +75,7 @@ def test_each_lesion_has_its_diameters_lines_and_volume(written):
         reference = next(i for i in items(group, "IMAGE") if "ReferencedSOPSequence" in i).ReferencedSOPSequence[0]
         assert reference.ReferencedSOPInstanceUID == seg.SOPInstanceUID
         assert reference.ReferencedSegmentNumber == 3
-        assert next(i.UID for i in items(group, "UIDREF")) == f"1.2.3.{lesion.number}"
+        assert {i.UID for g in (group, lines) for i in items(g, "UIDREF")} == {f"1.2.3.{lesion.number}"}
 
 
 def test_the_scanner_and_the_day_come_from_the_files(written):

@@ -39,7 +39,7 @@ def check_sr(region: str, output: Path) -> None:
 def write_sr(
     measured: Measured, series: Series, seg: Path, tracking: Mapping[int, tuple[str, str]], output: Path
 ) -> Path:
-    """Writes the lesions of one date: a measurement group each, with both diameters, their lines, and the volume.
+    """Writes the lesions of one date: of each a group with its volume, and one with its diameters and their lines.
 
     series: the images; seg: the DICOM SEG over them. tracking: number of a lesion -> (identifier, UID), the same at all
     dates for one lesion. Raises InputError where the series' attributes do not suffice, and as `check_sr`.
@@ -52,7 +52,7 @@ def write_sr(
         with quiet():
             segmentation = pydicom.dcmread(seg)
             images = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in series.files]
-            groups = [_group(hd, one, measured.region, segmentation, tracking) for one in measured.lesions]
+            groups = [g for one in measured.lesions for g in _groups(hd, one, measured.region, segmentation, tracking)]
             data = _build(hd, groups, segmentation, images)
             buffer = io.BytesIO()
             data.save_as(buffer, enforce_file_format=True)
@@ -92,7 +92,7 @@ def _build(hd, groups: list, segmentation, images: list):
     )
 
 
-def _group(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int, tuple[str, str]]):
+def _groups(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int, tuple[str, str]]):
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -114,20 +114,26 @@ def _group(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int,
         for code, value, line in lines
         if line is not None
     ]
-    measurements.append(
-        hd.sr.Measurement(
-            name=Code("118565006", "SCT", "Volume"),
-            value=round(lesion.volume_ml, 6),
-            unit=Code("mL", "UCUM", "milliliter"),
+    volume = hd.sr.Measurement(
+        name=Code("118565006", "SCT", "Volume"),
+        value=round(lesion.volume_ml, 6),
+        unit=Code("mL", "UCUM", "milliliter"),
+    )
+    common = {
+        "tracking_identifier": hd.sr.TrackingIdentifier(uid=uid, identifier=name),
+        "finding_type": Code("108369006", "SCT", "Neoplasm"),
+        "finding_sites": [hd.sr.FindingSite(anatomic_location=Code("12738006", "SCT", "Brain"))],
+    }
+    segment = hd.sr.ReferencedSegment.from_segmentation(segmentation, LABELS[region])
+    # TID 1411, of a segment, takes no lines: these have a group of their own (TID 1501), of the same tracking UID
+    groups = [
+        hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=segment, measurements=[volume], **common
         )
-    )
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=name),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, LABELS[region]),
-        finding_type=Code("108369006", "SCT", "Neoplasm"),
-        finding_sites=[hd.sr.FindingSite(anatomic_location=Code("12738006", "SCT", "Brain"))],
-        measurements=measurements,
-    )
+    ]
+    if measurements:
+        groups.append(hd.sr.MeasurementsAndQualitativeEvaluations(measurements=measurements, **common))
+    return groups
 
 
 def _need_highdicom():
