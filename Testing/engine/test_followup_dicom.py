@@ -19,7 +19,7 @@ from segmamba.followup.structured import check_sr, write_sr
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("sr")
-    array, affine = head()
+    array, affine = head(spacing=(5.5, 5.5, 5.0))
     maker = {"Manufacturer": "Maker", "ManufacturerModelName": "Model", "MagneticFieldStrength": "3"}
     write_series(root / "series", array, affine, 7, SeriesDescription="T1 KM", **maker)
     (series,) = find_series(root / "series")
