@@ -17,7 +17,7 @@ from segmamba.evaluation.report import page, read_log
 from segmamba.learning.gate.scores import Scored
 from segmamba.learning.registry.state import format_registry
 from segmamba.learning.site import Site, summarise
-from segmamba.learning.site.improvement import _plan
+from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.submissions import read_record
 from segmamba.learning.submissions.intake import known_verdict, take_in
 from segmamba.learning.submissions.write import proposal_facts, read_salt
@@ -122,7 +122,7 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
         (site.models / "registry.json", registry, lambda: format_registry(site.models)),
         (site.models / "registry.json", registry, lambda: summarise(site)),
         (run / "status.json", status, lambda: summarise(site)),
-        (run / "improve.json", plan, lambda: _plan(run, None, None)),
+        (run / "improve.json", plan, lambda: begin_plan(run, None, None)),
         (run / "log.jsonl", lines, lambda: summarise(site, run.name)),
         (run / "log.jsonl", lines, of_run),
         (run / "config.json", record, of_run),

@@ -247,7 +247,7 @@ def test_the_report_tells_of_the_machine_and_not_of_the_patient(ready, pump, vol
         ("/data/Mustermann, Erika/1957 03 12, cut off", "<path>, cut off"),
         ("\\\\server\\share name\\Erika M\\t1 c.nii", "<path>"),
         ("the folder /mnt/Erika Mustermann is out of reach", "the folder <path>"),
-        ('File "/opt/x y/prediction/predict.py", line 3, in f', "File prediction/predict.py, line 3, in f"),
+        ('File "/opt/x y/segmamba/cli.py", line 3, in f', "File segmamba/cli.py, line 3, in f"),
         ("3 mm / 4 mm", "3 mm / 4 mm"),
     ],
 )
