@@ -322,11 +322,8 @@ def test_a_site_that_cannot_be_written_to(session, site):
     (site / "corrections").unlink()
     (site / "corrections").mkdir()
     (site / "corrections" / "incoming").write_text("not a folder")
-    with pytest.raises(
-        EngineError, match=r"incoming: a file; expected a folder, or nothing yet: choose another name"
-    ) as raised:
+    with pytest.raises(EngineError, match=r"incoming: a file; expected a folder, or nothing yet: choose another name"):
         addCorrectedCase(session.command, segmentation, site, consent=True)
-    assert "Traceback" in raised.value.detail
     assert (site / "corrections" / "incoming").read_text() == "not a folder"
 
 
