@@ -136,7 +136,9 @@ def _before_a_norm(key):
 
 @pytest.mark.parametrize("name", [name for name in BASELINES if name != "swinunetr"])  # slow, and all of it is in v2
 def test_bf16_autocast_gives_nearly_the_same(name):
-    network = small(name).eval().requires_grad_(False)  # weight gradients in bf16 on a small depth: oneDNN is wrong
+    # oneDNN is wrong in bf16 where a side ends as a single voxel (on AMX), and in weight gradients on a small depth
+    patch = tuple(max(16, side) for side in SMALL[name]["patch"])
+    network = small(name, patch=patch).eval().requires_grad_(False)
     x = image(network.config.patch).requires_grad_()
     with torch.no_grad():
         exact = network(x)

@@ -237,7 +237,7 @@ def test_nothing_is_overwritten(small):
 def test_another_grid_is_refused(small):
     series, label_map, affine, path = small
     moved = affine.copy()
-    moved[0, 3] += 0.01
+    moved[0, 3] += 0.02
     for array, where in ((label_map, moved), (label_map[1:], affine)):
         with pytest.raises(InputError, match=r"not on the grid of series 7.*resample it"):
             write_seg(array, where, series, path, FACTS)

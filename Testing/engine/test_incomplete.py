@@ -124,8 +124,8 @@ def test_the_command_segments_and_warns(tolerant, phantom_cases, tmp_path, capsy
     (folder / "phantom-0-t2w.nii.gz").unlink()
     assert main(["predict", str(folder), "-o", str(tmp_path / "out"), "--model", str(tolerant), "--device", "cpu"]) == 0
     assert "note: t2w is missing" in capsys.readouterr().out
-    assert main(["predict", "--batch", str(tmp_path), "-o", str(tmp_path / "b"), "--model", str(tolerant)]) == 1
-    # "out" and "b" hold no case
+    assert main(["predict", "--batch", str(tmp_path), "-o", str(tmp_path / "b"), "--model", str(tolerant)]) == 0
+    # "out" and "b" hold results alone, and are passed over
     assert json.loads((tmp_path / "b" / "case-summary.json").read_text())["absent"] == ["t2w"]
 
 

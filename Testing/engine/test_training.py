@@ -54,8 +54,8 @@ def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
     settings = {
         "sources": (replace(config.sources[0], at_most=1),),
         "augment": AugmentConfig(set="none"),
-        "optimizer": replace(config.optimizer, learning_rate=1.5e-2, warmup=10),
-        "steps": 60,
+        "optimizer": replace(config.optimizer, learning_rate=8e-3, warmup=10),
+        "steps": 140,  # TC is learnt late, and on some CPUs later than on others
         "patch": (48, 48, 48),  # the whole brain
         "batch": 1,
     }

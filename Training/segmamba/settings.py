@@ -47,7 +47,10 @@ def _read(path: Path, what: str, optional: bool, most: int, parse) -> Any:
     except InputError as error:
         reason = str(error).removeprefix(f"{path}").removeprefix(" cannot be read").removeprefix(": ")
         raise InputError(f"{what} {path} cannot be read: {reason}".strip()) from None
-    return parse(text, f"{what} {path}".strip())
+    values = parse(text, f"{what} {path}".strip())
+    if optional and values is None:  # a file that holds null is not one that is missing
+        raise InputError(f"{what} {path} holds null; expected a table or a list of values".strip())
+    return values
 
 
 def parse_json(text: str, where: str) -> Any:

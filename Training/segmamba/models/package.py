@@ -102,9 +102,9 @@ def load_package(folder: Path | str) -> Model:
 def read_manifest(folder: Path | str) -> Manifest:
     """Raises InputError where model.json is missing, is no JSON, or says what this version does not know."""
     path = Path(folder) / MANIFEST
-    values = settings.read_json(path, optional=True)
-    if values is None:
+    if not path.exists():
         raise InputError(f"{folder} is no model folder: it has no {MANIFEST}")
+    values = settings.read_json(path)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
