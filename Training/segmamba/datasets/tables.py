@@ -37,9 +37,20 @@ def summarise(dataset: Dataset) -> dict:
 
 
 def format_summary(dataset: Dataset) -> str:
+    """The fingerprint of a data set as tables for a terminal. Raises InputError where it has none, or a damaged one."""
     facts, split = dataset.fingerprint, summarise(dataset)["split"]
     if not facts:
         raise InputError(f"data set {dataset.folder} has no fingerprint; make it with `segmamba dataset init`")
+    try:
+        return _summary(dataset, facts, split)
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"data set {dataset.folder}: its fingerprint is damaged ({type(error).__name__}: {error}); make it anew "
+            f"with `segmamba dataset init --update {dataset.folder}`"
+        ) from None
+
+
+def _summary(dataset: Dataset, facts: dict, split: dict | None) -> str:
     lines = [
         f"{dataset.name}: {facts['cases']} cases of {facts['subjects']} subjects, {facts['labelled']} with labels"
         + (f"; {len(dataset.left_out)} left out" if dataset.left_out else ""),

@@ -32,7 +32,7 @@ def write_report(run: Path | str) -> Path:
     run/config.json is there but no JSON; whatever else is missing is left out."""
     run = Path(run)
     log, record = read_log(run), _read_record(run)
-    config = record.get("config") if isinstance(record.get("config"), dict) else {}
+    config = _table_of(record, "config")
     name = str(config.get("name") or run.resolve().name)
     body = [
         _header(name, log, record),
@@ -80,8 +80,8 @@ def _read_record(run: Path) -> dict:
 
 
 def _header(name: str, log: RunLog, record: dict) -> str:
-    cases, held_out = (len(record.get(key) or ()) for key in ("cases", "held_out"))
-    network = _network((record.get("config") or {}).get("network"))
+    cases, held_out = (len(_table_of(record, key)) for key in ("cases", "held_out"))
+    network = _network(_table_of(record, "config").get("network"))
     facts = [network, f"trained on {cases} cases" if cases else "", f"{held_out} held out" if held_out else ""]
     facts.append(f"{log.last_step} steps")
     times = [entry["time"] for entry in (*log.steps, *log.validations, *log.events) if math.isfinite(entry["time"])]
@@ -92,6 +92,12 @@ def _header(name: str, log: RunLog, record: dict) -> str:
         f'<p class="faint">{escape(when)}{" &middot; " if when else ""}'
         "research use only, not a medical device</p></header>"
     )
+
+
+def _table_of(record: dict, key: str) -> dict:
+    """record[key], or an empty table where the record has something else there."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _network(network) -> str:
