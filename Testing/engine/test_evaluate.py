@@ -323,12 +323,12 @@ def test_rounding_of_the_affine_is_forgiven_and_no_more(folders):
     predictions, truths = folders
     save(tumour("brats2021"), truths, "a.nii.gz")
     near, far = AFFINE.copy(), AFFINE.copy()
-    near[0, 3] += 5e-3
-    far[0, 3] += 2e-2
+    near[0, 3] += 4e-2
+    far[0, 3] += 6e-2
     save(tumour(), predictions, "a.nii.gz", affine=near)
     assert evaluate_folders(predictions, truths, convention="brats2021")["n"] == 1
     save(tumour(), predictions, "a.nii.gz", affine=far)
-    with pytest.raises(InputError, match=r"a\.nii\.gz: does not lie on the grid .*0\.02 mm"):
+    with pytest.raises(InputError, match=r"a\.nii\.gz: does not lie on the grid .*0\.06 mm"):
         evaluate_folders(predictions, truths, convention="brats2021")
 
 
