@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from segmamba.errors import InputError
-from segmamba.settings import build, override, parse_toml
+from segmamba.settings import build, override, parse_toml, read_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "Training" / "configs"
 
@@ -151,3 +151,11 @@ def test_overrides_that_lead_nowhere(text):
     values = {"many": [{"radius": 1}, {"radius": 2}], "steps": 3, "name": "text", "pair": [1, 2]}
     with pytest.raises(InputError, match=f"--set {text}"):
         override(values, text)
+
+
+def test_a_file_that_holds_null_is_not_one_that_is_missing(tmp_path):
+    path = tmp_path / "plan.json"
+    assert read_json(path, optional=True) is None
+    path.write_text("null")
+    with pytest.raises(InputError, match=r"plan\.json holds null"):
+        read_json(path, optional=True)
