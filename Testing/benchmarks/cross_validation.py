@@ -132,14 +132,9 @@ def fit_limits(cases: list[Held]) -> PostprocessSpec:
     """
     spec = PostprocessSpec()
     for region in REGIONS:
-        tried = {(0, 0): merit(cases, spec)}
-        for component in COMPONENTS[1:]:
-            tried[component, 0] = merit(cases, limited(spec, region, component, 0))
-        component = choose({c: value for (c, _), value in tried.items()})
-        totals = {0: tried[component, 0]}
-        for total in TOTALS[1:]:
-            totals[total] = merit(cases, limited(spec, region, component, total))
-        spec = limited(spec, region, component, choose(totals))
+        component = choose({size: merit(cases, limited(spec, region, size, 0)) for size in COMPONENTS})
+        total = choose({size: merit(cases, limited(spec, region, component, size)) for size in TOTALS})
+        spec = limited(spec, region, component, total)
     return spec
 
 
