@@ -91,7 +91,7 @@ def uses_bf16(config: TrainingConfig, device: str) -> bool:
 def _cpu_is_fast_in_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself (AVX512_BF16, which every CPU with AMX_BF16 has too).
 
-    A training step of `quick` on 48^3 takes in fp32 and in bf16, seconds of one core with AMX, oneDNN held to each:
+    A pass of `quick` on 48^3, forward and backward, in fp32 and in bf16, seconds of one core with AMX, oneDNN held to:
     AMX 0.86 and 0.31; AVX512_BF16 0.84 and 0.82; AVX-512 alone, which emulates it, 0.88 and 1.89; AVX2 1.21 and 36.8.
     The first question is to the processor and knows of no ONEDNN_MAX_CPU_ISA; the second is to oneDNN, which heeds it,
     but says yes from AVX-512 on; so only oneDNN held to AVX-512 on a CPU that could do more is twice as slow for it.
