@@ -26,7 +26,8 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """A data set to train on. dataset: its folder or manifest (`segmamba dataset init`).
+    """What to train on. dataset: a data set's folder or manifest (`segmamba dataset init`). patches, instead of it: a
+    file of patches that come without their case (training.patches), labelled in part or whole.
 
     share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
     the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
@@ -34,7 +35,8 @@ class SourceConfig:
     held_out: train on none of it, validate on all: an anchor set.
     """
 
-    dataset: str
+    dataset: str = ""
+    patches: str = ""
     share: float = 1.0
     validate: bool = False
     fold: int | None = None
@@ -42,10 +44,17 @@ class SourceConfig:
     held_out: bool = False
 
     def __post_init__(self):
+        _check(
+            bool(self.dataset) != bool(self.patches),
+            f"a source needs one of the two, dataset or patches; it has {self.dataset!r} and {self.patches!r}",
+        )
+        learnt = not (self.validate or self.held_out)
+        _check(learnt or not self.patches, f"source {self.patches}: patches are trained on, never validated on")
         _check(not (self.held_out and self.validate), f"source {self.dataset}: validate or held_out, not both")
-        _check(self.share > 0 and math.isfinite(self.share), f"source {self.dataset}: share must be above 0")
+        name = self.dataset or self.patches
+        _check(self.share > 0 and math.isfinite(self.share), f"source {name}: share must be above 0")
         _check(self.fold is None or self.validate, f"source {self.dataset}: a fold needs validate = true")
-        _check(self.at_most is None or self.at_most > 0, f"source {self.dataset}: at_most must be 1 or more")
+        _check(self.at_most is None or self.at_most > 0, f"source {name}: at_most must be 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,8 @@ class TrainingConfig:
         _check(self.workers is None or self.workers >= 0, f"workers {self.workers} must be 0 or more")
         learning = [source for source in self.sources if not source.held_out]
         _check(bool(learning), "a training needs at least one [[sources]] entry, and one that is not held out")
+        sets = [source for source in self.sources if source.dataset]
+        _check(bool(sets), "a training needs a data set beside its patches, which says what the labels mean")
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> TrainingConfig:
@@ -190,7 +201,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict:
         raise InputError(f"configuration {path} is its own base, by way of {below[-1]}")
     sources = values.get("sources")
     tables = [values, *(s for s in (sources if isinstance(sources, list) else []) if isinstance(s, dict))]
-    for table, key in itertools.product(tables, ("dataset", "initial_model", "cache", "base")):
+    for table, key in itertools.product(tables, ("dataset", "patches", "initial_model", "cache", "base")):
         if table.get(key) and isinstance(table[key], str):  # anything else is refused later, by its type
             table[key] = str(place.parent / table[key])
     base = values.pop("base", None)
@@ -213,6 +224,6 @@ def resolved(config: TrainingConfig) -> dict:
     """The configuration as plain JSON, for run/config.json and manifests: names instead of this machine's folders."""
     values = dataclasses.asdict(config)
     for source in values["sources"]:
-        source["dataset"] = Path(source["dataset"]).name
+        source.update({key: Path(source[key]).name for key in ("dataset", "patches")})
     values.update(cache="", initial_model=Path(config.initial_model).name)
     return values

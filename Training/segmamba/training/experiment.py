@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
+from segmamba.training.patches import PatchFile, prepare_patch, read_patches
 from segmamba.training.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class Experiment:
 def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     """Reads, checks and preprocesses all data, each process its part. Raises InputError."""
     scheme, plan = _plan(config)
-    groups, held_out = _prepare(plan, config, world)
+    groups, held_out = _prepare(plan, scheme, config, world)
     nested = nested_labels(scheme) if config.head == "regions" else ()
     channels = count_channels(len(scheme.labels), nested)
     network_config = config.network.resolve(len(config.preprocess.modalities), channels, tuple(config.patch))
@@ -83,12 +85,15 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
 
 
 def _plan(config: TrainingConfig):
-    """-> the label scheme, and [(data set, training entries, validation entries)] of each source."""
-    plan, scheme = [], None
-    for source in config.sources:
+    """-> the label scheme, and {number of the source: (data set, training entries, validation entries)}."""
+    plan, scheme = {}, None
+    for number, source in enumerate(config.sources):
+        if source.patches:
+            continue
         dataset = read_dataset(source.dataset)
         if scheme is not None and dataset.scheme != scheme:
-            raise InputError(f"data set {dataset.name} has other labels or regions than {plan[0][0].name}")
+            first = next(iter(plan.values()))[0]
+            raise InputError(f"data set {dataset.name} has other labels or regions than {first.name}")
         scheme = dataset.scheme
         labelled = tuple(case for case in dataset.cases if case.label)
         if source.held_out:
@@ -99,14 +104,14 @@ def _plan(config: TrainingConfig):
             training, validation = labelled, ()
         if not training and not source.held_out:
             raise InputError(f"data set {dataset.name} has no labelled case to train on")
-        plan.append((dataset, training[: source.at_most], validation))
-    learnt = [case for _, training, _ in plan for case in training]
+        plan[number] = dataset, training[: source.at_most], validation
+    learnt = [case for _, training, _ in plan.values() for case in training]
     if learnt and not any(_may_hold_labels(case) for case in learnt):
         raise InputError(
             f"the label maps of all {len(learnt)} training cases are empty, and a model that is trained on them finds "
             "nothing; draw what there is to label, then `segmamba dataset init --update`"
         )
-    _check_apart(plan)
+    _check_apart(list(plan.values()))
     return scheme, plan
 
 
@@ -134,19 +139,38 @@ def _check_apart(plan) -> None:
                 )
 
 
-def _prepare(plan, config: TrainingConfig, world: World) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
+def _check_patients_apart(file: PatchFile, held_out: list[CaseEntry]) -> None:
+    """Raises InputError where a patch bears the name of a validation case or of its subject, or begins with it."""
+    for entry in held_out:
+        for name in (entry.id, entry.subject):
+            if found := [i for i in file.ids if i == name or i.startswith(f"{name}_") or i.startswith(f"{name}-")]:
+                raise InputError(
+                    f"patch {found[0]} of {file.path} is named as case {entry.id}, which is validated on; take it out "
+                    "of the patches"
+                )
+
+
+def _prepare(
+    plan, scheme: LabelScheme, config: TrainingConfig, world: World
+) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
+    """-> the training cases of each source that is trained on, and the validation cases of all."""
+    spec, cache = config.preprocess, Path(config.cache)
     jobs = [
-        (number, kind, dataset, entry)
-        for number, (dataset, training, validation) in enumerate(plan)
+        (number, kind, partial(prepare, dataset, entry, spec, cache))
+        for number, (dataset, training, validation) in plan.items()
         for kind, entries in (("training", training), ("validation", validation))
         for entry in entries
     ]
-    mine = [
-        (number, kind, prepare(dataset, entry, config.preprocess, Path(config.cache)))
-        for number, kind, dataset, entry in jobs[world.rank :: world.size]
-    ]
+    for number, source in enumerate(config.sources):
+        if source.patches:
+            labels = len(scheme.labels)
+            file = read_patches(source.patches, labels)
+            _check_patients_apart(file, [case for _, _, validation in plan.values() for case in validation])
+            indices = range(len(file.ids))[: source.at_most]
+            jobs += [(number, "training", partial(prepare_patch, file, i, spec, labels, cache)) for i in indices]
+    mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size]]
     done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id))  # the same order in every process
-    learning = [number for number, (_, training, _) in enumerate(plan) if training]
+    learning = sorted({number for number, kind, _ in done if kind == "training"})
     groups = [[case for n, kind, case in done if n == number and kind == "training"] for number in learning]
     held_out = [case for _, kind, case in done if kind == "validation"]
     ids = [case.id for case in held_out]

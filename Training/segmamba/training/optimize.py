@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.losses import DiceCELoss, DiceLoss
+from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -49,24 +49,26 @@ class HeadLoss(nn.Module):
     """Dice plus cross-entropy, or cross-entropy alone, of logits against label shares (B, 1 + labels, D, H, W).
 
     The mean over samples, so that neither processes nor micro-batches change it. nested: the head (networks.heads).
+    Voxels where all shares are 0 are unknown and count nothing: cross-entropy is a sample's mean over the known ones.
     """
 
     def __init__(self, name: str, nested: tuple[int, ...] = ()):
         super().__init__()
         self.nested = nested
-        if nested:
-            self.cross_entropy = nn.BCEWithLogitsLoss()
-            self.dice = DiceLoss(sigmoid=True) if name == "dice_ce" else None
-        else:
-            self.whole = DiceCELoss(softmax=True, include_background=False) if name == "dice_ce" else None
-            self.cross_entropy = nn.CrossEntropyLoss()
+        self.cross_entropy = (nn.BCEWithLogitsLoss if nested else nn.CrossEntropyLoss)(reduction="none")
+        self.dice = DiceLoss(include_background=bool(nested)) if name == "dice_ce" else None
 
     def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
-        if not self.nested:
-            return (self.whole or self.cross_entropy)(logits, shares)
-        target = region_shares(shares, self.nested)
-        loss = self.cross_entropy(logits, target)
-        return loss + self.dice(logits, target) if self.dice else loss
+        known = (shares.sum(1, keepdim=True) > 0.5).float()
+        target = region_shares(shares, self.nested) if self.nested else shares * known
+        entropy = self.cross_entropy(logits, target)
+        entropy = entropy.mean(1, keepdim=True) if self.nested else entropy[:, None]
+        spatial = (1, 2, 3, 4)
+        loss = ((entropy * known).sum(spatial) / known.sum(spatial).clamp(min=1)).mean()
+        if not self.dice:
+            return loss
+        probabilities = torch.sigmoid(logits) if self.nested else torch.softmax(logits, 1)
+        return loss + self.dice(probabilities * known, target)
 
 
 def uses_bf16(config: TrainingConfig, device: str) -> bool:

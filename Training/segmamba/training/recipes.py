@@ -116,7 +116,11 @@ def _corrected(corrections: Path | str) -> tuple[Dataset, int]:
 
 def _is_there(source: dict) -> bool:
     try:
-        read_dataset(source["dataset"])
+        if source.get("patches"):
+            if not Path(source["patches"]).is_file():
+                raise InputError(f"file of patches {source['patches']} does not exist")
+        else:
+            read_dataset(source["dataset"])
     except (InputError, KeyError) as error:
         log.warning("not replayed: %s", error)
         return False

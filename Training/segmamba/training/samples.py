@@ -33,6 +33,7 @@ from segmamba.training.augment import Augmentation
 log = logging.getLogger(__name__)
 
 _CACHE_VERSION = 2  # raise it when preprocessing changes what it writes
+_VALID = 0.99  # share of a voxel, after a warp, that must be known
 _PLACES = 5000  # voxels kept of each label, to centre patches on
 
 
@@ -83,8 +84,7 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
         label_map = load_label_map(label, dataset.renumbering, case)
         shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
         cache.mkdir(parents=True, exist_ok=True)
-        tensors = _to_store(prepared.tensor, shares, bytes.fromhex(digest))
-        write_aside(cached, save(tensors, {"labels": str(len(shares))}))
+        write_aside(cached, store(prepared.tensor, shares, bytes.fromhex(digest)))
     return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest)
 
 
@@ -101,8 +101,9 @@ def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str
 class PatchDataset(TorchDataset):
     """Augmented patches {"image": (C, *patch), "label": (K, *patch), "case": id}; sample i is drawn from (seed, i).
 
-    label: the share of each label in each voxel. cases: per source; shares: weight of each source. foreground: chance
-    that a patch is centred on a voxel of a label, drawn among those that the case has.
+    label: the share of each label in each voxel; where the label is not known, 0 of every one, of background too.
+    cases: per source; shares: weight of each source. foreground: chance that a patch is centred on a voxel of a label,
+    drawn among those that the case has.
     """
 
     def __init__(
@@ -132,10 +133,14 @@ class PatchDataset(TorchDataset):
             centre = self._centre(stored, grid, rng)
             image = _read_box(stored, "image", centre, reach).float()
             label = _shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
+            partly = "valid" in stored.keys()  # noqa: SIM118  safe_open is no dict
+            valid = _read_box(stored, "valid", centre, reach).float() if partly else image[:0]
         if warp:
-            both = warp.apply(torch.cat([image, label]), self.patch)
-            image, label = both[: len(image)], both[len(image) :]
+            together = warp.apply(torch.cat([image, label, valid]), self.patch)
+            image, label, valid = together.split([len(image), len(label), len(valid)])
         label[0] = 1 - label[1:].sum(0)  # what lies outside the image is background
+        if partly:
+            label = label * (valid > _VALID)
         image, label = self.augmentation.apply(image, label, rng)
         return {"image": image, "label": label, "case": case.id}
 
@@ -165,18 +170,25 @@ class StepSampler(Sampler):
         return len(self.steps)
 
 
-def _to_store(image: Tensor, shares: Tensor, seed: bytes) -> dict[str, Tensor]:
-    """Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size."""
+def store(image: Tensor, shares: Tensor, seed: bytes, valid: Tensor | None = None) -> bytes:
+    """A cached case: image (C, D, H, W), shares (K, D, H, W) of the labels, valid (D, H, W): where they are known.
+
+    Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size. valid is stored
+    where a part of the label is unknown only; places to centre patches on are known ones.
+    """
     hard = shares.argmax(0).to(torch.uint8)
     label = hard[None] if bool(((shares == 0) | (shares == 1)).all()) else shares.half()
     tensors = {"image": image.half().contiguous(), "label": label.contiguous()}
+    if valid is not None:
+        tensors["valid"] = valid[None].to(torch.uint8).contiguous()
     rng = np.random.default_rng(list(seed))
     for value in range(1, len(shares)):
-        places = torch.nonzero(hard == value).to(torch.int16)
+        here = hard == value
+        places = torch.nonzero(here if valid is None else here & valid).to(torch.int16)
         if len(places):
             kept = rng.permutation(len(places))[:_PLACES]
             tensors[f"places{value}"] = places[np.sort(kept)].contiguous()
-    return tensors
+    return save(tensors, {"labels": str(len(shares))})
 
 
 def _read_box(stored, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -1,0 +1,145 @@
+"""Training patches that come without their case: crops around lesions, already normalised, labelled in part.
+
+A file of patches is an .npz with
+    image       (N, C, X, Y, Z)  normalised as the model's preprocessing does it (z-scores over the brain), 0 outside
+                                 the brain; integers where `step` is given, which they are multiplied by
+    label       (N, X, Y, Z)     0 and the labels of the data sets that are trained on beside it
+    valid       (N, X, Y, Z)     where the label is known; the loss counts nothing elsewhere
+    spacing_mm  (3,)             of X, Y, Z
+    axes        "LPS", ...       where X, Y, Z lead, in nibabel's letters
+    modalities  (C,)             of the channels, by the names of the configuration
+    ids         (N,)             of the patches
+    step        ()               optional
+Nothing validates on patches: a part of a brain has no false findings elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+
+from segmamba.datasets.reading import hash_file
+from segmamba.errors import InputError
+from segmamba.files.atomic import write_aside
+from segmamba.images.resample import Axis, to_model
+from segmamba.limits import VOXELS
+from segmamba.models.specs import PreprocessSpec
+from segmamba.training.samples import TrainingCase, store
+
+_KEYS = ("ids", "image", "label", "valid", "spacing_mm", "axes", "modalities")
+_VERSION = 1  # raise it when what is written to the cache changes
+_KNOWN = 0.999  # share of a voxel of the model that must be valid
+
+
+@dataclass(frozen=True, eq=False)
+class PatchFile:
+    """The arrays of a file of patches, checked.
+
+    images (N, C, X, Y, Z) float16, labels (N, X, Y, Z) uint8, valid (N, X, Y, Z) bool; spacing mm along X, Y, Z.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    valid: np.ndarray
+    spacing: tuple[float, float, float]
+    axes: str
+    modalities: tuple[str, ...]
+    sha256: str
+
+
+def read_patches(path: Path | str, labels: int) -> PatchFile:
+    """Reads a file of patches. labels: the largest label that may occur. Raises InputError, naming what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"file of patches {path} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            missing = [key for key in _KEYS if key not in stored]
+            if missing:
+                raise InputError(f"file of patches {path} has no {', '.join(missing)}; expected {', '.join(_KEYS)}")
+            arrays = {key: stored[key] for key in (*_KEYS, *(["step"] if "step" in stored else []))}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"file of patches {path} cannot be read as .npz: {error}") from None
+    return _checked(path, arrays, labels)
+
+
+def _checked(path: Path, arrays: dict[str, np.ndarray], labels: int) -> PatchFile:
+    image, label, valid = arrays["image"], arrays["label"], arrays["valid"]
+    modalities = tuple(map(str, np.atleast_1d(arrays["modalities"])))
+    ids = tuple(map(str, np.atleast_1d(arrays["ids"])))
+    axes = str(arrays["axes"])
+    spacing = np.atleast_1d(arrays["spacing_mm"]).astype(float)
+    found = {"image": image.shape, "label": label.shape, "valid": valid.shape}
+
+    def check(holds: bool, text: str) -> None:
+        if not holds:
+            raise InputError(f"file of patches {path}: {text}")
+
+    check(image.ndim == 5 and min(image.shape) > 0, f"image of shape {image.shape}; expected (N, C, X, Y, Z)")
+    same = {(len(image), *image.shape[2:])} == {label.shape, valid.shape}
+    check(same, f"shapes {found}; label and valid must be those of image without C")
+    check(image[0, 0].size <= VOXELS, f"patches of {image.shape[2:]} voxels are too large")
+    check(len(modalities) == image.shape[1], f"{image.shape[1]} channels, but the modalities {', '.join(modalities)}")
+    check(len(ids) == len(image) and len(set(ids)) == len(ids), f"{len(image)} patches need as many different ids")
+    pairs = [set("LR"), set("PA"), set("SI")]
+    lead = [next((n for n, pair in enumerate(pairs) if letter in pair), None) for letter in axes]
+    check(sorted(lead, key=str) == [0, 1, 2], f"axes {axes!r}; expected three letters such as LPS")
+    check(spacing.shape == (3,) and bool((spacing > 0).all() and np.isfinite(spacing).all()), f"spacing_mm {spacing}")
+    check(label.dtype.kind in "iu" and int(label.max()) <= labels and int(label.min()) >= 0, _wrong(label, labels))
+    check(set(np.unique(valid).tolist()) <= {0, 1}, "valid must be 0 or 1 everywhere")
+    step = np.float32(arrays.get("step", 1.0))
+    images = (image * step).astype(np.float16)
+    check(bool(np.isfinite(images).all()), "image holds values that are not finite")
+    return PatchFile(
+        path=path,
+        ids=ids,
+        images=images,
+        labels=label.astype(np.uint8),
+        valid=valid.astype(bool),
+        spacing=tuple(spacing.tolist()),
+        axes=axes,
+        modalities=modalities,
+        sha256=hash_file(path),
+    )
+
+
+def _wrong(label: np.ndarray, labels: int) -> str:
+    return f"label of {label.dtype} from {label.min()} to {label.max()}; expected whole numbers from 0 to {labels}"
+
+
+def prepare_patch(file: PatchFile, index: int, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
+    """Brings patch `index` onto the model's grid, into `cache`, or finds it there. Raises InputError."""
+    if missing := [m for m in spec.modalities if m not in file.modalities]:
+        raise InputError(
+            f"file of patches {file.path} has no {', '.join(missing)}; it has {', '.join(file.modalities)}"
+        )
+    settings = {"spec": asdict(spec), "labels": labels, "patch": index, "file": file.sha256, "version": _VERSION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    cached = cache / f"{digest[:32]}.safetensors"
+    if not cached.exists():
+        turn = ornt_transform(axcodes2ornt(file.axes), axcodes2ornt(spec.orientation))
+        spacing = np.asarray(file.spacing)[np.argsort(turn[:, 0])]
+
+        def turned(volume: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.array(apply_orientation(volume, turn), dtype=np.float32, order="C"))
+
+        label = turned(file.labels[index])
+        axes = tuple(Axis.over(0, n, own, wanted) for n, own, wanted in zip(label.shape, spacing, spec.spacing))
+        channels = [file.images[index][file.modalities.index(m)] for m in spec.modalities]
+        image = torch.stack([to_model(turned(channel), axes) for channel in channels])
+        shares = torch.stack([to_model((label == value).float(), axes) for value in range(1 + labels)])
+        known = to_model(turned(file.valid[index]), axes) >= _KNOWN
+        if not known.any():
+            raise InputError(f"file of patches {file.path}: patch {file.ids[index]} is valid nowhere; leave it out")
+        cache.mkdir(parents=True, exist_ok=True)
+        write_aside(cached, store(image, shares, bytes.fromhex(digest), known))
+    return TrainingCase(file.ids[index], {}, file.path, {}, cached, digest)
