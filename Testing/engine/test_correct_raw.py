@@ -24,7 +24,7 @@ from segmamba.cli import main
 from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
 from segmamba.learning import submissions as corrections
-from segmamba.learning.submissions import read_record, take_in
+from segmamba.learning.submissions import ingest, read_record
 from segmamba.learning.submissions.record import find_telling
 from training_runs import narrow_network
 
@@ -168,7 +168,7 @@ def test_sent_again_by_other_threads_it_is_a_version_with_the_same_images(raw, s
 
 def test_intake_takes_it_and_a_model_learns_from_it(sent, tmp_path, tiny_model):
     shutil.copytree(sent[0] / "incoming", tmp_path / "to" / "incoming")
-    (row,) = take_in(tmp_path / "to").rows
+    (row,) = ingest(tmp_path / "to").rows
     assert row.status == "train", row.findings
     assert [f.text for f in row.findings if f.kind == "prepared"][2].startswith("prepared: T2 registered")
     options = ["--model", str(tiny_model), "--replay", "none", "--run-folder", str(tmp_path / "run"), "--device", "cpu"]
@@ -200,7 +200,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(raw, tmp_path
 
 
 def kinds(folder):
-    return {finding.kind for row in take_in(folder).rows for finding in row.findings}
+    return {finding.kind for row in ingest(folder).rows for finding in row.findings}
 
 
 @pytest.mark.parametrize("distance", [1, 2])

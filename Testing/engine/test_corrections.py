@@ -18,7 +18,7 @@ from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.learning.submissions import Provenance, format_intake, read_record, take_in, write_case
+from segmamba.learning.submissions import Provenance, format_intake, ingest, read_record, write_case
 from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
 from segmamba.learning.submissions.record import CaseRecord, ModelRecord
 
@@ -114,11 +114,11 @@ def test_sending_twice_makes_a_version_and_no_duplicate(tmp_path, phantoms):
     again = edited(find_label(phantoms[0]), tmp_path / "2.nii.gz", lambda voxels: grown(grown(voxels)))
     second = send(tmp_path / "to", phantoms[0], labels=again, subject="A")
     assert (first.name[:-3], second.name[-3:]) == (second.name[:-3], "-v2")
-    result = take_in(tmp_path / "to")
+    result = ingest(tmp_path / "to")
     assert {row.name: row.status for row in result.rows} == {first.name: "replaced", second.name: "train"}
     (entry,) = read_dataset(tmp_path / "to").cases
     assert entry.label.sha256 == hash_file(second / "seg.nii.gz")
-    assert take_in(tmp_path / "to").new == ()
+    assert ingest(tmp_path / "to").new == ()
 
 
 def test_nothing_in_any_file_tells_who_the_patient_is(tmp_path):
@@ -133,7 +133,7 @@ def test_nothing_in_any_file_tells_who_the_patient_is(tmp_path):
         nib.save(image, path)
     folder = tmp_path / "to"
     send(folder, case, subject="MUSTERMANN^ERIKA 19570312", about=Provenance(role="radiologist"))
-    take_in(folder)
+    ingest(folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 8
     for path in files:
@@ -182,7 +182,7 @@ def test_labels_on_another_grid_are_refused_before_they_are_written(tmp_path):
 def test_sound_cases_are_taken(tmp_path, phantoms):
     for case in phantoms[:3]:
         send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=case.name)
-    result = take_in(tmp_path / "to")
+    result = ingest(tmp_path / "to")
     assert sorted(row.status for row in result.rows) == ["train", "train", "validation"]
     dataset = read_dataset(tmp_path / "to")
     assert len(dataset.cases) == 3
@@ -214,7 +214,7 @@ def test_a_poisoned_label_map_is_refused(tmp_path, phantoms, poison):
     kind, edit = POISON[poison]
     labels = edited(find_label(phantoms[0]), tmp_path / "wrong.nii.gz", edit)
     send(tmp_path / "to", phantoms[0], labels=labels, subject="A")
-    row = only_row(take_in(tmp_path / "to"))
+    row = only_row(ingest(tmp_path / "to"))
     assert row.status == "refused" and kind in {finding.kind for finding in row.findings}
     assert not (tmp_path / "to" / "dataset.json").exists()
 
@@ -222,7 +222,7 @@ def test_a_poisoned_label_map_is_refused(tmp_path, phantoms, poison):
 def test_labels_elsewhere_in_the_head_are_refused(tmp_path, phantoms):
     labels = edited(find_label(phantoms[1]), tmp_path / "wrong.nii.gz", aside)
     send(tmp_path / "to", phantoms[1], labels=labels, subject="A")
-    row = only_row(take_in(tmp_path / "to"))
+    row = only_row(ingest(tmp_path / "to"))
     assert row.status == "refused" and {f.kind for f in row.findings} & {"elsewhere", "mirrored"}
 
 
@@ -232,7 +232,7 @@ def test_exchanged_modalities_are_refused(tmp_path, phantoms, pair):
     one, other = pair
     images[one], images[other] = images[other], images[one]
     send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="A")
-    row = only_row(take_in(tmp_path / "to"))
+    row = only_row(ingest(tmp_path / "to"))
     assert row.status == "refused" and "modalities" in {finding.kind for finding in row.findings}
 
 
@@ -312,10 +312,10 @@ FAULTS = {
 def test_a_sending_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, phantoms, fault):
     place = send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
     FAULTS[fault](place)
-    row = only_row(take_in(tmp_path / "to"))
+    row = only_row(ingest(tmp_path / "to"))
     kinds = {finding.kind for finding in row.findings}
     assert row.status == "refused" and any(fault.startswith(kind) for kind in kinds), row.findings
-    assert only_row(take_in(tmp_path / "to", accept={place.name: "it will do"})).status == "refused"
+    assert only_row(ingest(tmp_path / "to", accept={place.name: "it will do"})).status == "refused"
 
 
 def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
@@ -324,7 +324,7 @@ def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
     other = edited(images["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
     images["t2f"] = other
     send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="B")
-    result = take_in(tmp_path / "to")
+    result = ingest(tmp_path / "to")
     assert sorted(row.status for row in result.rows) in (["refused", "train"], ["refused", "validation"])
     (refused,) = (row for row in result.rows if row.status == "refused")
     assert "same image" in {finding.kind for finding in refused.findings}
@@ -333,32 +333,32 @@ def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
 def test_a_case_sent_again_as_another_patients_is_refused_and_keeps_its_place(tmp_path, phantoms):
     folder = tmp_path / "to"
     first = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
-    place = only_row(take_in(folder)).status
+    place = only_row(ingest(folder)).status
     again = send(folder, phantoms[0], labels=find_label(phantoms[0]), subject="B")
-    result = take_in(folder)
+    result = ingest(folder)
     assert {row.name: row.status for row in result.rows} == {first.name: place, again.name: "refused"}
     (refused,) = (row for row in result.rows if row.status == "refused")
     assert "other subject" in {finding.kind for finding in refused.findings}
     third = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
-    assert take_in(folder).names(place) == [third.name]
+    assert ingest(folder).names(place) == [third.name]
 
 
 def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
     place = send(tmp_path / "to", phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror))
-    assert only_row(take_in(tmp_path / "to")).status == "refused"
+    assert only_row(ingest(tmp_path / "to")).status == "refused"
     with pytest.raises(InputError, match="say why"):
-        take_in(tmp_path / "to", accept={place.name: " "})
+        ingest(tmp_path / "to", accept={place.name: " "})
     with pytest.raises(InputError, match="no such sending"):
-        take_in(tmp_path / "to", accept={"x-v1": "because"})
-    assert only_row(take_in(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
-    assert only_row(take_in(tmp_path / "to")).status == "train"  # and it stays so
+        ingest(tmp_path / "to", accept={"x-v1": "because"})
+    assert only_row(ingest(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
+    assert only_row(ingest(tmp_path / "to")).status == "train"  # and it stays so
 
 
 def test_an_edit_after_intake_takes_the_case_out(tmp_path, phantoms):
     places = [send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=case.name) for case in phantoms[:2]]
-    assert len(read_dataset(take_in(tmp_path / "to") and tmp_path / "to").cases) == 2
+    assert len(read_dataset(ingest(tmp_path / "to") and tmp_path / "to").cases) == 2
     spoil_file(places[0])
-    result = take_in(tmp_path / "to")
+    result = ingest(tmp_path / "to")
     assert result.names("refused") == [places[0].name] == list(result.new)
     assert [entry.id for entry in read_dataset(tmp_path / "to").cases] == [read_record(places[1]).case]
 
@@ -366,11 +366,11 @@ def test_an_edit_after_intake_takes_the_case_out(tmp_path, phantoms):
 def test_unchanged_cases_wait_for_corrected_ones(tmp_path, phantoms):
     folder = tmp_path / "to"
     untouched = send(folder, phantoms[0], subject="A")
-    assert only_row(take_in(folder)).status == "waiting"
+    assert only_row(ingest(folder)).status == "waiting"
     assert not (folder / "dataset.json").exists()
     for case in phantoms[1:5]:  # three to train on: then 30 % are one
         send(folder, case, labels=corrected(case, tmp_path), subject=case.name)
-    result = take_in(folder)
+    result = ingest(folder)
     statuses = {row.name: row.status for row in result.rows}
     assert statuses[untouched.name] == "train" and "waiting" not in statuses.values()
 
@@ -382,7 +382,7 @@ def test_a_place_never_changes_and_all_cases_of_a_subject_have_the_same(tmp_path
     folder, places = tmp_path / "to", {}
     for number, case in enumerate(phantoms):
         send(folder, case, labels=corrected(case, tmp_path), subject="twice" if number in (1, 4) else case.name)
-        take_in(folder)
+        ingest(folder)
         dataset = read_dataset(folder)
         now = read_split(dataset).subjects
         assert {subject: now[subject] for subject in places} == places
@@ -395,15 +395,15 @@ def test_a_place_never_changes_and_all_cases_of_a_subject_have_the_same(tmp_path
 
 def test_lost_places_are_not_made_anew(tmp_path, phantoms):
     send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path))
-    take_in(tmp_path / "to")
+    ingest(tmp_path / "to")
     (tmp_path / "to" / "splits.json").unlink()
     with pytest.raises(InputError, match=r"splits\.json is gone"):
-        take_in(tmp_path / "to")
+        ingest(tmp_path / "to")
 
 
 def test_a_folder_that_was_moved_is_still_a_data_set(tmp_path, phantoms):
     send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path))
-    take_in(tmp_path / "to")
+    ingest(tmp_path / "to")
     shutil.move(tmp_path / "to", tmp_path / "elsewhere")
     dataset = read_dataset(tmp_path / "elsewhere")
     assert dataset.path(dataset.cases[0].label).is_file()
@@ -411,4 +411,4 @@ def test_a_folder_that_was_moved_is_still_a_data_set(tmp_path, phantoms):
 
 def test_a_folder_without_sendings(tmp_path):
     with pytest.raises(InputError, match="no folder of corrections"):
-        take_in(tmp_path)
+        ingest(tmp_path)

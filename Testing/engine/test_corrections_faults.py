@@ -9,7 +9,7 @@ from correction_runs import SERVER, in_process, kill, kill_at_work, preload, sen
 from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.shares import exclusive
-from segmamba.learning.submissions import read_record, take_in
+from segmamba.learning.submissions import ingest, read_record
 from segmamba.learning.submissions.record import FOLDER, UNFINISHED
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -48,7 +48,7 @@ def test_a_writer_killed_at_random_moments_leaves_whole_sendings_only(tmp_path):
     assert broken, "no kill hit a sending that was being written"
     versions = check_whole(folder / "incoming")
     assert len(versions) > 12 and versions == list(range(1, len(versions) + 1))
-    result = take_in(folder)  # the images are noise, so nothing is accepted: but nothing broken is looked at
+    result = ingest(folder)  # the images are noise, so nothing is accepted: but nothing broken is looked at
     assert len(result.rows) == len(versions) and len(result.unfinished) == len(broken)
 
 
@@ -68,7 +68,7 @@ def test_an_intake_killed_again_and_again_ends_where_another_does(tmp_path):
         send(folder, small_case(tmp_path / f"case{seed}", seed), subject=f"s{seed}")
     rng, killed, process = random.Random(5), 0, None
     for _ in range(60):
-        process = in_process(take_in, folder)
+        process = in_process(ingest, folder)
         process.join(rng.uniform(0.05, 0.3) if killed < 8 else 120)
         if process.exitcode is not None:
             assert process.exitcode == 0
@@ -78,7 +78,7 @@ def test_an_intake_killed_again_and_again_ends_where_another_does(tmp_path):
             killed += kill(process)
             for verdict in (folder / "verdicts").glob("*.json") if (folder / "verdicts").exists() else []:
                 assert verdict.read_text().endswith("}\n")
-    one, other = take_in(folder), take_in(folder, tmp_path / "other")
+    one, other = ingest(folder), ingest(folder, tmp_path / "other")
     assert one.new == () and len(other.new) == 6
     assert [(row.name, row.status) for row in one.rows] == [(row.name, row.status) for row in other.rows]
 

@@ -14,7 +14,7 @@ from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
-from segmamba.learning.submissions import take_in
+from segmamba.learning.submissions import ingest
 from segmamba.models.package import load_package, read_manifest, save_package
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 from segmamba.training import recipes
@@ -34,7 +34,7 @@ def intake(phantom_cases, tmp_path_factory):
     for number, case in enumerate(sorted(path for path in phantom_cases.iterdir() if path.is_dir())):
         labels = edited(find_label(case), folder.parent / f"{number}.nii.gz", grown)
         names.append(send(folder, case, labels=labels, subject=f"s{number}").name)
-    result = take_in(folder, accept=dict.fromkeys(names, "a test"))
+    result = ingest(folder, accept=dict.fromkeys(names, "a test"))
     assert (len(result.names("train")), len(result.names("validation"))) == (2, 1)
     return folder
 
@@ -243,7 +243,7 @@ def test_a_check_says_what_intake_would_and_writes_nothing(phantom_cases, tmp_pa
     assert not [finding for finding in found["findings"] if finding["severity"] == "wrong"]
 
     send(folder, case, labels=labels, subject="A")
-    take_in(folder)
+    ingest(folder)
     before = tree(folder)
     again = check(labels)
     assert (again["earlier_versions"], again["next_version"]) == (1, 2)

@@ -24,7 +24,7 @@ from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_o
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, Telling, in_words, read_status
 from segmamba.learning.site.words import verdict_text
-from segmamba.learning.submissions import take_in
+from segmamba.learning.submissions import ingest
 from segmamba.models.package import read_manifest
 from site_runs import build_site, in_process, preload, pretend_to_work, save_model, shrunk, wait_for
 from training_runs import narrow_network, single_precision
@@ -160,14 +160,14 @@ def test_a_run_goes_on_as_it_was_begun(improved):
 
 
 def test_a_run_sees_the_cases_as_they_were_when_it_began(site, phantom_cases, tmp_path):
-    take_in(site.corrections)
+    ingest(site.corrections)
     folder = site.run("finetune-0001") / "corrections"
     folder.parent.mkdir(parents=True)
     seen = freeze(site.corrections, folder)
     case = phantom_cases / "phantom-1"
     labels = edited(find_label(case), tmp_path / "again.nii.gz", lambda voxels: shrunk(shrunk(voxels)))
     send(site.corrections, case, labels=labels, subject="patient 1")
-    take_in(site.corrections)
+    ingest(site.corrections)
     assert len(read_dataset(site.corrections).left_out) == 0 and read_dataset(site.corrections) != seen
     assert freeze(site.corrections, folder) == seen
     parts = [{case.id for case in part(dataset)} for part in (training_cases, validation_cases)

@@ -19,7 +19,7 @@ from segmamba.learning.registry.state import format_registry
 from segmamba.learning.site import Site, summarise
 from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.submissions import read_record
-from segmamba.learning.submissions.intake import known_verdict, take_in
+from segmamba.learning.submissions.intake import ingest, known_verdict
 from segmamba.learning.submissions.write import proposal_facts, read_salt
 from segmamba.models.package import find_model, read_manifest
 from segmamba.training.config import load_config
@@ -33,7 +33,7 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
     """(path, its values, what reads it) of each."""
     site = Site(folder / "site")
     sending = send(site.corrections, small_case(folder / "case"))
-    take_in(site.corrections)
+    ingest(site.corrections)
     verdict = site.corrections / "verdicts" / f"{sending.name}.json"
     data = folder / "data"
     model, run = folder / "model", site.run("finetune-0001")
@@ -114,7 +114,7 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
 
     report, salt = site.corrections / "intake.json", site.corrections / "identity" / "identity.json"
     made = [
-        (sending / "case.json", json.loads((sending / "case.json").read_text()), lambda: take_in(site.corrections)),
+        (sending / "case.json", json.loads((sending / "case.json").read_text()), lambda: ingest(site.corrections)),
         (sending / "case.json", json.loads((sending / "case.json").read_text()), lambda: read_record(sending)),
         (verdict, json.loads(verdict.read_text()), lambda: known_verdict(site.corrections, sending)),
         (report, json.loads(report.read_text()), lambda: summarise(site)),

@@ -25,7 +25,7 @@ from segmamba.files.atomic import aside, check_output_file, check_output_folder,
 from segmamba.files.shares import exclusive, is_held, work_folder
 from segmamba.images.image_io import read_image
 from segmamba.images.sources import read_source
-from segmamba.learning.submissions import take_in
+from segmamba.learning.submissions import ingest
 from segmamba.learning.submissions.record import ROLES, strange_words
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, modes and links as POSIX has them")
@@ -100,7 +100,7 @@ def test_one_odd_sending_is_refused_and_the_others_are_looked_at(tmp_path):
     (places[-1] / "._case.json").write_bytes(b"x")
     (places[-1] / "Thumbs.db").write_bytes(b"x")
     for _ in range(2):  # the second time by its verdicts
-        rows = {row.name: row for row in take_in(folder).rows}
+        rows = {row.name: row for row in ingest(folder).rows}
         assert len(rows) == len(places) + 1
         for odd, place in zip(ODD_SENDINGS, places):
             found = {finding.kind for finding in rows[place.name].findings}
@@ -355,9 +355,9 @@ HIDDEN = {
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_a_file_can_hide_is_refused(tmp_path, name):
     place = send(tmp_path / "to", small_case(tmp_path / "case"))
-    assert "identifying" not in {f.kind for f in take_in(tmp_path / "to").rows[0].findings}
+    assert "identifying" not in {f.kind for f in ingest(tmp_path / "to").rows[0].findings}
     respoil(place, "t1n.nii.gz", HIDDEN[name])
-    (row,) = take_in(tmp_path / "to").rows
+    (row,) = ingest(tmp_path / "to").rows
     assert row.status == "refused" and "identifying" in {finding.kind for finding in row.findings}
 
 
@@ -454,7 +454,7 @@ def test_a_group_s_folder_stays_the_group_s(tmp_path):
     before = os.umask(0o022)
     try:
         send(folder, small_case(tmp_path / "case"))
-        take_in(folder)
+        ingest(folder)
         write_aside(folder / "x.json", b"{}")
     finally:
         os.umask(before)

@@ -111,7 +111,7 @@ def _about(options):
 
 
 def _intake(options) -> int:
-    from segmamba.learning.submissions import format_intake, take_in
+    from segmamba.learning.submissions import format_intake, ingest
 
     if options.reason and not options.accept:
         raise InputError("--reason says why --accept CASE-vN is right; name the case")
@@ -119,7 +119,7 @@ def _intake(options) -> int:
         if Path(folder).is_dir() or folder == options.output:
             ready_for_output(folder)
     accept = dict.fromkeys(options.accept, options.reason)
-    result = take_in(
+    result = ingest(
         options.folder,
         options.output,
         accept=accept,

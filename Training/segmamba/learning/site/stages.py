@@ -17,7 +17,7 @@ from segmamba.learning.site.layout import DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.status import Telling
 from segmamba.learning.site.words import verdict_text
-from segmamba.learning.submissions import Intake, take_in
+from segmamba.learning.submissions import Intake, ingest
 from segmamba.models.package import MANIFEST, find_model, load_package, read_manifest
 from segmamba.training import recipes
 from segmamba.training.config import TrainingConfig
@@ -45,7 +45,7 @@ class Stages:
         self.model, self.device = model, device()
 
     def go(self) -> None:
-        self._take_in()
+        self._ingest()
         initial = self._initial()
         self._old_data(initial)
         self._train(initial)
@@ -60,7 +60,7 @@ class Stages:
         if self.stop:
             raise Stopped(self.tell.status.step, self.stop.number)
 
-    def _take_in(self) -> None:
+    def _ingest(self) -> None:
         """Examines what is new; then the data of this run stand."""
         if (self.folder / DATA / "dataset.json").is_file():
             return
@@ -70,7 +70,7 @@ class Stages:
             self._heed()
             self.tell.begin("preparing", f"examining corrected case {name}")
 
-        result = take_in(self.site.corrections, progress=progress)
+        result = ingest(self.site.corrections, progress=progress)
         if not result.names("train"):
             raise InputError(_nothing(result))
         freeze(self.site.corrections, self.folder / DATA)

@@ -13,16 +13,16 @@ __all__ = [
     "Preview",
     "Provenance",
     "format_intake",
+    "ingest",
     "preview_submission",
     "proposal_facts",
     "read_record",
-    "take_in",
     "write_case",
 ]
 _LATER = {
     **dict.fromkeys(("CaseRecord", "read_record"), "record"),
     **dict.fromkeys(("Provenance", "proposal_facts", "write_case"), "write"),
-    **dict.fromkeys(("Intake", "format_intake", "take_in"), "intake"),
+    **dict.fromkeys(("Intake", "format_intake", "ingest"), "intake"),
     **dict.fromkeys(("Preview", "preview_submission"), "preview"),
 }
 

@@ -81,7 +81,7 @@ class Intake:
         return [row.name for row in self.rows if row.status == status]
 
 
-def take_in(
+def ingest(
     folder: Path | str,
     output: Path | str | None = None,
     *,
@@ -101,10 +101,10 @@ def take_in(
     for place in (output, make_folder(output / VERDICTS)):
         sweep(place)
     with exclusive(output / LOCK):
-        return _take_in(folder, output, dict(accept or {}), progress or (lambda name: None))
+        return _ingest(folder, output, dict(accept or {}), progress or (lambda name: None))
 
 
-def _take_in(folder: Path, output: Path, accept: dict[str, str], progress: Callable[[str], None]) -> Intake:
+def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callable[[str], None]) -> Intake:
     present = sorted(path.name for path in (folder / INCOMING).iterdir())
     sent = sorted((name for name in present if FOLDER.fullmatch(name)), key=_order)
     _check_accept(accept, sent)
