@@ -72,7 +72,7 @@ def _correct(options) -> int:
         ready_for_output(Path(options.output) / "incoming")
     if options.check:
         found = preview_submission(*case, **shared)
-        findings = [{**asdict(f), "mend": f.mend, "severity": f.severity} for f in found.findings]
+        findings = [{**asdict(f), "mend": f.remedy, "severity": f.severity} for f in found.findings]
         print(json.dumps({**asdict(found), "findings": findings}, indent=2))
         return 0
     place = write_case(*case, consent=options.consent, **shared)

@@ -125,7 +125,7 @@ def _report(result, skip_bad: bool) -> int:
     print(Path(dataset.folder) / "dataset.json")
     if result.left_out and not skip_bad:
         print(
-            "error: cases were left out; mend them and run again with --update, or accept it with --skip-bad",
+            "error: cases were left out; fix them and run again with --update, or accept it with --skip-bad",
             file=sys.stderr,
         )
         return 1

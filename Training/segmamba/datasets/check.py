@@ -1,4 +1,4 @@
-"""Reads a data set again and finds what is wrong with it, as far as a machine can tell, and how to mend it."""
+"""Reads a data set again and finds what is wrong with it, as far as a machine can tell, and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from segmamba.datasets.split import SPLIT, read_split
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
 
-# kind -> (severity, how to mend it)
+# kind -> (severity, how to fix it)
 KINDS = {
     "missing": ("error", "put the file back, or take over with `segmamba dataset init --update` that it is gone"),
     "changed": ("error", "take over corrections with `segmamba dataset init --update`; else put the old file back"),
-    "file": ("error", "mend or leave out the case, then `segmamba dataset init --update`"),
+    "file": ("error", "fix the case or leave it out, then `segmamba dataset init --update`"),
     "label values": ("error", "correct the label map, or make the data set anew with the right --labels or --task"),
-    "left out": ("error", "mend the case, then `segmamba dataset init --update`"),
+    "left out": ("error", "fix the case, then `segmamba dataset init --update`"),
     "same image": ("error", "remove one of them: the same image on both sides of a split makes results too good"),
     "same label": ("error", "one label map was copied over another: restore the right one"),
     "other patient": ("error", "most of the label lies outside the head: it belongs to another case or place"),
@@ -63,11 +63,11 @@ class Finding:
         return KINDS[self.kind][0]
 
     @property
-    def mend(self) -> str:
+    def remedy(self) -> str:
         return KINDS[self.kind][1]
 
     def as_json(self) -> dict:
-        return {"severity": self.severity, **asdict(self), "mend": self.mend}
+        return {"severity": self.severity, **asdict(self), "mend": self.remedy}
 
 
 def check_dataset(dataset: Dataset, jobs: int = 1, progress: Progress | None = None) -> list[Finding]:

@@ -1,7 +1,7 @@
 """From a folder or list of cases to a manifest, and again where files changed.
 
 A case that cannot be used does not stop the others: it is left out, and the manifest says why. Reading a large data set
-takes long, and what was read is not thrown away; once mended, an update reads the rest.
+takes long, and what was read is not thrown away; once fixed, an update reads the rest.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def _intensity(pool: dict) -> list[float]:
 
 
 def format_findings(findings: Sequence[Finding], every: bool = False) -> str:
-    """A row each; of one kind the first ten, unless `every`; then how to mend each kind."""
+    """A row each; of one kind the first ten, unless `every`; then how to fix each kind."""
     kinds = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
@@ -116,8 +116,8 @@ def format_findings(findings: Sequence[Finding], every: bool = False) -> str:
         rows += [[f.severity, f.case or "(all)", kind, f.text] for f in shown]
         if len(found) > len(shown):
             rows.append([found[0].severity, "...", kind, f"and {len(found) - len(shown)} more; --all shows them"])
-    mend = [[kind, KINDS[kind][1]] for kind in kinds]
-    return "\n".join([*_table(["severity", "case", "what", "found"], rows), "", *_table(["what", "how to mend"], mend)])
+    remedy = [[kind, KINDS[kind][1]] for kind in kinds]
+    return "\n".join([*_table(["severity", "case", "what", "found"], rows), "", *_table(["what", "how to fix it"], remedy)])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

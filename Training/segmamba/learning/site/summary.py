@@ -63,7 +63,7 @@ def _corrections(folder: Path) -> dict:
 
 def _finding(kind: str, text: str) -> dict:
     finding = Finding(kind=kind, text=text)
-    return {"kind": kind, "text": text, "mend": finding.mend, "severity": finding.severity}
+    return {"kind": kind, "text": text, "mend": finding.remedy, "severity": finding.severity}
 
 
 def _models(folder: Path) -> dict:

@@ -10,7 +10,7 @@ WRONG = {
     "consent": "ask, and send the case again with the answer",
     "identifying": "remove what may name the patient, and send the case again",
     "changed": "files of a sending are never edited: send the case again",
-    "file": "mend it, and send the case again",
+    "file": "fix the file, and send the case again",
     "label values": "correct the label map, and send the case again",
     "other task": "a folder holds one task: send it to a folder of its own",
     "other patient": "the label map belongs to another case: send the right one",
@@ -38,7 +38,7 @@ class Finding:
     text: str
 
     @property
-    def mend(self) -> str:
+    def remedy(self) -> str:
         return {**WRONG, **DOUBTFUL}.get(self.kind, "")
 
     @property

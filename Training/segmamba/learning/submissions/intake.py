@@ -303,7 +303,7 @@ def format_intake(result: Intake) -> str:
         mark = " (new)" if row.name in result.new else ""
         lines.append(f"{row.name}  {row.status}{mark}" + (f"  Dice with the proposal: {dice}" if dice else ""))
         for finding in row.findings:
-            lines.append(f"    {finding.severity}: {finding.text}" + (f"; {finding.mend}" if finding.mend else ""))
+            lines.append(f"    {finding.severity}: {finding.text}" + (f"; {finding.remedy}" if finding.remedy else ""))
     states = ("train", "validation", "replaced", "waiting", "refused")
     lines.append(", ".join(f"{len(result.names(status))} {status}" for status in states))
     if result.unfinished:
