@@ -25,7 +25,7 @@ from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
 from segmamba.learning import submissions as corrections
 from segmamba.learning.submissions import ingest, read_record
-from segmamba.learning.submissions.record import find_telling
+from segmamba.learning.submissions.record import find_identifying_text
 from training_runs import narrow_network
 
 FORMAT = Path(corrections.__file__).parent
@@ -130,7 +130,7 @@ def test_the_record_says_what_was_done_in_words_and_figures(raw, sent, phantom):
     apart = apply_affine(np.array(registered["transform"]) @ move, inside) - inside
     assert np.linalg.norm(apart, axis=1).mean() < 1.6  # mm; the move is of 10
     said = json.loads((place / "case.json").read_text())
-    assert find_telling(said) == [] and "seconds" not in json.dumps(said["preparation"])
+    assert find_identifying_text(said) == [] and "seconds" not in json.dumps(said["preparation"])
     schema = pytest.importorskip("jsonschema")
     schema.validate(said, json.loads((FORMAT / "case.schema.json").read_text()))
 

@@ -117,7 +117,9 @@ def format_findings(findings: Sequence[Finding], every: bool = False) -> str:
         if len(found) > len(shown):
             rows.append([found[0].severity, "...", kind, f"and {len(found) - len(shown)} more; --all shows them"])
     remedy = [[kind, KINDS[kind][1]] for kind in kinds]
-    return "\n".join([*_table(["severity", "case", "what", "found"], rows), "", *_table(["what", "how to fix it"], remedy)])
+    return "\n".join(
+        [*_table(["severity", "case", "what", "found"], rows), "", *_table(["what", "how to fix it"], remedy)]
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

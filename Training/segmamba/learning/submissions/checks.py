@@ -24,7 +24,7 @@ from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.findings import WRONG, Finding
 from segmamba.learning.submissions.headers import find_hidden
-from segmamba.learning.submissions.record import RECORD, CaseRecord, LabelChange, find_telling, read_record
+from segmamba.learning.submissions.record import RECORD, CaseRecord, LabelChange, find_identifying_text, read_record
 from segmamba.settings import read_json
 
 _SHIFT_MM = 6.0
@@ -113,7 +113,7 @@ def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
     present = {path.name for path in folder.iterdir() if not is_clutter(path.name)}
     if strange := sorted(present - expected):
         yield "identifying", f"{folder.name} holds files that do not belong there: {', '.join(strange[:5])}"
-    for text in find_telling(read_json(folder / RECORD, most=limits.RECORD_BYTES)):
+    for text in find_identifying_text(read_json(folder / RECORD, most=limits.RECORD_BYTES)):
         yield "identifying", f"{RECORD}: {text}"
     for file in record.files:
         path = folder / file.file

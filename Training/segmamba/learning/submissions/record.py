@@ -21,7 +21,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,80}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]{0,24}")
 # what may tell who the patient is or when the examination was
-_TELLING = {
+_IDENTIFYING = {
     "a date": re.compile(r"(?<!\d)(19|20)\d\d([-/. ]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)"),
     "a date ": re.compile(r"(?<!\d)(0?[1-9]|[12]\d|3[01])[-/.](0?[1-9]|1[0-2])[-/.](19|20)\d\d(?!\d)"),
     "a DICOM identifier": re.compile(r"(?<![\d.])\d+(\.\d+){5,}(?![\d.])"),
@@ -151,13 +151,13 @@ def to_json(record: CaseRecord) -> dict:
     return {key: value for key, value in asdict(record).items() if key != "preparation" or value}
 
 
-def find_telling(values: dict) -> list[str]:
+def find_identifying_text(values: dict) -> list[str]:
     """Texts in a case.json that may tell who the patient is or when the examination was: 'role: a date'.
 
     What names the model and the programs is left out: they may have dates of their own, and are one short word each.
     A role is one of ROLES, and steps before are told in words that no name can be made of.
     """
-    found = _telling({key: value for key, value in values.items() if key not in ("model", "versions")}, "")
+    found = _identifying({key: value for key, value in values.items() if key not in ("model", "versions")}, "")
     role = values.get("role") or ""
     if not found and role and role not in ROLES:
         found.append(f"role: expected one of {', '.join(ROLES)}, got {str(role)[:40]!r}")
@@ -190,18 +190,18 @@ def _free_texts(value, where: str) -> list[str]:
         return [text for pair in value.items() for part in pair for text in _free_texts(part, where)]
     if isinstance(value, list | tuple):
         return [text for part in value for text in _free_texts(part, where)]
-    if not isinstance(value, str) or _PLAIN_WORD.fullmatch(value) or _telling(value, where):
+    if not isinstance(value, str) or _PLAIN_WORD.fullmatch(value) or _identifying(value, where):
         return []
     return [f"{where}: {value[:40]!r} is no plain word"]
 
 
-def _telling(value, where: str) -> list[str]:
+def _identifying(value, where: str) -> list[str]:
     if isinstance(value, dict):
         inner = [(f"{where}.{key}".lstrip("."), part) for key, part in value.items()]
-        keys = [text for key in value for text in _telling(key, where)]
-        return keys + [text for place, part in inner for text in _telling(part, place)]
+        keys = [text for key in value for text in _identifying(key, where)]
+        return keys + [text for place, part in inner for text in _identifying(part, place)]
     if isinstance(value, list | tuple):
-        return [text for part in value for text in _telling(part, where)]
+        return [text for part in value for text in _identifying(part, where)]
     if not isinstance(value, str) or _SHA256.fullmatch(value) or _HASH.fullmatch(value):
         return []
-    return [f"{where}: {what.strip()}" for what, form in _TELLING.items() if form.search(value)]
+    return [f"{where}: {what.strip()}" for what, form in _IDENTIFYING.items() if form.search(value)]

@@ -41,7 +41,7 @@ from segmamba.learning.submissions.record import (
     FileRecord,
     Geometry,
     ModelRecord,
-    find_telling,
+    find_identifying_text,
     to_json,
 )
 from segmamba.preparation.steps import Step
@@ -124,9 +124,9 @@ def write_case(
         preparation=tuple(_figures(step) for step in ready.steps),
         **{**vars(about), "preprocessing": (*about.preprocessing, *(step.text for step in ready.steps))},
     )
-    if telling := find_telling(asdict(record)):
+    if texts := find_identifying_text(asdict(record)):
         raise InputError(
-            f"the case would tell who the patient is or when it was made: {'; '.join(telling)}; leave it out"
+            f"the case would tell who the patient is or when it was made: {'; '.join(texts)}; leave it out"
         )
     return _publish(folder / INCOMING, record, files)
 
