@@ -133,7 +133,7 @@ class PaperEncoder(nn.Module):
         return skips
 
 
-class FirstEncoder(nn.Module):
+class V1Encoder(nn.Module):
     """`v1`: bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on the skips."""
 
     def __init__(self, config: NetworkConfig):
@@ -159,7 +159,7 @@ class FirstEncoder(nn.Module):
 _ENCODERS = {
     "released": (ReleasedEncoder, "vit"),
     "paper": (PaperEncoder, "encoder"),
-    "v1": (FirstEncoder, "mamba_encoder"),
+    "v1": (V1Encoder, "mamba_encoder"),
 }
 
 
