@@ -53,7 +53,7 @@ def test_folds_are_even_and_of_subjects(tmp_path):
         training, validation = training_cases(dataset, fold), validation_cases(dataset, fold)
         assert len(training) + len(validation) == 69
         assert not {c.subject for c in training} & {c.subject for c in validation}
-        assert all(split.fold_of(c.subject) == fold for c in validation)
+        assert all(split.part_of(c.subject) == fold for c in validation)
         held_out += [c.id for c in validation]
     assert sorted(held_out) == sorted(c.id for c in dataset.cases)
 
@@ -123,7 +123,7 @@ def test_a_case_in_no_fold(tmp_path):
         ):
             select(dataset, 0)
     with pytest.raises(InputError, match="segmamba dataset split"):
-        read_split(dataset).fold_of("s006")
+        read_split(dataset).part_of("s006")
 
 
 def test_a_missing_split_and_a_wrong_fold(tmp_path):

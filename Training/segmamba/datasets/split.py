@@ -52,7 +52,7 @@ class Split:
     def parts(self) -> tuple[int | str, ...]:
         return PARTS if self.folds is None else tuple(range(self.folds))
 
-    def fold_of(self, subject: str) -> int | str:
+    def part_of(self, subject: str) -> int | str:
         """Its fold, or "train", "validation" or "test". Raises InputError where it is in none."""
         if subject not in self.subjects:
             raise InputError(f"subject {subject} is in no fold; add it with `segmamba dataset split`")
@@ -164,7 +164,7 @@ def _select(dataset: Dataset, fold: int | None, part: str) -> tuple[CaseEntry, .
                 f"case {case.id} of data set {dataset.name}: its subject {case.subject} is in no fold; "
                 f"add it with `segmamba dataset split {dataset.folder}`"
             )
-        own = split.fold_of(case.subject)
+        own = split.part_of(case.subject)
         own = own if split.folds is None else "validation" if own == fold else "train"
         if own == part and case.label is not None:
             chosen.append(case)

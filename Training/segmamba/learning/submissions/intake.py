@@ -227,7 +227,7 @@ def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
         elif name not in chosen:
             status = "replaced"
         else:
-            status = "waiting" if name in waiting else split.fold_of(verdict.examined.subject)
+            status = "waiting" if name in waiting else split.part_of(verdict.examined.subject)
         rows.append(Row(name=name, status=status, findings=findings, dice=dice))
     _write_manifest(output, used, {row.name: row for row in rows if row.status in ("refused", "waiting")})
     return tuple(rows)
@@ -260,7 +260,7 @@ def _waiting(chosen: Mapping[str, Examined], split: Split) -> set[str]:
     """Names of unchanged cases that are too many beside the corrected ones; which, a hash decides."""
     waiting: set[str] = set()
     for part in split.parts:
-        here = {name: examined for name, examined in chosen.items() if split.fold_of(examined.subject) == part}
+        here = {name: examined for name, examined in chosen.items() if split.part_of(examined.subject) == part}
         unchanged = sorted(name for name, examined in here.items() if examined.unchanged)
         room = int((len(here) - len(unchanged)) * UNCHANGED / (1 - UNCHANGED) + 1e-9)
         waiting.update(unchanged[room:])
