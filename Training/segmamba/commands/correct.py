@@ -75,10 +75,10 @@ def _correct(options) -> int:
         findings = [{**asdict(f), "mend": f.remedy, "severity": f.severity} for f in found.findings]
         print(json.dumps({**asdict(found), "findings": findings}, indent=2))
         return 0
-    place = write_case(*case, consent=options.consent, **shared)
-    name, _, version = place.name.rpartition("-v")
-    about = {"name": place.name, "case": name, "version": int(version), "folder": str(place)}
-    print(json.dumps(about) if options.json else place)
+    submission = write_case(*case, consent=options.consent, **shared)
+    name, _, version = submission.name.rpartition("-v")
+    about = {"name": submission.name, "case": name, "version": int(version), "folder": str(submission)}
+    print(json.dumps(about) if options.json else submission)
     return 0
 
 

@@ -74,8 +74,8 @@ def init_dataset(
             )
         task = replace(task, label_values=glioma_values(convention))
     make_folder(folder)
-    place = _Place(str(folder), _relative_to(source, folder))
-    made = {"source": place.text(source), "subject_pattern": subject_pattern, "segmamba": __version__}
+    style = _PathStyle(str(folder), _relative_to(source, folder))
+    made = {"source": style.text(source), "subject_pattern": subject_pattern, "segmamba": __version__}
     blank = Dataset(
         name=name or (source if source.is_dir() else source.parent).resolve().name,
         modalities=task.modalities,
@@ -86,7 +86,7 @@ def init_dataset(
         made=made,
         folder=str(folder),
     )
-    return _collect(blank, found, place, jobs, progress)
+    return _collect(blank, found, style, jobs, progress)
 
 
 def update_dataset(source: Path | str, *, jobs: int = 1, progress: Progress | None = None) -> Collected:
@@ -102,14 +102,14 @@ def update_dataset(source: Path | str, *, jobs: int = 1, progress: Progress | No
     origin = folder / dataset.made["source"]
     task = Task(modalities=dataset.modalities, scheme=dataset.scheme, label_values=dataset.label_values)
     found = find_cases(origin, task, dataset.made.get("subject_pattern"))
-    return _collect(dataset, found, _Place(str(folder), _relative_to(origin, folder)), jobs, progress)
+    return _collect(dataset, found, _PathStyle(str(folder), _relative_to(origin, folder)), jobs, progress)
 
 
 # --- where things stand
 
 
 @dataclass(frozen=True)
-class _Place:
+class _PathStyle:
     """How paths are written in the manifest: from its folder where it and the source move together."""
 
     folder: str
@@ -157,7 +157,7 @@ def _check_descriptions(folder: Path, found: Found) -> None:
 class _Job:
     files: CaseFiles
     old: CaseEntry | None
-    place: _Place
+    style: _PathStyle
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _files(job: _Job) -> tuple[dict[str, FileEntry], FileEntry | None]:
     def facts(path: Path) -> tuple[str, str, int, int]:
         if not path.exists():
             raise InputError(f"{path}: no such file; check the path")
-        text, (size, modified) = job.place.text(path), size_and_time(path)
+        text, (size, modified) = job.style.text(path), size_and_time(path)
         old = known.get(text)
         unchanged = old is not None and (old.size, old.modified) == (size, modified)
         return text, old.sha256 if unchanged else hash_file(path), size, modified
@@ -227,11 +227,11 @@ def _same(old: CaseEntry, images: dict[str, FileEntry], label: FileEntry | None)
     return essence(old.label) == essence(label) and all(essence(old.images[m]) == essence(images[m]) for m in images)
 
 
-def _collect(dataset: Dataset, found: Found, place: _Place, jobs: int, progress: Progress | None) -> Collected:
+def _collect(dataset: Dataset, found: Found, style: _PathStyle, jobs: int, progress: Progress | None) -> Collected:
     before = {case.id: case for case in dataset.cases}
     settled = bool(dataset.label_values) and dataset.made.get("convention") != _UNSEEN
     seen: dict[int, list[str]] = {}
-    work = [_Job(files, before.get(files.id), place) for _, files in sorted(found.cases.items())]
+    work = [_Job(files, before.get(files.id), style) for _, files in sorted(found.cases.items())]
     results = []
     for done in map_cases(_do, work, jobs, progress):
         results.append(done)

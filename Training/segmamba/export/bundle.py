@@ -63,9 +63,9 @@ def _write(model: Model, folder: Path) -> None:
         "LICENSE": _licence().encode(),
         "scripts/__init__.py": _PACKAGE_NOTE.encode(),
     }
-    files |= {f"scripts/{place}": text.encode() for place, text in collect(_modules(manifest)).items()}
-    for place, data in files.items():
-        path = folder / place
+    files |= {f"scripts/{relative}": text.encode() for relative, text in collect(_modules(manifest)).items()}
+    for relative, data in files.items():
+        path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, data)
 

@@ -191,7 +191,7 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     if not root.is_dir():
         raise ValueError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")]
-    cases = [{"image": files} for place in folders if (files := _find_modalities(place, modalities))]
+    cases = [{"image": files} for each in folders if (files := _find_modalities(each, modalities))]
     cases = cases or [{"image": str(path)} for path in _niftis(root)]
     if not cases:
         raise ValueError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")

@@ -22,8 +22,8 @@ def collect(modules: Iterable[str]) -> dict[str, str]:
         path = _find(name)
         if path is None:
             raise ValueError(f"there is no module {name} to copy")
-        place = path.relative_to(_ROOT).as_posix()
-        if place in files:
+        relative = path.relative_to(_ROOT).as_posix()
+        if relative in files:
             continue
         text = path.read_text(encoding="utf-8")
         lines = text.splitlines(keepends=True)
@@ -41,16 +41,16 @@ def collect(modules: Iterable[str]) -> dict[str, str]:
             if not node.level:
                 line = lines[node.lineno - 1]
                 lines[node.lineno - 1] = line.replace(f"from {OURS}", f"from {THEIRS}", 1)
-        files[place] = "".join(lines)
+        files[relative] = "".join(lines)
         if "." in (parent := name.rpartition(".")[0]):
             waiting.append(parent)
     return dict(sorted(files.items()))
 
 
 def _find(name: str) -> Path | None:
-    place = _ROOT.joinpath(*name.split(".")[1:])
-    candidates = (place.with_suffix(".py"), place / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None) if place != _ROOT else None
+    target = _ROOT.joinpath(*name.split(".")[1:])
+    candidates = (target.with_suffix(".py"), target / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None) if target != _ROOT else None
 
 
 def _base(name: str, path: Path, node: ast.ImportFrom) -> str:

@@ -97,12 +97,12 @@ def make_folder(path: Path) -> Path:
     """A folder and those above it, each shared as the one that it was made in; `path` itself. Raises InputError."""
     missing = []
     try:
-        place = path
-        while not place.is_dir():
-            missing.append(place)
-            if place.parent == place:
+        ancestor = path
+        while not ancestor.is_dir():
+            missing.append(ancestor)
+            if ancestor.parent == ancestor:
                 break
-            place = place.parent
+            ancestor = ancestor.parent
         for new in reversed(missing):
             new.mkdir(exist_ok=True)
             share(new)
@@ -139,14 +139,14 @@ def check_output_folder(path: Path) -> None:
     Nothing is left behind: the folder is not made.
     """
     try:
-        place = path
-        while not _is_there(place):
-            if place.is_symlink() or place.parent == place:
-                raise InputError(f"{place}: a link to nothing, or no such drive; choose another place")
-            place = place.parent
-        if not place.is_dir():
-            raise InputError(f"{place}: a file; expected a folder, or nothing yet: choose another name")
-        trial = aside(place / "trial")
+        ancestor = path
+        while not _is_there(ancestor):
+            if ancestor.is_symlink() or ancestor.parent == ancestor:
+                raise InputError(f"{ancestor}: a link to nothing, or no such drive; choose another folder")
+            ancestor = ancestor.parent
+        if not ancestor.is_dir():
+            raise InputError(f"{ancestor}: a file; expected a folder, or nothing yet: choose another name")
+        trial = aside(ancestor / "trial")
         trial.mkdir()
         trial.rmdir()
     except OSError as error:
@@ -185,17 +185,17 @@ def sweep(folder: Path) -> None:
     What changed within the last hour may be in use, and stays.
     """
     try:
-        places = [place for place in folder.iterdir() if _LEFT.fullmatch(place.name)]
+        leftovers = [path for path in folder.iterdir() if _LEFT.fullmatch(path.name)]
     except OSError:
         return
-    for place in places:
+    for path in leftovers:
         with contextlib.suppress(OSError):
-            if not (is_mine(place) and time.time() - _last_change(place) > limits.LEFTOVER_SECONDS):
+            if not (is_mine(path) and time.time() - _last_change(path) > limits.LEFTOVER_SECONDS):
                 continue
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place, ignore_errors=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                place.unlink()
+                path.unlink()
 
 
 def is_clutter(name: str) -> bool:
@@ -203,12 +203,12 @@ def is_clutter(name: str) -> bool:
     return _CLUTTER.fullmatch(name) is not None
 
 
-def is_mine(place: Path) -> bool:
+def is_mine(path: Path) -> bool:
     """Whether it belongs to the account that asks; on Windows, which has no such number, always."""
-    return os.name != "posix" or place.lstat().st_uid == os.getuid()
+    return os.name != "posix" or path.lstat().st_uid == os.getuid()
 
 
-def _last_change(place: Path) -> float:
+def _last_change(path: Path) -> float:
     """Seconds since 1970; of a folder, of whatever in it changed last."""
-    inside = place.rglob("*") if place.is_dir() and not place.is_symlink() else ()
-    return max(entry.lstat().st_mtime for entry in (place, *inside))
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return max(entry.lstat().st_mtime for entry in (path, *inside))

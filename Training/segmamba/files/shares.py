@@ -131,8 +131,8 @@ def work_folder(prefix: str) -> Iterator[Path]:
                 making.rename(folder)
                 yield folder
     finally:
-        for place in (making, folder):
-            shutil.rmtree(place, ignore_errors=True)
+        for unwanted in (making, folder):
+            shutil.rmtree(unwanted, ignore_errors=True)
 
 
 def _is_worked_in(folder: Path) -> bool:

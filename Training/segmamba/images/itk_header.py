@@ -150,14 +150,20 @@ def _check_claim(path: Path, sizes: list[int], each: int) -> int:
 
 
 def _beside(path: Path, name: str) -> Path:
-    place = Path(name)
-    if place.is_absolute() or ".." in place.parts or "\0" in name or "%" in name or name.upper().startswith("LIST"):
+    relative = Path(name)
+    if (
+        relative.is_absolute()
+        or ".." in relative.parts
+        or "\0" in name
+        or "%" in name
+        or name.upper().startswith("LIST")
+    ):
         raise InputError(f"{path}: its data are in {name[:80]!r}; expected one file beside it: export it as one file")
     try:
-        check_regular(path.parent / place)
+        check_regular(path.parent / relative)
     except InputError as error:
         raise InputError(f"{path}: of its data, {error}") from None
-    return path.parent / place
+    return path.parent / relative
 
 
 def _check_there(path: Path, data: Path, begins: int, size: int) -> None:

@@ -98,8 +98,8 @@ def ingest(
     output = Path(output) if output is not None else folder
     if not (folder / INCOMING).is_dir():
         raise InputError(f"{folder} is no folder of corrections: it has no {INCOMING}; send a case first")
-    for place in (output, make_folder(output / VERDICTS)):
-        sweep(place)
+    for swept in (output, make_folder(output / VERDICTS)):
+        sweep(swept)
     with exclusive(output / LOCK):
         return _ingest(folder, output, dict(accept or {}), progress or (lambda name: None))
 
@@ -111,11 +111,11 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
     verdicts: dict[str, Verdict] = {}
     new = []
     for name in sent:
-        place = folder / INCOMING / name
-        verdict = known_verdict(output, place)
+        submission = folder / INCOMING / name
+        verdict = known_verdict(output, submission)
         if verdict is None:
             progress(name)
-            verdict = _verdict(place, output)
+            verdict = _verdict(submission, output)
             verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts))
             new.append(name)
         if name in accept:
@@ -146,38 +146,38 @@ def _check_accept(accept: Mapping[str, str], sent: list[str]) -> None:
 # --- what is known of a sending
 
 
-def _verdict(place: Path, output: Path) -> Verdict:
+def _verdict(submission: Path, output: Path) -> Verdict:
     """What is found about a sending. Whatever it does to who looks at it, the others go in."""
     try:
-        stamp, digest = _stamp(place), _record_hash(place)
-        return Verdict(examined=examine(place, output), stamp=stamp, record_sha256=digest)
+        stamp, digest = _stamp(submission), _record_hash(submission)
+        return Verdict(examined=examine(submission, output), stamp=stamp, record_sha256=digest)
     except Exception as error:
-        log.debug("%s", place.name, exc_info=True)
+        log.debug("%s", submission.name, exc_info=True)
         said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
-        finding = Finding(kind="file", text=f"{place.name} cannot be examined ({said})")
+        finding = Finding(kind="file", text=f"{submission.name} cannot be examined ({said})")
         # without a stamp it is looked at again the next time: the disk may be back by then
-        return Verdict(examined=Examined(name=place.name, findings=(finding,)), stamp={}, record_sha256="")
+        return Verdict(examined=Examined(name=submission.name, findings=(finding,)), stamp={}, record_sha256="")
 
 
-def _stamp(place: Path) -> dict[str, tuple[int, int]]:
-    files = [path for path in sorted(place.iterdir()) if path.is_file() and not is_clutter(path.name)]
+def _stamp(submission: Path) -> dict[str, tuple[int, int]]:
+    files = [path for path in sorted(submission.iterdir()) if path.is_file() and not is_clutter(path.name)]
     return {path.name: size_and_time(path) for path in files}
 
 
-def _record_hash(place: Path) -> str:
-    record = place / RECORD
+def _record_hash(submission: Path) -> str:
+    record = submission / RECORD
     return hash_file(record) if record.is_file() and record.stat().st_size <= limits.RECORD_BYTES else ""
 
 
-def known_verdict(output: Path, place: Path) -> Verdict | None:
+def known_verdict(output: Path, submission: Path) -> Verdict | None:
     """The verdict of an earlier intake, unless something in the folder is not as it was."""
-    path = output / VERDICTS / f"{place.name}.json"
+    path = output / VERDICTS / f"{submission.name}.json"
     try:
         verdict = settings.build(Verdict, settings.read_json(path), str(path))
         if verdict.examined.entry is not None:
             entry, labels = verdict.examined.entry, verdict.examined.labels
             fingerprint((entry,), tuple(entry.images), tuple(labels))  # its statistics are plain JSON: are they ours?
-        stamp, digest = _stamp(place), _record_hash(place)
+        stamp, digest = _stamp(submission), _record_hash(submission)
     except Exception:  # none yet, of another version, damaged, or the sending cannot be read: examine again
         return None
     same = verdict.schema == _SCHEMA and verdict.stamp == stamp and verdict.record_sha256 == digest

@@ -52,10 +52,10 @@ def preview_submission(
         if (folder / IDENTITY).is_dir():  # the same salt, so that case and subject are known again
             shutil.copytree(folder / IDENTITY, aside / IDENTITY)
         case = (aside, images, labels, proposal)
-        place = write_case(*case, subject=subject, consent=True, convention=convention, about=about, **preparing)
-        record = read_record(place)
-        found = beside_others(examine(place, aside), _accepted(folder))
-        present = set(np.unique(np.asarray(nib.load(place / SEGMENTATION).dataobj)).tolist())
+        submission = write_case(*case, subject=subject, consent=True, convention=convention, about=about, **preparing)
+        record = read_record(submission)
+        found = beside_others(examine(submission, aside), _accepted(folder))
+        present = set(np.unique(np.asarray(nib.load(submission / SEGMENTATION).dataobj)).tolist())
     versions = [int(match[2]) for match in _sent(folder) if match[1] == record.case]
     return Preview(
         findings=found.findings,
@@ -74,7 +74,7 @@ def preview_submission(
 
 def _sent(folder: Path) -> list:
     incoming = folder / INCOMING
-    matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()] if incoming.is_dir() else []
+    matches = [FOLDER.fullmatch(path.name) for path in incoming.iterdir()] if incoming.is_dir() else []
     return sorted((match for match in matches if match), key=lambda match: (int(match[2]), match[1]))
 
 

@@ -199,7 +199,7 @@ def _identifying(value, where: str) -> list[str]:
     if isinstance(value, dict):
         inner = [(f"{where}.{key}".lstrip("."), part) for key, part in value.items()]
         keys = [text for key in value for text in _identifying(key, where)]
-        return keys + [text for place, part in inner for text in _identifying(part, place)]
+        return keys + [text for key, part in inner for text in _identifying(part, key)]
     if isinstance(value, list | tuple):
         return [text for part in value for text in _identifying(part, where)]
     if not isinstance(value, str) or _SHA256.fullmatch(value) or _HASH.fullmatch(value):

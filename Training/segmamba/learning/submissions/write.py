@@ -204,7 +204,7 @@ def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> 
         for name in files:
             share(aside / name)
         while True:
-            matches = [FOLDER.fullmatch(place.name) for place in incoming.iterdir()]
+            matches = [FOLDER.fullmatch(path.name) for path in incoming.iterdir()]
             versions = [int(match[2]) for match in matches if match and match[1] == record.case]
             record = replace(record, version=max([0, *versions]) + 1)
             write_file(aside / RECORD, (json.dumps(to_json(record), indent=1) + "\n").encode())
