@@ -19,7 +19,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-SECTIONS = ("Corrections", "Training", "Models")  # of the panel, each with a .ui file, in their order above Setup
+SECTIONS = ("Corrections", "Training", "Models")  # of the panel, each with a .ui file, SegMambaSlicer before its name, in their order above Setup
 
 
 class SegMambaSlicer(ScriptedLoadableModule):
@@ -56,7 +56,7 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
         for section in SECTIONS:
-            addSection(uiWidget, self.resourcePath(f"UI/{section}.ui"))
+            addSection(uiWidget, self.resourcePath(f"UI/SegMambaSlicer{section}.ui"))
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SegMambaSlicerLogic()

@@ -89,6 +89,11 @@ def test_every_resource_is_listed_once():
     assert sorted(listed("MODULE_PYTHON_RESOURCES")) == sorted(there)
 
 
+def test_every_resource_bears_the_name_of_the_module():
+    """A bundled application installs the resources of all its modules into one folder."""
+    assert [name for name in listed("MODULE_PYTHON_RESOURCES") if not Path(name).name.startswith("SegMambaSlicer")] == []
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The extension installed by CMake."""
