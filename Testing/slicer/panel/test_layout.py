@@ -1,0 +1,55 @@
+"""The panel's size: how narrow it can be whatever it says, and what fits on the first screen."""
+
+import pytest
+import qt
+import slicer
+
+NARROWEST = 300  # of Slicer's dock, in pixels
+SENTENCE = "The volumes could not be read, for something was wrong with them and with the folder that they lie in. " * 4
+PATH = "/data/neuro/2026/patients/with-long-names/" + "a-folder-without-any-blank-in-its-name" * 4 + "/t1c.nii.gz"
+
+
+def widgets(module, *classes):
+    return [w for w in module.frame.findChildren(qt.QWidget) if w.className() in classes]
+
+
+def unfold(module):
+    for section in widgets(module, "ctkCollapsibleButton"):
+        section.setProperty("collapsed", False)
+
+
+@pytest.mark.parametrize("text", [SENTENCE, PATH])
+def test_no_text_makes_the_panel_wide(module, text):
+    """A section that is wider than the dock would push Slicer's window beyond the screen."""
+    unfold(module)
+    for label in widgets(module, "QLabel"):
+        if label.wordWrap:
+            label.setText(text)
+            label.setVisible(True)
+    for combo in widgets(module, "QComboBox"):
+        combo.setItemText(combo.currentIndex, text)
+    for path in widgets(module, "ctkPathLineEdit"):
+        path.setCurrentPath(text)
+    ui = module.widget.panel.ui
+    for button in (ui.compareButton, ui.backButton):  # with the names of modalities and models
+        button.setText(text[:60])
+        button.setVisible(True)
+    slicer.app.processEvents()
+    assert module.frame.minimumSizeHint().width() <= NARROWEST
+
+
+def test_long_texts_are_given_the_lines_that_they_need(module):
+    """A label whose width is not asked for is none the less as high as its text."""
+    unfold(module)
+    label = module.widget.panel.ui.setupLabel
+    label.setText(SENTENCE)
+    module.frame.resize(NARROWEST, module.frame.layout().totalHeightForWidth(NARROWEST))
+    module.frame.show()
+    slicer.app.processEvents()
+    assert label.height >= label.heightForWidth(label.width) > 3 * label.fontMetrics().height()
+
+
+def test_folded_sections_are_headers_without_gaps(module):
+    for section in widgets(module, "ctkCollapsibleButton"):
+        section.setProperty("collapsed", True)
+        assert section.collapsedHeight == 0, section.name
