@@ -22,7 +22,7 @@ import peers
 import torch
 from measure import describe, print_table, progress, ratio, slug, write_results
 from monai.losses import DiceCELoss
-from segmamba.errors import Cancelled
+from segmamba.errors import Cancelled, is_out_of_memory
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.scan import OVERRIDE, available_backends
 from segmamba.prediction.windows import count_windows, predict
@@ -187,7 +187,9 @@ def record(row: dict, function: Callable[[], None], warm_up: bool = True) -> Non
         function()
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    except (torch.cuda.OutOfMemoryError, Cancelled):
+    except (RuntimeError, Cancelled) as error:
+        if not (isinstance(error, Cancelled) or is_out_of_memory(error)):
+            raise
         row["note"] = "out of memory"
         return
     row["seconds"].append(seconds)

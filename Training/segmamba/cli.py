@@ -34,7 +34,7 @@ from segmamba.commands import (
     table1,
     train,
 )
-from segmamba.errors import InputError, explain, last_line
+from segmamba.errors import InputError, explain, is_out_of_memory, last_line
 
 _COMMANDS = (info, network, predict, evaluate, compare, demo, phantom, import_model, dataset, train, table1, report)
 _COMMANDS += (dicom, look, measure, follow)
@@ -73,7 +73,7 @@ def _one_line(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return explain(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return "there was not enough memory; close other programs, or use a smaller model or fewer --jobs"
     if isinstance(error, ValueError) and "null byte" in str(error):
         return "a name with a null character: no file can have it; check what was given"

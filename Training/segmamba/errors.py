@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What torch's allocators, CUDA's driver and libraries and Apple's GPUs say in a RuntimeError, in small letters.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 
 
 class InputError(ValueError):
@@ -42,6 +44,13 @@ def explain(error: OSError) -> str:
     if error.errno == errno.ENAMETOOLONG:
         return f"{where[:80]}...: the name is too long; choose a shorter one"
     return f"{where}: {error.strerror or error or type(error).__name__}; check the path and the disk, and try again"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, a GPU's or the machine's, in whatever words it was said. Needs no torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from monai.inferers import sliding_window_inference
 from monai.inferers.utils import dense_patch_slices
 from torch import Tensor, nn
 
-from segmamba.errors import Cancelled, InputError
+from segmamba.errors import Cancelled, InputError, is_out_of_memory
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.heads import label_probabilities
 from segmamba.networks.segmamba import STRIDE
@@ -135,17 +135,11 @@ def _first_that_fits(attempts, run):
         try:
             return run(*where), tuple(notes)
         except RuntimeError as error:
-            if not _gpu_is_full(error) or (*where, note) == attempts[-1]:
+            if not is_out_of_memory(error) or (*where, note) == attempts[-1]:
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
     raise AssertionError("no attempts")
-
-
-def _gpu_is_full(error: RuntimeError) -> bool:
-    """CUDA's libraries and Apple's GPUs say it in words of their own."""
-    words = ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirrorings, progress):

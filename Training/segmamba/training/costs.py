@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segmamba.cases.case import load_case
+from segmamba.errors import is_out_of_memory
 from segmamba.networks.mamba import D_CONV, D_STATE, TriMamba
 from segmamba.prediction.segment import segment
 from segmamba.training.config import TrainingConfig
@@ -75,7 +76,9 @@ def _step_costs(config: TrainingConfig, experiment: Experiment, device: str) -> 
     while True:
         try:
             return parts, *_measure(_stepper(config, experiment, device, parts), device, _STEPS)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if parts >= config.batch:
                 return parts, None, None
         torch.cuda.empty_cache()
@@ -130,7 +133,7 @@ def _measure(work: Callable[[], object], device: str, times: int) -> tuple[float
 
 def device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 

@@ -7,11 +7,10 @@ import os
 import traceback
 from pathlib import Path
 
-from segmamba.errors import Cancelled, InputError
+from segmamba.errors import Cancelled, InputError, is_out_of_memory
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class ModelError(Exception):
@@ -27,7 +26,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     if isinstance(error, InputError):
         return "input", str(error), ""
     detail = "".join(traceback.format_exception(error))
-    if _is_memory(error):
+    if is_out_of_memory(error):
         return "memory", "There was not enough memory; close other programs, or use a smaller model", detail
     if isinstance(error, OSError):
         where = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes | Path) else "a file"
@@ -39,9 +38,3 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     if isinstance(error, ImportError):
         return "internal", f"A library cannot be loaded ({error}); install the dependencies again", detail
     return "internal", f"Something unforeseen failed ({type(error).__name__}: {error}); please report it", detail
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
