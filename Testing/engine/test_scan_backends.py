@@ -1,6 +1,7 @@
 """Which back end of the scan is taken, what happens where one is missing, and what bad input says."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -150,3 +151,35 @@ def test_the_notice_names_the_reason(caplog, monkeypatch):
         assert choose_backend("cpu") == choose_backend("cpu") == "torch"
     assert len(caplog.records) == 1 and "because of the test" in caplog.text
     scan._notice.cache_clear()
+
+
+# --- mamba-ssm as it may be found
+
+
+def installed(folder, *files):
+    """A folder of packages as pip would leave it."""
+    for name, text in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return f"import sys; sys.path.insert(0, {str(folder)!r})"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "reason"),
+    [
+        (None, "without its CUDA kernels, the module selective_scan_cuda.*MAMBA_KEEP_CUDA_BUILD=TRUE"),
+        ("raise ImportError('undefined symbol: _ZN3c10')", "cannot be imported: ImportError: undefined symbol"),
+        ("", ""),
+    ],
+)
+def test_mamba_ssm_counts_only_with_its_kernels(tmp_path, kernels, reason):
+    """Its package imports without them; then the scan fails at the first step, or is a loop in Python."""
+    package = ("mamba_ssm/__init__.py", ""), ("mamba_ssm/ops/__init__.py", "")
+    interface = ("mamba_ssm/ops/selective_scan_interface.py", "def selective_scan_fn(): pass")
+    compiled = [] if kernels is None else [("selective_scan_cuda.py", kernels)]
+    out = in_process(
+        installed(tmp_path, *package, interface, *compiled),
+        "from segmamba.networks.scan import available_backends; print(available_backends('cuda')['cuda'])",
+    )
+    assert re.search(reason, out) and (reason or not out.strip())

@@ -7,11 +7,15 @@ The scan wants one dtype for u, delta, B, C and z, float32 for A, D and the bias
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from . import chunked
+
+_KERNELS = "selective_scan_cuda"  # mamba-ssm's compiled module, beside its package
 
 
 def unavailable_reason(device: torch.device) -> str:
@@ -22,16 +26,20 @@ def unavailable_reason(device: torch.device) -> str:
 
 @lru_cache(maxsize=1)
 def _scan_function():
-    """mamba-ssm's scan and "", or None and the reason why it is missing."""
-    try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    except ModuleNotFoundError as error:
-        if error.name == "mamba_ssm":
-            return None, "mamba-ssm is not installed (pip install mamba-ssm causal-conv1d)"
-        return (
-            None,
-            f"mamba-ssm is installed, but not its part {error.name!r}; it was built without the CUDA kernels",
+    """mamba-ssm's scan and "", or None and the reason why it is missing.
+
+    Since 2.3.2 mamba-ssm can be installed, and imported, without the kernels of this scan: they are asked for first.
+    """
+    if find_spec("mamba_ssm") is None:
+        return None, "mamba-ssm is not installed (pip install mamba-ssm causal-conv1d)"
+    if find_spec(_KERNELS) is None:
+        return None, (
+            f"mamba-ssm is installed without its CUDA kernels, the module {_KERNELS}; "
+            "build it with them: MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-binary :all: mamba-ssm"
         )
+    try:
+        import_module(_KERNELS)
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except Exception as error:  # a library built for another torch, a missing symbol
         return None, f"mamba-ssm cannot be imported: {type(error).__name__}: {error}"
     return selective_scan_fn, ""
