@@ -23,7 +23,7 @@ from segmamba.training.config import AugmentConfig, OptimizerConfig, SourceConfi
 from segmamba.training.distributed import World
 from segmamba.training.journal import Journal
 from segmamba.training.loop import Training, train
-from segmamba.training.optimize import uses_bf16
+from segmamba.training.optimize import build_optimizer, state_to_come, uses_bf16
 from training_runs import narrow_network, small_config
 
 
@@ -236,7 +236,7 @@ def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path
 
     def short_of_memory(image, label, parts):
         if len(image) // parts > limit:
-            raise torch.cuda.OutOfMemoryError
+            raise RuntimeError("CUDA error: out of memory")  # the driver's own words
 
     monkeypatch.setattr(run, "_gradient", short_of_memory)
     limit = 8
@@ -250,6 +250,36 @@ def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path
     limit = 0
     with pytest.raises(InputError, match=r"a single patch of .* does not fit.*checkpoint_activations"):
         run._fit_memory()
+    monkeypatch.setattr(run, "_gradient", lambda *_: fail("size mismatch"))
+    with pytest.raises(RuntimeError, match="size mismatch"):  # which smaller parts do not mend
+        run._fit_memory()
+
+
+def fail(text):
+    raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(), OptimizerConfig(name="sgd")])
+def test_room_is_left_for_the_state_that_the_first_step_makes(optimizer):
+    network = torch.nn.Linear(30, 20)
+    stepped = build_optimizer(network, optimizer)
+    expected = state_to_come(stepped)
+    network(torch.ones(1, 30)).sum().backward()
+    stepped.step()
+    made = [x for state in stepped.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
+    assert sum(x.numel() for x in expected) == sum(x.numel() for x in made) >= 620
+    assert state_to_come(stepped) == []
+
+
+def test_every_process_of_a_gpu_has_its_share_of_the_cores_for_patches(config, tmp_path, monkeypatch):
+    run = Training(config, tmp_path / "run", World(), "never", [])
+    monkeypatch.setattr(training, "cores", lambda: 48)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as torchrun has it
+    for local_size, expected in ((1, 47), (4, 11), (48, 1)):
+        monkeypatch.setattr(run, "world", World(device="meta", local_size=local_size))  # any device but the CPU
+        assert run._loader().num_workers == expected
+    monkeypatch.setattr(run, "world", World())
+    assert run._loader().num_workers == 0
 
 
 def test_a_model_of_another_kind_cannot_be_continued(config, tiny_model, tmp_path):

@@ -149,7 +149,7 @@ class TrainingConfig:
     precision: str = "bf16"  # autocast, where the device does it fast; or "fp32". Parameters are float32 always
     checkpoint_activations: bool = False  # less memory for one more forward pass
     checkpoint_minutes: float = 10.0  # besides every validation
-    workers: int | None = None  # processes that prepare patches; None: as many as there are cores to spare, at most 8
+    workers: int | None = None  # processes that prepare patches; None: beside a GPU all cores but one a GPU
     weights_dtype: str = "float32"  # of the released weights; "float16" halves the file
     cache: str = "runs/cache"  # preprocessed cases, keyed by content
 

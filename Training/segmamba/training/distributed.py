@@ -23,11 +23,12 @@ _TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """rank of this process among `size`; device: its own."""
+    """rank of this process among `size`, of which `local_size` run on this machine; device: its own."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -86,7 +87,14 @@ def join(device: str) -> World:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
-    return World(rank, size, device)
+    return World(rank, size, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def cores() -> int:
+    """Cores that this process may use. torch's number of threads does not tell: torchrun sets it to 1."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: a job of a cluster often has a part of the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def leave(world: World) -> None:

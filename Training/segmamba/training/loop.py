@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from segmamba.errors import InputError, Stopped
+from segmamba.errors import InputError, Stopped, is_out_of_memory
 from segmamba.evaluation.report import format_table, write_progress
 from segmamba.files.atomic import make_folder, sweep
 from segmamba.files.shares import exclusive
 from segmamba.models.package import Manifest, copy_package, save_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
-from segmamba.training.distributed import World, join, leave
+from segmamba.training.distributed import World, cores, join, leave
 from segmamba.training.experiment import Experiment, load_experiment
 from segmamba.training.journal import Journal
-from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, uses_bf16
+from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, state_to_come, uses_bf16
 from segmamba.training.run_folder import surroundings, write_record
 from segmamba.training.samples import StepSampler
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
@@ -203,15 +203,20 @@ class Training:
         parts, share = self.config.accumulation, self.config.batch // self.world.size
         if torch.device(self.world.device).type == "cpu":
             return parts
+        # What the first step will make stays beside the trial: the optimizer keeps its state from then on.
         image = torch.zeros((share, len(self.config.preprocess.modalities), *self.config.patch))
         label = torch.zeros((share, self.experiment.classes, *self.config.patch))
         while True:
+            fits, to_come = True, []
             try:
-                fits = True
+                to_come = state_to_come(self.optimizer)
                 with self.wrapped.no_sync() if self.world.size > 1 else contextlib.nullcontext():
                     self._gradient(image, label, parts)
-            except torch.cuda.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 fits = False
+            del to_come
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             if not self.world.any(not fits):
@@ -229,8 +234,7 @@ class Training:
         sampler = StepSampler(self.step, config.steps, config.batch, world.rank, world.size)
         workers = config.workers
         if workers is None:
-            spare = torch.get_num_threads() // world.size - 1
-            workers = 0 if torch.device(world.device).type == "cpu" else max(1, min(8, spare))
+            workers = 0 if torch.device(world.device).type == "cpu" else max(1, cores() // world.local_size - 1)
         return DataLoader(
             self.experiment.samples,
             batch_sampler=sampler,

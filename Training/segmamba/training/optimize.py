@@ -31,6 +31,13 @@ def parameter_groups(network: nn.Module, weight_decay: float, decay_all: bool = 
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
+def state_to_come(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Tensors as large as the state that the optimizer makes in its first step; none where it has its state."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kinds = 2 if isinstance(optimizer, torch.optim.AdamW) else int(optimizer.defaults["momentum"] > 0)
+    return [torch.empty_like(p) for p in parameters if p not in optimizer.state for _ in range(kinds)]
+
+
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     """Of step 1..steps: linear warm-up, then polynomial (exponent 0.9) or cosine decay, to 0 after the last step."""
     if step <= config.warmup:
