@@ -54,12 +54,16 @@ def test_an_ellipse_turned_by_30_degrees_has_its_two_axes():
 
 
 def test_a_rectangle_is_measured_along_its_diagonal():
-    """13 x 5 voxels: from corner to corner 12 and 4 steps; across, (1, -3) is at a right angle exactly, but once."""
+    """13 x 5 voxels: from corner to corner 12 and 4 steps; (1, -3) is at a right angle exactly, but no longer than that.
+
+    (1, -4) runs 4 / sqrt(160) of a voxel along the diagonal: less than half of the 12 / sqrt(160) that a voxel takes.
+    """
     mask = np.zeros((20, 12), bool)
     mask[3:16, 4:9] = True
     lesion = only(slab(mask))
     assert lesion.d1 == pytest.approx(np.hypot(12, 4))
-    assert lesion.d2 == pytest.approx(np.hypot(1, 3))
+    assert lesion.d2 == pytest.approx(np.hypot(1, 4))
+    assert "4.4 degrees off a right angle" in lesion.notes[0]
 
 
 def test_a_line_does_not_leave_an_l():
@@ -136,6 +140,24 @@ def test_images_of_thick_sagittal_slices_are_noted():
     mask[3:7, 10:30, 10:30] = True
     notes = measure_mask(mask, np.diag([5.0, 0.5, 0.5, 1]), "ET").notes
     assert any("another plane" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("size", "d1", "d2"),
+    [
+        ((12, 2), np.hypot(11, 1), 1),  # (0, 1) is 5.2 degrees off
+        ((3, 2), np.hypot(2, 1), np.sqrt(2)),  # (1, -1) ends exactly half a voxel off
+        ((4, 2), np.hypot(3, 1), 1),
+        ((3, 3), np.sqrt(8), np.sqrt(8)),
+    ],
+)
+@pytest.mark.parametrize("voxel", [1.0, 4.0])
+def test_thin_and_coarse_lesions_have_a_second_diameter(size, d1, d2, voxel):
+    mask = np.zeros((20, 9), bool)
+    mask[3 : 3 + size[0], 2 : 2 + size[1]] = True
+    lesion = only(slab(mask), np.diag([voxel, voxel, 1, 1]))
+    assert (lesion.d1, lesion.d2) == pytest.approx((voxel * d1, voxel * d2))
+    assert any("off a right angle" in note for note in lesion.notes) == (size != (3, 3))
 
 
 def test_a_lesion_one_voxel_wide_has_no_second_diameter_and_says_so():
@@ -238,7 +260,7 @@ def runs_through_others(mask, start, end):
 
 
 def by_trying_every_line(mask, affine):
-    """(d1, d2) of all pairs of border voxels in all slices."""
+    """(d1, d2) of all pairs of border voxels in all slices: the second within 2 degrees or half a voxel."""
     steps = affine[:3, :2]
     lines = []
     for k in range(mask.shape[2]):
@@ -258,7 +280,9 @@ def by_trying_every_line(mask, affine):
             if other != k or length <= second:
                 continue
             angle = np.degrees(np.arccos(np.clip(abs(along @ across) / (length * lengths[i]), 0, 1)))
-            if angle < 88 - 1e-6:
+            # how far the line runs along the longest one, against how wide a voxel is that way, by its edges
+            unit = along / lengths[i]
+            if angle < 88 - 1e-6 and abs(unit @ across) > max(abs(unit @ edge) for edge in steps.T) / 2 + 1e-9:
                 continue
             # c + t (d - c) = a + u (b - a)
             t, u = np.linalg.solve(np.column_stack([d - c, a - b]).astype(float), (a - c).astype(float))

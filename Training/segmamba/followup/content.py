@@ -17,7 +17,8 @@ _METHOD = (
     "are one.",
     "D1: the longest line in an axial slice of the images' own grid, from the middle of one voxel at the border to the "
     "middle of another, that does not leave the lesion; cavities and necrosis are outside of it. D2: the longest such "
-    "line in that slice that crosses D1 at a right angle, give or take 2 degrees.",
+    "line in that slice that crosses D1 at a right angle, give or take 2 degrees or, where voxels are too coarse for "
+    "that, half a voxel at its end; a note says so.",
     "Measurable: D1 and D2 of 10 mm or more (twice the slice thickness above 5 mm), on 2 slices or more.",
     "Targets: the largest measurable lesions at baseline. At later dates a lesion belongs to the one that it lies on "
     "or within 5 mm of, after rigid registration of the T1c images; label maps are measured where they were made.",

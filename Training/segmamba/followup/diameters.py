@@ -3,6 +3,10 @@
 Lines run from the middle of one voxel at the lesion's border to the middle of another, as callipers do. A line stays in
 the lesion where every pixel that it runs through, and does not merely touch at a corner, belongs to it: in whole
 numbers, so that the answer depends neither on where a line is sampled nor on how axes are stored.
+
+The second line is at a right angle to the first as far as pixels allow: within 2 degrees, or so near that its end lies
+half a pixel from where that of the exact right angle would be. Without the latter, coarse pixels and thin lesions leave
+no line at all, or one that is much too short.
 """
 
 from __future__ import annotations
@@ -21,18 +25,19 @@ _CHUNK = 4096
 @dataclass(frozen=True, eq=False)
 class Diameters:
     """d1, d2: mm. slice: index along the third axis. line1, line2: (2, 2) voxel indices of their ends in that slice,
-    None where there is no such line."""
+    None where there is no such line. off: degrees by which the angle between them is no right one, 0 without line2."""
 
     d1: float
     d2: float
     slice: int
     line1: np.ndarray | None
     line2: np.ndarray | None
+    off: float
 
 
 def diameters(mask: np.ndarray, affine: np.ndarray) -> Diameters:
     """`mask` (X, Y, Z) bool, of which the slices lie along Z -> its longest line in any slice, and the longest line in
-    that slice that crosses it at a right angle, give or take 2 degrees.
+    that slice that crosses it at a right angle, give or take 2 degrees or half a pixel.
 
     affine: (4, 4) voxel indices to mm; only its first two axes count. Of several longest lines (to 1e-6 mm) the one
     with the longest second line is taken, then that in the lowest slice, then the first by its voxel indices.
@@ -52,13 +57,13 @@ def diameters(mask: np.ndarray, affine: np.ndarray) -> Diameters:
             ties.append((k, line))
     if not ties:
         first = min(slices, default=(0, None), key=lambda item: item[0])[0]
-        return Diameters(0.0, 0.0, int(first), None, None)
+        return Diameters(0.0, 0.0, int(first), None, None, 0.0)
     border = dict(slices)
     ties.sort(key=lambda item: (item[0], *item[1].ravel()))
     crossed = [(k, line, *_across(mask[:, :, k], border[k], line, metric)) for k, line in ties]
     most = max(d2 for *_, d2, _line in crossed)
     k, line, d2, second = next(item for item in crossed if item[2] >= most - TOLERANCE_MM)
-    return Diameters(best, d2, int(k), line, second)
+    return Diameters(best, d2, int(k), line, second, _off(line, second, metric))
 
 
 def stays_inside(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -169,14 +174,25 @@ def _across(
     for starts, ends in _pairs(points):
         difference = ends - starts
         length = _lengths(difference, metric)
-        cosine = np.abs(difference @ metric @ along) / (length * _lengths(along[None], metric))
-        meets = (cosine <= np.sin(np.radians(OFF_RIGHT_ANGLE)) + 1e-9) & (length > best + TOLERANCE_MM)
+        # how far the line runs along the first, and how far it may, both times the first's length
+        runs, edges = np.abs(difference @ metric @ along), np.abs(metric @ along)
+        may = np.maximum(length * _lengths(along[None], metric) * np.sin(np.radians(OFF_RIGHT_ANGLE)), edges.max() / 2)
+        meets = (runs <= may * (1 + 1e-9)) & (length > best + TOLERANCE_MM)
         starts, ends, length = starts[meets], ends[meets], length[meets]
         meets = _crosses(starts, ends, line)
         longest = _first_inside(mask, starts[meets], ends[meets], length[meets])
         if longest:
             best, found = longest[0]
     return best, found
+
+
+def _off(line: np.ndarray, second: np.ndarray | None, metric: np.ndarray) -> float:
+    """Degrees between the lines' angle and a right one."""
+    if second is None:
+        return 0.0
+    one, other = line[1] - line[0], second[1] - second[0]
+    lengths = _lengths(np.array([one, other]), metric)
+    return float(np.degrees(np.arcsin(min(1.0, abs(one @ metric @ other) / lengths.prod()))))
 
 
 def _crosses(starts: np.ndarray, ends: np.ndarray, line: np.ndarray) -> np.ndarray:

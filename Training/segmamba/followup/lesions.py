@@ -166,10 +166,15 @@ def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray,
     voxels, thickness = int(np.count_nonzero(mask)), float(voxel_sizes(affine)[2])
     slices = int(np.count_nonzero(mask.any(axis=(0, 1))))
     notes = []
-    if found.line2 is None and found.d1 >= LEAST_MM:
+    if found.line2 is None and found.line1 is not None:
         notes.append(
-            f"no line between two voxels crosses the longest one within {OFF_RIGHT_ANGLE:g} degrees of a right angle: "
-            "measure the second diameter by hand"
+            "one voxel wide: no line between two voxels' middles crosses the longest one, and its second diameter is 0; "
+            "where it is wider, measure it by hand"
+        )
+    if found.off > OFF_RIGHT_ANGLE + 1e-6:
+        notes.append(
+            f"the second diameter is {found.off:.1f} degrees off a right angle, the voxels being too coarse for "
+            f"{OFF_RIGHT_ANGLE:g}: it is exact to half a voxel"
         )
     return Lesion(
         number=0,
