@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from segmamba.cases.case import save_image
 from segmamba.cli import main
 from segmamba.errors import InputError
+from segmamba.followup.by_hand import Line, read_by_hand, with_lines
 from segmamba.followup.criteria import suggest
 from segmamba.followup.dates import Timepoint, count_days
 from segmamba.followup.follow import Settings, follow
@@ -81,7 +83,7 @@ def test_a_new_measurable_lesion_outweighs_a_response():
 @pytest.mark.parametrize(("change", "expected"), [(-25.0, "MR"), (-24.9, "SD"), (-50.0, "PR")])
 def test_a_minor_response_is_for_what_does_not_enhance(change, expected):
     values = [1000, 1000 + 10 * change]
-    assert category("bidimensional", values, minor_response=True).category == expected
+    assert category("bidimensional", values, minor=0.25).category == expected
     assert category("bidimensional", values).category == ("PR" if change == -50 else "SD")
 
 
@@ -338,3 +340,103 @@ def test_measure_prints_what_it_writes(patient, tmp_path, capsys):
     assert [row["product_mm2"] for row in csv.DictReader(table.open())] == ["1568.0", "512.0"]
     assert main(["measure", str(patient / "one" / "x-seg.nii.gz"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["lesions"][0]["line1_ras_mm"]) == 2
+
+
+# --- what a person draws and says
+
+
+def by_hand(path, **parts):
+    path.write_text(json.dumps({"schema": 1, **parts}))
+    return str(path)
+
+
+def test_a_moved_line_wins_and_is_marked(patient, written, tmp_path):
+    """D1 of the larger lesion of the first date is drawn 40 mm long: the product is 40 x 28 sqrt(2), whatever border."""
+    before = json.loads((written / "follow-up.json").read_text())
+    (start, end) = (np.array(point) for point in before["dates"][0]["lesions"][0]["line1_ras_mm"])
+    middle, along = (start + end) / 2, (end - start) / np.linalg.norm(end - start)
+    ends = [(middle - 20 * along).tolist(), (middle + 20 * along).tolist()]
+    stray = {"day": 50, "which": "D2", "ends": [[300, 300, 300], [310, 300, 300]]}
+    file = by_hand(tmp_path / "hand.json", lines=[{"day": 0, "which": "D1", "ends": ends}, stray])
+    places = [str(patient / name) for name in ("one", "two")]
+    output = tmp_path / "out"
+    assert main(["follow", *places, "--dates", "0", "50", "--by-hand", file, "-o", str(output)]) == 0
+    record = json.loads((output / "follow-up.json").read_text())
+    first = record["dates"][0]
+    product = 40 * 28 * np.sqrt(2)
+    assert first["lesions"][0]["by_hand"] == ["D1"] and first["lesions"][1]["by_hand"] == []
+    assert first["lesions"][0]["product_mm2"] == pytest.approx(product)
+    assert first["sum_of_products_mm2"] == pytest.approx(product + 2 * 16**2)
+    assert min(v["sum_of_products_mm2"] for v in first["spread"].values()) >= product
+    assert first["volume_ml"] == before["dates"][0]["volume_ml"]
+    assert "day 0, lesion 1: D1 drawn by hand" in record["warnings"]
+    assert any("lies on no lesion" in warning for warning in record["warnings"])
+    assert "(D1 by hand)" in (output / "report.html").read_text()
+    assert "D1 drawn by hand" in (output / "follow-up.csv").read_text()
+
+
+def test_a_line_drawn_short_makes_a_lesion_unmeasurable(patient, tmp_path):
+    measured = boxes(((10, 10, 3), (12, 12, 4)))
+    ends = np.array([[12.0, 15, 4], [21.99 - 0.5, 15, 4]])
+    short = with_lines(measured, [Line("D1", ends)]).lesions[0]
+    assert (short.d1, short.measurable, short.slice) == (pytest.approx(9.49), False, 4)
+    assert with_lines(measured, [Line("D1", ends + np.array([[0, 0, 0], [0.51, 0, 0]]))]).lesions[0].measurable
+
+
+def test_what_a_physician_says_is_in_the_report(patient, tmp_path):
+    said = [{"day": 50, "steroids": "more", "clinical_status": "worse", "non_target_lesions": "<b>none</b>"}]
+    places, output = [str(patient / name) for name in ("one", "two")], tmp_path / "out"
+    file = by_hand(tmp_path / "hand.json", clinician=said)
+    assert main(["follow", *places, "--dates", "0", "50", "--by-hand", file, "-o", str(output)]) == 0
+    record, page = json.loads((output / "follow-up.json").read_text()), (output / "report.html").read_text()
+    assert record["clinician"] == said
+    assert "&lt;b&gt;none&lt;/b&gt;" in page and "<b>" not in page
+    assert "day 50: stable images under more steroids are not assessable" in record["warnings"]  # SD by volume
+    assert any("counts as progression" in warning for warning in record["warnings"])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"schema": 2},
+        {"lines": {}},
+        {"lines": [{"day": 0, "which": "D3", "ends": [[0, 0, 0], [1, 1, 1]]}]},
+        {"lines": [{"day": 0, "which": "D1", "ends": [[0, 0, 0]]}]},
+        {"lines": [{"day": 0, "which": "D1", "ends": [[0, 0, 0], [None, 1, 1]]}]},
+        {"lines": [{"which": "D1", "ends": [[0, 0, 0], [1, 1, 1]]}]},
+        {"clinician": [{"day": 0, "steroids": "lots"}]},
+        {"clinician": [{"day": 0, "non_target_lesions": 3}]},
+        {"names": ["Doe"]},
+    ],
+)
+def test_what_is_no_such_file_is_refused(tmp_path, parts):
+    with pytest.raises(InputError, match=r"hand\.json.*expected"):
+        read_by_hand(Path(by_hand(tmp_path / "hand.json", **parts)))
+
+
+def test_a_registration_is_made_once(patient, tmp_path, capsys):
+    """Of the same images, by the same software; measuring again with other settings takes it from the record."""
+    places, output = [str(patient / name) for name in ("one", "two", "three")], tmp_path / "out"
+    command = ["follow", *places, "--dates", "0", "50", "80", "-o", str(output)]
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("registering") == 2
+    first = json.loads((output / "follow-up.json").read_text())
+    assert main([*command, "--targets", "1", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "registering" not in shown.err
+    again = json.loads(shown.out)
+    assert again == json.loads((output / "follow-up.json").read_text())
+    assert [d["registration"] for d in again["dates"]] == [d["registration"] for d in first["dates"]]
+    assert again["dates"][1]["sum_of_products_mm2"] == first["dates"][1]["sum_of_products_mm2"]
+    assert again["dates"][0]["sum_of_products_mm2"] == pytest.approx(2 * 28**2)
+    first["software"] = "segmamba 0"
+    (output / "follow-up.json").write_text(json.dumps(first))
+    assert main(command) == 0 and capsys.readouterr().err.count("registering") == 2
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])
+def test_the_volumetric_minor_response_is_a_setting(share, expected):
+    settings = Settings(region="non-enhancing", volumetric_minor=share)
+    assert category("volumetric", [100, 60], minor=settings.minor("volumetric")).category == expected
+    assert Settings(volumetric_minor=share).minor("volumetric") is None
+    assert settings.minor("bidimensional") == 0.25

@@ -54,7 +54,7 @@ def test_an_ellipse_turned_by_30_degrees_has_its_two_axes():
 
 
 def test_a_rectangle_is_measured_along_its_diagonal():
-    """13 x 5 voxels: from corner to corner 12 and 4 steps; (1, -3) is at a right angle exactly, but no longer than that.
+    """13 x 5 voxels: from corner to corner 12 and 4 steps; (1, -3) is at a right angle exactly, and too short.
 
     (1, -4) runs 4 / sqrt(160) of a voxel along the diagonal: less than half of the 12 / sqrt(160) that a voxel takes.
     """
@@ -63,7 +63,7 @@ def test_a_rectangle_is_measured_along_its_diagonal():
     lesion = only(slab(mask))
     assert lesion.d1 == pytest.approx(np.hypot(12, 4))
     assert lesion.d2 == pytest.approx(np.hypot(1, 4))
-    assert "4.4 degrees off a right angle" in lesion.notes[0]
+    assert "D2 is 4.4 degrees off a right angle" in lesion.notes[0]
 
 
 def test_a_line_does_not_leave_an_l():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segmamba import __version__
+from segmamba.followup.by_hand import Clinician
 from segmamba.followup.criteria import SETS
 from segmamba.followup.draw import draw_chart, draw_dates
 from segmamba.followup.follow import Date, FollowUp
@@ -30,13 +31,17 @@ REMARKS = (
     "Not confirmed in the text of RANO 2.0: up to 3 targets (setting --targets).",
     "Not confirmed in the text of RANO 2.0: until 12 weeks after radiotherapy progression needs a confirming scan "
     "(settings --radiotherapy-end, --confirm-weeks).",
-    "Not confirmed in the text of RANO 2.0: the volumetric minor response, 40 to 65 %; MR is used for the "
-    "non-enhancing region only (setting --region).",
+    "Not confirmed in the text of RANO 2.0: a minor response in volume from 40 % (setting --volumetric-minor); MR is "
+    "used for the non-enhancing region only.",
     "The first date is taken for the baseline. RANO recommends the scan after radiotherapy for newly diagnosed tumours "
     "and the one before treatment for recurrent ones: give that one first.",
     "A lesion is new where the baseline has none within 5 mm. That CR and PR last 4 weeks is not looked at.",
 )
-CLINICIAN = ("Steroids (less, same, more)", "Clinical status", "Lesions not measured", "Weeks since radiotherapy")
+CLINICIAN = {
+    "Steroids (less, same, more)": "steroids",
+    "Clinical status (better, same, worse)": "clinical_status",
+    "Lesions not measured": "non_target_lesions",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def sections(result: FollowUp) -> list[Section]:
         Section("Suggestion", table=_suggestions(result)),
         Section(
             "Images",
-            ("T1c at the level of the largest lesion; the patient's right is on the left.",),
+            ("T1c at the level of the largest lesion, with the lesions' numbers; the patient's right is on the left.",),
             picture=draw_dates(result),
             shows="T1c of each date with the lesions' outlines and diameters",
         ),
@@ -70,7 +75,7 @@ def sections(result: FollowUp) -> list[Section]:
         Section("Lesions", table=_lesions(result)),
         Section("Warnings", result.warnings or ("none",)),
         Section("Rules", table=_rules(result.dates)),
-        Section("For the physician to fill in", table=(("", *_days(result.dates)), *_blanks(result.dates))),
+        Section("From the physician", table=(("", *_days(result.dates)), *_said(result))),
         Section("How it was measured", (*_METHOD, *REMARKS)),
     ]
 
@@ -79,8 +84,13 @@ def _days(dates: Sequence[Date]) -> tuple[str, ...]:
     return tuple(f"day {date.day}" for date in dates)
 
 
-def _blanks(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
-    return tuple((name, *("" for _ in dates)) for name in CLINICIAN)
+def _said(result: FollowUp) -> tuple[tuple[str, ...], ...]:
+    """What the physician has said, blanks where nothing."""
+    said = [result.clinician.get(date.day, Clinician()) for date in result.dates]
+    rows = [(title, *(getattr(one, name) for one in said)) for title, name in CLINICIAN.items()]
+    end = result.settings.radiotherapy_end
+    weeks = ["" if end is None else f"{(date.day - end) / 7:.1f}" for date in result.dates]
+    return (*rows, ("Weeks since radiotherapy", *weeks))
 
 
 def _suggestions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
@@ -126,6 +136,7 @@ def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
             came = "new" if date.matches and number is None else str(number or "not known")
             came += " (target)" if number in result.targets else ""
             size = f"{lesion.d1:.1f} x {lesion.d2:.1f}"
+            size += f" ({', '.join(lesion.by_hand)} by hand)" if lesion.by_hand else ""
             rows.append(
                 (
                     f"day {date.day}",

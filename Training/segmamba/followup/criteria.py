@@ -16,20 +16,18 @@ NO_DISEASE, NOT_ASSESSED = "no measurable disease", "not assessed"
 
 @dataclass(frozen=True)
 class CriterionSet:
-    """Shares: response is the decrease from baseline of a partial response, minor that of a minor one; progression the
-    increase over the nadir."""
+    """Shares: response is the decrease from baseline of a partial response; progression the increase over the nadir."""
 
     title: str
     quantity: str
     unit: str
     response: float
-    minor: float
     progression: float
 
 
 SETS = {
-    "bidimensional": CriterionSet("Bidimensional", "sum of products", "mm2", 0.50, 0.25, 0.25),
-    "volumetric": CriterionSet("Volumetric", "volume", "mL", 0.65, 0.40, 0.40),
+    "bidimensional": CriterionSet("Bidimensional", "sum of products", "mm2", 0.50, 0.25),
+    "volumetric": CriterionSet("Volumetric", "volume", "mL", 0.65, 0.40),
 }
 
 
@@ -59,15 +57,15 @@ def suggest(
     lesions: int,
     new_measurable: int,
     measurable_again: bool,
-    minor_response: bool = False,
+    minor: float | None = None,
     early: str = "",
 ) -> Suggestion:
     """days, values: of every date from baseline to the one that is judged, which is the last; a value is None where the
     lesions could not be followed.
 
     lesions: how many there are now. new_measurable: of these, how many measurable ones the baseline did not have.
-    measurable_again: whether one of the followed lesions is measurable now. minor_response: whether MR is a category.
-    early: why progression needs a confirming scan, or "".
+    measurable_again: whether one of the followed lesions is measurable now. minor: share of
+    decrease from which MR is, or None. early: why progression needs a confirming scan, or "".
     """
     rule_set = SETS[name]
     now, baseline = values[-1], values[0]
@@ -80,7 +78,7 @@ def suggest(
     from_nadir = now / nadir - 1 if nadir > 0 else None
     rules = [_growth(rule_set, now, nadir, nadir_day, from_nadir, measurable_again), _new(new_measurable)]
     if baseline > 0:
-        rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor_response)
+        rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor)
     met = next((rule.category for rule in rules if rule.met), "SD" if baseline > 0 else NO_DISEASE)
     if met == "SD":
         rules.append(Rule("SD", True, "none of the above"))
@@ -107,13 +105,13 @@ def _new(count: int) -> Rule:
     return Rule("PD", count > 0, f"{count} measurable lesions that the baseline did not have; PD from 1")
 
 
-def _decrease(rule_set: CriterionSet, now, baseline, change, lesions: int, minor_response: bool) -> list[Rule]:
+def _decrease(rule_set: CriterionSet, now, baseline, change, lesions: int, minor: float | None) -> list[Rule]:
     against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
     against += _amount(rule_set, baseline)
     rules = [Rule("CR", lesions == 0, f"{lesions} lesions of any size left; CR where there is none")]
     rules.append(Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}"))
-    if minor_response:
-        rules.append(Rule("MR", change <= -rule_set.minor + _SLACK, f"{against}; MR from {-rule_set.minor:+.0%}"))
+    if minor is not None:
+        rules.append(Rule("MR", change <= -minor + _SLACK, f"{against}; MR from {-minor:+.0%}"))
     return rules
 
 

@@ -83,6 +83,11 @@ def _draw_date(ax, date: Date) -> None:
             ends = apply_affine(to_voxels, line)
             if round(ends[0, 2]) == level:
                 ax.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=1.4)
+        place = np.argwhere(measured.labelled[:, :, level] == lesion.number)
+        if len(place):
+            ax.annotate(
+                str(lesion.number), place.max(0), (2, 2), textcoords="offset points", fontsize=8, color=_OUTLINE
+            )
     _crop(ax, image)
     ax.invert_xaxis()  # the first axis runs to the patient's right
     spd = "not followed" if date.spd is None else f"SPD {date.spd:.0f} mm2"

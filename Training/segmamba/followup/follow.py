@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from segmamba.errors import InputError
+from segmamba.followup.by_hand import ByHand, Clinician, with_lines
 from segmamba.followup.criteria import SETS, Suggestion, suggest
 from segmamba.followup.dates import Timepoint
 from segmamba.followup.lesions import REGIONS, Measured, measure
-from segmamba.followup.match import Matches, match, register_dates
+from segmamba.followup.match import Matches, Registered, fingerprint, match, register_dates
 from segmamba.followup.spread import spread
 from segmamba.preparation.register import Registration
 
+MINOR = 0.25  # share of decrease of the sum of products
 _OTHER_SPACING = 0.1  # share by which voxels of two dates may differ without a word
 
 
@@ -23,19 +25,31 @@ class Settings:
     """region: of lesions.REGIONS. targets: how many lesions are followed in the sum, the largest measurable ones.
 
     radiotherapy_end: day it ended, counted from the baseline, or None where it is not known. confirm_weeks: until so
-    long after it, progression is preliminary.
+    long after it, progression is preliminary. volumetric_minor: share of decrease in volume from which a response is
+    minor; it and MINOR are for the region that does not enhance.
     """
 
     region: str = "ET"
     targets: int = 3
     radiotherapy_end: int | None = None
     confirm_weeks: float = 12
+    volumetric_minor: float = 0.40
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
             raise InputError(f"region {self.region!r}: expected one of {', '.join(REGIONS)}")
         if self.targets < 1:
             raise InputError(f"targets {self.targets}: expected 1 or more")
+        if not self.confirm_weeks >= 0:
+            raise InputError(f"weeks until progression counts {self.confirm_weeks}: expected 0 or more")
+        if not 0 < self.volumetric_minor < 1:
+            raise InputError(f"minor response in volume {self.volumetric_minor}: expected a share between 0 and 1")
+
+    def minor(self, name: str) -> float | None:
+        """Of a criterion set: the share of decrease from which a response is minor, None where there is no such."""
+        if self.region != "non-enhancing":
+            return None
+        return MINOR if name == "bidimensional" else self.volumetric_minor
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,37 +84,52 @@ class Date:
 
 @dataclass(frozen=True, eq=False)
 class FollowUp:
-    """targets: numbers of the baseline's lesions that are summed up. dates: the baseline first."""
+    """targets: numbers of the baseline's lesions that are summed up. dates: the baseline first. clinician: by day."""
 
     settings: Settings
     targets: tuple[int, ...]
     dates: tuple[Date, ...]
     warnings: tuple[str, ...]
+    clinician: Mapping[int, Clinician] = field(default_factory=dict)
 
 
 def follow(
-    timepoints: Sequence[Timepoint], settings: Settings, progress: Callable[[str], None] | None = None
+    timepoints: Sequence[Timepoint],
+    settings: Settings,
+    progress: Callable[[str], None] | None = None,
+    by_hand: ByHand | None = None,
+    known: Mapping[tuple[str, str], Registered] | None = None,
 ) -> FollowUp:
-    """Two dates or more, the baseline first. Raises InputError for fewer, and for days that do not rise."""
+    """Two dates or more, the baseline first. Raises InputError for fewer, and for days that do not rise.
+
+    by_hand: what a person has drawn and said, by day. known: registrations made before, by the fingerprints of the
+    T1c of the baseline and of the later date.
+    """
     if len(timepoints) < 2:
         raise InputError(f"{len(timepoints)} date was given; expected two or more (one alone: segmamba measure)")
-    days = [timepoint.day for timepoint in timepoints]
+    days, by_hand, known = [timepoint.day for timepoint in timepoints], by_hand or ByHand(), known or {}
     if sorted(set(days)) != days:
         raise InputError(f"the days {', '.join(map(str, days))} do not rise; give the dates in order, each once")
+    if stray := by_hand.days - set(days):
+        raise InputError(f"drawn or said by hand of day {min(stray)}, which is none of {', '.join(map(str, days))}")
     tell = progress or (lambda text: None)
     dates: list[Date] = []
     targets: tuple[int, ...] = ()
     for timepoint in timepoints:
         tell(f"day {timepoint.day}: measuring")
         measured = measure(timepoint.label_map, timepoint.affine, settings.region)
+        measured = with_lines(measured, by_hand.lines.get(timepoint.day, ()))
         found, problem, matches = None, "", None
         if not dates:
-            targets = tuple(lesion.number for lesion in measured.lesions if lesion.measurable)[: settings.targets]
+            largest = sorted(measured.lesions, key=lambda lesion: -lesion.product)
+            targets = tuple(lesion.number for lesion in largest if lesion.measurable)[: settings.targets]
             own = {lesion.number: (lesion.number,) for lesion in measured.lesions}
             matches = Matches(own, {}, ())
         else:
-            tell(f"day {timepoint.day}: registering")
-            found, problem = register_dates(timepoints[0].t1c, timepoint.t1c)
+            pair = (fingerprint(timepoints[0].t1c), fingerprint(timepoint.t1c))
+            if pair not in known:
+                tell(f"day {timepoint.day}: registering")
+            found, problem = known[pair] if pair in known else register_dates(timepoints[0].t1c, timepoint.t1c)
             if found is not None and not problem:
                 matches = match(dates[0].measured, measured, found.transform)
         counted = matches.lesions(list(targets)) if matches else []
@@ -110,7 +139,8 @@ def follow(
         moved = spread(measured, counted, timepoint.probability, timepoint.affine)
         date = Date(timepoint, measured, found, problem, matches, spd, moved)
         dates.append(_judged(date, dates, targets, settings))
-    return FollowUp(settings, targets, tuple(dates), tuple(_warnings(dates)))
+    warnings = _warnings(dates, targets, by_hand.clinician)
+    return FollowUp(settings, targets, tuple(dates), tuple(warnings), by_hand.clinician)
 
 
 def _judged(date: Date, earlier: Sequence[Date], targets: Sequence[int], settings: Settings) -> Date:
@@ -118,21 +148,26 @@ def _judged(date: Date, earlier: Sequence[Date], targets: Sequence[int], setting
         return date
     days = [*(other.day for other in earlier), date.day]
     lesions = {lesion.number: lesion for lesion in date.measured.lesions}
-    counted = date.matches.lesions(list(targets)) if date.matches else []
+    counted = _counted(date, targets)
     facts = {
         "lesions": len(lesions),
         "new_measurable": sum(lesions[n].measurable for n in date.matches.new) if date.matches else 0,
         "measurable_again": any(lesions[n].measurable for n in counted),
-        "minor_response": settings.region == "non-enhancing",
         "early": _early(date.day, settings),
     }
     suggestions, near = {}, {}
     variants = [v for v in date.spread if all(v in other.spread for other in earlier)]
     for name in SETS:
+        facts["minor"] = settings.minor(name)
         suggestions[name] = suggest(name, days, [d.value(name) for d in (*earlier, date)], **facts)
         others = [suggest(name, days, [d.value(name, v) for d in (*earlier, date)], **facts).category for v in variants]
         near[name] = tuple(sorted(set(others) - {suggestions[name].category}))
     return replace(date, suggestions=suggestions, near={name: other for name, other in near.items() if other})
+
+
+def _counted(date: Date, targets: Sequence[int]) -> list[int]:
+    """The lesions of a date that its sum of products is made of."""
+    return date.matches.lesions(list(targets)) if date.matches else []
 
 
 def _early(day: int, settings: Settings) -> str:
@@ -144,16 +179,28 @@ def _early(day: int, settings: Settings) -> str:
     return f"{weeks:.1f} weeks after radiotherapy, fewer than {settings.confirm_weeks:g}"
 
 
-def _warnings(dates: Sequence[Date]) -> list[str]:
+def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[int, Clinician]) -> list[str]:
     first, found = dates[0], []
     for date in dates:
         day, timepoint = f"day {date.day}", date.timepoint
         found += [f"{day}: {note}" for note in (*timepoint.notes, *date.measured.notes)]
         if timepoint.absent:
             found.append(f"{day}: segmented without {', '.join(timepoint.absent)}")
-        found += [f"{day}, lesion {one.number}: {note}" for one in date.measured.lesions for note in one.notes]
+        found += [
+            f"{day}, lesion {one.number}: {note}"
+            for one in date.measured.lesions
+            for note in one.notes
+            if one.number in _counted(date, targets)
+        ]
+        drawn = [one for one in date.measured.lesions if one.by_hand]
+        found += [f"{day}, lesion {one.number}: {', '.join(one.by_hand)} drawn by hand" for one in drawn]
         if date is first:
             continue
+        said = clinician.get(date.day, Clinician())
+        if said.steroids == "more" and any(s.category == "SD" for s in date.suggestions.values()):
+            found.append(f"{day}: stable images under more steroids are not assessable")
+        if said.clinical_status == "worse":
+            found.append(f"{day}: a worse clinical state, where nothing else explains it, counts as progression")
         if date.problem:
             found.append(
                 f"{day}: its T1c could not be registered onto the baseline's ({date.problem}): measured, not followed"
@@ -167,6 +214,10 @@ def _warnings(dates: Sequence[Date]) -> list[str]:
             found.append(f"{day}: pixels of {other[0]:.3g} mm, at baseline {one[0]:.3g} mm")
         if timepoint.made_by != first.timepoint.made_by:
             found.append(f"{day}: segmented by another model, or otherwise, than the baseline")
+        lesions = {lesion.number: lesion for lesion in date.measured.lesions}
+        small = [str(number) for number in (date.matches.new if date.matches else ()) if not lesions[number].measurable]
+        if small:
+            found.append(f"{day}: new, but not measurable: lesion {', '.join(small)}; look whether it is one")
         for number, into in (date.matches.merged if date.matches else {}).items():
             found.append(f"{day}: lesion {number} of the baseline has merged with another into lesion {into}")
         for name, categories in date.near.items():

@@ -32,6 +32,7 @@ class Lesion:
     number: from 1, the largest product of diameters first, then the largest volume. d1, d2: mm, in one slice.
     line1, line2: (2, 3) RAS mm, their ends, or None. slice: index along the stored axis closest to the body's, from 0.
     slices: how many the lesion is seen on. centre: RAS mm. not_measurable: why, in plain words, or "".
+    by_hand: "D1", "D2" where a person has drawn that line.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Lesion:
     pieces: int
     not_measurable: str
     notes: tuple[str, ...]
+    by_hand: tuple[str, ...] = ()
 
     @property
     def product(self) -> float:
@@ -63,7 +65,8 @@ class Measured:
     """The lesions of one label map.
 
     labelled: (X, Y, Z) int32 with the numbers of the lesions, axes turned to be nearest to R, A, S. affine: of it.
-    spacing: mm in the slices, and from slice to slice. small_voxels: left out, in pieces of fewer than 3 voxels.
+    spacing: mm in the slices, and from slice to slice. stored_slices: by slice of `labelled`, its index as stored.
+    small_voxels: left out, in pieces of fewer than 3 voxels.
     """
 
     region: str
@@ -71,6 +74,7 @@ class Measured:
     labelled: np.ndarray
     affine: np.ndarray
     spacing: tuple[float, float, float]
+    stored_slices: np.ndarray
     small_voxels: int
     notes: tuple[str, ...]
 
@@ -122,7 +126,7 @@ def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
     left_out = int(sizes[small].sum())
     if left_out:
         notes.append(f"{left_out} voxels in pieces of fewer than {LEAST_VOXELS} are left out")
-    return Measured(region, lesions, labelled, ras, tuple(map(float, spacing)), left_out, tuple(notes))
+    return Measured(region, lesions, labelled, ras, tuple(map(float, spacing)), stored, left_out, tuple(notes))
 
 
 def measure_pieces(mask: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
@@ -168,14 +172,11 @@ def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray,
     notes = []
     if found.line2 is None and found.line1 is not None:
         notes.append(
-            "one voxel wide: no line between two voxels' middles crosses the longest one, and its second diameter is 0; "
+            "one voxel wide: no line between two voxels' middles crosses the longest one, and D2 is 0; "
             "where it is wider, measure it by hand"
         )
     if found.off > OFF_RIGHT_ANGLE + 1e-6:
-        notes.append(
-            f"the second diameter is {found.off:.1f} degrees off a right angle, the voxels being too coarse for "
-            f"{OFF_RIGHT_ANGLE:g}: it is exact to half a voxel"
-        )
+        notes.append(f"D2 is {found.off:.1f} degrees off a right angle, as near as voxels allow")
     return Lesion(
         number=0,
         voxels=voxels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from segmamba.preparation.pyramid import make_levels
 from segmamba.preparation.register import Registration, register
 
 NEAR_MM = 5.0
+Registered = tuple[Registration | None, str]  # and why it is not to be used, or ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,14 @@ class Matches:
         return sorted(found | {self.merged[number] for number in numbers if number in self.merged})
 
 
-def register_dates(first: Image, later: Image) -> tuple[Registration | None, str]:
+def fingerprint(image: Image) -> str:
+    """The same for the same voxels on the same grid, and of nothing else."""
+    array = np.ascontiguousarray(image.array, np.float32)
+    facts = [repr(array.shape).encode(), np.asarray(image.affine, float).tobytes(), array.tobytes()]
+    return hashlib.sha256(b"|".join(facts)).hexdigest()[:32]
+
+
+def register_dates(first: Image, later: Image) -> Registered:
     """Two T1c of one patient -> the registration of the later onto the first, and why it is not to be used, or ""."""
     try:
         found = register(make_levels(first.array, first.affine), make_levels(later.array, later.affine))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from segmamba import __version__
+from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.followup.content import REMARKS
 from segmamba.followup.follow import Date, FollowUp
 from segmamba.followup.lesions import Lesion, Measured, least_mm
+from segmamba.followup.match import Registered, fingerprint
+from segmamba.preparation.register import Registration
+from segmamba.settings import read_json
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
 _COLUMNS = ("day", "lesion", "baseline_lesion", "target", "d1_mm", "d2_mm", "product_mm2", "volume_ml", "slice")
@@ -43,14 +48,38 @@ def as_json(result: FollowUp) -> dict:
             "targets": settings.targets,
             "radiotherapy_end_day": settings.radiotherapy_end,
             "confirm_weeks": settings.confirm_weeks,
+            "volumetric_minor": settings.volumetric_minor,
         },
         "targets": list(result.targets),
         "dates": [_date(date) for date in result.dates],
         "warnings": list(result.warnings),
         "remarks": list(REMARKS),
-        # for a physician to fill in: nothing here is known from images
-        "clinician": {"steroids": None, "clinical_status": None, "non_target_lesions": None},
+        # what a physician has said: nothing here is known from images
+        "clinician": [{"day": day, **asdict(said)} for day, said in sorted(result.clinician.items())],
     }
+
+
+def read_registrations(path: Path) -> dict[tuple[str, str], Registered]:
+    """Of a record that this software wrote before, by the fingerprints of both T1c; {} where there is none, or it is
+    another program's or version's."""
+    try:
+        record = read_json(path, optional=True)
+        if record is None or record["software"] != f"segmamba {__version__}":
+            return {}
+        first, *later = record["dates"]
+        return {(first["t1c"], date["t1c"]): (_registration(date["registration"]), date["problem"]) for date in later}
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _registration(values: dict | None) -> Registration | None:
+    if values is None:
+        return None
+    transform = np.array(values["transform"], float)
+    if transform.shape != (4, 4):
+        raise ValueError("a transform is 4 x 4")
+    numbers = {name: values[name] for name in ("quality", "overlap", "seen", "agreeing", "starts", "moved_mm")}
+    return Registration(transform=transform, information=float("nan"), **numbers)
 
 
 def write_json(result: FollowUp, path: Path) -> None:
@@ -105,8 +134,13 @@ def _row(lesion: Lesion) -> dict:
         "slice": lesion.slice,
         "slices": lesion.slices,
         "measurable": "yes" if lesion.measurable else "no",
-        "remark": "; ".join((*([lesion.not_measurable] if lesion.not_measurable else []), *lesion.notes)),
+        "remark": "; ".join(_remarks(lesion)),
     }
+
+
+def _remarks(lesion: Lesion) -> list[str]:
+    drawn = [f"{', '.join(lesion.by_hand)} drawn by hand"] if lesion.by_hand else []
+    return [*drawn, *([lesion.not_measurable] if lesion.not_measurable else []), *lesion.notes]
 
 
 def _lesion(lesion: Lesion) -> dict:
@@ -125,6 +159,7 @@ def _lesion(lesion: Lesion) -> dict:
         "line1_ras_mm": _points(lesion.line1),
         "line2_ras_mm": _points(lesion.line2),
         "centre_ras_mm": np.round(lesion.centre, 4).tolist(),
+        "by_hand": list(lesion.by_hand),
         "notes": list(lesion.notes),
     }
 
@@ -139,6 +174,7 @@ def _date(date: Date) -> dict:
         "day": date.day,
         "made_by": dict(date.timepoint.made_by),
         "absent": list(date.timepoint.absent),
+        "t1c": fingerprint(date.timepoint.t1c),
         **measured_as_json(date.measured),
         "followed": matches is not None,
         "problem": date.problem,

@@ -26,7 +26,7 @@ def spread(
 
     One voxel less and more, along the edges of voxels in the slices; and, with the region's `probability` (X, Y, Z) as
     stored and its affine, where that is 0.3 and 0.7 or more, in pieces that meet a lesion. What a variant adds belongs
-    to the nearest lesion.
+    to the nearest lesion. A line that a person has drawn stays, whatever the border: such a lesion keeps its product.
     """
     names = [*ONE_VOXEL, *(f"P >= {p}" for p in PROBABILITIES if probability is not None)]
     if not measured.lesions:
@@ -42,10 +42,11 @@ def spread(
     if probability is not None:
         turned = upright(probability, affine)[0][box]
         masks |= {f"P >= {p}": _meeting(turned >= p, labelled > 0) for p in PROBABILITIES}
+    drawn = {lesion.number: lesion.product for lesion in measured.lesions if lesion.by_hand}
     result = {}
     for name in names:
         mask = masks[name]
-        sums = [measure_pieces(mask & (owner == number), measured.affine)[0] for number in counted]
+        sums = [drawn[n] if n in drawn else measure_pieces(mask & (owner == n), measured.affine)[0] for n in counted]
         voxel_ml = abs(np.linalg.det(measured.affine[:3, :3])) / 1000
         result[name] = (float(sum(sums)), float(np.count_nonzero(mask) * voxel_ml))
     return result

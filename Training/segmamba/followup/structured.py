@@ -96,22 +96,25 @@ def _groups(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    name, uid = tracking[lesion.number]
+    identifier, uid = tracking[lesion.number]
+    algorithm = hd.sr.AlgorithmIdentification(name="segmamba follow", version=__version__)
     frame = segmentation.FrameOfReferenceUID
     lines = (
-        (Code("103339001", "SCT", "Long Axis"), lesion.d1, lesion.line1),
-        (Code("103340004", "SCT", "Short Axis"), lesion.d2, lesion.line2),
+        ("D1", Code("103339001", "SCT", "Long Axis"), lesion.d1, lesion.line1),
+        ("D2", Code("103340004", "SCT", "Short Axis"), lesion.d2, lesion.line2),
     )
     measurements = [
         hd.sr.Measurement(
             name=code,
             value=round(value, 4),
             unit=codes.UCUM.Millimeter,
+            method=codes.DCM.ManualEntry if name in lesion.by_hand else None,
+            algorithm_id=None if name in lesion.by_hand else algorithm,
             referenced_coordinates=[
                 hd.sr.CoordinatesForMeasurement3D(hd.sr.GraphicTypeValues3D.POLYLINE, line * _LPS, frame)
             ],
         )
-        for code, value, line in lines
+        for name, code, value, line in lines
         if line is not None
     ]
     volume = hd.sr.Measurement(
@@ -120,7 +123,7 @@ def _groups(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int
         unit=Code("mL", "UCUM", "milliliter"),
     )
     common = {
-        "tracking_identifier": hd.sr.TrackingIdentifier(uid=uid, identifier=name),
+        "tracking_identifier": hd.sr.TrackingIdentifier(uid=uid, identifier=identifier),
         "finding_type": Code("108369006", "SCT", "Neoplasm"),
         "finding_sites": [hd.sr.FindingSite(anatomic_location=Code("12738006", "SCT", "Brain"))],
     }

@@ -8,7 +8,7 @@ folder  the one volume in a folder that was given as an image
 
 from segmamba.images.dicom.choose import Choice, choose_four, doubt
 from segmamba.images.dicom.find import Series, find_series
-from segmamba.images.dicom.folder import read_folder
+from segmamba.images.dicom.folder import find_in_folder, read_folder
 from segmamba.images.dicom.read import read_series
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Series",
     "choose_four",
     "doubt",
+    "find_in_folder",
     "find_series",
     "read_folder",
     "read_series",

@@ -23,11 +23,7 @@ def read_folder(folder: Path | str) -> Image:
     no DICOM, for several volumes that could be meant, and where `read_series` does.
     """
     folder = Path(folder)
-    frames = read_headers(folder, deep=False)
-    if not frames:
-        raise InputError(f"{folder}: a folder without a DICOM series; give an image file, or the folder of the slices")
-    found = series_of(frames)
-    series = _pick(folder, found)
+    series, found = find_in_folder(folder)
     if series.geometry.fault:
         raise InputError(
             f"{folder}: {_named(series)} is no volume: {series.geometry.fault}; look for missing slices and for slices "
@@ -36,6 +32,16 @@ def read_folder(folder: Path | str) -> Image:
     image = read_series(series)
     left = "; ".join(f"{_named(s)} ({s.left_out})" for s in found if s is not series)
     return replace(image, notes=image.notes + ((f"read from {_named(series)}; left aside: {left}",) if left else ()))
+
+
+def find_in_folder(folder: Path | str) -> tuple[Series, list[Series]]:
+    """The series that `read_folder` reads, and all that lie in the folder. Raises InputError as it does."""
+    folder = Path(folder)
+    frames = read_headers(folder, deep=False)
+    if not frames:
+        raise InputError(f"{folder}: a folder without a DICOM series; give an image file, or the folder of the slices")
+    found = series_of(frames)
+    return _pick(folder, found), found
 
 
 def _pick(folder: Path, found: Sequence[Series]) -> Series:

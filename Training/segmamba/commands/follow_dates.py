@@ -1,0 +1,149 @@
+"""What `segmamba follow` is given for a date, made ready: its label map with its T1c, and what a report refers to."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segmamba.commands.dicom import dicom_case
+from segmamba.commands.shared import Bar, choose_device
+from segmamba.errors import InputError
+
+if TYPE_CHECKING:
+    from segmamba.cases.dicom_seg import ModelFacts
+    from segmamba.followup.dates import Timepoint
+    from segmamba.images.dicom import Series
+
+
+@dataclass(frozen=True)
+class Given:
+    """One date as the arguments have it. series: folder of the DICOM files of its T1c. made_by: the model's name."""
+
+    place: Path
+    day: int
+    t1c: Path | None = None
+    series: Path | None = None
+    made_by: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"day-{self.day:04d}"
+
+
+@dataclass(frozen=True, eq=False)
+class Refers:
+    """The DICOM series that a Structured Report refers to, and who made the label map over it."""
+
+    series: Series
+    facts: ModelFacts
+
+
+def date_of(place: Path) -> str:
+    """Of DICOM files, as 20260131. Raises InputError where there is none."""
+    from segmamba.followup.dates import dicom_facts
+
+    found = _dicom(place)
+    series = _series_of_t1c(place) or (found[0] if found else None)
+    date = dicom_facts(series)[0] if series else ""
+    if not date:
+        raise InputError(f"{place}: holds no date; give --dates, one a timepoint")
+    return date
+
+
+def make_ready(given: Given, options, output: Path) -> tuple[Timepoint, Refers | None]:
+    """Reads the label map of a date, or makes it into OUTPUT/segmentations; refers: None where it is not of DICOM."""
+    from segmamba import __version__
+    from segmamba.cases.case import find_label
+    from segmamba.cases.dicom_seg import ModelFacts
+    from segmamba.followup.dates import dicom_facts, read_timepoint
+    from segmamba.images.dicom import find_in_folder
+
+    place = given.place
+    label_map = place if place.is_file() else find_label(place)
+    if not label_map:
+        if given.t1c:
+            raise InputError(f"{place}: holds no label map that --t1c {given.t1c} could belong to")
+        return _segmented(given, options, output)
+    facts = {"made_by": {"model": given.made_by}} if given.made_by else {}
+    series = find_in_folder(given.series)[0] if given.series else _series_of_t1c(label_map.parent)
+    if series:
+        facts["scanner"] = dicom_facts(series)[1]
+    timepoint = read_timepoint(given.day, label_map, given.t1c, options.labels, **facts)
+    made_by = ModelFacts(name=given.made_by or "label map as given", version="unknown", software=__version__)
+    return timepoint, Refers(series, made_by) if series else None
+
+
+def _segmented(given: Given, options, output: Path) -> tuple[Timepoint, Refers | None]:
+    from segmamba import __version__
+    from segmamba.cases.case import find_case
+    from segmamba.cases.dicom_seg import ModelFacts, check_seg
+    from segmamba.followup.dates import dicom_facts, read_probability, read_timepoint
+    from segmamba.models.package import find_model, load_package
+    from segmamba.prediction.predict import PredictOptions, predict_case
+
+    model = load_package(find_model(options.model))
+    manifest, folder, place = model.manifest, output / "segmentations", given.place
+    incomplete = manifest.incomplete is not None
+    dicom = dicom_case(place, incomplete=incomplete) if _dicom(place) else nullcontext()
+    with dicom as case:
+        modalities = manifest.preprocess.modalities
+        sources = case.sources if case else find_case(place, modalities, incomplete=incomplete)
+        if "t1c" not in sources:
+            raise InputError(f"{place}: no T1c, on which dates are registered and lesions measured")
+        series = case.reference if case else _series_of_t1c(place)
+        if series and options.dicom_sr:
+            check_seg(series, seg_path(output, given.name), list(manifest.label_map))
+        settings = PredictOptions(device=choose_device(options.device), probabilities=True)
+        bar = Bar()
+        print(f"day {given.day}: segmenting", file=sys.stderr, flush=True)
+        summary = predict_case(model, sources, folder, given.name, settings, bar)
+        bar.close()
+        timepoint = read_timepoint(
+            given.day,
+            folder / summary["files"]["label_map"],
+            sources["t1c"],
+            "brats2023",
+            probability=read_probability(folder / summary["files"]["probabilities"], options.region),
+            made_by={"model": manifest.id, "weights": manifest.weights_sha256[:16], "software": __version__},
+            absent=tuple(summary["absent"]),
+            scanner=dicom_facts(series)[1] if series else "",
+        )
+    facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
+    return timepoint, Refers(series, facts) if series else None
+
+
+def seg_path(output: Path, name: str) -> Path:
+    """Where the DICOM SEG of a date goes."""
+    return output / "segmentations" / f"{name}-seg.dcm"
+
+
+def _dicom(place: Path) -> list[Series]:
+    """The series in a folder that holds no case by name, or []."""
+    from segmamba.cases.case import find_case
+    from segmamba.images.dicom import find_series
+
+    if not place.is_dir():
+        return []
+    try:
+        find_case(place, ("t1c",))
+    except InputError:
+        try:
+            return find_series(place)
+        except InputError:
+            return []
+    return []
+
+
+def _series_of_t1c(place: Path) -> Series | None:
+    """Of a case folder whose T1c is a folder of DICOM files; None for another."""
+    from segmamba.cases.case import find_case
+    from segmamba.images.dicom import find_in_folder
+
+    try:
+        source = find_case(place, ("t1c",))["t1c"]
+    except InputError:
+        return None
+    return find_in_folder(source.path)[0] if source.path.is_dir() else None

@@ -1,0 +1,141 @@
+"""What a person adds to a follow-up: lines that were moved, which win over measured ones, and what images do not say.
+
+The file is JSON: {"schema": 1, "lines": [{"day", "which": "D1" or "D2", "ends": two points in RAS mm}],
+"clinician": [{"day", "steroids", "clinical_status", "non_target_lesions"}]}, each part optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import apply_affine
+from scipy.spatial import cKDTree
+
+from segmamba.errors import InputError
+from segmamba.followup.lesions import Lesion, Measured, why_not_measurable
+from segmamba.settings import read_json, shown
+
+STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
+NEAR_MM = 5.0  # a line belongs to the lesion that its middle lies in, or within so much of
+_LINES = {"D1": ("d1", "line1"), "D2": ("d2", "line2")}
+_MOST_TEXT = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """which: "D1" or "D2". ends: (2, 3) RAS mm at that date."""
+
+    which: str
+    ends: np.ndarray
+
+    @property
+    def length(self) -> float:
+        return float(np.linalg.norm(self.ends[1] - self.ends[0]))
+
+
+@dataclass(frozen=True)
+class Clinician:
+    """Of one date; "" where nothing was said. steroids: against the date before. clinical_status: likewise."""
+
+    steroids: str = ""
+    clinical_status: str = ""
+    non_target_lesions: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ByHand:
+    """By day."""
+
+    lines: Mapping[int, Sequence[Line]] = field(default_factory=dict)
+    clinician: Mapping[int, Clinician] = field(default_factory=dict)
+
+    @property
+    def days(self) -> set[int]:
+        return {*self.lines, *self.clinician}
+
+
+def read_by_hand(path: Path) -> ByHand:
+    """Raises InputError for what is not such a file."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("schema") != 1 or set(values) - {"schema", "lines", "clinician"}:
+        raise InputError(f"{path}: expected schema 1 with lines and clinician, as the panel writes it")
+    lines: dict[int, list[Line]] = {}
+    for entry in _list(values, "lines", path):
+        day, line = _line(entry, path)
+        lines.setdefault(day, []).append(line)
+    said = dict(_clinician(entry, path) for entry in _list(values, "clinician", path))
+    return ByHand(lines, said)
+
+
+def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
+    """The same lesions with the lines of a person in place of the measured ones, each marked in `by_hand`.
+
+    Lesions keep their numbers. A line that lies on no lesion is left out, and so is the second of two for one diameter;
+    the notes say so.
+    """
+    lesions, notes = {lesion.number: lesion for lesion in measured.lesions}, list(measured.notes)
+    trees = {
+        number: cKDTree(apply_affine(measured.affine, np.argwhere(measured.labelled == number))) for number in lesions
+    }
+    for line in lines:
+        away = {number: tree.query(line.ends.mean(0))[0] for number, tree in trees.items()}
+        nearest = min(away, key=lambda number: (away[number], number), default=None)
+        if nearest is None or away[nearest] > NEAR_MM + max(measured.spacing) / 2:
+            notes.append(f"a line moved by hand ({line.which}, {line.length:.1f} mm) lies on no lesion and is left out")
+        elif line.which in lesions[nearest].by_hand:
+            notes.append(f"lesion {nearest}: of two lines moved by hand for {line.which} the first is taken")
+        else:
+            lesions[nearest] = _with_line(lesions[nearest], line, measured)
+    return replace(measured, lesions=tuple(lesions.values()), notes=tuple(notes))
+
+
+def _with_line(lesion: Lesion, line: Line, measured: Measured) -> Lesion:
+    length, ends = _LINES[line.which]
+    values = {length: line.length, ends: line.ends, "by_hand": tuple(sorted((*lesion.by_hand, line.which)))}
+    if line.which == "D1":
+        index = apply_affine(np.linalg.inv(measured.affine), line.ends.mean(0))[2]
+        values["slice"] = int(measured.stored_slices[int(np.clip(np.rint(index), 0, len(measured.stored_slices) - 1))])
+    # what was said of the measured second line is no longer so
+    moved = replace(lesion, **values, notes=())
+    reason = why_not_measurable(moved.d1, moved.d2, moved.slices, measured.spacing[2])
+    return replace(moved, not_measurable=reason)
+
+
+def _list(values: dict, name: str, path: Path) -> list:
+    found = values.get(name, [])
+    if not isinstance(found, list):
+        raise InputError(f"{path}: {name} is {shown(found)}; expected a list")
+    return found
+
+
+def _day(entry, path: Path) -> int:
+    if not isinstance(entry, dict) or not isinstance(entry.get("day"), int) or isinstance(entry["day"], bool):
+        raise InputError(f"{path}: {shown(entry)}; expected an entry with a day, counted from the baseline")
+    return entry["day"]
+
+
+def _line(entry, path: Path) -> tuple[int, Line]:
+    day, which = _day(entry, path), entry.get("which")
+    try:
+        ends = np.array(entry.get("ends"), float)
+    except (TypeError, ValueError):
+        ends = np.empty(0)
+    if which not in _LINES or ends.shape != (2, 3) or not np.isfinite(ends).all():
+        raise InputError(f"{path}: {shown(entry)}; expected which (D1 or D2) and ends, two points in mm")
+    return day, Line(which, ends)
+
+
+def _clinician(entry, path: Path) -> tuple[int, Clinician]:
+    day, said = _day(entry, path), {name: entry.get(name, "") for name in Clinician.__dataclass_fields__}
+    for name, known in (("steroids", STEROIDS), ("clinical_status", STATUS)):
+        if said[name] not in ("", *known):
+            raise InputError(f"{path}: {name} is {shown(said[name])}; expected one of {', '.join(known)}, or nothing")
+    text = said["non_target_lesions"]
+    if not isinstance(text, str) or len(text) > _MOST_TEXT:
+        raise InputError(
+            f"{path}: non_target_lesions is {shown(text)}; expected a text of {_MOST_TEXT} letters or less"
+        )
+    return day, Clinician(**said)
