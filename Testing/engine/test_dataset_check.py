@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from image_files import AFFINE, noise, write
+from scipy import ndimage
 from segmamba.cases.case import Case
 from segmamba.cases.labels import CONVENTIONS, to_standard
 from segmamba.cli import main
 from segmamba.datasets.check import KINDS, check_dataset
 from segmamba.datasets.collect import init_dataset, update_dataset
 from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.plausibility import find_implausible
 from segmamba.datasets.registration import Misplaced, find_misplaced
 from segmamba.datasets.split import make_split
@@ -263,6 +265,29 @@ def test_plausibility_is_of_brain_tumours_alone(phantoms):
     change(path_of(phantoms, "seg"), lambda a: a[::-1])
     init_dataset(phantoms, task=task)
     assert not {kind for kind, _ in found(phantoms)} & {"mirrored", "labels", "modalities"}
+
+
+def stroke(case: Case, label: np.ndarray, size: int) -> np.ndarray:
+    """The label map with ET in a cube of `size` voxels, where oedema is least brighter on t1c than on t1n."""
+    gain = ndimage.uniform_filter(case.images["t1c"] - case.images["t1n"], size)
+    inner = ndimage.binary_erosion(label == 2, np.ones((3, 3, 3)), iterations=size // 2)
+    place = np.unravel_index(np.where(inner, gain, np.inf).argmin(), label.shape)
+    painted = label.copy()
+    painted[tuple(slice(p - size // 2, p - size // 2 + size) for p in place)] = 3
+    return painted
+
+
+def test_a_stroke_of_the_brush_is_no_reason_to_doubt_the_images():
+    """0.4 mL of "enhancing tumor" that does not enhance are a remark. With 5 mL of it the labels are doubted, not the
+    images, which show themselves that t1c is the one with contrast agent."""
+    phantom = make_phantom(8, spacing=(1.5, 1.5, 1.5), enhancing=False)
+    case = Case("x", dict(phantom.images), phantom.affine, {}, ())
+    little, much = stroke(case, phantom.label_map, 5), stroke(case, phantom.label_map, 11)
+    case.images["t1c"][much == 3] = 0.9 * case.images["t1n"][much == 3]
+    found = list(find_implausible(case, little))
+    assert {kind for kind, _ in found} == {"slight"} and all("0.4 mL" in text for _, text in found)
+    found = list(find_implausible(case, much))
+    assert {kind for kind, _ in found} == {"labels"} and any("does this part enhance?" in text for _, text in found)
 
 
 # --- the split

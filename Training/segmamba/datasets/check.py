@@ -43,6 +43,7 @@ KINDS = {
     "modalities": ("warning", "look at the images; rename the files if they are exchanged"),
     "labels": ("warning", "look at the labels; state the convention with --labels when making the data set"),
     "elsewhere": ("warning", "look at the label map over t2f: is it of this case, and in its place?"),
+    "slight": ("warning", "look at what was drawn there: little speaks for it, as a stroke of the brush would"),
     "mirrored": ("warning", "look at the label map over t2f; flip it back if it is mirrored"),
 }
 _SPECK_MM3, _SPECKS = 10.0, 5  # pieces below this size are told where there are more than so many

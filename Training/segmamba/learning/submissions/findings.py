@@ -32,7 +32,7 @@ DOUBTFUL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """kind: of WRONG, DOUBTFUL, or a note (specks, note, prepared, unchanged, no proposal, repeated image)."""
+    """kind: of WRONG, DOUBTFUL, or a note (slight, specks, note, prepared, unchanged, no proposal, repeated image)."""
 
     kind: str
     text: str
