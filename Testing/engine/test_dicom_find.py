@@ -391,12 +391,6 @@ def test_a_folder_without_images(tmp_path):
         find_series(tmp_path)
 
 
-def test_without_pydicom_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(InputError, match=r'pip install "segmamba\[dicom\]"'):
-        find_series(tmp_path)
-
-
 DESCRIPTIONS = [
     ("t1_mprage_sag_p2_iso", "t1", None),
     ("AX T1 POST", "t1", True),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 from segmamba.datasets.phantom import make_phantom, save_phantom
-from segmamba.datasets.phantom.atlas import load_atlas
 from segmamba.errors import InputError
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
@@ -185,13 +183,3 @@ def test_bad_case_id_is_refused(phantoms, tmp_path, case_id):
     with pytest.raises(InputError):
         save_phantom(phantoms[1], tmp_path, case_id)
     assert not list(tmp_path.iterdir())
-
-
-def test_without_nilearn_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nilearn", None)
-    load_atlas.cache_clear()
-    try:
-        with pytest.raises(InputError, match=r"pip install segmamba\[phantom\]"):
-            make_phantom(1, spacing=(4, 4, 4))
-    finally:
-        load_atlas.cache_clear()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
-import tomllib
 
 from ..errors import InputError
 from ..i18n import _
@@ -23,11 +22,10 @@ from .client import EngineError, explain
 from .interpreter import Interpreter, trainingFolder
 
 WHEELS_SETTING = "SegMamba/Wheels"
-SAMPLE_REQUIREMENTS = ("nilearn>=0.12",)  # only the sample case needs it
 # Size of the download in MB, wheels for Linux of 2026, what they draw in included; torch is that for a graphics card.
 _MEGABYTES = {
     "torch": 2500, "monai": 2, "numpy": 17, "numba": 61, "nibabel": 4, "scipy": 35, "scikit-image": 20, "tqdm": 1,
-    "safetensors": 1, "matplotlib": 15, "SimpleITK": 53, "nilearn": 35,
+    "safetensors": 1, "matplotlib": 15, "SimpleITK": 53, "pydicom": 3, "nilearn": 35,
 }  # fmt: skip
 _OTHER_SIZE = 10
 # Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.
@@ -59,10 +57,7 @@ print(json.dumps({"python": sys.version.split()[0], "prefix": sys.prefix, "packa
 
 @dataclass(frozen=True)
 class Package:
-    """requirement: as pip takes it. installed: the version, or None. met: whether it is there and new enough.
-
-    What only the sample case needs is optional: it stands in nobody's way.
-    """
+    """requirement: as pip takes it. installed: the version, or None. met: whether it is there and new enough."""
 
     requirement: str
     name: str
@@ -70,34 +65,38 @@ class Package:
     met: bool
 
     @property
-    def isOptional(self) -> bool:
-        return self.requirement in SAMPLE_REQUIREMENTS
-
-    @property
     def megabytes(self) -> int:
         return _MEGABYTES.get(self.name, _OTHER_SIZE)
 
 
-def requirements(withSample: bool = False) -> list[str]:
+def requirements() -> list[str]:
     """What the engine asks for in Training/pyproject.toml. Raises InputError where that is missing."""
     path = trainingFolder() / "pyproject.toml"
     try:
-        listed = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+        return _readToml(path.read_text(encoding="utf-8"))["project"]["dependencies"]
     except (OSError, KeyError, ValueError, RecursionError) as error:
         raise InputError(
             _("{path}: no list of packages ({error}). Install the extension again.").format(path=path, error=error)
         ) from error
-    return [*listed, *(SAMPLE_REQUIREMENTS if withSample else ())]
+
+
+def _readToml(text: str) -> dict:
+    """Python has a reader since 3.11; before, the one inside pip is the same."""
+    try:
+        from tomllib import loads
+    except ImportError:
+        from pip._vendor.tomli import loads
+    return loads(text)
 
 
 class Probe:
     """Asks an interpreter which packages it has; `poll` until `packages` is a list. Raises EngineError."""
 
-    def __init__(self, interpreter: Interpreter, withSample: bool = False):
+    def __init__(self, interpreter: Interpreter):
         self.interpreter = interpreter
         self.packages: list[Package] | None = None
         self.python = self.prefix = ""
-        arguments = [interpreter.path, "-c", _PROBE, json.dumps(requirements(withSample))]
+        arguments = [interpreter.path, "-c", _PROBE, json.dumps(requirements())]
         try:
             self._process = ChildProcess(arguments, interpreter.environment)
         except OSError as error:
@@ -135,7 +134,6 @@ class Plan:
     others: tuple[str, ...]
     megabytes: int
     folder: str
-    isPressing: bool = True  # something is missing that segmenting needs
 
     @property
     def isEmpty(self) -> bool:
@@ -166,9 +164,8 @@ def plan(probe: Probe) -> Plan:
     missing = [package for package in probe.packages or [] if not package.met]
     torch = next((package.requirement for package in missing if package.name == "torch"), None)
     others = tuple(package.requirement for package in missing if package.name != "torch")
-    pressing = any(not package.isOptional for package in missing)
     size = sum(package.megabytes for package in missing)
-    return Plan(probe.interpreter, torch, others, size, probe.prefix, pressing)
+    return Plan(probe.interpreter, torch, others, size, probe.prefix)
 
 
 def install(planned: Plan, wheels: str = "") -> None:

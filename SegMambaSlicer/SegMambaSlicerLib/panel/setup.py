@@ -48,7 +48,7 @@ class SetupPanel:
     @property
     def reason(self) -> str:
         """Why nothing can be segmented for want of packages; "" where they are there, or not known."""
-        if self.plan is None or not self.plan.isPressing:
+        if self.plan is None or self.plan.isEmpty:
             return ""
         return _("Python packages are missing ({size} to download). See Setup.").format(
             size=dependencies.sizeText(self.plan.megabytes)
@@ -58,7 +58,7 @@ class SetupPanel:
         """Asks the interpreter what it has; the answer comes in `poll`."""
         self.stop()
         try:
-            self._probe = dependencies.Probe(findInterpreter(), withSample=True)
+            self._probe = dependencies.Probe(findInterpreter())
             self._ui.setupLabel.setText(_("Looking..."))
             self._wake()
         except (InputError, EngineError) as error:
@@ -134,12 +134,9 @@ class SetupPanel:
         ui = self._ui
         where = f"{probe.interpreter.title} {probe.python}<br>{html.escape(probe.prefix)}"
         if missing:
-            about, optional = _("{name} (about {size})"), _("{name} (about {size}, for the sample case alone)")
+            about = _("{name} (about {size})")
             names = ", ".join(
-                (optional if package.isOptional else about).format(
-                    name=package.name, size=dependencies.sizeText(package.megabytes)
-                )
-                for package in missing
+                about.format(name=package.name, size=dependencies.sizeText(package.megabytes)) for package in missing
             )
             text = _("Missing: {names}").format(names=names)
             if probe.interpreter.kind != "slicer":

@@ -18,7 +18,7 @@ PYTHON = interpreter.Interpreter(sys.executable, "slicer", {"PATH": "/usr/bin"})
 
 
 def probe(wanted, monkeypatch, pump, python=PYTHON):
-    monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: wanted)
+    monkeypatch.setattr(dependencies, "requirements", lambda: wanted)
     asked = dependencies.Probe(python)
     pump(asked.poll)
     return asked
@@ -92,7 +92,20 @@ def test_what_is_there_and_what_is_not(app, monkeypatch, pump):
 def test_requirements_are_those_of_the_engine(app):
     names = {text.partition(">")[0] for text in dependencies.requirements()}
     assert {"torch", "monai", "numpy", "nibabel"} <= names
-    assert not any("mamba" in text for text in dependencies.requirements(withSample=True))
+    assert not any("mamba" in text for text in dependencies.requirements())
+
+
+def test_requirements_are_read_by_a_python_without_a_reader_of_its_own(app, monkeypatch):
+    """3.9, as in Slicer up to 5.8; pip has the same reader then, here the one that it is a copy of."""
+    listed = dependencies.requirements()
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    try:
+        import pip._vendor.tomli  # noqa: F401
+    except ImportError:
+        import tomllib as theirs
+
+        monkeypatch.setitem(sys.modules, "pip._vendor.tomli", theirs)
+    assert dependencies.requirements() == listed
 
 
 def test_a_program_that_is_no_python_is_reported(app, tmp_path, pump):
@@ -188,7 +201,7 @@ def lacking(app, module, choose, monkeypatch, pump):
     """The panel where monai is missing, in what passes for Slicer's Python."""
     choose("well")
     panel, answers = module.widget.panel, []
-    monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: ["numpy", "no-such-package>=1"])
+    monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy", "no-such-package>=1"])
     found = interpreter.findInterpreter()
     slicers = interpreter.Interpreter(found.path, "slicer", found.environment)
     monkeypatch.setattr("SegMambaSlicerLib.panel.setup.findInterpreter", lambda: slicers)
@@ -222,7 +235,7 @@ def test_consent_installs_once_and_looks_again(lacking, monkeypatch, pump):
 
     def install(planned, wheels):
         done.append(planned.others)
-        monkeypatch.setattr(dependencies, "requirements", lambda withSample=False: ["numpy"])
+        monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy"])
 
     monkeypatch.setattr(dependencies, "install", install)
     panel.ui.installButton.click()

@@ -14,7 +14,7 @@ from segmamba.cases.label_files import case_id, named_as_brats2023
 from segmamba.errors import InputError
 from segmamba.followup.lesions import REGIONS
 from segmamba.images.dicom import Series
-from segmamba.images.dicom.headers import need_pydicom, quiet
+from segmamba.images.dicom.headers import quiet
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Image, Source, corner_distance, describe_grid
 from segmamba.images.sources import read_source
 
@@ -90,7 +90,8 @@ def count_days(dates: list[str]) -> list[int]:
 
 def dicom_facts(series: Series) -> tuple[str, str]:
     """(date of acquisition as 20260131 or "", maker and model and field strength of the scanner) of a series."""
-    pydicom = need_pydicom()
+    import pydicom
+
     names = ["AcquisitionDate", "SeriesDate", "StudyDate", "Manufacturer", "ManufacturerModelName"]
     names.append("MagneticFieldStrength")
     with quiet():

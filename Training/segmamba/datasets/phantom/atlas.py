@@ -8,8 +8,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from segmamba.errors import InputError
-
 _MARGIN = 14  # voxels kept around the brain, so that points a little outside still have a distance
 
 
@@ -34,14 +32,9 @@ class Atlas:
 
 @lru_cache(maxsize=1)  # read-only arrays, the same for every phantom; about 3 s to make
 def load_atlas() -> Atlas:
-    """The atlas. Raises InputError where nilearn is not installed."""
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise InputError(
-            "a phantom needs the MNI152 maps inside the package nilearn, which is not installed; "
-            "run: pip install segmamba[phantom]"
-        ) from error
+    """The atlas, of the MNI152 maps inside the package nilearn."""
+    from nilearn import datasets
+
     image = datasets.load_mni152_template(resolution=1)
     t1, grey, white = (
         np.asarray(one.dataobj, np.float32)

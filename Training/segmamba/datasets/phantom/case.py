@@ -46,7 +46,7 @@ def make_phantom(
 
     `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
     for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). Raises InputError
-    for a spacing, an angle or a seed that makes no sense, and where nilearn is missing.
+    for a spacing, an angle or a seed that makes no sense.
     """
     step = np.asarray(spacing, float)
     if step.shape != (3,) or not np.all(np.isfinite(step)) or step.min() < 0.4 or step.max() > 10:

@@ -59,8 +59,7 @@ class Series:
 def find_series(folder: Path | str) -> list[Series]:
     """Every image series below `folder`, at any depth, by study and number; non-DICOM files are passed over.
 
-    A series that holds what must not be mixed comes as several. Raises InputError for no folder, no image in it, and
-    where pydicom is missing.
+    A series that holds what must not be mixed comes as several. Raises InputError for no folder, and no image in it.
     """
     frames = read_headers(folder)
     if not frames:

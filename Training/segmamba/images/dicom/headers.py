@@ -90,15 +90,6 @@ class Frame:
     instance: int | None
 
 
-def need_pydicom():
-    """The module pydicom. Raises InputError, with what to install, where it is missing."""
-    try:
-        import pydicom
-    except ImportError:
-        raise InputError('DICOM needs pydicom and highdicom: pip install "segmamba[dicom]"') from None
-    return pydicom
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the warnings and log lines of pydicom and highdicom about odd values: they may quote the patient's."""
@@ -121,7 +112,6 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     deep: at any depth; else in the folder itself only. Files that are no DICOM are passed over, and so is what holds
     no image. Raises InputError for no folder.
     """
-    need_pydicom()
     folder = Path(folder)
     if not folder.is_dir():
         what = "a file" if folder.is_file() else "no such folder"
@@ -168,9 +158,11 @@ def _without_path(frame: Frame) -> Frame:
 
 def pixels_of(path: Path) -> bytes | None:
     """The stored pixels of a file, compressed or not; None for a damaged one, which is told where it is read."""
+    import pydicom
+
     try:
         with quiet():
-            pixels = need_pydicom().dcmread(path, force=True, specific_tags=["PixelData"]).get("PixelData")
+            pixels = pydicom.dcmread(path, force=True, specific_tags=["PixelData"]).get("PixelData")
     except Exception:
         return None
     return None if pixels is None else bytes(pixels)
@@ -184,7 +176,8 @@ def _files(folder: Path, deep: bool) -> Iterator[Path]:
 
 
 def _read_file(path: Path) -> list[Frame]:
-    pydicom = need_pydicom()
+    import pydicom
+
     with path.open("rb") as file, quiet():
         start = file.read(132)
         if not _looks_like_dicom(start):

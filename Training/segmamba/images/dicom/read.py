@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
-from segmamba.images.dicom.headers import Frame, need_pydicom, quiet
+from segmamba.images.dicom.headers import Frame, quiet
 from segmamba.images.image_io import Image, describe_shape
 from segmamba.images.itk_io import last_line, quiet_itk
 
@@ -86,8 +86,10 @@ def _check_length(path: Path, frame: Frame) -> None:
 
 def _check_elements(path: Path) -> None:
     """Raises InputError for an element that speaks of more bytes than there are: GDCM makes room for as many."""
+    import pydicom
+
     with quiet():
-        data = need_pydicom().dcmread(path, force=True)
+        data = pydicom.dcmread(path, force=True)
         parts = [data, data.file_meta]
         elements = [part.get_item(tag) for part in parts for tag in part.keys()]  # noqa: SIM118  as read, not decoded
     for element in elements:

@@ -42,8 +42,6 @@ def make_phantoms(
 ) -> None:
     """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something. Made beside it and renamed:
     a making that was broken off goes on with the cases that are whole. progress: cases done, before each.
-
-    Raises InputError where nilearn, whose atlas they need, is missing.
     """
     if folder.exists():
         if any(folder.iterdir()):

@@ -14,8 +14,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from segmamba.errors import InputError
-
 STEP = 2.0  # mm
 _MARGIN = 46  # mm around the brain
 _FLUID, _BONE, _SCALP = 2.0, 8.5, 15.0  # mm outside the brain at which each layer ends
@@ -34,14 +32,9 @@ class Template:
 
 @lru_cache(maxsize=1)  # read-only arrays; about 2 s to make
 def load_template() -> Template:
-    """The template. Raises InputError where nilearn is not installed."""
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise InputError(
-            "brain extraction needs the MNI152 maps inside the package nilearn, which is not installed; run: pip "
-            "install segmamba[phantom], or give a brain mask"
-        ) from error
+    """The template, of the MNI152 brain inside the package nilearn."""
+    from nilearn import datasets
+
     image = datasets.load_mni152_template(resolution=1)
     t1 = np.asarray(image.dataobj, np.float32)
     components, _ = ndimage.label(t1 > 0)
