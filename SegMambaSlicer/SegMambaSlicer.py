@@ -19,7 +19,8 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-SECTIONS = ("Corrections", "Training", "Models")  # of the panel, each with a .ui file, SegMambaSlicer before its name, in their order above Setup
+# of the panel, in their order above Setup; each has a .ui file, with SegMambaSlicer before its name
+SECTIONS = ("Corrections", "Training", "Models")
 
 
 class SegMambaSlicer(ScriptedLoadableModule):

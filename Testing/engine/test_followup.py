@@ -351,7 +351,7 @@ def by_hand(path, **parts):
 
 
 def test_a_moved_line_wins_and_is_marked(patient, written, tmp_path):
-    """D1 of the larger lesion of the first date is drawn 40 mm long: the product is 40 x 28 sqrt(2), whatever border."""
+    """D1 of the larger lesion of the first date is drawn 40 mm long: the product is 40 x 28 sqrt(2) mm²."""
     before = json.loads((written / "follow-up.json").read_text())
     (start, end) = (np.array(point) for point in before["dates"][0]["lesions"][0]["line1_ras_mm"])
     middle, along = (start + end) / 2, (end - start) / np.linalg.norm(end - start)

@@ -299,5 +299,5 @@ def addCorrectedCase(
         correction.close()
 
 
-def _finding(kind: str, severity: str, text: str, mend: str = "") -> dict:
-    return {"kind": kind, "text": text, "mend": mend, "severity": severity}
+def _finding(kind: str, severity: str, text: str, remedy: str = "") -> dict:
+    return {"kind": kind, "text": text, "mend": remedy, "severity": severity}

@@ -73,7 +73,9 @@ def findingLines(report: dict) -> list[str]:
     lines = []
     for finding in findings:
         text = _("{severity}: {text}").format(severity=severities[finding["severity"]], text=finding["text"])
-        lines.append(_("{finding} ({mend})").format(finding=text, mend=finding["mend"]) if finding["mend"] else text)
+        lines.append(
+            _("{finding} ({remedy})").format(finding=text, remedy=finding["mend"]) if finding["mend"] else text
+        )
     if any(finding["severity"] == "doubtful" for finding in findings):
         lines.append(_("What is doubtful can be added, but is trained on only after a person has accepted it."))
     if report.get("earlier_versions"):
