@@ -13,7 +13,7 @@ after, means with 95 % bootstrap intervals of all and per cohort, and the limits
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from segmamba.prediction.postprocess import postprocess
 
 REGIONS = ("WT", "TC", "ET")
 METRICS = ("dice", "hd95", "nsd", "lesion_dice", "false_positives")
-COMPONENTS = (0, 10, 25, 50, 100, 200)  # mm3
+COMPONENTS = (0, 10, 25, 50, 100, 200, 500, 1000)  # mm3
+WITHOUT_INNER = (0, 1000, 2000, 5000, 10000, 20000)  # mm3, of WT: oedema without a core
 TOTALS = (0, 50, 100, 200, 400, 800, 1600)  # mm3
 ENOUGH = 0.002  # a limit stays only where it brings that much: fewer voxels are taken away for nothing
 
@@ -125,31 +126,29 @@ def crop(answer: np.ndarray, truth: np.ndarray) -> tuple[slice, ...]:
 
 
 def fit_limits(cases: list[Held]) -> PostprocessSpec:
-    """Limits region by region, the outermost first, each the smallest of those that score about best.
+    """Limits region by region, the innermost first, each the smallest of those that score about best. Without an inner
+    region only WT is tried: oedema has a tumour in it, while a tumour that does not enhance is one.
 
     Score: the mean over cases and regions of Dice and lesion-wise Dice together, so that neither many specks nor one
     lost lesion is free.
     """
     spec = PostprocessSpec()
-    for region in REGIONS:
-        component = choose({size: merit(cases, limited(spec, region, size, 0)) for size in COMPONENTS})
-        total = choose({size: merit(cases, limited(spec, region, component, size)) for size in TOTALS})
-        spec = limited(spec, region, component, total)
+    for region in reversed(REGIONS):
+        spec = chosen(cases, spec, "min_component_mm3", region, COMPONENTS)
+        if region == "WT":
+            spec = chosen(cases, spec, "min_without_inner_mm3", region, WITHOUT_INNER)
+        spec = chosen(cases, spec, "min_total_mm3", region, TOTALS)
     return spec
 
 
-def choose(merits: dict[int, float]) -> int:
-    best = max(merits.values())
-    return min(limit for limit, value in merits.items() if value >= best - ENOUGH)
-
-
-def limited(spec: PostprocessSpec, region: str, component: float, total: float) -> PostprocessSpec:
-    components, totals = dict(spec.min_component_mm3), dict(spec.min_total_mm3)
-    if component:
-        components[region] = float(component)
-    if total:
-        totals[region] = float(total)
-    return PostprocessSpec(min_component_mm3=components, min_total_mm3=totals)
+def chosen(
+    cases: list[Held], spec: PostprocessSpec, limit: str, region: str, sizes: tuple[float, ...]
+) -> PostprocessSpec:
+    """`spec` with the smallest size of a limit that scores about best; a size of 0 is no limit."""
+    tried = {size: replace(spec, **{limit: {**getattr(spec, limit), region: float(size)}}) for size in sizes if size}
+    merits = {0: merit(cases, spec), **{size: merit(cases, other) for size, other in tried.items()}}
+    best = min(size for size, value in merits.items() if value >= max(merits.values()) - ENOUGH)
+    return tried[best] if best else spec
 
 
 def merit(cases: list[Held], spec: PostprocessSpec) -> float:

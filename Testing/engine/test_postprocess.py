@@ -175,6 +175,42 @@ def test_components_fall_away_before_the_total_is_taken():
     assert report["ET"] == {"components": 2, "voxels": 5}
 
 
+def oedema_scene():
+    """Three components of WT: 64 voxels with a core of 8, 27 and 100 voxels of oedema alone."""
+    label_map = np.zeros((20, 20, 20), np.uint8)
+    label_map[1:5, 1:5, 1:5] = ED
+    label_map[2:4, 2:4, 2:4] = NCR
+    label_map[8:11, 8:11, 8:11] = ED
+    label_map[13:18, 13:18, 13:17] = ED
+    return label_map
+
+
+@pytest.mark.parametrize(("limit", "gone"), [(27 * VOXEL, 0), (28 * VOXEL, 27), (1e9, 27)])
+def test_oedema_without_a_core_is_left_out_below_its_limit_and_the_largest_never(limit, gone):
+    label_map = oedema_scene()
+    result, report = postprocess(label_map, AFFINE, PostprocessSpec(min_without_inner_mm3={"WT": limit}))
+    expected = label_map.copy()
+    if gone:
+        expected[8:11, 8:11, 8:11] = 0
+    np.testing.assert_array_equal(result, expected)
+    assert report == {"WT": {"components": int(gone > 0), "voxels": gone}}
+
+
+def test_a_speck_of_core_saves_no_oedema():
+    """The specks fall away first; what fell away is reported with what falls away after it."""
+    label_map = oedema_scene()
+    label_map[9, 9, 9] = NCR
+    spec = PostprocessSpec(min_component_mm3={"TC": 2 * VOXEL}, min_without_inner_mm3={"WT": 1000 * VOXEL})
+    result, report = postprocess(label_map, AFFINE, spec)
+    assert not result[8:11, 8:11, 8:11].any() and (result[2:4, 2:4, 2:4] == NCR).all()
+    assert report == {"TC": {"components": 1, "voxels": 1}, "WT": {"components": 1, "voxels": 27}}
+
+
+def test_a_region_with_nothing_inside_it_has_no_such_limit():
+    with pytest.raises(InputError, match="region ET has no region inside it"):
+        postprocess(scene(), AFFINE, PostprocessSpec(min_without_inner_mm3={"ET": 5}))
+
+
 def test_nothing_is_said_where_nothing_fell_away():
     spec = PostprocessSpec(min_component_mm3={"WT": 1}, min_total_mm3={"TC": 1})
     result, report = postprocess(scene(), AFFINE, spec)

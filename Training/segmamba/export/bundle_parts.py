@@ -150,7 +150,7 @@ class ModelInferer(SlidingWindowInferer):
 class ToLabelMapd(MapTransform):
     """Label probabilities (K, X, Y, Z) on the image's own grid -> label map (1, X, Y, Z), without what is too small.
 
-    label_map, regions, nested, min_component_mm3, min_total_mm3: as in the manifest of the model package.
+    label_map, regions, nested and the limits: as in the manifest of the model package.
     """
 
     def __init__(
@@ -160,6 +160,7 @@ class ToLabelMapd(MapTransform):
         regions: Mapping[str, Sequence[str]],
         nested: Sequence[int] = (),
         min_component_mm3: Mapping[str, float] | None = None,
+        min_without_inner_mm3: Mapping[str, float] | None = None,
         min_total_mm3: Mapping[str, float] | None = None,
         allow_missing_keys: bool = False,
     ):
@@ -169,7 +170,9 @@ class ToLabelMapd(MapTransform):
         )
         self.nested = tuple(nested)
         self.limits = PostprocessSpec(
-            min_component_mm3=dict(min_component_mm3 or {}), min_total_mm3=dict(min_total_mm3 or {})
+            min_component_mm3=dict(min_component_mm3 or {}),
+            min_without_inner_mm3=dict(min_without_inner_mm3 or {}),
+            min_total_mm3=dict(min_total_mm3 or {}),
         )
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:

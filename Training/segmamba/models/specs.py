@@ -98,10 +98,13 @@ class InferenceSpec:
 class PostprocessSpec:
     """What of a label map is too small to be shown; part of a model's manifest, fitted on out-of-fold predictions.
 
-    min_component_mm3: region -> smallest 26-connected component that stays. min_total_mm3: region -> smallest volume
-    of the whole region that stays. What falls away becomes what is around it: ET becomes NCR, TC becomes ED, WT
-    background. Regions that are not named stay as they are.
+    min_component_mm3: region -> smallest 26-connected component that stays. min_without_inner_mm3: region -> smallest
+    component that stays although nothing of the next inner region is in it, as oedema without a core; the largest
+    component of a region stays in any case. min_total_mm3: region -> smallest volume of the whole region that stays.
+    What falls away becomes what is around it: ET becomes NCR, TC becomes ED, WT background. Regions that are not named
+    stay as they are.
     """
 
     min_component_mm3: dict[str, float] = field(default_factory=dict)
+    min_without_inner_mm3: dict[str, float] = field(default_factory=dict)
     min_total_mm3: dict[str, float] = field(default_factory=dict)

@@ -52,12 +52,14 @@ def volumes_ml(label_map: np.ndarray, affine: np.ndarray, scheme: LabelScheme = 
 def postprocess(
     label_map: np.ndarray, affine: np.ndarray, spec: PostprocessSpec, scheme: LabelScheme = GLIOMA
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Small components first, then regions whose total is small, the outermost first.
+    """Small components first, then those without the next inner region, then regions whose total is small; of each the
+    outermost region first.
 
     Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
     Raises InputError for an unknown region or a limit that is no size.
     """
     result, report = remove_small(label_map, affine, spec.min_component_mm3, scheme)
+    _remove_without_inner(result, affine, spec.min_without_inner_mm3, scheme, report)
     _check_limits(spec.min_total_mm3, scheme)
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in spec.min_total_mm3):
@@ -105,6 +107,39 @@ def remove_small(
         result[small[components]] = _around(region, scheme)
         report[region] = {"components": int(small.sum()), "voxels": int(sizes[small].sum())}
     return result, report
+
+
+def _remove_without_inner(
+    result: np.ndarray,
+    affine: np.ndarray,
+    limits: Mapping[str, float],
+    scheme: LabelScheme,
+    report: dict[str, dict[str, int]],
+) -> None:
+    """Takes components out of `result` that hold nothing of the next inner region, and adds them to `report`."""
+    _check_limits(limits, scheme)
+    voxel = voxel_volume_mm3(affine)
+    for region in (r for r in scheme.regions if r in limits):
+        inner = _next_inner(region, scheme)
+        components, count = ndimage.label(np.isin(result, scheme.values(region)), np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        held = np.bincount(components[np.isin(result, inner)], minlength=count + 1)
+        gone = (held == 0) & (sizes * voxel < limits[region] * (1 - 1e-9)) & (sizes < sizes.max())
+        gone[0] = False
+        result[gone[components]] = _around(region, scheme)
+        entry = report.setdefault(region, {"components": 0, "voxels": 0})
+        entry["components"] += int(gone.sum())
+        entry["voxels"] += int(sizes[gone].sum())
+
+
+def _next_inner(region: str, scheme: LabelScheme) -> tuple[int, ...]:
+    """The labels of the largest region inside this one. Raises InputError where there is none."""
+    own = set(scheme.values(region))
+    smaller = [set(scheme.values(other)) for other in scheme.regions if set(scheme.values(other)) < own]
+    if not smaller:
+        raise InputError(f"region {region} has no region inside it; min_without_inner_mm3 cannot be given for it")
+    return tuple(max(smaller, key=len))
 
 
 def _check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
