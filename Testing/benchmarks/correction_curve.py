@@ -104,7 +104,7 @@ def _absent(label: Path) -> list[str]:
 
 
 def _freeze(corrections: Path, data: Path) -> None:
-    """The data set as it is after this intake: its manifest and places beside a link to the sendings."""
+    """The data set as it is after this intake: its manifest and places beside a link to the submissions."""
     aside = data.with_suffix(".part")
     aside.mkdir(exist_ok=True)
     for name in ("dataset.json", "splits.json", "intake.json"):

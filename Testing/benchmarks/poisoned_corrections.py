@@ -80,7 +80,7 @@ def _intake(work: Path, damage: str, cases: dict) -> dict:
 
 
 def _send(folder: Path, source: Path, case: str, damage: str) -> str:
-    """The name of the sending."""
+    """The name of the submission."""
     aside = folder.parent / "case"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

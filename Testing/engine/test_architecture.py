@@ -216,11 +216,39 @@ def names_in(path):
     return {getattr(node, kind, None) for node in nodes for kind in ("name", "asname", "id", "attr", "arg")} - {None}
 
 
-def test_words_that_were_given_up_are_names_of_nothing():
+def in_parts(name):
+    """A name with its words apart, whether written in snake_case or camelCase: _hearAgain -> _hear_again_."""
+    return f"_{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', name).lower().strip('_')}_"
+
+
+def test_words_that_were_given_up_are_in_no_name():
     words = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", sections()["Glossary"], flags=re.MULTILINE))
     names = {name: path.name for path in [*sources(ENGINE), *sources(SLICER_SIDE)] for name in names_in(path)}
-    assert set(words) <= set(names)
-    assert not {word: names[word] for word in words.values() if word in names}
+    assert len(words) > 5 and set(words) <= set(names)
+    assert not {
+        name: file for name, file in names.items() for word in words.values() if in_parts(word) in in_parts(name)
+    }
+
+
+def texts_in(path):
+    """The texts of several words in a file, apart from its docstrings; of a .ui file or a page, all of it."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return [text]
+    nodes = list(ast.walk(ast.parse(text)))
+    documented = [node for node in nodes if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {node.body[0].value for node in documented if node.body and isinstance(node.body[0], ast.Expr)}
+    strings = (node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [node.value for node in strings if node not in docstrings and " " in node.value]
+
+
+def test_words_that_were_given_up_are_in_no_text_that_users_see():
+    rows = re.findall(r"^\| ([a-z][\w ]*) \| ([a-z][\w ,]*) \|$", sections()["Glossary"], flags=re.MULTILINE)
+    words = [word for _, given_up in rows if given_up != "not" for word in given_up.split(", ")]
+    assert len(words) > 5
+    form = re.compile(rf"\b(?<!{{)({'|'.join(words)})\b")  # {mend} is a name in a text
+    files = [*sources(ENGINE), *sources(SLICER_SIDE), *SLICER_SIDE.rglob("*.ui"), ROOT / "README.md"]
+    assert not [(path.name, found[0]) for path in files for text in texts_in(path) if (found := form.search(text))]
 
 
 # --- imports as they happen

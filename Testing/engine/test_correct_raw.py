@@ -81,7 +81,7 @@ def raw(phantom, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sent(raw, tmp_path_factory):
-    """The folder of corrections, the sending, and the label map that was sent."""
+    """The folder of corrections, the submission, and the label map that was sent."""
     folder, _ = raw
     place = tmp_path_factory.mktemp("sent")
     labels = edited(find_label(folder), place / "labels.nii.gz", grown)

@@ -49,7 +49,7 @@ def only_row(result):
 # --- what is written
 
 
-def test_a_sending_is_what_the_format_says(tmp_path):
+def test_a_submission_is_what_the_format_says(tmp_path):
     case = small_case(tmp_path / "case")
     labels = edited(find_label(case), tmp_path / "l.nii.gz", grown)
     about = Provenance(model=ModelRecord(id="quick-1"), settings={"mirrorings": 7}, role="radiologist")
@@ -103,7 +103,7 @@ def test_the_schema_names_the_fields_that_are_read():
     assert all(kind in table for kind in {**WRONG, **DOUBTFUL})
 
 
-def test_a_sending_fits_the_schema(tmp_path):
+def test_a_submission_fits_the_schema(tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     place = send(tmp_path / "to", small_case(tmp_path / "case"))
     jsonschema.validate(json.loads((place / "case.json").read_text()), SCHEMA)
@@ -256,7 +256,7 @@ def edit_record(place, **changes):
 
 
 def replace_file(place, name, data):
-    """With a hash that is right: somebody wrote the sending so."""
+    """With a hash that is right: somebody wrote the submission so."""
     (place / name).write_bytes(data)
     values = json.loads((place / "case.json").read_text())
     for file in [*values["images"].values(), values["segmentation"], values["proposal"]]:
@@ -309,7 +309,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_sending_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, phantoms, fault):
+def test_a_submission_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, phantoms, fault):
     place = send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
     FAULTS[fault](place)
     row = only_row(ingest(tmp_path / "to"))
@@ -348,7 +348,7 @@ def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
     assert only_row(ingest(tmp_path / "to")).status == "refused"
     with pytest.raises(InputError, match="say why"):
         ingest(tmp_path / "to", accept={place.name: " "})
-    with pytest.raises(InputError, match="no such sending"):
+    with pytest.raises(InputError, match="no such submission"):
         ingest(tmp_path / "to", accept={"x-v1": "because"})
     assert only_row(ingest(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
     assert only_row(ingest(tmp_path / "to")).status == "train"  # and it stays so
@@ -409,6 +409,6 @@ def test_a_folder_that_was_moved_is_still_a_data_set(tmp_path, phantoms):
     assert dataset.path(dataset.cases[0].label).is_file()
 
 
-def test_a_folder_without_sendings(tmp_path):
+def test_a_folder_without_submissions(tmp_path):
     with pytest.raises(InputError, match="no folder of corrections"):
         ingest(tmp_path)

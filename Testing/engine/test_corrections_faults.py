@@ -21,7 +21,7 @@ def server():
 
 
 def check_whole(incoming):
-    """Every sending under its final name is whole; returns their versions."""
+    """Every submission under its final name is whole; returns their versions."""
     versions = []
     for place in incoming.iterdir():
         if UNFINISHED.fullmatch(place.name):
@@ -33,7 +33,7 @@ def check_whole(incoming):
     return sorted(versions)
 
 
-def test_a_writer_killed_at_random_moments_leaves_whole_sendings_only(tmp_path):
+def test_a_writer_killed_at_random_moments_leaves_whole_submissions_only(tmp_path):
     case, folder, rng = small_case(tmp_path / "case"), tmp_path / "to", random.Random(3)
     began = time.monotonic()
     send(folder, case)
@@ -45,7 +45,7 @@ def test_a_writer_killed_at_random_moments_leaves_whole_sendings_only(tmp_path):
         process = in_process(send_for_ever, folder, case, tmp_path / "sign")
         kill_at_work(process, tmp_path / "sign", rng.uniform(0, 2 * needed))
         broken = [place for place in (folder / "incoming").iterdir() if UNFINISHED.fullmatch(place.name)]
-    assert broken, "no kill hit a sending that was being written"
+    assert broken, "no kill hit a submission that was being written"
     versions = check_whole(folder / "incoming")
     assert len(versions) > 12 and versions == list(range(1, len(versions) + 1))
     result = ingest(folder)  # the images are noise, so nothing is accepted: but nothing broken is looked at

@@ -8,7 +8,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 from segmamba.errors import InputError
 from segmamba.followup.diameters import diameters, stays_inside
-from segmamba.followup.lesions import least_mm, measure, measure_mask, why_not_measurable
+from segmamba.followup.lesions import least_mm, measure, measure_mask, unmeasurable_reason
 
 MM = np.eye(4)
 
@@ -227,7 +227,7 @@ def test_an_empty_map_holds_no_lesion():
     ],
 )
 def test_measurable_from_10_mm_on_two_slices(d1, d2, slices, thickness, measurable):
-    assert (why_not_measurable(d1, d2, slices, thickness) == "") == measurable
+    assert (unmeasurable_reason(d1, d2, slices, thickness) == "") == measurable
 
 
 def test_the_least_diameter_of_thick_slices_is_twice_their_thickness():

@@ -182,7 +182,7 @@ def test_cancel_is_heard_while_the_libraries_are_loading(fresh, images, tmp_path
         (b'{"id": "x", "command": "explode"}', "x", "hello, segment, cancel, shutdown"),
         (b'{"id": "x", "command": ["hello"]}', "x", "unknown command"),
         (b'{"id": "x", "command": "hello", "protocol": 2}', "x", "speaks 1"),
-        (b'{"id": "x", "command": "cancel", "targets": "a"}', "x", "lacks target"),
+        (b'{"id": "x", "command": "cancel", "targets": "a"}', "x", "missing target"),
         (b'{"id": "x", "command": "cancel", "target": "a", "tarket": 1}', "x", "did you mean target"),
         (b'{"id": "x", "command": "segment", "images": {"t1c": "a.nii"}, "output": "/tmp"}', "x", "absolute"),
         (b'{"id": "x", "command": "segment", "images": {}, "output": "/tmp"}', "x", "images"),

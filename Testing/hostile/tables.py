@@ -32,9 +32,9 @@ _TEXTS = {".toml", ".jsonl"}
 def kinds(folder: Path) -> list[tuple[Path, object, object]]:
     """(path, its values, what reads it) of each."""
     site = Site(folder / "site")
-    sending = send(site.corrections, small_case(folder / "case"))
+    submission = send(site.corrections, small_case(folder / "case"))
     ingest(site.corrections)
-    verdict = site.corrections / "verdicts" / f"{sending.name}.json"
+    verdict = site.corrections / "verdicts" / f"{submission.name}.json"
     data = folder / "data"
     model, run = folder / "model", site.run("finetune-0001")
     for place in (data, model, run, site.models):
@@ -113,10 +113,11 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
         page._header("x", read_log(run), page._read_record(run))  # the rest of the page is drawn, which takes seconds
 
     report, salt = site.corrections / "intake.json", site.corrections / "identity" / "identity.json"
+    record = submission / "case.json"
     made = [
-        (sending / "case.json", json.loads((sending / "case.json").read_text()), lambda: ingest(site.corrections)),
-        (sending / "case.json", json.loads((sending / "case.json").read_text()), lambda: read_record(sending)),
-        (verdict, json.loads(verdict.read_text()), lambda: known_verdict(site.corrections, sending)),
+        (record, json.loads(record.read_text()), lambda: ingest(site.corrections)),
+        (record, json.loads(record.read_text()), lambda: read_record(submission)),
+        (verdict, json.loads(verdict.read_text()), lambda: known_verdict(site.corrections, submission)),
         (report, json.loads(report.read_text()), lambda: summarise(site)),
         (salt, {"schema": 1, "salt": "ab" * 32}, lambda: read_salt(site.corrections)),
         (site.models / "registry.json", registry, lambda: format_registry(site.models)),

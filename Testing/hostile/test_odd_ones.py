@@ -31,7 +31,7 @@ from segmamba.learning.submissions.record import ROLES, strange_words
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, modes and links as POSIX has them")
 
 
-# ---------------------------------------------------------------- 9: one odd sending
+# ---------------------------------------------------------------- 9: one odd submission
 
 
 def nested(place):
@@ -68,7 +68,7 @@ def odd_unit(place):
 
 
 def respoil(place, name, change):
-    """A file of a sending with its unpacked bytes changed, and case.json told of it."""
+    """A file of a submission with its unpacked bytes changed, and case.json told of it."""
     import hashlib
 
     packed = change(bytearray(gzip.decompress((place / name).read_bytes())))
@@ -86,14 +86,14 @@ def put(data, field, value):
     return data
 
 
-ODD_SENDINGS = [nested, endless_number, huge_record, endless_place, broken_link, pipe, odd_unit]
+ODD_SUBMISSIONS = [nested, endless_number, huge_record, endless_place, broken_link, pipe, odd_unit]
 
 
 @posix
-def test_one_odd_sending_is_refused_and_the_others_are_looked_at(tmp_path):
+def test_one_odd_submission_is_refused_and_the_others_are_looked_at(tmp_path):
     folder = tmp_path / "to"
-    places = [send(folder, small_case(tmp_path / f"case{k}", k)) for k in range(len(ODD_SENDINGS) + 2)]
-    for odd, place in zip(ODD_SENDINGS, places):
+    places = [send(folder, small_case(tmp_path / f"case{k}", k)) for k in range(len(ODD_SUBMISSIONS) + 2)]
+    for odd, place in zip(ODD_SUBMISSIONS, places):
         odd(place)
     (folder / "incoming" / f"{'0' * 20}-v1").symlink_to(tmp_path / "nowhere")
     (places[-1] / ".DS_Store").write_bytes(b"x")
@@ -102,7 +102,7 @@ def test_one_odd_sending_is_refused_and_the_others_are_looked_at(tmp_path):
     for _ in range(2):  # the second time by its verdicts
         rows = {row.name: row for row in ingest(folder).rows}
         assert len(rows) == len(places) + 1
-        for odd, place in zip(ODD_SENDINGS, places):
+        for odd, place in zip(ODD_SUBMISSIONS, places):
             found = {finding.kind for finding in rows[place.name].findings}
             assert rows[place.name].status == "refused" and found & {"record", "file"}, odd.__name__
         assert rows[f"{'0' * 20}-v1"].status == "refused"
@@ -315,7 +315,7 @@ def test_json_that_is_none_of_ours(tmp_path, text):
         settings.parse_toml(f"a = {text}", "here")
 
 
-# ---------------------------------------------------------------- 17: privacy of sendings
+# ---------------------------------------------------------------- 17: privacy of submissions
 
 
 def text_in_data_type(data):

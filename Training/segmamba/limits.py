@@ -16,7 +16,7 @@ WINDOW_VOXELS = 320**3  # that go through a network at once
 OVERLAP = 0.9  # of neighbouring windows: at 0.9 each voxel is computed a thousand times
 
 TEXT_BYTES = 64 * 1024**2  # of a JSON, TOML or CSV file, or of a log
-RECORD_BYTES = 1024**2  # of the case.json of one sending
+RECORD_BYTES = 1024**2  # of the case.json of one submission
 HEADER_BYTES = 1024**2  # of the header of a MetaImage or NRRD file
 NESTING = 32  # of tables and lists in one another
 DIGITS = 19  # of a whole number in a JSON or TOML file, which has to fit into 64 bits besides

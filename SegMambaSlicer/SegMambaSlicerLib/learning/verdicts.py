@@ -53,7 +53,7 @@ class Evidence:
         lines += [_("met: {name}: {text}").format(name=c.get("name"), text=c.get("text")) for c in met]
         return "\n".join(lines)
 
-    def whyNotPromote(self, inUse: str | None) -> str:
+    def noPromotionReason(self, inUse: str | None) -> str:
         """Why it cannot be promoted by its verdict; "" where it can. inUse: id of the model in use."""
         if not self.verdict:
             return _("The gate has not judged it yet.")

@@ -165,7 +165,7 @@ class ModelsPanel:
         if not common and watch.models is None:
             common = _("Looking...") if watch.isLooking else _("Not known yet.")
         chosen = common or ("" if self.candidate else _("There is no candidate."))
-        promoting = chosen or self._evidence.whyNotPromote(models.get("id"))
+        promoting = chosen or self._evidence.noPromotionReason(models.get("id"))
         if not promoting and states.get(self.candidate) != "candidate":
             promoting = _("It is no candidate any more. It can be adopted, with a reason.")
         allow(ui.promoteButton, not promoting, _("Takes it into use: the gate found it better."), promoting)

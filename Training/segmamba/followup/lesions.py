@@ -143,7 +143,7 @@ def least_mm(thickness: float) -> float:
     return LEAST_MM if thickness <= THICK_MM + TOLERANCE_MM else 2 * thickness
 
 
-def why_not_measurable(d1: float, d2: float, slices: int, thickness: float) -> str:
+def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> str:
     """ "" for a measurable lesion. Limits are inclusive."""
     least, reasons = least_mm(thickness), []
     if d1 < least - TOLERANCE_MM or d2 < least - TOLERANCE_MM:
@@ -189,7 +189,7 @@ def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray,
         slices=slices,
         centre=apply_affine(affine, np.argwhere(mask).mean(0) + start),
         pieces=len(group),
-        not_measurable=why_not_measurable(found.d1, found.d2, slices, thickness),
+        not_measurable=unmeasurable_reason(found.d1, found.d2, slices, thickness),
         notes=tuple(notes),
     )
 

@@ -88,7 +88,7 @@ def parse(line: bytes) -> Request:
 def _check_keys(values: dict, command: str, id: str) -> None:
     needed, optional = _KEYS[command]
     if missing := sorted(needed - set(values)):
-        raise ProtocolError(f"{command} lacks {', '.join(missing)}", id)
+        raise ProtocolError(f"{command}: missing {', '.join(missing)}", id)
     for name in sorted(set(values) - needed - optional):
         near = get_close_matches(name, needed | optional, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

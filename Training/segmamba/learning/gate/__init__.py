@@ -99,7 +99,7 @@ def _fitting(where: Path | str, models: list[Model]) -> Dataset:
         if manifest.scheme != dataset.scheme:
             raise InputError(f"model {manifest.id} has other labels or regions than data set {dataset.name}")
         if missing := [m for m in manifest.preprocess.modalities if m not in dataset.modalities]:
-            raise InputError(f"data set {dataset.name} lacks {', '.join(missing)}, which model {manifest.id} needs")
+            raise InputError(f"data set {dataset.name} has no {', '.join(missing)}, which model {manifest.id} needs")
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""Whether a sending is what FORMAT.md says, and whether what it says can be true. Reads, never changes anything."""
+"""Whether a submission is what FORMAT.md says, and whether what it says can be true. Reads, never changes anything."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BEYOND = 0.01  # of what is labelled, as in segmamba.datasets
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """A sending as found. entry: None where it cannot be used at all. changes, dice: against the proposal, measured
+    """A submission as found. entry: None where it cannot be used at all. changes, dice: against the proposal, measured
     here; empty without one. contents: modality, or "label" -> hash of the voxels."""
 
     name: str
@@ -54,7 +54,7 @@ class Examined:
 
 
 def examine(folder: Path, root: Path) -> Examined:
-    """Everything that is wrong with one sending. root: where the manifest will stand; paths count from there."""
+    """Everything that is wrong with one submission. root: where the manifest will stand; paths count from there."""
     try:
         if not folder.is_dir():
             raise InputError(f"{folder.name} is no folder, or a link to nothing; send the case again")
@@ -204,7 +204,7 @@ def _as_dataset(record: CaseRecord, root: Path) -> Dataset:
 
 
 def same_task(one: Examined, other: Examined) -> bool:
-    """Whether two sendings can stand in one data set."""
+    """Whether two submissions can stand in one data set."""
     schemes = [LabelScheme(labels=e.labels, regions=e.regions) for e in (one, other)]
     return schemes[0] == schemes[1] and set(one.entry.images) == set(other.entry.images)
 

@@ -1,4 +1,4 @@
-"""What can be found about a sending, and what to do about it."""
+"""What can be found about a submission, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WRONG = {
     "record": "send the case again",
     "consent": "ask, and send the case again with the answer",
     "identifying": "remove what may name the patient, and send the case again",
-    "changed": "files of a sending are never edited: send the case again",
+    "changed": "files of a submission are never edited: send the case again",
     "file": "fix the file, and send the case again",
     "label values": "correct the label map, and send the case again",
     "other task": "a folder holds one task: send it to a folder of its own",

@@ -1,12 +1,12 @@
-"""Intake: what was sent becomes a data set to train on, each case examined once, its place settled once.
+"""Intake: submissions become a data set to train on. Each is examined once, and each subject is assigned once.
 
-    FOLDER/incoming/CASE-vN/      sendings, only ever read
-    OUTPUT/verdicts/CASE-vN.json  what was found, written once a sending: an intake that is killed goes on from there
+    FOLDER/incoming/CASE-vN/      submissions, only ever read
+    OUTPUT/verdicts/CASE-vN.json  what was found, written once: a killed intake resumes from there
     OUTPUT/splits.json            subject -> train or validation; only ever added to
     OUTPUT/dataset.json           the newest accepted version of every case (segmamba.datasets), for train.py
     OUTPUT/intake.json            the whole as a report
 
-OUTPUT is FOLDER unless said otherwise. Verdicts, places and manifest can be made by one program at a time.
+OUTPUT is FOLDER unless given. Only one program at a time may write verdicts, splits and the manifest.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What an intake found about a sending. stamp: file -> (bytes, ns since 1970) as they were. reason: why a person
-    accepted it although it is doubtful."""
+    """What intake found in a submission. stamp: file -> (bytes, ns since 1970) when it was examined. reason: why a
+    person accepted it although it is doubtful."""
 
     schema: int = _SCHEMA
     examined: Examined
@@ -59,7 +59,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One sending in the report. status: "train", "validation" (in use), "replaced" (by a newer version), "waiting"
+    """One submission in the report. status: "train", "validation" (in use), "replaced" (by a newer version), "waiting"
     (unchanged, until more corrected ones are there), or "refused"; then findings say why."""
 
     name: str
@@ -70,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """rows: every sending, by name. new: names of those examined now. unfinished: sendings that were broken off."""
+    """rows: every submission, by name. new: names of those examined now. unfinished: interrupted submissions."""
 
     folder: str
     rows: tuple[Row, ...]
@@ -88,11 +88,21 @@ def ingest(
     accept: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Intake:
-    """Examines what is new in `folder` and brings the data set up to date. See the top of this file.
+    """Examines the new submissions in `folder` and updates the data set. The files are listed at the top of this file.
 
-    accept: name of a sending ("CASE-vN") -> why a person takes it although it is doubtful; what is wrong stays refused.
-    progress is called with the name of each sending that is examined. Raises InputError where the folder is none, a
-    place that was settled is lost, or another program does not end its intake.
+    Args:
+        folder: the folder of corrections.
+        output: where verdicts, splits and the manifest are written; None: `folder`.
+        accept: name of a submission ("CASE-vN") -> why a person accepts it although it is doubtful. A submission with
+            a finding of severity "wrong" stays refused.
+        progress: called with the name of each submission before it is examined.
+
+    Returns:
+        The report, which is also written as intake.json.
+
+    Raises:
+        InputError: `folder` is not a folder of corrections, splits.json was lost, or another program does not finish
+            its intake.
     """
     folder = Path(folder)
     output = Path(output) if output is not None else folder
@@ -138,16 +148,16 @@ def _order(name: str) -> tuple[int, str]:
 def _check_accept(accept: Mapping[str, str], sent: list[str]) -> None:
     for name, reason in accept.items():
         if name not in sent:
-            raise InputError(f"--accept {name}: no such sending; there are {', '.join(sent[:10]) or 'none'}")
+            raise InputError(f"--accept {name}: no such submission; there are {', '.join(sent[:10]) or 'none'}")
         if not reason.strip():
             raise InputError(f"--accept {name}: say why it is right, e.g. --reason 'looked at by two readers'")
 
 
-# --- what is known of a sending
+# --- what is known of a submission
 
 
 def _verdict(submission: Path, output: Path) -> Verdict:
-    """What is found about a sending. Whatever it does to who looks at it, the others go in."""
+    """Examines one submission. An unexpected error refuses this submission alone; intake goes on with the others."""
     try:
         stamp, digest = _stamp(submission), _record_hash(submission)
         return Verdict(examined=examine(submission, output), stamp=stamp, record_sha256=digest)
@@ -178,14 +188,14 @@ def known_verdict(output: Path, submission: Path) -> Verdict | None:
             entry, labels = verdict.examined.entry, verdict.examined.labels
             fingerprint((entry,), tuple(entry.images), tuple(labels))  # its statistics are plain JSON: are they ours?
         stamp, digest = _stamp(submission), _record_hash(submission)
-    except Exception:  # none yet, of another version, damaged, or the sending cannot be read: examine again
+    except Exception:  # none yet, of another version, damaged, or the submission cannot be read: examine again
         return None
     same = verdict.schema == _SCHEMA and verdict.stamp == stamp and verdict.record_sha256 == digest
     return verdict if same and stamp else None
 
 
 def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
-    """Adds what shows only beside the sendings that were accepted before. verdicts: of those, by name."""
+    """Adds what shows only beside the submissions that were accepted before. verdicts: of those, by name."""
     if examined.entry is None:
         return examined
     found: list[Finding] = []
@@ -262,8 +272,8 @@ def _waiting(chosen: Mapping[str, Examined], split: Split) -> set[str]:
     for part in split.parts:
         here = {name: examined for name, examined in chosen.items() if split.part_of(examined.subject) == part}
         unchanged = sorted(name for name, examined in here.items() if examined.unchanged)
-        room = int((len(here) - len(unchanged)) * UNCHANGED / (1 - UNCHANGED) + 1e-9)
-        waiting.update(unchanged[room:])
+        allowed = int((len(here) - len(unchanged)) * UNCHANGED / (1 - UNCHANGED) + 1e-9)
+        waiting.update(unchanged[allowed:])
     return waiting
 
 
@@ -308,11 +318,11 @@ def format_intake(result: Intake) -> str:
     lines.append(", ".join(f"{len(result.names(status))} {status}" for status in states))
     if result.unfinished:
         lines.append(
-            f"{len(result.unfinished)} sending(s) were broken off or are being written; what lacks, send again"
+            f"{len(result.unfinished)} submission(s) are incomplete or still being written; send missing cases again"
         )
     doubtful = [row.name for row in result.rows if row.status == "refused" and not _is_wrong(row)]
     if doubtful:
-        lines.append(f"what is only doubtful can be taken: --accept {doubtful[0]} --reason 'why it is right'")
+        lines.append(f"a doubtful submission can be accepted: --accept {doubtful[0]} --reason 'why it is right'")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from segmamba.learning.submissions.write import Provenance, write_case
 @dataclass(frozen=True, kw_only=True)
 class Preview:
     """findings, changes, dice: as intake would have them. empty: labels without a voxel that nobody has confirmed.
-    unchanged: the proposal was accepted as it was. earlier_versions: sendings of this case that are there already."""
+    unchanged: the proposal was accepted as it was. earlier_versions: number of earlier submissions of this case."""
 
     findings: tuple[Finding, ...]
     changes: dict[str, LabelChange]
@@ -79,6 +79,6 @@ def _sent(folder: Path) -> list:
 
 
 def _accepted(folder: Path) -> dict[str, Verdict]:
-    """What earlier intakes said of the sendings that are there; what they have not seen says nothing yet."""
+    """What earlier intakes said of the submissions that are there; what they have not seen says nothing yet."""
     verdicts = {match[0]: known_verdict(folder, folder / INCOMING / match[0]) for match in _sent(folder)}
     return {name: verdict for name, verdict in verdicts.items() if verdict is not None}

@@ -14,7 +14,7 @@ from segmamba.learning.submissions.words import WORDS
 SCHEMA = 1
 INCOMING, IDENTITY = "incoming", "identity"
 RECORD, SEGMENTATION, PROPOSAL = "case.json", "seg.nii.gz", "proposal.nii.gz"
-FOLDER = re.compile(r"([0-9a-f]{20})-v([1-9]\d{0,5})")  # the name of a sending: case and version
+FOLDER = re.compile(r"([0-9a-f]{20})-v([1-9]\d{0,5})")  # the name of a submission: case and version
 UNFINISHED = re.compile(r"\..*\.tmp")
 _HASH = re.compile(r"[0-9a-f]{20}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -118,7 +118,7 @@ class CaseRecord:
 
 
 def read_record(folder: Path) -> CaseRecord:
-    """case.json of a sending. Raises InputError where it is missing, broken, or not what FORMAT.md says."""
+    """case.json of a submission. Raises InputError where it is missing, broken, or not what FORMAT.md says."""
     path = folder / RECORD
     values = settings.read_json(path, most=limits.RECORD_BYTES)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
@@ -147,7 +147,7 @@ def read_record(folder: Path) -> CaseRecord:
 
 
 def to_json(record: CaseRecord) -> dict:
-    """What is written. `preparation` only where there is some: engines that do not know it read all other sendings."""
+    """The record as JSON. `preparation` is left out where it is empty, so that older engines can read it."""
     return {key: value for key, value in asdict(record).items() if key != "preparation" or value}
 
 

@@ -1,4 +1,4 @@
-"""The words in which steps before a sending are told: of the trade, so that no name or place is made of them."""
+"""The words in which steps before a submission are told: of the trade, so that no name or place is made of them."""
 
 WORDS = frozenset(
     """

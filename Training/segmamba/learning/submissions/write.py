@@ -1,7 +1,7 @@
 """Writing a corrected case into the folder of corrections, without 3D Slicer; the panel writes the same (FORMAT.md).
 
-Everything is written into a hidden folder, flushed, and renamed: a reader sees a whole sending or none, a writer that
-is killed leaves nothing but the hidden folder, and two writers get two versions.
+Everything is written into a hidden folder, flushed, and renamed: a reader sees a whole submission or none, a writer
+that is killed leaves nothing but the hidden folder, and two writers get two versions.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def write_case(
     preparing: str = "never",
     brain_mask: Path | None = None,
 ) -> Path:
-    """Writes a sending; returns its folder. Sending a case again makes its next version.
+    """Writes a submission; returns its folder. Sending a case again makes its next version.
 
     images: all of cases.case.MODALITIES. preparing, brain_mask: see `make_ready`; with "auto" raw images may be
     given, and what is kept are prepared ones. labels, proposal: label maps on the grid of T1c as it was given;
