@@ -2,7 +2,7 @@
 
     python Testing/benchmarks/brain.py [--data ../shared/data] [--cases 9]
 
-On real stripped cases with a simulated head around them (Testing/support/heads.py), turned up to 20 degrees and
+On real stripped cases with a simulated head around them (segmamba.datasets.phantom.head), turned up to 20 degrees and
 moved, at 1 mm and in slices of 5 mm, axial, coronal and sagittal; in all four modalities for some; and on one native
 T1c with its own brain mask. Writes results/brain.json. CPU seconds are those of one thread and include neither
 start-up nor the template, which is read once.
@@ -24,10 +24,7 @@ import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
 from measure import HERE, describe, print_table, progress, write_results  # noqa: E402
 from scipy import ndimage  # noqa: E402
-
-sys.path.insert(0, str(HERE.parent / "support"))
-
-from heads import add_head  # noqa: E402
+from segmamba.datasets.phantom.head import add_head  # noqa: E402
 from segmamba.errors import InputError  # noqa: E402
 from segmamba.preparation.brain import brain_mask  # noqa: E402
 from segmamba.preparation.brain.template import load_template  # noqa: E402

@@ -1,29 +1,26 @@
 """`python Testing/benchmarks/shading.py DATASET ... --model 0 MODEL ...`: what the brightness of coils does.
 
 Each held-out case (held_out.py) is segmented as it is, and as it is cut out of a simulated head with coils
-(Testing/support/heads.py): a brain brighter near the surface and on one side, by some 12 %, alike in all modalities,
+(datasets/phantom/head.py): a brain brighter near the surface and on one side, by some 12 %, alike in all modalities,
 with a little noise. Writes results/shading.json: Dice of WT, TC and ET on the cases' own grids.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from held_out import add_arguments, held_out_cases
 from measure import describe, print_table, progress, write_results
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 REGIONS = ("WT", "TC", "ET")
 SEED = 5
 
 
 def shaded(case, label):
     """The case out of its heads, and its label map, on the heads' grid."""
-    from heads import add_head
+    from segmamba.datasets.phantom.head import add_head
     from segmamba.preparation.grids import upright
 
     images, anywhere = {}, np.any([image > 0 for image in case.images.values()], axis=0)

@@ -26,7 +26,6 @@ Writes results/swap_guard.json and prints a table.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 import zlib
 from itertools import combinations
@@ -42,7 +41,6 @@ from segmamba.images.image_io import Image
 from segmamba.preparation.grids import Grid, resample, upright
 from segmamba.preparation.run import prepare
 
-sys.path.insert(0, str(measure.HERE.parent / "support"))
 PATIENT = "TCGA-FG-6692"
 PAIRS = list(combinations(MODALITIES, 2))
 HEAD_MM, MOST = 2.0, (6, 6)  # of the voxels; degrees and mm
@@ -87,7 +85,7 @@ def rows_of(case, setting, images):
 
 def heads_of(case, images):
     """The images, each in the same head but for its brightness, on 2 mm."""
-    from heads import add_head
+    from segmamba.datasets.phantom.head import add_head
 
     seed, made = zlib.crc32(case.encode()), {}
     for modality, image in images.items():

@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from segmamba.datasets.phantom import make_phantom
+from segmamba.datasets.phantom.head import add_head
 from segmamba.errors import Cancelled, InputError
 from segmamba.preparation.brain import brain_mask, external
 from segmamba.preparation.brain.lattice import back_in_order, in_order
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-from heads import add_head
 
 STEP = 3.0
 PROGRAMS = ("hd-bet", "mri_synthstrip")

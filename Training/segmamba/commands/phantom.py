@@ -17,6 +17,7 @@ def add(add_command) -> None:
     command.add_argument("--seed", type=int, default=1, help="of the first; the others follow")
     command.add_argument("--spacing", type=float, default=1.0, help="mm")
     command.add_argument("--oblique", type=float, default=0.0, help="degrees")
+    command.add_argument("--raw", action="store_true", help="as from a scanner: skull on, four grids, not registered")
 
 
 def run(options) -> int:
@@ -29,18 +30,21 @@ def run(options) -> int:
 
 
 def _make(options, output: Path) -> int:
-    from segmamba.datasets.phantom import make_phantom, save_phantom
+    from segmamba.datasets.phantom import make_phantom, make_raw, save_phantom, save_raw
     from segmamba.files.atomic import share
 
     for seed in range(options.seed, options.seed + options.count):
-        name = f"phantom-{seed:04d}"
+        name = f"phantom-{seed:04d}" + ("-raw" if options.raw else "")
         folder = output / name
         if folder.is_dir():
             continue
         phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique)
         half = folder.with_name(f".{secrets.token_hex(8)}.tmp")
         half.mkdir()
-        save_phantom(phantom, half, name)
+        if options.raw:
+            save_raw(make_raw(phantom), half, name)
+        else:
+            save_phantom(phantom, half, name)
         half.rename(folder)
         share(folder)
         print(folder)

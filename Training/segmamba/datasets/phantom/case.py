@@ -94,21 +94,26 @@ def save_phantom(phantom: Phantom, folder: Path, case_id: str) -> dict[str, Path
     {case_id}-seg.nii.gz, uint8. Returns the paths by name (t1n, t1c, t2w, t2f, seg).
 
     Raises InputError for a `case_id` that is no file name."""
+    images = {m: (image, phantom.affine) for m, image in phantom.images.items()}
+    return write_images(images | {"seg": (phantom.label_map, phantom.affine)}, folder, case_id)
+
+
+def write_images(images: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path, case_id: str) -> dict[str, Path]:
+    """Name -> (array (X, Y, Z), affine) as {case_id}-{name}.nii.gz, int16 but for label maps; returns the paths."""
     import nibabel
 
     if case_id in ("", "..") or Path(case_id).name != case_id:
         raise InputError(f"case id {case_id!r}: expected a plain name without folders")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {m: image.astype(np.int16) for m, image in phantom.images.items()} | {"seg": phantom.label_map}
     paths = {}
-    for name, array in arrays.items():
+    for name, (array, affine) in images.items():
         path = folder / f"{case_id}-{name}.nii.gz"
         aside = folder / f".{case_id}-{name}.{os.getpid()}.part.nii.gz"
-        image = nibabel.Nifti1Image(array, phantom.affine)
+        image = nibabel.Nifti1Image(array if array.dtype == np.uint8 else array.astype(np.int16), affine)
         image.header.set_xyzt_units("mm")
-        image.set_qform(phantom.affine, code=1)
-        image.set_sform(phantom.affine, code=1)
+        image.set_qform(affine, code=1)
+        image.set_sform(affine, code=1)
         try:
             nibabel.save(image, aside)
             aside.replace(path)
