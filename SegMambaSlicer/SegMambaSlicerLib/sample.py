@@ -1,6 +1,6 @@
-"""A sample case made on the spot by the engine: real anatomy (MNI152), a synthetic tumour, nothing of a patient.
+"""Sample cases made on the spot by the engine: real anatomy (MNI152), a synthetic tumour, nothing of a patient.
 
-It needs no download, but the Python package nilearn, which carries the anatomy.
+Two kinds: prepared as published data sets are, and raw as from a scanner, to show what preparation does. No download.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from .i18n import _
 from .volumes.modalities import MODALITIES
 from .volumes.scene import temporaryFolder
 
-SEED = 20_401  # far from the seeds of the phantoms that models were trained with
+SEED = 20_403  # an enhancing tumor; far from the seeds of the phantoms that models were trained with
 SPACING = 1.0  # mm
+RAW_SPACING = 1.5  # of what the scanner sees: a head around the brain takes its time
 _SINGLE_FILE = 4  # of AddArchetypeVolume's options; 2 would move the image to the origin
-NAME = "BrainTumorPhantom"
+NAME, RAW_NAME = "BrainTumorPhantom", "BrainTumorPhantomRaw"
 
 
 class SampleMaker:
     """A child process that makes the case; `poll` until it `isDone`, then `load`. Raises EngineError."""
 
-    def __init__(self, seed: int = SEED, spacing: float | None = None, interpreter=findInterpreter):
+    def __init__(self, raw: bool = False, seed: int = SEED, interpreter=findInterpreter):
         python = interpreter()
+        self._raw = raw
         self._folder: Path | None = temporaryFolder()
         arguments = ["-m", "segmamba", "phantom", "--output", str(self._folder), "--seed", str(seed)]
+        arguments += ["--spacing", str(RAW_SPACING), "--raw"] if raw else ["--spacing", str(SPACING)]
         try:
             self._process = ChildProcess(
-                [python.path, *arguments, "--spacing", str(spacing or SPACING)],
+                [python.path, *arguments],
                 python.environment,
                 str(trainingFolder()),
             )
@@ -60,7 +63,7 @@ class SampleMaker:
                 text = _("The sample was not made: {reason}").format(reason=text)
                 raise EngineError("internal", text, "\n".join(tail))
             case = next(path for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-            return loadCase(case)
+            return loadCase(case, RAW_NAME if self._raw else NAME)
         finally:
             self._process.kill()
             self._clean()
@@ -71,7 +74,7 @@ class SampleMaker:
             self._folder = None
 
 
-def loadCase(folder: Path) -> dict:
+def loadCase(folder: Path, name: str = NAME) -> dict:
     """Loads the four images of a case folder (BraTS names) into the scene: modality -> node."""
     logic = slicer.modules.volumes.logic()
     nodes = {}
@@ -79,23 +82,23 @@ def loadCase(folder: Path) -> dict:
         files = sorted(folder.glob(f"*{modality}.nii*"))
         if not files:
             raise InputError(_("{folder} has no image of {modality}.").format(folder=folder, modality=modality))
-        nodes[modality] = logic.AddArchetypeVolume(str(files[0]), f"{NAME}-{modality}", _SINGLE_FILE)
+        nodes[modality] = logic.AddArchetypeVolume(str(files[0]), f"{name}-{modality}", _SINGLE_FILE)
         storage = nodes[modality].GetStorageNode()
         if storage is not None:  # the file is temporary; the volume is to be saved somewhere else
             slicer.mrmlScene.RemoveNode(storage)
     return nodes
 
 
-def makeSample(**options) -> dict:
+def makeSample(raw: bool = False) -> dict:
     """The same, waiting for it. Raises EngineError."""
-    maker = SampleMaker(**options)
+    maker = SampleMaker(raw)
     while not maker.poll():
         time.sleep(0.05)
     return maker.load()
 
 
 def registerSampleData() -> None:
-    """Offers the phantom in Slicer's module Sample Data, where that is there."""
+    """Offers both kinds in Slicer's module Sample Data, where that is there."""
     try:
         import SampleData
     except ImportError:
@@ -104,16 +107,17 @@ def registerSampleData() -> None:
     def download(source):
         # Sample Data calls this from a button and shows no error itself
         with slicer.util.tryWithErrorDisplay(_("The sample case was not made."), waitCursor=True):
-            volumes = makeSample()
+            volumes = makeSample(raw=source.sampleName == RAW_NAME)
         slicer.util.setSliceViewerLayers(background=volumes["t1c"])
         if slicer.app.layoutManager() is not None:
             slicer.util.resetSliceViews()
         return list(volumes.values())
 
     icon = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SegMambaSlicer.png"
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category=_("Brain tumor"),
-        sampleName=NAME,
-        customDownloader=download,
-        thumbnailFileName=str(icon),
-    )
+    for name in (NAME, RAW_NAME):
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category=_("Brain tumor"),
+            sampleName=name,
+            customDownloader=download,
+            thumbnailFileName=str(icon),
+        )

@@ -71,11 +71,11 @@ class Session:
         self.keepTicking()
         return run.wait() if wait else run
 
-    def makeSample(self, onDone, onError) -> None:
-        """Begins the sample case; onDone gets its volumes, onError an EngineError."""
+    def makeSample(self, onDone, onError, raw: bool = False) -> None:
+        """Begins the sample case, or the raw one; onDone gets its volumes, onError an EngineError."""
         if self.sample is not None:
             return
-        self.sample, self._sampleCalls = SampleMaker(), (onDone, onError)
+        self.sample, self._sampleCalls = SampleMaker(raw), (onDone, onError)
         self.keepTicking()
 
     def command(self, arguments, onDone=None, onError=None, program=None, variables=None) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctk
+import qt
 import slicer
 import vtk
 
@@ -44,6 +45,7 @@ class Panel:
         self.training, self.models = TrainingPanel(ui, self.watch), ModelsPanel(ui, self.watch)
         self.corrections = CorrectionPanel(ui, self.session.command, self.log, self.watch.refreshSoon)
         ui.sampleButton.clicked.connect(self.onSample)
+        ui.sampleMenuButton.setMenu(self.sampleMenu())
         ui.labelsRadio.clicked.connect(self.onMode)
         ui.regionsRadio.clicked.connect(self.onMode)
         ui.copyReportButton.clicked.connect(self.onCopyReport)
@@ -191,13 +193,23 @@ class Panel:
 
     # --- the sample
 
-    def onSample(self, checked=False):
+    def sampleMenu(self):
+        """The kinds of sample case there are."""
+        menu = qt.QMenu(self.ui.sampleMenuButton)
+        menu.addAction(_("Prepared: brain cut out, on one grid")).triggered.connect(self.onSample)
+        menu.addAction(_("Raw: as from a scanner, skull on")).triggered.connect(self.onRawSample)
+        return menu
+
+    def onRawSample(self, checked=False):
+        self.onSample(raw=True)
+
+    def onSample(self, checked=False, raw=False):
         if self.session.isBusy():
             return
         self.running.showBusy(_("Making a sample case (half a minute)..."))
         self.ui.progressBar.setMaximum(0)  # no end in sight: the bar runs to and fro
         try:
-            self.session.makeSample(self.onSampleReady, self.onSampleFailed)
+            self.session.makeSample(self.onSampleReady, self.onSampleFailed, raw)
         except (InputError, EngineError) as error:
             self.onSampleFailed(error)
         self.showState()
@@ -253,7 +265,9 @@ class Panel:
             reason = self.setup.reason or self.inputs.reason
             self.looking.showState(self.parameters.volumes(), self.parameters.prepare, reason)
         sample = _("Make a synthetic case with a brain tumor on this computer (no download, not a patient).")
-        allow(self.ui.sampleButton, not busy and not self.setup.reason, sample, self.setup.reason or _("Under way."))
+        other = _("Prepared, or raw as from a scanner")
+        for button, text in ((self.ui.sampleButton, sample), (self.ui.sampleMenuButton, other)):
+            allow(button, not busy and not self.setup.reason, text, self.setup.reason or _("Under way."))
 
     def confirm(self, question: str) -> bool:
         confirmed = slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))

@@ -134,12 +134,13 @@ def sampleTruth(monkeypatch):
 
     truths = []
 
-    def loadCase(folder, load=sample.loadCase):
+    def loadCase(folder, name, load=sample.loadCase):
         image = nibabel.load(next(folder.glob("*seg.nii*")))
         truths.append((np.asarray(image.dataobj), image.affine))
-        return load(folder)
+        return load(folder, name)
 
-    monkeypatch.setattr(sample, "SPACING", 2.0)  # the same case on fewer voxels
+    for spacing in ("SPACING", "RAW_SPACING"):
+        monkeypatch.setattr(sample, spacing, 2.0)  # the same case on fewer voxels
     monkeypatch.setattr(sample, "loadCase", loadCase)
 
     def onGrid(volume):

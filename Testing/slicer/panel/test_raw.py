@@ -2,13 +2,12 @@
 
 import sys
 
-import nibabel as nib
 import numpy as np
 import pytest
 import qt
 import slicer
 import synth
-from scipy import ndimage
+from SegMambaSlicerLib import sample
 from SegMambaSlicerLib.errors import InputError
 from SegMambaSlicerLib.results.masks import geometryOf, matrixOf
 from SegMambaSlicerLib.results.segments import labelArray
@@ -146,70 +145,18 @@ def dice(mask, truth):
     return 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
 
 
-def sampled(image, affine, shape, matrix, order=1):
-    """`image` (X, Y, Z) as it is on another grid; `shape` in the order I, J, K."""
-    index = np.linalg.inv(affine) @ matrix
-    return ndimage.affine_transform(image, index[:3, :3], index[:3, 3], shape, order=order)
-
-
-def gridOver(affine, shape, spacing, codes):
-    """(shape, matrix) of a grid with axes along `codes` over the field of view of another one."""
-    axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (1, 1, 1))[:3, :3]
-    extent = np.abs(affine[:3, :3]) @ np.array(shape)
-    size = np.ceil(np.abs(axes.T @ extent) / spacing).astype(int)
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes @ np.diag(spacing)
-    middle = (affine @ [*((np.array(shape) - 1) / 2), 1])[:3]
-    matrix[:3, 3] = middle - matrix[:3, :3] @ ((size - 1) / 2)
-    return tuple(int(n) for n in size), matrix
-
-
-def addRawSeries():
-    """A patient's four series in the scene, of a phantom in a simulated head -> volumes, truth (K, J, I) on T1c."""
-    from heads import add_head
-    from segmamba.datasets.phantom import make_phantom
-
-    phantom = make_phantom(20_401, spacing=(2.0, 2.0, 2.0), enhancing=True)
-    order = nib.orientations.io_orientation(phantom.affine)
-    affine = phantom.affine @ nib.orientations.inv_ornt_aff(order, phantom.label_map.shape)
-    cases = {  # spacing, axes and way of the patient between the series: mm, about the vertical
-        "t1n": ((2.0, 2.0, 4.0), "LPS", (4, -3, 2), 4),
-        "t1c": ((2.0, 2.0, 3.0), "LAS", (0, 0, 0), 0),
-        "t2w": ((2.0, 2.0, 5.0), "RAS", (-5, 4, 6), -5),
-        "t2f": ((4.0, 2.0, 2.0), "PSR", (3, 5, -4), 3),
-    }
-    volumes, truth = {}, None
-    for modality, (spacing, codes, way, degrees) in cases.items():
-        brain = nib.orientations.apply_orientation(phantom.images[modality], order)
-        head, mask, before = add_head(brain, 2.0, np.random.default_rng(3), modality)
-        own = np.zeros_like(head)  # the brain without the coil's brightness, which the small model takes for oedema
-        own[tuple(slice(start, start + size) for start, size in zip(before, brain.shape))] = brain
-        head = np.where(mask, own, head)
-        place = affine.copy()
-        place[:3, 3] -= affine[:3, :3] @ before
-        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        move = np.array([[c, -s, 0, way[0]], [s, c, 0, way[1]], [0, 0, 1, way[2]], [0, 0, 0, 1]])
-        shape, matrix = gridOver(place, head.shape, np.array(spacing), codes)
-        # the patient moved: what was at a point is now at move @ point
-        array = sampled(head, move @ place, shape, matrix).astype(np.float32)
-        name = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "SAG FLAIR"}[modality]
-        volumes[modality] = slicer.util.addVolumeFromArray(
-            np.ascontiguousarray(array.transpose(2, 1, 0)), ijkToRAS=matrix, name=name
-        )
-        if modality == "t1c":
-            labels = nib.orientations.apply_orientation(phantom.label_map, order)
-            truth = sampled(labels, affine, shape, matrix, order=0).transpose(2, 1, 0)
-    return volumes, truth
-
-
-def test_from_raw_series_to_segments_on_the_t1c(app, module, pump):
-    pytest.importorskip("nilearn", reason="the brain is found by the template inside nilearn")
+def test_from_the_raw_sample_to_segments_on_the_t1c(app, module, pump, sampleTruth):
     qt.QSettings().setValue("SegMamba/Python", sys.executable)
-    volumes, truth = addRawSeries()
     panel, ui = module.widget.panel, module.widget.panel.ui
     module.widget.enter()
-    pump(lambda: panel.session.machine and ui.applyButton.isEnabled(), PATIENCE)
-    assert panel.parameters.volumes() == volumes
+    pump(lambda: panel.session.machine and ui.sampleMenuButton.isEnabled(), PATIENCE)
+    _prepared, raw = ui.sampleMenuButton.menu().actions()
+    raw.trigger()
+    pump(lambda: not panel.session.isBusy(), PATIENCE)
+    pump(lambda: ui.applyButton.isEnabled(), PATIENCE)
+    volumes = panel.parameters.volumes()
+    assert {node.GetName() for node in volumes.values()} == {f"{sample.RAW_NAME}-{m}" for m in volumes}
+    truth = sampleTruth(volumes["t1c"])
     assert ui.prepareLabel.text.startswith("Other grids: T1, T2 and FLAIR will be registered to T1c")
     ui.applyButton.click()
     pump(lambda: not panel.session.isBusy(), PATIENCE)

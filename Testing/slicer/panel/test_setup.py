@@ -297,17 +297,19 @@ def test_the_sample_is_offered_to_sample_data(app, monkeypatch):
             category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None, customDownloader=None,
             thumbnailFileName=None, loadFileType=None, loadFiles=None, loadFileProperties=None, checksums=None,
         ):  # fmt: skip
-            offered.update(category=category, name=sampleName, make=customDownloader, thumbnail=thumbnailFileName)
+            assert Path(thumbnailFileName).is_file()
+            offered[sampleName] = customDownloader
 
     monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=SampleDataLogic))
     assert slicer.app.started  # the module asked to be told when Slicer has started
     sample.registerSampleData()
-    assert offered["name"] == sample.NAME
-    assert Path(offered["thumbnail"]).is_file()
-    made = {"t1c": synth.addVolume("sample", "oblique-left")}
+    assert list(offered) == [sample.NAME, sample.RAW_NAME]
+    made, asked = {"t1c": synth.addVolume("sample", "oblique-left")}, []
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
-    monkeypatch.setattr(sample, "makeSample", lambda: made)
-    assert offered["make"](None) == [made["t1c"]]
+    monkeypatch.setattr(sample, "makeSample", lambda raw: asked.append(raw) or made)
+    for name, download in offered.items():
+        assert download(types.SimpleNamespace(sampleName=name)) == [made["t1c"]]
+    assert asked == [False, True]
     assert composite.GetBackgroundVolumeID() == made["t1c"].GetID()
     monkeypatch.setitem(sys.modules, "SampleData", None)
     sample.registerSampleData()  # Slicer without that module: nothing happens
