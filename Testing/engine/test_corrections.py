@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from correction_runs import edited, grown, send, small_case
 from segmamba.cases.case import find_case, find_label
+from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.reading import hash_file
@@ -215,7 +216,8 @@ def test_a_poisoned_label_map_is_refused(tmp_path, phantoms, poison):
     labels = edited(find_label(phantoms[0]), tmp_path / "wrong.nii.gz", edit)
     send(tmp_path / "to", phantoms[0], labels=labels, subject="A")
     row = only_row(ingest(tmp_path / "to"))
-    assert row.status == "refused" and kind in {finding.kind for finding in row.findings}
+    assert row.status == ("refused" if kind in WRONG else "doubtful")
+    assert kind in {finding.kind for finding in row.findings}
     assert not (tmp_path / "to" / "dataset.json").exists()
 
 
@@ -223,7 +225,7 @@ def test_labels_elsewhere_in_the_head_are_refused(tmp_path, phantoms):
     labels = edited(find_label(phantoms[1]), tmp_path / "wrong.nii.gz", aside)
     send(tmp_path / "to", phantoms[1], labels=labels, subject="A")
     row = only_row(ingest(tmp_path / "to"))
-    assert row.status == "refused" and {f.kind for f in row.findings} & {"elsewhere", "mirrored"}
+    assert row.status == "doubtful" and {f.kind for f in row.findings} & {"elsewhere", "mirrored"}
 
 
 @pytest.mark.parametrize("pair", [("t1n", "t1c"), ("t2w", "t2f"), ("t1c", "t2f"), ("t1n", "t2w")])
@@ -233,7 +235,7 @@ def test_exchanged_modalities_are_refused(tmp_path, phantoms, pair):
     images[one], images[other] = images[other], images[one]
     send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="A")
     row = only_row(ingest(tmp_path / "to"))
-    assert row.status == "refused" and "modalities" in {finding.kind for finding in row.findings}
+    assert row.status == "doubtful" and "modalities" in {finding.kind for finding in row.findings}
 
 
 def spoil_file(place):
@@ -345,13 +347,31 @@ def test_a_case_sent_again_as_another_patients_is_refused_and_keeps_its_place(tm
 
 def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
     place = send(tmp_path / "to", phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror))
-    assert only_row(ingest(tmp_path / "to")).status == "refused"
+    assert only_row(ingest(tmp_path / "to")).status == "doubtful"
+    picture = tmp_path / "to" / "verdicts" / f"{place.name}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match="say why"):
         ingest(tmp_path / "to", accept={place.name: " "})
     with pytest.raises(InputError, match="no such submission"):
         ingest(tmp_path / "to", accept={"x-v1": "because"})
     assert only_row(ingest(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
     assert only_row(ingest(tmp_path / "to")).status == "train"  # and it stays so
+    assert not picture.exists()
+
+
+def test_what_is_doubtful_can_be_withdrawn_and_the_version_before_counts_again(tmp_path, phantoms, capsys):
+    folder = tmp_path / "to"
+    first = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    second = send(
+        folder, phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror), subject="A"
+    )
+    assert {row.name: row.status for row in ingest(folder).rows} == {first.name: "train", second.name: "doubtful"}
+    with pytest.raises(InputError, match="no such submission"):
+        ingest(folder, withdraw=["../identity"])
+    assert main(["intake", str(folder), "--withdraw", second.name]) == 0
+    assert "1 train, 0 validation, 0 replaced, 0 waiting, 0 doubtful, 0 refused" in capsys.readouterr().out
+    assert [path.name for path in (folder / "incoming").iterdir()] == [first.name]
+    assert [path.name for path in (folder / "verdicts").iterdir()] == [f"{first.name}.json"]
 
 
 def test_an_edit_after_intake_takes_the_case_out(tmp_path, phantoms):

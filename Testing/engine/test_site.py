@@ -117,10 +117,19 @@ def test_the_json_is_that_of_the_contract(improved, capsys):
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"schema", "corrections", "models", "runs", "log"} and found["schema"] == 1
     assert set(found["corrections"]) == {
-        *("sent", "train", "validation", "refused", "waiting", "replaced", "new", "rows")
+        *("sent", "train", "validation", "refused", "waiting", "doubtful", "replaced", "new", "rows")
     }
     counts = {key: value for key, value in found["corrections"].items() if key != "rows"}
-    assert counts == {"sent": 3, "train": 2, "validation": 1, "refused": 0, "waiting": 0, "replaced": 0, "new": 0}
+    assert counts == {
+        "sent": 3,
+        "train": 2,
+        "validation": 1,
+        "refused": 0,
+        "waiting": 0,
+        "doubtful": 0,
+        "replaced": 0,
+        "new": 0,
+    }
     assert all({"name", "status", "findings"} <= set(row) for row in found["corrections"]["rows"])
     assert set(found["models"]) == {"champion", "folder", "id", "parents", "previous", "states", "history"}
     (run,) = found["runs"]
@@ -229,17 +238,17 @@ def test_without_a_case_there_is_nothing_to_learn(tmp_path, capsys):
     assert run["state"] == "failed" and "send a case first" in run["text"] and run["alive"] is False
 
 
-def test_refused_cases_are_named(site, phantom_cases, tmp_path):
+def test_cases_that_are_not_trained_on_are_named(site, phantom_cases, tmp_path):
     shutil.rmtree(site.corrections)
     case = phantom_cases / "phantom-0"
     labels = edited(find_label(case), tmp_path / "x.nii.gz", lambda voxels: voxels[::-1])
     name = send(site.corrections, case, labels=labels, subject="A").name
-    with pytest.raises(InputError, match=f"no accepted case to train on yet; 1 refused, {name}: .*"):
+    with pytest.raises(InputError, match=f"no accepted case to train on yet; 1 doubtful, {name}: .*accept or withdraw"):
         improve(site, "mine")
     (run,) = summarise(site)["runs"]
     assert run["run"] == "mine" and run["state"] == "failed" and name in run["text"]
     (row,) = summarise(site)["corrections"]["rows"]
-    assert row["status"] == "refused" and {"doubtful"} <= {finding["severity"] for finding in row["findings"]}
+    assert row["status"] == "doubtful" and {"doubtful"} <= {finding["severity"] for finding in row["findings"]}
     assert all(finding["mend"] for finding in row["findings"] if finding["severity"] != "note")
 
 

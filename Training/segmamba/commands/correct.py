@@ -56,6 +56,7 @@ def add(add_command) -> None:
     intake.add_argument("--output", metavar="FOLDER", help="where the data set goes; default: the same folder")
     intake.add_argument("--accept", action="append", default=[], metavar="CASE-vN", help="take a doubtful one; repeat")
     intake.add_argument("--reason", default="", help="why --accept is right")
+    intake.add_argument("--withdraw", action="append", default=[], metavar="CASE-vN", help="delete one; repeat")
     intake.add_argument("--json", action="store_true")
 
 
@@ -123,6 +124,7 @@ def _intake(options) -> int:
         options.folder,
         options.output,
         accept=accept,
+        withdraw=options.withdraw,
         progress=lambda name: print(f"examining {name}", file=sys.stderr, flush=True),
     )
     print(json.dumps(asdict(result), indent=2) if options.json else format_intake(result))

@@ -87,7 +87,7 @@ def _status(options) -> int:
 
 def _as_text(found: dict) -> str:
     corrections, models = found["corrections"], found["models"]
-    states = ("train", "validation", "waiting", "refused", "replaced", "new")
+    states = ("train", "validation", "waiting", "doubtful", "refused", "replaced", "new")
     lines = [
         f"{corrections['sent']} corrections: " + ", ".join(f"{corrections[state]} {state}" for state in states),
         f"model in use: {models['champion'] or 'none yet'}"

@@ -174,12 +174,12 @@ class Stages:
 
 
 def _nothing(result: Intake) -> str:
-    refused, waiting = result.names("refused"), result.names("waiting")
     text = "there is no accepted case to train on yet"
-    if refused:
-        first = next(row for row in result.rows if row.name == refused[0])
-        why = "; ".join(f.text for f in first.findings if f.severity != "note")
-        text += f"; {len(refused)} refused, {refused[0]}: {why}"
-    if waiting:
+    for status, asks in (("refused", ""), ("doubtful", "; a person has to accept or withdraw it")):
+        if names := result.names(status):
+            first = next(row for row in result.rows if row.name == names[0])
+            why = "; ".join(f.text for f in first.findings if f.severity != "note")
+            text += f"; {len(names)} {status}, {names[0]}: {why}{asks}"
+    if waiting := result.names("waiting"):
         text += f"; {len(waiting)} unchanged ones wait until corrected ones are there"
     return text + ": send corrected cases"

@@ -16,7 +16,7 @@ from segmamba.learning.submissions.record import FOLDER, INCOMING
 from segmamba.settings import build, parse_json, read_json
 
 SCHEMA = 1
-_COUNTED = ("train", "validation", "refused", "waiting", "replaced")
+_COUNTED = ("train", "validation", "refused", "waiting", "doubtful", "replaced")
 _REPORT = "intake.json"
 
 

@@ -2,6 +2,7 @@
 
     FOLDER/incoming/CASE-vN/      submissions, only ever read
     OUTPUT/verdicts/CASE-vN.json  what was found, written once: a killed intake resumes from there
+    OUTPUT/verdicts/CASE-vN.png   of a doubtful one, for the person who decides
     OUTPUT/splits.json            subject -> train or validation; only ever added to
     OUTPUT/dataset.json           the newest accepted version of every case (segmamba.datasets), for train.py
     OUTPUT/intake.json            the whole as a report
@@ -26,6 +27,8 @@ from segmamba.errors import InputError, explain, last_line
 from segmamba.files.atomic import is_clutter, make_folder, sweep, write_aside
 from segmamba.files.shares import exclusive
 from segmamba.learning.submissions.checks import Examined, examine, same_task
+from segmamba.learning.submissions.doubtful import draw, picture_file
+from segmamba.learning.submissions.doubtful import withdraw as take_back
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFINISHED
 
@@ -50,17 +53,19 @@ class Verdict:
     segmamba: str = __version__
 
     @property
-    def refused(self) -> tuple[Finding, ...]:
-        """Why it is not accepted; empty where it is."""
-        wrong = tuple(f for f in self.examined.findings if f.severity == "wrong")
-        doubtful = () if self.reason else tuple(f for f in self.examined.findings if f.severity == "doubtful")
-        return wrong + doubtful
+    def state(self) -> str:
+        """One of "accepted", "doubtful" (waits for a person) and "refused"."""
+        severities = {finding.severity for finding in self.examined.findings}
+        if "wrong" in severities:
+            return "refused"
+        return "doubtful" if "doubtful" in severities and not self.reason else "accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One submission in the report. status: "train", "validation" (in use), "replaced" (by a newer version), "waiting"
-    (unchanged, until more corrected ones are there), or "refused"; then findings say why."""
+    (unchanged, until more corrected ones are there), "doubtful" (until a person accepts or withdraws it) or "refused";
+    then findings say why."""
 
     name: str
     status: str
@@ -86,6 +91,7 @@ def ingest(
     output: Path | str | None = None,
     *,
     accept: Mapping[str, str] | None = None,
+    withdraw: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Intake:
     """Examines the new submissions in `folder` and updates the data set. The files are listed at the top of this file.
@@ -95,6 +101,7 @@ def ingest(
         output: where verdicts, splits and the manifest are written; None: `folder`.
         accept: name of a submission ("CASE-vN") -> why a person accepts it although it is doubtful. A submission with
             a finding of severity "wrong" stays refused.
+        withdraw: names of submissions that are deleted first.
         progress: called with the name of each submission before it is examined.
 
     Returns:
@@ -111,6 +118,8 @@ def ingest(
     for swept in (output, make_folder(output / VERDICTS)):
         sweep(swept)
     with exclusive(output / LOCK):
+        for name in withdraw:
+            take_back(folder / INCOMING, output / VERDICTS, name)
         return _ingest(folder, output, dict(accept or {}), progress or (lambda name: None))
 
 
@@ -133,11 +142,21 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
         if name in new or name in accept:
             write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
         verdicts[name] = verdict
+        _show(folder / INCOMING / name, verdict.state == "doubtful", output / VERDICTS)
     rows = _settle(output, verdicts)
     unfinished = tuple(name for name in present if UNFINISHED.fullmatch(name))
     result = Intake(folder=output.resolve().name, rows=rows, new=tuple(new), unfinished=unfinished)
     write_aside(output / REPORT, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return result
+
+
+def _show(submission: Path, is_doubtful: bool, verdicts: Path) -> None:
+    """A picture of what waits for a person, and of nothing else."""
+    picture = picture_file(verdicts, submission.name)
+    if not is_doubtful:
+        picture.unlink(missing_ok=True)
+    elif not picture.exists():
+        draw(submission, picture)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -199,7 +218,7 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
     if examined.entry is None:
         return examined
     found: list[Finding] = []
-    accepted = [v.examined for v in verdicts.values() if not v.refused]
+    accepted = [v.examined for v in verdicts.values() if v.state == "accepted"]
     others = [other for other in accepted if other.entry.id != examined.entry.id]
     # else a case that is never trained on could become one that is: the place is the subject's
     if any(other.subject != examined.subject for other in accepted if other.entry.id == examined.entry.id):
@@ -223,7 +242,7 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
 
 
 def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
-    accepted = {name: v.examined for name, v in verdicts.items() if not v.refused}
+    accepted = {name: v.examined for name, v in verdicts.items() if v.state == "accepted"}
     newest = {examined.entry.id: name for name, examined in accepted.items()}  # in order of version
     chosen = {name: accepted[name] for name in sorted(newest.values())}
     split = _place_subjects(output, chosen.values())
@@ -232,14 +251,14 @@ def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
     rows = []
     for name, verdict in verdicts.items():
         findings, dice = verdict.examined.findings, verdict.examined.dice
-        if verdict.refused:
-            status = "refused"
+        if verdict.state != "accepted":
+            status = verdict.state
         elif name not in chosen:
             status = "replaced"
         else:
             status = "waiting" if name in waiting else split.part_of(verdict.examined.subject)
         rows.append(Row(name=name, status=status, findings=findings, dice=dice))
-    _write_manifest(output, used, {row.name: row for row in rows if row.status in ("refused", "waiting")})
+    _write_manifest(output, used, {row.name: row for row in rows if row.status in ("refused", "doubtful", "waiting")})
     return tuple(rows)
 
 
@@ -314,17 +333,15 @@ def format_intake(result: Intake) -> str:
         lines.append(f"{row.name}  {row.status}{mark}" + (f"  Dice with the proposal: {dice}" if dice else ""))
         for finding in row.findings:
             lines.append(f"    {finding.severity}: {finding.text}" + (f"; {finding.remedy}" if finding.remedy else ""))
-    states = ("train", "validation", "replaced", "waiting", "refused")
+    states = ("train", "validation", "replaced", "waiting", "doubtful", "refused")
     lines.append(", ".join(f"{len(result.names(status))} {status}" for status in states))
     if result.unfinished:
         lines.append(
             f"{len(result.unfinished)} submission(s) are incomplete or still being written; send missing cases again"
         )
-    doubtful = [row.name for row in result.rows if row.status == "refused" and not _is_wrong(row)]
-    if doubtful:
-        lines.append(f"a doubtful submission can be accepted: --accept {doubtful[0]} --reason 'why it is right'")
+    if doubtful := result.names("doubtful"):
+        lines.append(
+            f"a doubtful submission waits for a person: --accept {doubtful[0]} --reason 'why it is right', or "
+            "--withdraw it"
+        )
     return "\n".join(lines)
-
-
-def _is_wrong(row: Row) -> bool:
-    return any(f.severity == "wrong" for f in row.findings)
