@@ -378,8 +378,10 @@ def test_a_verdict_in_words_says_what_it_is_worth():
     assert "1 corrected case(s)" in text and "2 synthetic anchor cases" in text and "say nothing about patients" in text
     assert "Low evidence: 2 anchor cases: few" in text
     text = verdict_text({**report("promote"), "low_evidence": []}, phantoms=False)
-    assert "can be taken" in text and "synthetic" not in text and "Low evidence" not in text
-    assert "look at them" in verdict_text(report("confirm", worst="x"), phantoms=False)
+    assert text.startswith("Better: the new model is recommended.") and "synthetic" not in text and "Low evidence" not in text
+    looks = [{"part": "local", "case": "c", "text": "Dice ET 0.9 -> 0.7"}]
+    text = verdict_text({**report("confirm", worst="x"), "look_first": looks}, phantoms=False)
+    assert "Not worse: a person decides." in text and "Look first at c (Dice ET 0.9 -> 0.7)." in text
 
 
 def test_fields_of_a_status_have_one_home():

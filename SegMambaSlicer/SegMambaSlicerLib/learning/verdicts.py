@@ -33,8 +33,8 @@ class Evidence:
     def verdictText(self) -> str:
         words = {
             "promote": _("The gate: better than the model in use. Every criterion holds."),
-            "confirm": _("The gate: a person decides. No criterion forbids it, but some cases got much worse."),
-            "refuse": _("The gate: not to be used. A criterion does not hold."),
+            "confirm": _("The gate: not worse than the model in use. A person decides."),
+            "refuse": _("The gate: worse than the model in use. A criterion does not hold."),
             "": _("Not held against the model in use yet."),
         }
         lines = [words.get(self.verdict, self.verdict)]

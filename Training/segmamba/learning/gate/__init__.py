@@ -2,7 +2,9 @@
 
 CANDIDATE/gate.json    criteria, checks, verdict, the scores of both on every case (segmamba.learning.registry reads it)
 CANDIDATE/GATE.md      the same for people
-CANDIDATE/gate-*.png   the cases in which the two differ most
+CANDIDATE/gate-*.png   the cases to look at first
+
+It recommends; what is promoted a person decides.
 """
 
 from __future__ import annotations
@@ -13,22 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from segmamba import __version__
-from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
-from segmamba.datasets.split import validation_cases
-from segmamba.errors import InputError
 from segmamba.evaluation.compare import compare_scores
 from segmamba.evaluation.picture import save_picture
 from segmamba.files.atomic import write_aside
+from segmamba.learning.gate.comparison import Comparison, compare_models
 from segmamba.learning.gate.page import format_report
-from segmamba.learning.gate.rules import Criteria, Judgement, Pair, dice_table, judge
-from segmamba.learning.gate.scores import answer, score_cases
-from segmamba.models.package import Model, load_package
-from segmamba.training.samples import case_digest
+from segmamba.learning.gate.rules import Criteria
+from segmamba.learning.gate.scores import answer, table
 
-__all__ = ["Criteria", "format_report", "run_gate"]
+__all__ = ["Comparison", "Criteria", "compare_models", "format_report", "run_gate", "score_cache"]
 
 log = logging.getLogger(__name__)
 
@@ -59,117 +55,73 @@ def run_gate(
     of the cases.
     """
     criteria, candidate = criteria or Criteria(), Path(candidate)
-    cache = Path(cache) if cache is not None else candidate.parent / ".gate-scores"
-    models = [load_package(champion), load_package(candidate)]
-    if models[0].manifest.weights_sha256 == models[1].manifest.weights_sha256:
-        raise InputError(f"{candidate} is the model in use itself; there is nothing to compare")
-    sets = [("anchor", *_anchor(anchor, models)), ("local", *_local(local, models))]
-    notes = [note for _, dataset, entries in sets for note in _check_unseen(dataset, entries, models)]
-    tell = progress or (lambda text: None)
-    options = {"device": device, "mirrorings": mirrorings, "cache": cache, "progress": tell}
-    pairs: dict[str, Pair] = {
-        name: tuple(score_cases(model, dataset, entries, **options) if entries else {} for model in models)
-        for name, dataset, entries in sets
-    }
-    judgement = judge(pairs["anchor"], pairs["local"], criteria)
-    notes += _slower(pairs, models)
-    report = _report(models, sets, pairs, judgement, criteria, {"device": device, "mirrorings": mirrorings}, notes)
-    _draw(candidate, models, sets, pairs, pictures, device, mirrorings)
+    found = compare_models(
+        candidate,
+        champion,
+        anchor,
+        local,
+        criteria=criteria,
+        device=device,
+        mirrorings=mirrorings,
+        cache=Path(cache) if cache is not None else score_cache(candidate.parent),
+        progress=progress or (lambda text: None),
+    )
+    report = _report(found, criteria, {"device": device, "mirrorings": mirrorings})
+    _draw(candidate, found, pictures, device, mirrorings)
     write_aside(candidate / TEXT, format_report(report).encode())
     write_aside(candidate / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return report
 
 
-def _anchor(where: Path | str, models: list[Model]) -> tuple[Dataset, tuple[CaseEntry, ...]]:
-    dataset = _fitting(where, models)
-    return dataset, tuple(case for case in dataset.cases if case.label is not None)
+def score_cache(models: Path) -> Path:
+    """Where the scores of the models in a folder are kept."""
+    return models / ".gate-scores"
 
 
-def _local(where: Path | str | None, models: list[Model]) -> tuple[Dataset | None, tuple[CaseEntry, ...]]:
-    if where is None:
-        return None, ()
-    dataset = _fitting(where, models)
-    return dataset, validation_cases(dataset)
-
-
-def _fitting(where: Path | str, models: list[Model]) -> Dataset:
-    dataset = read_dataset(where)
-    for model in models:
-        manifest = model.manifest
-        if manifest.scheme != dataset.scheme:
-            raise InputError(f"model {manifest.id} has other labels or regions than data set {dataset.name}")
-        if missing := [m for m in manifest.preprocess.modalities if m not in dataset.modalities]:
-            raise InputError(f"data set {dataset.name} has no {', '.join(missing)}, which model {manifest.id} needs")
-    return dataset
-
-
-def _check_unseen(dataset: Dataset | None, entries: tuple[CaseEntry, ...], models: list[Model]) -> list[str]:
-    """Raises InputError where the candidate was trained on a case; that the champion was is a note: it is favoured."""
-    notes = []
-    for model, whose in zip(models, ("champion", "candidate")):
-        trained = model.manifest.training.get("cases")
-        digests = set(trained.values()) if isinstance(trained, dict) else set()
-        seen = [e.id for e in entries if case_digest(dataset, e, model.manifest.preprocess) in digests]
-        if seen and whose == "candidate":
-            raise InputError(
-                f"{model.manifest.id} was trained on {', '.join(seen[:5])} of data set {dataset.name}: what it does "
-                "there is no evidence; take cases that it has not seen"
-            )
-        if seen:
-            notes.append(f"the champion was trained on {len(seen)} case(s) of {dataset.name}, which favours it")
-    return notes
-
-
-def _slower(pairs: dict[str, Pair], models: list[Model]) -> list[str]:
-    one, other = models[0].manifest, models[1].manifest
-    if (one.network, one.preprocess, one.inference) == (other.network, other.preprocess, other.inference):
-        return []  # the same work: any difference is chance
-    before, after = (sum(s.seconds for s in scored.values()) for scored in pairs["anchor"])
-    return [f"the candidate's network took {after / max(before, 1e-9):.2f} times as long as the champion's"]
-
-
-def _report(models, sets, pairs: dict[str, Pair], judgement: Judgement, criteria: Criteria, settings, notes) -> dict:
+def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:
     names = ("champion", "candidate")
+    judgement = found.judgement
     report = {
         "schema": SCHEMA,
         "verdict": judgement.verdict,
         "low_evidence": list(judgement.low_evidence),
+        "look_first": [asdict(look) for look in judgement.look_first],
         "checks": [asdict(check) for check in judgement.checks],
-        "criteria": {**asdict(criteria), "margin": criteria.margin_for(len(pairs["anchor"][0]))},
+        "criteria": {**asdict(criteria), "false_spots_mm3": found.spots},
         "settings": settings,
-        "notes": notes,
+        "notes": found.notes,
         "segmamba": __version__,
     }
-    for name, model in zip(names, models):
+    for name, model in zip(names, found.models):
         manifest = model.manifest
         report[name] = {"id": manifest.id, "weights_sha256": manifest.weights_sha256, "parent": manifest.parent}
-    for name, dataset, entries in sets:
-        scores = [{case: scored.scores for case, scored in found.items()} for found in pairs[name]]
-        report[name] = {
-            "dataset": dataset.name if dataset else None,
-            "cases": {e.id: e.label.sha256 for e in entries},
-            "comparison": compare_scores(*scores) if entries else {},
+    for cases in found.sets:
+        scores = [{case: scored.scores for case, scored in model.items()} for model in cases.pair]
+        report[cases.name] = {
+            "dataset": cases.dataset.name if cases.dataset else None,
+            "cases": {e.id: e.label.sha256 for e in cases.entries},
+            "comparison": compare_scores(*scores) if cases.entries else {},
             **dict(zip(names, scores)),
         }
     return report
 
 
-def _draw(
-    folder: Path, models: list[Model], sets, pairs: dict[str, Pair], count: int, device: str, mirrorings: int
-) -> None:
-    """Pictures of the cases with the largest change either way, truth beside both answers."""
+def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: int) -> None:
+    """Pictures of the cases to look at first, then of those that changed most either way: truth beside both answers."""
     for old in folder.glob("gate-*.png"):
         old.unlink()
-    changes = []
-    for name, dataset, entries in sets:
-        if entries:
-            change = (dice_table(pairs[name][1]) - dice_table(pairs[name][0])).mean(axis=1)
-            by_id = sorted(entries, key=lambda entry: entry.id)
-            changes += [(float(c), dataset, entry) for c, entry in zip(change, by_id)]
-    changes.sort(key=lambda row: -np.abs(row[0]))
-    for change, dataset, entry in changes[:count]:
-        found = [answer(model, dataset, entry, device, mirrorings) for model in models]
-        case, truth = found[0][:2]
-        maps = {"truth": truth, "in use": found[0][2].label_map, "candidate": found[1][2].label_map}
+    changes = {}
+    for cases in found.sets:
+        if cases.entries:
+            change = (table(cases.pair[1], "dice") - table(cases.pair[0], "dice")).mean(axis=1)
+            by_id = sorted(cases.entries, key=lambda entry: entry.id)
+            changes |= {(cases.name, e.id): (float(c), cases.dataset, e) for c, e in zip(change, by_id)}
+    first = [(look.part, look.case) for look in found.judgement.look_first]
+    order = [*first, *sorted(changes, key=lambda key: -abs(changes[key][0]))]
+    for key in list(dict.fromkeys(order))[:count]:
+        change, dataset, entry = changes[key]
+        both = [answer(model, dataset, entry, device, mirrorings) for model in found.models]
+        case, truth = both[0][:2]
+        maps = {"truth": truth, "in use": both[0][2].label_map, "candidate": both[1][2].label_map}
         title = f"{entry.id}: mean Dice {change:+.3f}"
-        save_picture(case, maps, folder / f"gate-{entry.id}.png", title, models[0].manifest.label_map)
+        save_picture(case, maps, folder / f"gate-{entry.id}.png", title, found.models[0].manifest.label_map)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _VERDICTS = {
-    "promote": "**Promote**: every criterion holds.",
-    "confirm": "**A person decides**: no criterion forbids it, but some cases got much worse; look at them.",
-    "refuse": "**Refuse**: a criterion does not hold.",
+    "promote": "**Better: recommended.** Every criterion holds; a person takes it, with one command.",
+    "confirm": "**Not worse: a person decides.** Nothing forbids it, but a criterion marked *look* does not hold.",
+    "refuse": "**Worse: not recommended.** A criterion does not hold.",
 }
 
 
@@ -23,6 +25,7 @@ def format_report(report: dict) -> str:
         *(f"- low evidence: {text}" for text in report["low_evidence"]),
         *(f"- {text}" for text in report["notes"]),
         "",
+        *_looks(report.get("look_first", ())),  # reports of earlier versions have none
         "## Criteria, set before the comparison",
         "",
         "| criterion | holds | found |",
@@ -35,6 +38,12 @@ def format_report(report: dict) -> str:
             lines += ["", f"## {title}: {part['dataset']}, {len(part['cases'])} cases", "", *_means(part), ""]
             lines += _cases(part)
     return "\n".join(lines) + "\n"
+
+
+def _looks(looks: Sequence[dict]) -> list[str]:
+    if not looks:
+        return []
+    return ["## Look at first", "", *(f"- {look['case']} ({look['part']}): {look['text']}" for look in looks), ""]
 
 
 def _holds(check: dict) -> str:

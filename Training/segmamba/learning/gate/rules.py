@@ -1,7 +1,9 @@
 """The criteria by which a candidate may replace the champion, said before anything is scored, and how they are judged.
 
 The form is that of a predetermined change control plan (FDA, December 2024): quantitative acceptance criteria on cases
-that are never trained on.
+that are never trained on. What may be lost follows from the spread of the champion's own scores on the anchor cases,
+which no candidate can widen: other cases of the same kind would move its mean by the standard error. Dice counts where
+a region truly is (scores.present_dice), false spots everywhere.
 """
 
 from __future__ import annotations
@@ -13,34 +15,33 @@ import numpy as np
 
 from segmamba.errors import InputError
 from segmamba.evaluation.confidence import paired_lower_bound
-from segmamba.learning.gate.scores import Scored
+from segmamba.learning.gate.looks import Look, find_looks, grave_losses
+from segmamba.learning.gate.scores import Pair, present_dice, table
 
 SEED = 2023  # the same scores give the same bounds
-_MANY = 100  # anchor cases with which a margin of 0.01 can be passed: (2.486 x 0.04 / 0.01)^2
-_ENOUGH = 25  # anchor cases with which one of 0.02 can
+_ENOUGH = 25  # anchor cases; of fewer, chance moves the means
+_MARGINS = 0.01, 0.05  # of a mean Dice, however narrow or wide the spread
+_FEW = 5  # anchor cases with a region, below which little is known of it
+_SPOTS = 0.25  # false spots a case, however narrow the spread
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
-    """margin: by which the mean Dice of a region may be worse on the anchor set, at the lower bound of 95 %; None: 0.01
-    where there are 100 cases, else 0.02. false_positives: by which their mean number a case and region may rise there.
-    worst: Dice that a region of one case may lose before a person must look. local_cases: with so many the improvement
-    on local cases must be sure (lower bound above 0); with fewer its mean decides, as low evidence.
+    """margin: by which a mean Dice may be worse on the anchor set; None: the standard error of the champion's mean
+    there, 0.01 to 0.05. local_cases: with so many the improvement on local cases must be sure (lower bound above 0);
+    with fewer its mean decides, as low evidence.
     """
 
     margin: float | None = None
-    false_positives: float = 0.1
-    worst: float = 0.10
     local_cases: int = 10
 
     def __post_init__(self):
-        for name in ("margin", "false_positives", "worst"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} {value} must be 0 to 1")
+        if self.margin is not None and not 0 <= self.margin <= 1:
+            raise InputError(f"margin {self.margin} must be 0 to 1")
 
-    def margin_for(self, cases: int) -> float:
-        return self.margin if self.margin is not None else 0.01 if cases >= _MANY else 0.02
+    def margin_for(self, dices: np.ndarray) -> float:
+        """dices: (cases,) of the champion, two or more."""
+        return self.margin if self.margin is not None else float(np.clip(_standard_error(dices), *_MARGINS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,105 +56,154 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """verdict: "promote", "confirm" or "refuse". low_evidence: why the cases are too few to be sure; or empty."""
+    """verdict: "promote" (the candidate is better), "confirm" (not worse: a person decides) or "refuse" (worse).
+
+    low_evidence: why the cases are too few to be sure; or empty. look_first: the cases that lost most, worst first.
+    harm: the largest loss of a region on the anchor set over what is allowed; above 1 the verdict is "refuse".
+    """
 
     verdict: str
     checks: tuple[Check, ...]
     low_evidence: tuple[str, ...]
+    look_first: tuple[Look, ...]
+    harm: float
 
 
-Pair = tuple[Mapping[str, Scored], Mapping[str, Scored]]  # champion, candidate: the same cases
-
-
-def judge(anchor: Pair, local: Pair, criteria: Criteria) -> Judgement:
-    """Raises InputError for fewer than two anchor cases: nothing can be said of a spread."""
-    if len(anchor[0]) < 2:
-        raise InputError(f"an anchor set of {len(anchor[0])} case(s); expected two at the very least, better 100")
+def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Criteria) -> Judgement:
+    """spots: as of `scores.kept_mm3`. Raises InputError where fewer than two anchor cases hold a tumour: they have no
+    spread.
+    """
+    seen = _Dice.of(anchor, spots)
+    if len(seen.means) < 2:
+        raise InputError(
+            f"an anchor set of {len(anchor[0])} case(s), {len(seen.means)} with a tumour; expected two at the very "
+            "least, better 100"
+        )
+    losses = [*_dice_losses(seen, criteria), *_spot_losses(anchor)]
+    margin = criteria.margin_for(seen.means[:, 0])
     checks = [
-        *_sound(anchor, local),
-        *_not_inferior(anchor, criteria),
-        *_no_more_false_positives(anchor, criteria),
-        _better_at_home(local, criteria),
-        _worst((anchor, local), criteria),
+        _finite(anchor, local),
+        *(loss.check() for loss in losses),
+        _sure(seen, margin),
+        _better_at_home(_Dice.of(local, spots), margin, criteria),
+        _no_case_lost((anchor, local), seen, spots),
     ]
     failed = {check.otherwise for check in checks if not check.holds}
-    verdict = "refuse" if "refuse" in failed else "confirm" if failed else "promote"
     low = []
     if len(anchor[0]) < _ENOUGH:
-        low.append(f"{len(anchor[0])} anchor cases: below {_ENOUGH} even a harmless candidate fails by chance at times")
+        low.append(f"{len(anchor[0])} anchor cases, fewer than {_ENOUGH}: chance moves their means")
+    low += [f"{region} is in {n} of the anchor cases" for region, n in seen.counts().items() if n < _FEW]
     if len(local[0]) < criteria.local_cases:
         low.append(f"{len(local[0])} local validation cases, fewer than {criteria.local_cases}")
-    return Judgement(verdict=verdict, checks=tuple(checks), low_evidence=tuple(low))
+    return Judgement(
+        verdict="refuse" if "refuse" in failed else "confirm" if failed else "promote",
+        checks=tuple(checks),
+        low_evidence=tuple(low),
+        look_first=find_looks({"anchor": anchor, "local": local}),
+        harm=max(loss.found / max(loss.allowed, 1e-9) for loss in losses),
+    )
 
 
-def dice_table(scored: Mapping[str, Scored]) -> np.ndarray:
-    """(cases, regions) Dice, cases by id."""
-    return np.array([list(scored[case].scores["dice"].values()) for case in sorted(scored)], float)
+def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:
+    """Of the mean Dice over local cases and the regions that are in them; None without a case that has any."""
+    means = _Dice.of(local, spots).means
+    return float((means[:, 1] - means[:, 0]).mean()) if len(means) else None
 
 
-def _regions(scored: Mapping[str, Scored]) -> list[str]:
-    return list(next(iter(scored.values())).scores["dice"])
+@dataclass(frozen=True, kw_only=True)
+class _Dice:
+    """Dice of champion and candidate where regions truly are. by_region: region -> (cases that have it, 2).
+    means: (cases that have any, 2), over the regions of a case.
+    """
+
+    by_region: dict[str, np.ndarray]
+    means: np.ndarray
+
+    @classmethod
+    def of(cls, pair: Pair, spots: Mapping[str, float]) -> _Dice:
+        if not pair[0]:
+            return cls(by_region={}, means=np.empty((0, 2)))
+        both = np.stack([present_dice(model, spots) for model in pair], axis=-1)  # (cases, regions, 2)
+        here = np.isfinite(both[..., 0])
+        by_region = {region: both[here[:, k], k] for k, region in enumerate(spots)}
+        return cls(by_region=by_region, means=np.nanmean(both[here.any(axis=1)], axis=1))
+
+    def counts(self) -> dict[str, int]:
+        return {region: len(values) for region, values in self.by_region.items()}
 
 
-def _sound(anchor: Pair, local: Pair) -> list[Check]:
+def _standard_error(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loss:
+    """Of a region on the anchor set: what the candidate loses, and may lose."""
+
+    name: str
+    found: float
+    allowed: float
+    text: str
+
+    def check(self) -> Check:
+        return Check(name=self.name, holds=self.found <= self.allowed + 1e-9, otherwise="refuse", text=self.text)
+
+
+def _dice_losses(seen: _Dice, criteria: Criteria) -> list[_Loss]:
+    losses = []
+    for region, values in seen.by_region.items():
+        if len(values) < 2:  # said as low evidence
+            continue
+        change, margin = float((values[:, 1] - values[:, 0]).mean()), criteria.margin_for(values[:, 0])
+        text = f"change of the mean {change:+.4f} over {len(values)} cases; allowed {-margin:+.3f}"
+        losses.append(_Loss(name=f"anchor Dice {region}", found=-change, allowed=margin, text=text))
+    return losses
+
+
+def _spot_losses(anchor: Pair) -> list[_Loss]:
+    champion, candidate = (table(model, "false_positives") for model in anchor)
+    regions = next(iter(anchor[0].values())).scores["false_positives"]
+    losses = []
+    for region, before, after in zip(regions, champion.T, candidate.T):
+        rise, allowed = float((after - before).mean()), max(_SPOTS, 2 * _standard_error(before))
+        text = f"{before.mean():.2f} to {after.mean():.2f} a case; allowed {allowed:+.2f}"
+        losses.append(_Loss(name=f"anchor false positives {region}", found=rise, allowed=allowed, text=text))
+    return losses
+
+
+def _finite(anchor: Pair, local: Pair) -> Check:
     bad = sorted(case for pair in (anchor, local) for case, scored in pair[1].items() if not scored.finite)
     text = f"not finite in {', '.join(bad[:5])}" if bad else "all probabilities are finite"
-    return [Check(name="finite", holds=not bad, otherwise="refuse", text=text)]
+    return Check(name="finite", holds=not bad, otherwise="refuse", text=text)
 
 
-def _not_inferior(anchor: Pair, criteria: Criteria) -> list[Check]:
-    champion, candidate = dice_table(anchor[0]), dice_table(anchor[1])
-    margin = criteria.margin_for(len(champion))
-    bounds = paired_lower_bound(candidate, champion, rng=np.random.default_rng(SEED))
-    means = (candidate - champion).mean(axis=0)
-    return [
-        Check(
-            name=f"anchor Dice {region}",
-            holds=bool(bound >= -margin),
-            otherwise="refuse",
-            text=f"change {mean:+.4f}, not worse than {bound:+.4f} (95 %); allowed {-margin:+.3f}",
-        )
-        for region, mean, bound in zip(_regions(anchor[0]), means, bounds)
-    ]
+def _sure(seen: _Dice, margin: float) -> Check:
+    """That as a whole nothing was lost must be sure, not only found."""
+    champion, candidate = seen.means.T
+    bound = float(paired_lower_bound(candidate, champion, rng=np.random.default_rng(SEED)))
+    change = float((candidate - champion).mean())
+    text = f"change of the mean {change:+.4f}, not below {bound:+.4f} (95 %); allowed {-margin:+.3f}"
+    return Check(name="anchor Dice", holds=bound >= -margin - 1e-9, otherwise="confirm", text=text)
 
 
-def _no_more_false_positives(anchor: Pair, criteria: Criteria) -> list[Check]:
-    checks = []
-    for region in _regions(anchor[0]):
-        one, other = (np.mean([s.scores["false_positives"][region] for s in model.values()]) for model in anchor)
-        checks.append(
-            Check(
-                name=f"anchor false positives {region}",
-                holds=bool(other - one <= criteria.false_positives + 1e-9),
-                otherwise="refuse",
-                text=f"{one:.2f} to {other:.2f} a case; allowed {criteria.false_positives:+g}",
-            )
-        )
-    return checks
-
-
-def _better_at_home(local: Pair, criteria: Criteria) -> Check:
-    name, count = "local Dice", len(local[0])
+def _better_at_home(local: _Dice, margin: float, criteria: Criteria) -> Check:
+    name, count = "local Dice", len(local.means)
     if not count:
         text = "no local validation case yet: nothing shows that it is better here"
-        return Check(name=name, holds=False, otherwise="refuse", text=text)
-    champion, candidate = (dice_table(model).mean(axis=1) for model in local)
+        return Check(name=name, holds=False, otherwise="confirm", text=text)
+    champion, candidate = local.means.T
     mean = float((candidate - champion).mean())
+    otherwise = "refuse" if mean < -margin else "confirm"
     if count < max(2, criteria.local_cases):
         text = f"change of the mean {mean:+.4f} over {count} case(s); must be above 0 (low evidence)"
-        return Check(name=name, holds=mean > 0, otherwise="refuse", text=text)
+        return Check(name=name, holds=mean > 0, otherwise=otherwise, text=text)
     bound = float(paired_lower_bound(candidate, champion, rng=np.random.default_rng(SEED)))
     text = f"change of the mean {mean:+.4f}, not below {bound:+.4f} (95 %); must be above 0"
-    return Check(name=name, holds=bound > 0, otherwise="refuse", text=text)
+    return Check(name=name, holds=bound > 0, otherwise=otherwise, text=text)
 
 
-def _worst(pairs: tuple[Pair, ...], criteria: Criteria) -> Check:
-    losses = []
-    for champion, candidate, case in ((*pair, case) for pair in pairs for case in pair[0]):
-        one, other = champion[case].scores["dice"], candidate[case].scores["dice"]
-        losses += [(one[r] - other[r], f"{case} {r} {one[r]:.3f} -> {other[r]:.3f}") for r in one]
-    losses.sort(reverse=True)
-    grave = [text for loss, text in losses if loss > criteria.worst]
+def _no_case_lost(pairs: tuple[Pair, ...], seen: _Dice, spots: Mapping[str, float]) -> Check:
+    spread = {r: float(np.std(v[:, 0], ddof=1)) if len(v) > 1 else 0.0 for r, v in seen.by_region.items()}
+    grave, largest = grave_losses(pairs, spread, spots)
     text = "; ".join(grave[:5]) + (f" and {len(grave) - 5} more" if len(grave) > 5 else "")
-    text = text or f"largest loss {losses[0][0]:.3f}; allowed {criteria.worst:g}"
-    return Check(name="worst case", holds=not grave, otherwise="confirm", text=text)
+    return Check(name="worst case", holds=not grave, otherwise="confirm", text=text or largest)

@@ -4,36 +4,69 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
+from scipy import ndimage
 
 from segmamba.cases.case import load_case, load_label_map
 from segmamba.cases.labels import to_regions
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
-from segmamba.evaluation.metrics import dice, lesion_wise
+from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import Model
 from segmamba.prediction.segment import segment
 from segmamba.settings import build, read_json
 
-_VERSION = 2  # raise it when a score is made in another way
+_VERSION = 3  # raise it when a score is made in another way
 
 Scores = dict[str, dict[str, float]]  # {"dice": {region: score}, "lesion_dice": .., "false_positives": ..}
 
 
 @dataclass(frozen=True)
 class Scored:
-    """scores: as evaluation.compare takes them. finite: no probability was nan or infinite. seconds: of the network."""
+    """scores: as evaluation.compare takes them. finite: no probability was nan or infinite. seconds: of the network.
+    truth_mm3: region -> its true volume."""
 
     scores: Scores
     finite: bool
     seconds: float
+    truth_mm3: dict[str, float]
+
+
+Pair = tuple[Mapping[str, Scored], Mapping[str, Scored]]  # champion, candidate: the same cases
+
+
+def table(scored: Mapping[str, Scored], metric: str) -> np.ndarray:
+    """(cases, regions) of one metric, cases by id."""
+    return np.array([list(scored[case].scores[metric].values()) for case in sorted(scored)], float)
+
+
+def present_dice(scored: Mapping[str, Scored], spots: Mapping[str, float]) -> np.ndarray:
+    """(cases, regions) Dice, nan where the region is truly absent or smaller than what counts as a spot.
+
+    There one voxel decides between 0 and 1; what is found too much is counted as a false spot instead.
+    """
+    truly = [[scored[case].truth_mm3[region] >= spots[region] for region in spots] for case in sorted(scored)]
+    return np.where(truly, table(scored, "dice"), np.nan)
+
+
+def kept_mm3(models: tuple[Model, ...]) -> dict[str, float]:
+    """Region -> the smallest spot that counts as a false one, the same for all `models`, in mm3.
+
+    What one of them would leave out of its answers is too small to be held against another; nor are spots of a size of
+    which true lesions are not scored.
+    """
+    specs = [model.manifest.postprocess for model in models]
+    return {
+        region: max(SMALLEST_LESION, *(spec.min_component_mm3.get(region, 0.0) for spec in specs))
+        for region in models[0].manifest.regions
+    }
 
 
 def score_cases(
@@ -41,22 +74,26 @@ def score_cases(
     dataset: Dataset,
     entries: tuple[CaseEntry, ...],
     *,
+    spots: Mapping[str, float],
     device: str,
     mirrorings: int,
     cache: Path,
     progress: Callable[[str], None],
 ) -> dict[str, Scored]:
-    """id -> how the model does on a labelled case. Raises InputError where a file is not that of the manifest."""
+    """id -> how the model does on a labelled case, its answer as users get it, with what the manifest leaves out.
+
+    spots: as of `kept_mm3`. Raises InputError where a file is not that of the manifest.
+    """
     found = {}
     for entry in entries:
-        path = cache / f"{_key(model, dataset, entry, device, mirrorings)}.json"
+        path = cache / f"{_key(model, dataset, entry, spots, device, mirrorings)}.json"
         try:
             found[entry.id] = build(Scored, read_json(path), str(path))
             continue
         except InputError:
             pass
         progress(f"{model.manifest.id}: {entry.id}")
-        found[entry.id] = _score(model, dataset, entry, device, mirrorings)
+        found[entry.id] = _score(model, dataset, entry, spots, device, mirrorings)
         cache.mkdir(parents=True, exist_ok=True)
         write_aside(path, json.dumps(asdict(found[entry.id])).encode())
     return found
@@ -85,26 +122,41 @@ def answer(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirror
     return case, truth, result
 
 
-def _score(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int) -> Scored:
+def _score(
+    model: Model, dataset: Dataset, entry: CaseEntry, spots: Mapping[str, float], device: str, mirrorings: int
+) -> Scored:
     case, truth, result = answer(model, dataset, entry, device, mirrorings)
     spacing = [float(size) for size in voxel_sizes(case.affine)]
-    scheme = model.manifest.scheme
+    scheme, voxel = model.manifest.scheme, float(np.prod(spacing))
     ours, true = to_regions(result.label_map, scheme), to_regions(truth, scheme)
     lesions = {region: lesion_wise(ours[region], true[region], spacing) for region in scheme.regions}
     scores = {
         "dice": {region: dice(ours[region], true[region]) for region in scheme.regions},
         "lesion_dice": {region: float(lesions[region]["dice"]) for region in lesions},
-        "false_positives": {region: float(lesions[region]["false_positives"]) for region in lesions},
+        "false_positives": {
+            region: _false_spots(ours[region], true[region], spacing, spots[region] / voxel) for region in lesions
+        },
     }
-    return Scored(scores, bool(np.isfinite(result.probabilities).all()), result.seconds["network"])
+    volumes = {region: float(np.count_nonzero(mask) * voxel) for region, mask in true.items()}
+    return Scored(scores, bool(np.isfinite(result.probabilities).all()), result.seconds["network"], volumes)
 
 
-def _key(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int) -> str:
+def _false_spots(mask: np.ndarray, truth: np.ndarray, spacing: list[float], voxels: float) -> float:
+    """Components of a mask that touch no lesion of the truth and have so many voxels or more."""
+    components, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    large = np.bincount(components.ravel(), minlength=count + 1) >= voxels * (1 - 1e-9)
+    large[0] = False
+    return float(lesion_wise(large[components], truth, spacing)["false_positives"])
+
+
+def _key(
+    model: Model, dataset: Dataset, entry: CaseEntry, spots: Mapping[str, float], device: str, mirrorings: int
+) -> str:
     manifest = model.manifest
     files = [(entry.images[m].sha256, entry.images[m].volume) for m in manifest.preprocess.modalities]
     parts = [
         *(_VERSION, manifest.weights_sha256, asdict(manifest.preprocess), asdict(manifest.inference)),
-        asdict(manifest.postprocess),
+        *(asdict(manifest.postprocess), dict(spots)),
         *(files, entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 _VERDICTS = {
-    "promote": "The new model is better on this site's own cases and no worse on the anchor cases: it can be taken.",
-    "confirm": "No criterion forbids the new model, but some cases got much worse: look at them, then decide.",
-    "refuse": "The new model should not be taken: {failed}.",
+    "promote": "Better: the new model is recommended. It is better on this site's own cases and no worse on the "
+    "anchor cases. Whether it is taken, a person decides.",
+    "confirm": "Not worse: a person decides. Nothing forbids the new model, but {failed}.",
+    "refuse": "Worse: the new model should not be taken: {failed}.",
 }
 
 
@@ -15,6 +16,8 @@ def verdict_text(report: dict, phantoms: bool) -> str:
     anchor, local = (len(report[part]["cases"]) for part in ("anchor", "local"))
     kind = "synthetic anchor cases" if phantoms else "anchor cases"
     lines = [_VERDICTS[report["verdict"]].format(failed=failed)]
+    if looks := [f"{look['case']} ({look['text']})" for look in report.get("look_first", ())]:
+        lines.append(f"Look first at {'; '.join(looks[:3])}.")
     lines.append(f"It was compared on {local} corrected case(s) that were kept from training, and on {anchor} {kind}.")
     if phantoms:
         lines.append(

@@ -1,0 +1,131 @@
+"""Two models on the same cases: checked to fit one another and to be unseen, scored, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
+from segmamba.datasets.split import validation_cases
+from segmamba.errors import InputError
+from segmamba.learning.gate.rules import Criteria, Judgement, judge
+from segmamba.learning.gate.scores import Pair, kept_mm3, score_cases
+from segmamba.models.package import Model, load_package
+from segmamba.training.samples import case_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSet:
+    """name: "anchor" or "local". dataset: None where there is none. pair: scores of champion and candidate."""
+
+    name: str
+    dataset: Dataset | None
+    entries: tuple[CaseEntry, ...]
+    pair: Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """models: champion, candidate. sets: anchor, local. spots: as of scores.kept_mm3."""
+
+    models: tuple[Model, Model]
+    sets: tuple[CaseSet, CaseSet]
+    spots: dict[str, float]
+    judgement: Judgement
+    notes: list[str]
+
+
+def compare_models(
+    candidate: Path,
+    champion: Path,
+    anchor: Path | str,
+    local: Path | str | None,
+    *,
+    criteria: Criteria,
+    device: str,
+    mirrorings: int = 0,
+    cache: Path,
+    progress: Callable[[str], None],
+) -> Comparison:
+    """Arguments as of `run_gate`. Raises InputError where the two models or data sets do not fit one another, or the
+    candidate was trained on one of the cases.
+    """
+    models = load_package(champion), load_package(candidate)
+    if models[0].manifest.weights_sha256 == models[1].manifest.weights_sha256:
+        raise InputError(f"{candidate} is the model in use itself; there is nothing to compare")
+    spots = kept_mm3(models)
+    chosen = [("anchor", *_anchor(anchor, models)), ("local", *_local(local, models))]
+    notes = [note for _, dataset, entries in chosen for note in _check_unseen(dataset, entries, models)]
+    options = {"spots": spots, "device": device, "mirrorings": mirrorings, "cache": cache, "progress": progress}
+    sets = tuple(
+        CaseSet(
+            name=name,
+            dataset=dataset,
+            entries=entries,
+            pair=tuple(score_cases(model, dataset, entries, **options) if entries else {} for model in models),
+        )
+        for name, dataset, entries in chosen
+    )
+    judgement = judge(sets[0].pair, sets[1].pair, spots, criteria)
+    notes += [*_slower(sets[0].pair, models), *_chosen(models[1])]
+    return Comparison(models=models, sets=sets, spots=spots, judgement=judgement, notes=notes)
+
+
+def _anchor(where: Path | str, models: tuple[Model, ...]) -> tuple[Dataset, tuple[CaseEntry, ...]]:
+    dataset = _fitting(where, models)
+    return dataset, tuple(case for case in dataset.cases if case.label is not None)
+
+
+def _local(where: Path | str | None, models: tuple[Model, ...]) -> tuple[Dataset | None, tuple[CaseEntry, ...]]:
+    if where is None:
+        return None, ()
+    dataset = _fitting(where, models)
+    return dataset, validation_cases(dataset)
+
+
+def _fitting(where: Path | str, models: tuple[Model, ...]) -> Dataset:
+    dataset = read_dataset(where)
+    for model in models:
+        manifest = model.manifest
+        if manifest.scheme != dataset.scheme:
+            raise InputError(f"model {manifest.id} has other labels or regions than data set {dataset.name}")
+        if missing := [m for m in manifest.preprocess.modalities if m not in dataset.modalities]:
+            raise InputError(f"data set {dataset.name} has no {', '.join(missing)}, which model {manifest.id} needs")
+    return dataset
+
+
+def _check_unseen(dataset: Dataset | None, entries: tuple[CaseEntry, ...], models: tuple[Model, ...]) -> list[str]:
+    """Raises InputError where the candidate was trained on a case; that the champion was is a note: it is favoured."""
+    notes = []
+    for model, whose in zip(models, ("champion", "candidate")):
+        trained = model.manifest.training.get("cases")
+        digests = set(trained.values()) if isinstance(trained, dict) else set()
+        seen = [e.id for e in entries if case_digest(dataset, e, model.manifest.preprocess) in digests]
+        if seen and whose == "candidate":
+            raise InputError(
+                f"{model.manifest.id} was trained on {', '.join(seen[:5])} of data set {dataset.name}: what it does "
+                "there is no evidence; take cases that it has not seen"
+            )
+        if seen:
+            notes.append(f"the champion was trained on {len(seen)} case(s) of {dataset.name}, which favours it")
+    return notes
+
+
+def _slower(anchor: Pair, models: tuple[Model, Model]) -> list[str]:
+    one, other = models[0].manifest, models[1].manifest
+    if (one.network, one.preprocess, one.inference) == (other.network, other.preprocess, other.inference):
+        return []  # the same work: any difference is chance
+    before, after = (sum(s.seconds for s in scored.values()) for scored in anchor)
+    return [f"the candidate's network took {after / max(before, 1e-9):.2f} times as long as the champion's"]
+
+
+def _chosen(candidate: Model) -> list[str]:
+    """Of training.interpolation, which a site uses with a share that did best on these cases."""
+    way = candidate.manifest.training.get("interpolation")
+    if not isinstance(way, dict):
+        return []
+    return [
+        f"the candidate's weights are {way.get('share')} of the way from {way.get('from')} to what was fine-tuned from "
+        "it; where that share was chosen on these cases, it favours the candidate a little"
+    ]
