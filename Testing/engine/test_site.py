@@ -94,6 +94,22 @@ def test_what_it_learnt_is_what_intake_accepted(improved):
     assert (manifest.id, manifest.parent) == ("finetune-0001", "old")
 
 
+def test_the_candidate_lies_between_the_model_in_use_and_what_was_learnt(improved, template):
+    site, status = improved
+    run = site.run(status.run)
+    candidate = read_manifest(site.models / "models" / status.candidate)
+    assert candidate == read_manifest(run / "candidate") and not (run / "shares").exists()
+    learnt = read_manifest(run / "model")
+    assert candidate.training["cases"] == learnt.training["cases"]
+    way = candidate.training.get("interpolation")
+    if way is None:  # all of the way
+        assert candidate.weights_sha256 == learnt.weights_sha256
+    else:
+        assert way["from"] == "old" and 0 < way["share"] < 1 and candidate.weights_sha256 != learnt.weights_sha256
+        report = json.loads((Path(status.gate) / "gate.json").read_text())
+        assert any(f"are {way['share']} of the way from old" in note for note in report["notes"])
+
+
 def test_it_is_validated_before_the_first_step_and_every_step_has_a_line(improved):
     site, _ = improved
     log = summarise(site, "finetune-0001")["log"]
@@ -378,7 +394,11 @@ def test_a_verdict_in_words_says_what_it_is_worth():
     assert "1 corrected case(s)" in text and "2 synthetic anchor cases" in text and "say nothing about patients" in text
     assert "Low evidence: 2 anchor cases: few" in text
     text = verdict_text({**report("promote"), "low_evidence": []}, phantoms=False)
-    assert text.startswith("Better: the new model is recommended.") and "synthetic" not in text and "Low evidence" not in text
+    assert (
+        text.startswith("Better: the new model is recommended.")
+        and "synthetic" not in text
+        and "Low evidence" not in text
+    )
     looks = [{"part": "local", "case": "c", "text": "Dice ET 0.9 -> 0.7"}]
     text = verdict_text({**report("confirm", worst="x"), "look_first": looks}, phantoms=False)
     assert "Not worse: a person decides." in text and "Look first at c (Dice ET 0.9 -> 0.7)." in text

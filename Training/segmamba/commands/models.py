@@ -18,9 +18,7 @@ def add(add_command) -> None:
     gate.add_argument("--champion", metavar="MODEL", help="another reference, or instead of --models")
     gate.add_argument("--anchor", required=True, metavar="DATASET", help="cases that are never trained on")
     gate.add_argument("--local", metavar="CORRECTIONS", help="folder of an intake; its validation cases count")
-    gate.add_argument(
-        "--margin", type=float, help="of mean Dice on the anchor set; default: from its spread"
-    )
+    gate.add_argument("--margin", type=float, help="of mean Dice on the anchor set; default: from its spread")
     gate.add_argument("--mirrorings", type=int, default=0, choices=(0, 1, 3, 7))
     gate.add_argument("--device", default="auto")
     gate.add_argument("--apply", action="store_true", help="promote or refuse the candidate in --models by the verdict")

@@ -14,7 +14,7 @@ def add(add_command) -> None:
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
     improve.add_argument("site", metavar="SITE", help="folder of the site; may be shared")
     improve.add_argument("--way", choices=("finetune", "retrain"), help="default: finetune")
-    improve.add_argument("--steps", type=int, help="default: of fine-tuning 250 a corrected case, at most 2000")
+    improve.add_argument("--steps", type=int, help="default: of fine-tuning 100 and 100 a corrected case, at most 800")
     improve.add_argument("--run", dest="name", metavar="NAME", help="go on with this run, or begin one of this name")
     improve.add_argument("--device", default="auto")
     improve.add_argument("--model", default="quick", help="the first one of a site that has none: name or folder")

@@ -23,7 +23,7 @@ from segmamba.training.config import SourceConfig, TrainingConfig, load_values
 
 log = logging.getLogger(__name__)
 
-_STEPS_A_CASE = 250  # a fine-tuning of few cases ends sooner: it would learn them by heart
+_STEPS, _STEPS_A_CASE = 100, 100  # a fine-tuning of few cases ends sooner: it would learn them by heart
 _FEW = 5  # corrected cases below which `freeze = "encoder"` is worth a try
 
 
@@ -57,7 +57,7 @@ def finetune(
         *_anchor(anchor),
     ]
     values["initial_model"] = str(model)
-    values["steps"] = min(values.get("steps", 2000), _STEPS_A_CASE * count)
+    values["steps"] = min(values.get("steps", 800), _STEPS + _STEPS_A_CASE * count)
     values.setdefault("optimizer", {})
     values["optimizer"]["warmup"] = min(values["optimizer"].get("warmup", 100), values["steps"] // 10)
     values.update(_like(manifest))

@@ -11,6 +11,7 @@ from segmamba.files.atomic import make_folder, share
 
 # of a run folder, beside what segmamba.training.loop writes there
 STATUS, PLAN, OUTPUT, DATA = "status.json", "improve.json", "output.txt", "corrections"
+CANDIDATE = "candidate"
 LOG = "log.jsonl"  # of segmamba.training.run_folder, which needs torch
 LOCK = ".lock"
 WAYS = ("finetune", "retrain")

@@ -17,13 +17,15 @@ SCHEMA = 1
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """way: "finetune" or "retrain". steps: as asked, None: as the recipe says. initial: name of the model in use when
-    the run began. trained: hash of the manifest of RUN/model once it is whole. candidate: its name in the registry."""
+    the run began. trained: hash of the manifest of RUN/model once it is whole; chosen: likewise of RUN/candidate.
+    candidate: its name in the registry."""
 
     schema: int = SCHEMA
     way: str
     steps: int | None = None
     initial: str | None = None
     trained: str | None = None
+    chosen: str | None = None
     candidate: str | None = None
 
 

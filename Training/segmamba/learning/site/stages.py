@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.learning import registry
-from segmamba.learning.gate import run_gate
-from segmamba.learning.registry.state import hash_of
+from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
+from segmamba.learning.registry.state import MODELS, hash_of
 from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
-from segmamba.learning.site.layout import DATA, Site
+from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
+from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.learning.site.status import Telling
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions import Intake, ingest
@@ -25,7 +27,7 @@ from segmamba.training.loop import train
 from segmamba.training.stop_signals import StopRequests
 
 _REPLAYED = 250  # old cases at most: more would be prepared than are seen
-_VALIDATIONS = 5  # beside that before the first step
+_VALIDATIONS = 2  # beside that before the first step; each takes as long as some 50 steps
 
 
 class Stages:
@@ -49,6 +51,7 @@ class Stages:
         initial = self._initial()
         self._old_data(initial)
         self._train(initial)
+        self._choose(initial)
         self._add()
         self._judge()
 
@@ -108,7 +111,7 @@ class Stages:
         learnt, kept = len(training_cases(cases)), len(validation_cases(cases))
         text = f"training {config.steps} steps on {learnt} corrected cases and old ones, {kept} kept for judging"
         if not kept:
-            text += " (the gate will refuse the model: send cases of three patients or more, so that one can be kept)"
+            text += " (nothing can show that the model is better: send cases of three patients or more)"
         self.tell.begin("training", f"{text}; first comes a validation of the model as it is", steps=config.steps)
         self._heed()
 
@@ -142,34 +145,65 @@ class Stages:
             validation=replace(config.validation, every=-(-steps // _VALIDATIONS)),
         )
 
+    def _choose(self, initial: Path) -> None:
+        """A fine-tuning's candidate: how far from the model that it began with."""
+        folder = self.folder / CANDIDATE
+        done = self.plan.candidate or (self.plan.chosen and hash_of(folder / MANIFEST) == self.plan.chosen)
+        if self.plan.way != "finetune" or done:
+            return
+        text = "choosing how far to go from the model in use"
+        self.tell.begin("judging", text, step=self.tell.status.steps)
+        progress = self._asking(text, 1 + len(SHARES))
+
+        def judge(package: Path) -> Comparison:
+            return compare_models(
+                package,
+                initial,
+                self.site.anchor,
+                self.folder / DATA,
+                criteria=Criteria(),
+                device=self.device,
+                cache=score_cache(self.site.models / MODELS),
+                progress=progress,
+            )
+
+        trials = self.folder / "shares"
+        choose_share(self.folder / "model", initial, folder, judge, trials)
+        self._done(chosen=hash_of(folder / MANIFEST))
+        shutil.rmtree(trials, ignore_errors=True)
+
     def _add(self) -> None:
         if self.plan.candidate is None:
-            self._done(candidate=registry.add(self.site.models, self.folder / "model"))
+            package = self.folder / (CANDIDATE if self.plan.chosen else "model")
+            self._done(candidate=registry.add(self.site.models, package))
         step = self.tell.status.steps
         self.tell.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
 
-    def _judge(self) -> None:
-        """The gate, against the model that is in use now."""
-        candidate = registry.find_package(self.site.models, self.plan.candidate)
-        local, anchor = read_dataset(self.folder / DATA), read_dataset(self.site.anchor)
-        cases = 2 * (len(validation_cases(local)) + len(anchor.cases))
+    def _asking(self, text: str, models: int) -> Callable[[str], None]:
+        """What is called before one of so many models is asked about a case of the gate."""
+        cases = len(validation_cases(read_dataset(self.folder / DATA))) + len(read_dataset(self.site.anchor).cases)
         asked = 0
 
         def progress(what: str) -> None:
             nonlocal asked
             self._heed()
-            self.tell.go_on(asked, cases, f"comparing with the model in use: {what}")
+            self.tell.go_on(asked, models * cases, f"{text}: {what}")
             asked += 1
 
+        return progress
+
+    def _judge(self) -> None:
+        """The gate, against the model that is in use now."""
+        candidate = registry.find_package(self.site.models, self.plan.candidate)
         report = run_gate(
             candidate,
             registry.current(self.site.models).folder,
             self.site.anchor,
             self.folder / DATA,
             device=self.device,
-            progress=progress,
+            progress=self._asking("comparing with the model in use", 2),
         )
-        text = verdict_text(report, is_of_phantoms(anchor))
+        text = verdict_text(report, is_of_phantoms(read_dataset(self.site.anchor)))
         self.tell.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
 
 

@@ -1,0 +1,45 @@
+"""How far a candidate goes from the model in use to what was fine-tuned from it (training.interpolation)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from segmamba.learning.gate import Comparison
+from segmamba.learning.gate.rules import local_change
+from segmamba.models.package import copy_package
+from segmamba.training.interpolation import save_between
+
+log = logging.getLogger(__name__)
+
+SHARES = (1.0, 0.75, 0.5)
+_MISTAUGHT = 3.0  # times what may be lost on the anchor set
+_RANK = {"refuse": 0, "confirm": 1, "promote": 2}
+
+
+def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path], Comparison], trials: Path) -> float:
+    """Writes the candidate into `folder`, and returns its share: of those that the gate's criteria allow the one
+    that is best on the local validation cases.
+
+    tuned: what was fine-tuned from `initial`. judge: compares a package with `initial`. trials: folder for those that
+    are tried. Where the fine-tuned one itself loses far more on the anchor set than may be lost, it was taught
+    something wrong rather than made to forget: then it is the candidate, for the gate to refuse. A little of it would
+    pass, and what is wrong with it would be hidden.
+    """
+    packages, found = {1.0: tuned}, {1.0: judge(tuned)}
+    if found[1.0].judgement.harm <= _MISTAUGHT:
+        for share in SHARES[1:]:
+            packages[share] = trials / f"{share:.2f}"
+            save_between(packages[share], initial, tuned, share)
+            found[share] = judge(packages[share])
+    best = max(found, key=lambda share: (*_merit(found[share]), -share))
+    for share, comparison in found.items():
+        log.info("share %.2f: %s, local change %+.4f", share, comparison.judgement.verdict, _merit(comparison)[1])
+    copy_package(packages[best], folder)
+    return best
+
+
+def _merit(found: Comparison) -> tuple[int, float]:
+    change = local_change(found.sets[1].pair, found.spots)
+    return _RANK[found.judgement.verdict], change or 0.0
