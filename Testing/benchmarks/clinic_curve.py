@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,11 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
     borrow(options, site)
     rng = np.random.default_rng(order)
     sequence = [cases[k] for k in rng.permutation(len(cases))]
-    until = np.ceil(np.round(np.arange(len(cases) + 1) * share, 6))  # a tenth of five cases is one, the first
-    spoilt = {case.id for k, case in enumerate(sequence) if until[k] < until[k + 1]}
     for count, case in enumerate(sequence[: max(options.after)], 1):
         mark = work / f"sent{count}"
         if not mark.exists():
             progress(f"{name}: correction {count}, {case.id}")
-            send(options, site, case, damage if case.id in spoilt else "sound", work / "proposals")
+            send(options, site, case, damage if is_spoilt(count - 1, share) else "sound", work / "proposals")
             mark.touch()
         row = work / f"after{count}" / ROW
         if count in options.after and not row.exists():
@@ -123,6 +122,12 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
             progress(f"{name}: scoring after {count} corrections")
             scores = score(Path(found.pop("folder")), row.parent, scored, options.device)
             keep(row, {**facts, **found, **scores})
+
+
+def is_spoilt(number: int, share: float) -> bool:
+    """Whether the case of that number, from 0, is damaged: a tenth of five cases is one, the first."""
+    until, after = (math.ceil(round(count * share, 6)) for count in (number, number + 1))
+    return until < after
 
 
 def borrow(options, site: Path) -> None:
@@ -211,7 +216,7 @@ def score(model: Path, folder: Path, scored: dict[str, list[CaseOf]], device: st
             link_case(links / case.id, case, {})
             nib.save(nib.Nifti1Image(*read_label(case)), truths / f"{case.id}-seg.nii.gz")
         segmamba("predict", "--batch", links, "--output", answers, "--model", model, "--device", device)
-        of_case = json.loads(segmamba("evaluate", answers, truths, "--convention", "brats2021", "--json"))["cases"]
+        of_case = json.loads(segmamba("evaluate", answers, truths, "--labels", "brats2021", "--json"))["cases"]
         dice = {case: [scores["dice"][region] for region in REGIONS] for case, scores in of_case.items()}
         found[name] = {"mean": np.mean(list(dice.values()), axis=0).tolist(), "cases": dice}
     return found

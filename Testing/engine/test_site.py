@@ -20,7 +20,14 @@ from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.learning import registry
 from segmamba.learning.site import Site, improve, summarise
-from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
+from segmamba.learning.site.data import (
+    ANCHOR_KINDS,
+    ANCHOR_SEEDS,
+    REPLAY_SEEDS,
+    freeze,
+    is_of_phantoms,
+    make_phantoms,
+)
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, Telling, in_words, read_status
 from segmamba.learning.site.words import verdict_text
@@ -235,9 +242,17 @@ def test_a_site_without_old_data_gets_phantoms_and_a_broken_making_goes_on(tmp_p
     assert tree(folder) == before
 
 
+def test_anchor_phantoms_enhance_or_do_not_as_they_are_asked_to(tmp_path):
+    make_phantoms(tmp_path / "anchor", range(500_001, 500_005), (8, 8, 8), kinds=(True, False))
+    dataset = read_dataset(tmp_path / "anchor")
+    assert [case.statistics["labels"]["ET"]["voxels"] > 0 for case in dataset.cases] == [True, False, True, False]
+    assert is_of_phantoms(dataset)
+
+
 def test_what_is_replayed_and_what_is_judged_by_are_other_cases():
     """Nor are they the test and demonstration phantoms (20 000 and on)."""
     assert not set(REPLAY_SEEDS) & set(ANCHOR_SEEDS)
+    assert len(ANCHOR_SEEDS) % len(ANCHOR_KINDS) == 0
     assert (len(REPLAY_SEEDS), len(ANCHOR_SEEDS), min(ANCHOR_SEEDS)) == (60, 12, 500_001) and max(REPLAY_SEEDS) < 20_000
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from segmamba.datasets.split import read_split, write_split
 from segmamba.files.shares import publish_folder
 
 REPLAY_SEEDS, ANCHOR_SEEDS = range(1, 61), range(500_001, 500_013)
+ANY_KIND = (None,)  # as phantoms are drawn: half of them enhance, one in seven has a trace
+# of the anchor: a trace of ET, of which one voxel decides, says nothing; none at all shows ET that is made up
+ANCHOR_KINDS = (True, True, True, False)
 _MADE = "phantoms"  # key of a manifest's `made`
 
 
@@ -38,10 +41,15 @@ def freeze(corrections: Path, folder: Path) -> Dataset:
 
 
 def make_phantoms(
-    folder: Path, seeds: range, spacing: tuple[float, float, float], progress: Callable[[int], None] = lambda done: None
+    folder: Path,
+    seeds: range,
+    spacing: tuple[float, float, float],
+    progress: Callable[[int], None] = lambda done: None,
+    kinds: Sequence[bool | None] = ANY_KIND,
 ) -> None:
     """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something. Made beside it and renamed:
-    a making that was broken off goes on with the cases that are whole. progress: cases done, before each.
+    a making that was broken off goes on with the cases that are whole. progress: cases done, before each. kinds: in
+    turn, whether they enhance (make_phantom).
     """
     if folder.exists():
         if any(folder.iterdir()):
@@ -55,15 +63,18 @@ def make_phantoms(
             continue
         half = making / ".half"
         shutil.rmtree(half, ignore_errors=True)
-        for path in save_phantom(make_phantom(seed, spacing=spacing), half, case.name).values():
+        phantom = make_phantom(seed, spacing=spacing, enhancing=kinds[done % len(kinds)])
+        for path in save_phantom(phantom, half, case.name).values():
             with path.open("r+b") as file:
                 os.fsync(file.fileno())
         publish_folder(half, case)
     progress(len(seeds))
     (making / MANIFEST).unlink(missing_ok=True)
     dataset = init_dataset(making, name=folder.name, convention="brats2023").dataset
-    made = {**dataset.made, _MADE: {"seeds": [seeds.start, seeds.stop - 1], "spacing": list(spacing)}}
-    write_dataset(replace(dataset, made=made))
+    drawn = {"seeds": [seeds.start, seeds.stop - 1], "spacing": list(spacing)}
+    if kinds != ANY_KIND:
+        drawn["enhancing"] = list(kinds)
+    write_dataset(replace(dataset, made={**dataset.made, _MADE: drawn}))
     publish_folder(making, folder)
 
 

@@ -13,7 +13,15 @@ from segmamba.errors import InputError, Stopped
 from segmamba.learning import registry
 from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
 from segmamba.learning.registry.state import MODELS, hash_of
-from segmamba.learning.site.data import ANCHOR_SEEDS, REPLAY_SEEDS, freeze, is_of_phantoms, make_phantoms
+from segmamba.learning.site.data import (
+    ANCHOR_KINDS,
+    ANCHOR_SEEDS,
+    ANY_KIND,
+    REPLAY_SEEDS,
+    freeze,
+    is_of_phantoms,
+    make_phantoms,
+)
 from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
@@ -88,9 +96,9 @@ class Stages:
 
     def _old_data(self, initial: Path) -> None:
         spacing = read_manifest(initial).preprocess.spacing
-        for place, seeds, what in (
-            (self.site.replay, REPLAY_SEEDS, "synthetic cases to replay"),
-            (self.site.anchor, ANCHOR_SEEDS, "synthetic anchor cases"),
+        for place, seeds, kinds, what in (
+            (self.site.replay, REPLAY_SEEDS, ANY_KIND, "synthetic cases to replay"),
+            (self.site.anchor, ANCHOR_SEEDS, ANCHOR_KINDS, "synthetic anchor cases"),
         ):
             text = f"making {what}, once for this site"
 
@@ -100,7 +108,7 @@ class Stages:
                     self.tell.begin("preparing", text)
                 self.tell.go_on(done, len(seeds), f"{text}: {done} of {len(seeds)}")
 
-            make_phantoms(place, seeds, spacing, progress)
+            make_phantoms(place, seeds, spacing, progress, kinds)
 
     def _train(self, initial: Path) -> None:
         model = self.folder / "model"

@@ -1,0 +1,88 @@
+"""The benchmark of the loop in small: it sends, improves and scores by the commands themselves, and goes on where it
+was. In this process, so that the network can be narrow; its numbers mean nothing.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from segmamba.cli import main
+from site_runs import build_site
+from training_runs import narrow_network, single_precision
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import clinic_curve
+import measure
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, phantom_cases, make_dataset):
+    """clinic/: three phantoms, a fold each; site/: old data and anchor cases; old/: a model."""
+    root = tmp_path_factory.mktemp("curve")
+    build_site(root / "site", phantom_cases, make_dataset)
+    shutil.copytree(phantom_cases, root / "clinic")
+    make_dataset(root / "clinic")
+    assert main(["dataset", "split", str(root / "clinic"), "--folds", "3"]) == 0
+    return root
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What the benchmark asks for, run here; a list of the commands."""
+    asked = []
+
+    def run(*arguments, may_refuse=False):
+        asked.append(arguments[0])
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), narrow_network(), single_precision():
+            code = main([str(argument) for argument in arguments])
+        assert code <= (1 if may_refuse else 0), arguments
+        return text.getvalue()
+
+    monkeypatch.setattr(clinic_curve, "segmamba", run)
+    return asked
+
+
+def test_a_curve_of_one_order_and_two_corrections(place, commands, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    arguments = ["clinic_curve.py", place / "old", place / "clinic", place / "clinic", "--work", work, "--steps", 1]
+    arguments += ["--orders", 0, "--after", 2, "--replay", place / "site/replay", "--anchor", place / "site/anchor"]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+    clinic_curve.main()
+    assert [commands.count(name) for name in ("correct", "improve", "evaluate")] == [2, 1, 4]
+    found = json.loads((tmp_path / "results" / "clinic_curve.json").read_text())
+    (row,), (line,) = found["rows"], found["summary"]
+    folds = json.loads((place / "clinic" / "splits.json").read_text())["subjects"]
+    unseen = {case for case, fold in folds.items() if fold == 0}
+    assert set(row["unseen"]["cases"]) == set(row["others"]["cases"]) == unseen and len(unseen) == 1
+    incoming = work / "order0" / "site" / "corrections" / "incoming"
+    subjects = {json.loads(path.read_text())["subject"] for path in incoming.glob("*/case.json")}
+    assert len(subjects) == 2
+    assert (row["sent"], row["steps"], row["damage"]) == (2, 1, "sound") and 1 <= row["trained"] <= 2
+    changes = np.subtract(row["unseen"]["mean"], found["before"]["unseen"]["mean"])
+    assert line["unseen"] == [pytest.approx(changes.mean()), None] and sum(line["verdicts"].values()) == 1
+    assert "change of mean Dice" in capsys.readouterr().out
+    before = list(commands)
+    clinic_curve.main()  # all of it is there
+    assert commands == before
+
+
+def test_a_share_of_the_cases_is_damaged_and_the_labels_are_those_of_the_expert(place, tmp_path):
+    case, *_ = clinic_curve.read_cases(place / "clinic")
+    voxels, affine = clinic_curve.read_label(case)
+    stored = nib.load(case.label)
+    assert np.array_equal(np.where(voxels == 4, 3, voxels), np.asarray(stored.dataobj))
+    assert np.array_equal(affine, stored.affine) and (voxels == 4).any()
+    swap = {"t1n": "t1c", "t1c": "t1n"}
+    folder = clinic_curve.link_case(tmp_path / case.id, case, swap)
+    assert (folder / f"{case.id}-t1c.nii.gz").resolve() == case.images["t1n"]
+    shares = {share: sum(clinic_curve.is_spoilt(k, share) for k in range(15)) for share in (0.0, 0.1, 0.5, 1.0)}
+    assert shares == {0.0: 0, 0.1: 2, 0.5: 8, 1.0: 15}
+    assert clinic_curve.is_spoilt(0, 0.1) and not clinic_curve.is_spoilt(1, 0.1)
