@@ -89,7 +89,7 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
     times = {"runs": {"a | cpu": {"load": 1, "prepare": 1, "preprocess": 1, "postprocess": 1, "write": 1, "pass": 1,
                                   "passes": 8}}}  # fmt: skip
     summary = {"model": "quick-2", "settings": {"mirrorings": 1, "remove_small_mm3": {}, "weights_sha256": "0" * 64}}
-    scored = {"scores": {"dice": {"WT": 0.5}}, "finite": True, "seconds": 1.0}
+    scored = {"scores": {"dice": {"WT": 0.5}}, "finite": True, "seconds": 1.0, "truth_mm3": {"WT": 9.0}}
     listed = [{"id": "a", "subject": "s", "t1n": "a.nii", "t1c": "b.nii", "t2w": "c.nii", "t2f": "d.nii"}]
     split_path, dataset_path = data / "splits.json", data / "dataset.json"
 
