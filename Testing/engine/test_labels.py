@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from segmamba.cases.labels import CONVENTIONS, SCHEMES, find_convention, from_regions, to_regions, to_standard
+from segmamba.cli import main
+from segmamba.commands.shared import LABEL_CONVENTIONS
 from segmamba.errors import InputError
 
 NCR, ED, ET = 1, 2, 3
@@ -147,3 +149,12 @@ def test_regions_and_back():
 def test_regions_must_be_nested(wt, tc, et, text):
     with pytest.raises(InputError, match=text):
         from_regions({"WT": np.array(wt), "TC": np.array(tc), "ET": np.array(et)})
+
+
+@pytest.mark.parametrize("command", [["dataset", "init"], ["correct"], ["evaluate"], ["compare"]])
+def test_every_convention_is_named_where_one_is_asked_for(command, capsys):
+    assert set(LABEL_CONVENTIONS) == set(CONVENTIONS)
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    words = "".join(capsys.readouterr().out.split())  # a name may be broken between lines
+    assert [name for name in CONVENTIONS if name not in words] == []

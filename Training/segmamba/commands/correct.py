@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import LABEL_CONVENTIONS, ready_for_output
 from segmamba.errors import InputError
 
 _SUBJECT = "SEGMAMBA_SUBJECT"
@@ -23,7 +23,8 @@ def add(add_command) -> None:
         "--proposal", metavar="FILE", help="what the model had proposed, as `segmamba predict` wrote it"
     )
     correct.add_argument("--output", required=True, metavar="FOLDER", help="folder of corrections; may be shared")
-    correct.add_argument("--convention", default="brats2023", help="of the labels: brats2023 (default), brats2021, msd")
+    known = ", ".join(LABEL_CONVENTIONS)
+    correct.add_argument("--convention", default="brats2023", help=f"of the labels: {known}; default: %(default)s")
     correct.add_argument(
         "--subject",
         metavar="TEXT",

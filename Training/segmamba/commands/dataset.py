@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import LABEL_CONVENTIONS, ready_for_output
 from segmamba.errors import InputError
 
 
@@ -58,7 +58,7 @@ def _add_init(actions) -> None:
     init.add_argument(
         "--labels",
         metavar="CONVENTION",
-        help="of brain-tumour labels: brats2023, brats2021 or msd; needed unless the values leave no doubt",
+        help=f"of brain-tumour labels: {', '.join(LABEL_CONVENTIONS)}; needed unless values and names leave no doubt",
     )
     init.add_argument("--task", metavar="FILE", help="TOML or JSON file of modalities, labels and regions")
     init.add_argument("--modality", action="append", metavar="NAME", help="instead of the four of BraTS; repeat")

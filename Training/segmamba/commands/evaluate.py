@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from segmamba.commands.shared import LABEL_CONVENTIONS
 from segmamba.errors import InputError
 
-_LABELS = (
-    *("brats2023", "brats2021", "msd", "brats2024", "brats-ped"),
-    *("brats-men", "brats-met", "brats-ssa"),
-)
 _SCORINGS = ("brats2023", "paper")
 
 
@@ -27,7 +24,7 @@ def add_options(command) -> None:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(
         "--labels",
-        metavar="|".join(_LABELS),
+        metavar="|".join(LABEL_CONVENTIONS),
         help="label convention of the truths, or a table (.csv) with a line CASE,CONVENTION for each; if left out, it "
         "is found from them and their names",
     )
@@ -49,7 +46,7 @@ def add_options(command) -> None:
 def read_options(options) -> dict:
     """The same as arguments of `evaluate_folders`."""
     if options.convention not in (None, *_SCORINGS):
-        hint = f"; labels are told by --labels {options.convention}" if options.convention in _LABELS else ""
+        hint = f"; labels are told by --labels {options.convention}" if options.convention in LABEL_CONVENTIONS else ""
         raise InputError(f"--convention {options.convention}: expected {' or '.join(_SCORINGS)}{hint}")
     chosen = {
         "convention": _read_table(options.labels) if (options.labels or "").endswith(".csv") else options.labels,
@@ -77,9 +74,9 @@ def _read_table(path: str) -> dict[str, str]:
     table = {}
     for number, line in enumerate(lines, start=1):
         cells = [cell.strip() for cell in line.split(",")]
-        if not line.strip() or (number == 1 and cells[-1] not in _LABELS):
+        if not line.strip() or (number == 1 and cells[-1] not in LABEL_CONVENTIONS):
             continue
-        if len(cells) != 2 or cells[1] not in _LABELS or cells[0] in table:
+        if len(cells) != 2 or cells[1] not in LABEL_CONVENTIONS or cells[0] in table:
             raise InputError(f"--labels {path}, line {number}: {line!r}: expected CASE,CONVENTION, each case once")
         table[cells[0]] = cells[1]
     return table

@@ -6,6 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+# The names in cases.labels.CONVENTIONS, for helps that do not wait for numpy; a test holds the two together
+LABEL_CONVENTIONS = (
+    *("brats2023", "brats2021", "msd", "brats2024", "brats-ped"),
+    *("brats-men", "brats-met", "brats-ssa"),
+)
+
 
 class Bar:
     """Progress of a prediction: a bar on a terminal, a plain line a stage elsewhere; on standard error."""
