@@ -11,18 +11,25 @@ import os
 import subprocess
 from collections import deque
 
+from ..i18n import _
+
 TAIL_LINES = 50
 _CHUNK = 1 << 16
+_KILL_SECONDS = 3.0
+_IS_WINDOWS = os.name == "nt"
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # there on Windows alone
 
 
 class ChildProcess:
     """A process with a line reader on its standard output; the last lines of its standard error are kept.
 
-    Raises OSError where the program cannot be started.
+    Raises OSError where the program cannot be started, and on Windows before Python 3.12, whose pipes cannot but wait.
     """
 
     def __init__(self, arguments: list[str], environment: dict[str, str] | None = None, folder: str | None = None):
-        options = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
+        if not hasattr(os, "set_blocking"):
+            raise OSError(_("on Windows it needs Slicer 5.10 or later"))
+        options = {"creationflags": _NO_WINDOW} if _IS_WINDOWS else {"start_new_session": True}
         self._process = subprocess.Popen(
             [str(argument) for argument in arguments],
             stdin=subprocess.PIPE,
@@ -67,13 +74,16 @@ class ChildProcess:
     def kill(self) -> None:
         """Ends it at once, and what it started: Slicer's own Python may be behind a launcher."""
         if self._process.poll() is None:
-            if os.name == "nt":
-                subprocess.run(
-                    ["taskkill", "/F", "/T", "/PID", str(self.pid)],
-                    capture_output=True,
-                    creationflags=subprocess.CREATE_NO_WINDOW,
-                    check=False,
-                )
+            if _IS_WINDOWS:
+                # it may be missing, or wait for something: what is below kills the process itself
+                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                    subprocess.run(
+                        ["taskkill", "/F", "/T", "/PID", str(self.pid)],
+                        capture_output=True,
+                        creationflags=_NO_WINDOW,
+                        timeout=_KILL_SECONDS,
+                        check=False,
+                    )
             else:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, 9)
@@ -81,6 +91,8 @@ class ChildProcess:
                 self._process.wait(1)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
         self._close()
 
     def end(self, seconds: float = 1.0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -218,6 +219,8 @@ class Engine:
         why = explain(tail) or (tail[-1] if tail else "")
         if not why and code is not None and code < 0:
             why = _("It was killed, by another program or for want of memory.")
+            if sys.platform == "darwin":  # Gatekeeper says nothing to the process it ends
+                why += " " + _("macOS also ends programs that were downloaded: open this Python in Finder once.")
         text = _("The engine ended unexpectedly (exit code {code}). {why}\nRun it again; it starts afresh.")
         text = text.format(code=code, why=why)
         for line in tail:

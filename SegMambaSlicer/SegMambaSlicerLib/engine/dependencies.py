@@ -30,7 +30,7 @@ _MEGABYTES = {
 _OTHER_SIZE = 10
 # Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.
 _PROBE = """
-import importlib.metadata, importlib.util, json, sys
+import importlib.metadata, importlib.util, json, platform, subprocess, sys
 try:
     from packaging.requirements import Requirement
 except ImportError:
@@ -51,7 +51,12 @@ for text in json.loads(sys.argv[1]):
         there = False
     met = there and (version is None or requirement.specifier.contains(version, prereleases=True))
     found.append({"requirement": text, "name": requirement.name, "installed": version if there else None, "met": met})
-print(json.dumps({"python": sys.version.split()[0], "prefix": sys.prefix, "packages": found}))
+facts = {"python": sys.version.split()[0], "prefix": sys.prefix, "packages": found}
+facts["intel_mac"] = sys.platform == "darwin" and platform.machine() == "x86_64"
+if facts["intel_mac"]:
+    asked = subprocess.run(["/usr/sbin/sysctl", "-n", "sysctl.proc_translated"], capture_output=True, text=True)
+    facts["rosetta"] = asked.stdout.strip() == "1"
+print(json.dumps(facts))
 """
 
 
@@ -96,6 +101,7 @@ class Probe:
         self.interpreter = interpreter
         self.packages: list[Package] | None = None
         self.python = self.prefix = ""
+        self.isIntelMac = self.isRosetta = False
         arguments = [interpreter.path, "-c", _PROBE, json.dumps(requirements())]
         try:
             self._process = ChildProcess(arguments, interpreter.environment)
@@ -119,6 +125,7 @@ class Probe:
             text = _("{path} is no Python that answers: {reason}").format(path=self.interpreter.path, reason=reason)
             raise EngineError("start", text, "\n".join(tail)) from error
         self.python, self.prefix = answer["python"], answer["prefix"]
+        self.isIntelMac, self.isRosetta = bool(answer.get("intel_mac")), bool(answer.get("rosetta"))
         return True
 
     def stop(self) -> None:
@@ -127,13 +134,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be installed: torch (a requirement or None) and others, into `folder` of an interpreter."""
+    """What would be installed: torch (a requirement or None) and others, into `folder` of an interpreter.
+
+    obstacle: why that cannot be installed there, with what to do instead; "" where it can.
+    """
 
     interpreter: Interpreter
     torch: str | None
     others: tuple[str, ...]
     megabytes: int
     folder: str
+    obstacle: str = ""
 
     @property
     def isEmpty(self) -> bool:
@@ -165,7 +176,20 @@ def plan(probe: Probe) -> Plan:
     torch = next((package.requirement for package in missing if package.name == "torch"), None)
     others = tuple(package.requirement for package in missing if package.name != "torch")
     size = sum(package.megabytes for package in missing)
-    return Plan(probe.interpreter, torch, others, size, probe.prefix)
+    return Plan(probe.interpreter, torch, others, size, probe.prefix, _obstacle(probe) if torch else "")
+
+
+def _obstacle(probe: Probe) -> str:
+    """torch for Intel processors on macOS ended with 2.2, and Slicer's Python is of that kind there."""
+    if probe.isRosetta:
+        return _(
+            "This Python is for Intel processors and runs here in Rosetta; torch is no longer made for it. Make an "
+            "environment with a Python for Apple processors (arm64), install the packages there, and choose it as Own "
+            "Python."
+        )
+    if probe.isIntelMac:
+        return _("torch is no longer made for Macs with an Intel processor. Use another computer.")
+    return ""
 
 
 def install(planned: Plan, wheels: str = "") -> None:

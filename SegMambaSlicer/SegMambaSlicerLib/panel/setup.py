@@ -141,15 +141,17 @@ class SetupPanel:
             text = _("Missing: {names}").format(names=names)
             if probe.interpreter.kind != "slicer":
                 text += "\n" + _("Install there with: {command}").format(command=self.plan.command)
+            if self.plan.obstacle:
+                text += "\n" + self.plan.obstacle
             text = html.escape(text).replace("\n", "<br>")
         else:
             text = _("All {count} packages of the engine are there.").format(count=len(probe.packages))
         ui.setupLabel.setText(f"{where}<br>{text}")
-        can = bool(missing) and probe.interpreter.kind == "slicer"
+        can = bool(missing) and probe.interpreter.kind == "slicer" and not self.plan.obstacle
         ui.installButton.setEnabled(can)
         says = _("Says what would be installed, how big it is and where it goes, and asks.")
         why = _("Nothing is missing.") if not missing else _("This Python is your own; install there yourself.")
-        ui.installButton.setToolTip(says if can else why)
+        ui.installButton.setToolTip(says if can else self.plan.obstacle or why)
 
     def _tested(self, answer: dict) -> None:
         packages = [f"{name} {version}" for name, version in (answer.get("packages") or {}).items() if version]

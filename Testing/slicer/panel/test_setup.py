@@ -287,7 +287,7 @@ def test_a_sample_that_fails_says_why(app, python, tmp_path, pump, temporaryFile
     assert temporaryFiles() == []
 
 
-def test_the_sample_is_offered_to_sample_data(app, monkeypatch):
+def test_the_sample_is_offered_to_sample_data(app, module, monkeypatch):
     """With the signature of Slicer's own function."""
     offered = {}
 

@@ -108,7 +108,7 @@ def _wait(tool: Tool, line: list[str], folder: Path, cancelled: Callable[[], boo
             if process.poll() is None:
                 _end(process)
     if process.returncode:
-        said = log.read_text(errors="replace").strip().splitlines()
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = said[-1] if said else "without a word"
         raise InputError(f"brain extraction: {tool.name} failed with exit code {process.returncode} ({last})")
 
