@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from image_files import RIGHT_HANDED, SHAPE, noise, write, write_dicom
 from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
+from segmamba.cases.labels import cohort_of
 from segmamba.errors import InputError
 
 NAMINGS = {
@@ -52,6 +53,42 @@ def test_namings(tmp_path, naming):
         (tmp_path / name).touch()
     (tmp_path / "notes").mkdir()
     assert find_case(tmp_path) == {m: Source(tmp_path / n) for m, n in zip(MODALITIES, names)}
+
+
+PUBLISHED = {  # what lies in a case's folder of a collection: the four, the label map, and what is neither
+    "UCSF-PDGM-0004": (
+        ["T1", "T1c", "T2", "FLAIR"],
+        "tumor_segmentation",
+        [
+            *("T1_bias", "T1c_bias", "T2_bias", "FLAIR_bias", "SWI", "SWI_bias", "DWI", "DWI_bias", "ADC", "ASL"),
+            *("DTI_eddy_FA", "DTI_eddy_MD", "DTI_eddy_L1", "DTI_eddy_noreg"),
+            *("brain_segmentation", "brain_parenchyma_segmentation"),
+        ],
+    ),
+    "UPENN-GBM-00002_11": (["T1", "T1GD", "T2", "FLAIR"], "segm", ["brain_mask"]),
+    "UPENN-GBM-00002_21": (["T1", "T1GD", "T2", "FLAIR"], "automated_approx_segm", []),
+}
+
+
+@pytest.mark.parametrize("incomplete", [False, True])
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_cases_as_the_archives_publish_them(tmp_path, case, incomplete):
+    images, label, others = PUBLISHED[case]
+    for name in (*images, label, *others):
+        (tmp_path / f"{case}_{name}.nii.gz").touch()
+    found = find_case(tmp_path, incomplete=incomplete)
+    assert found == {m: Source(tmp_path / f"{case}_{name}.nii.gz") for m, name in zip(MODALITIES, images)}
+    assert find_label(tmp_path) == tmp_path / f"{case}_{label}.nii.gz"
+    assert cohort_of(case) == case[:9]
+
+
+def test_unstripped_images_of_upenn_are_not_mixed_with_stripped_ones(tmp_path):
+    for name in ("T1", "T1GD", "T2", "FLAIR"):
+        (tmp_path / f"UPENN-GBM-00002_11_{name}.nii.gz").touch()
+        (tmp_path / f"UPENN-GBM-00002_11_{name}_unstripped.nii.gz").touch()
+    assert {source.path.name for source in find_case(tmp_path).values()} == {
+        f"UPENN-GBM-00002_11_{name}.nii.gz" for name in ("T1", "T1GD", "T2", "FLAIR")
+    }
 
 
 UNREAD = ["mgz", "mgh", "nii.gz.gz", "mnc", "img", "hdr", "zip", "nii.zip", "tar.gz", "nii.bz2", "7z", "HEAD", "npy"]

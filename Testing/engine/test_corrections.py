@@ -21,7 +21,7 @@ from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.learning.submissions import Provenance, format_intake, ingest, read_record, write_case
 from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
-from segmamba.learning.submissions.record import CaseRecord, ModelRecord
+from segmamba.learning.submissions.record import ROLES, CaseRecord, ModelRecord
 
 ENGINE = Path(__file__).resolve().parents[2] / "Training" / "segmamba"
 SCHEMA = json.loads((ENGINE / "learning" / "submissions" / "case.schema.json").read_text())
@@ -102,6 +102,7 @@ def test_the_schema_names_the_fields_that_are_read():
     table = (ENGINE / "learning" / "submissions" / "FORMAT.md").read_text()
     assert all(f"`{name}`" in table for name in known)
     assert all(kind in table for kind in {**WRONG, **DOUBTFUL})
+    assert SCHEMA["properties"]["role"]["enum"] == ["", *ROLES]
 
 
 def test_a_submission_fits_the_schema(tmp_path):

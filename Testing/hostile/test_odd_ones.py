@@ -26,6 +26,7 @@ from segmamba.files.shares import exclusive, is_held, work_folder
 from segmamba.images.image_io import read_image
 from segmamba.images.sources import read_source
 from segmamba.learning.submissions import ingest
+from segmamba.learning.submissions.headers import find_hidden
 from segmamba.learning.submissions.record import ROLES, strange_words
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, modes and links as POSIX has them")
@@ -350,6 +351,28 @@ HIDDEN = {
     "pixdim": lambda data: put(data, "pixdim6", 1.5e30),
     "dim": lambda data: put(data, "dim6", 19785),
 }
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_an_image_hides_is_not_sent(tmp_path, name):
+    """It is written anew from its voxels and affine, never copied."""
+    case = small_case(tmp_path / "case")
+    path = find_case(case)["t1n"].path
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    data = HIDDEN[name](bytearray(data))
+    packed = data if bytes(data[:2]) == b"\x1f\x8b" else gzip.compress(bytes(data), mtime=0)
+    path.with_name("x-t1n.nii.gz").write_bytes(packed)
+    if path.name != "x-t1n.nii.gz":
+        path.unlink()
+    try:
+        place = send(tmp_path / "to", case)
+    except InputError as error:  # such a file cannot be read at all
+        assert name in ("dim", "pixdim", "behind the compressed") and "t1n" in str(error)
+        return
+    for file in place.iterdir():
+        assert b"MUSTERMANN" not in file.read_bytes()
+        if file.name.endswith(".gz"):
+            assert find_hidden(file) == [] and b"MUSTERMANN" not in gzip.decompress(file.read_bytes())
 
 
 @pytest.mark.parametrize("name", HIDDEN)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 WRONG = {
     "record": "send the case again",
     "consent": "ask, and send the case again with the answer",
-    "identifying": "remove what may name the patient, and send the case again",
+    "identifying": "send it with the panel or `segmamba correct`, which write images anew from their voxels",
     "changed": "files of a submission are never edited: send the case again",
     "file": "fix the file, and send the case again",
     "label values": "correct the label map, and send the case again",
