@@ -4,7 +4,7 @@
     python Testing/benchmarks/swap_guard.py --data FOLDER [--prepared 3] [--moves 3]
 
 FOLDER has brats/ and raw/ (see the README beside the data). Every case is judged as it is, and with each of the six
-pairs of its images exchanged, by segmamba.cases.swaps; the panel judges by the same figures.
+pairs of its images exchanged, by segmamba.shared.swaps; the panel judges by the same figures.
 
 as prepared       the BraTS cases and TCGA-FG-6692 as they were prepared elsewhere: registered, without skull, 1 mm.
 one left out      the same without each of the four images, and the three pairs of the rest exchanged.
@@ -35,11 +35,11 @@ import measure
 import numpy as np
 from registration import draw_move
 from segmamba.cases.case import Source, find_case, read_images
-from segmamba.cases.swaps import HEAD_LIMIT, LIMIT, MODALITIES, find_exchange, gains, sample_together
 from segmamba.errors import InputError
 from segmamba.images.image_io import Image
 from segmamba.preparation.grids import Grid, resample, upright
 from segmamba.preparation.run import prepare
+from segmamba.shared.swaps import HEAD_LIMIT, LIMIT, MODALITIES, find_exchange, gains, sample_together
 
 PATIENT = "TCGA-FG-6692"
 PAIRS = list(combinations(MODALITIES, 2))

@@ -36,7 +36,7 @@ ENGINE_LEVELS = (
     "images",
     "settings",
     "files",
-    "errors limits",
+    "errors limits shared",
 )
 LIBRARY_LEVELS = (
     "panel",
@@ -50,7 +50,7 @@ LIBRARY_LEVELS = (
 )
 TREES = {"segmamba": (ENGINE, ENGINE_LEVELS), "SegMambaSlicerLib": (LIBRARY, LIBRARY_LEVELS)}
 # What a machine without torch can import; resampling is for tensors.
-WITHOUT_TORCH = "cli commands worker evaluation datasets preparation cases images files settings errors"
+WITHOUT_TORCH = "cli commands worker evaluation datasets preparation cases images files settings errors shared"
 NEEDS_TORCH = "segmamba.images.resample"
 SLICER = {"slicer", "qt", "ctk", "vtk", "mrml", "slicer_core", "MRMLCorePython", "vtkSegmentationCorePython"}
 IN_SLICER = {"slicer", "qt", "ctk", "vtk", "numpy", "SegMambaSlicerLib", *sys.stdlib_module_names}
@@ -188,6 +188,17 @@ def test_the_engine_knows_no_slicer(path):
 def test_the_slicer_side_knows_no_engine_and_loads_what_slicer_has(path):
     assert not top_levels(imported(path)) & {"torch", "monai", "nibabel", "segmamba", "SimpleITK", "numba"}
     assert top_levels(at_file_scope(path)) <= IN_SLICER
+
+
+@pytest.mark.parametrize("path", sources(ENGINE / "shared"), ids=lambda path: path.name)
+def test_what_both_sides_load_needs_nothing_but_numpy_and_the_python_of_slicer(path):
+    assert top_levels(imported(path)) <= {"numpy", *sys.stdlib_module_names}
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize("path", sources(SLICER_SIDE), ids=lambda path: str(path.relative_to(SLICER_SIDE)))
+def test_the_slicer_side_keeps_to_the_syntax_of_python_3_9(path):
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
 
 
 # --- style that a machine can check

@@ -1,12 +1,11 @@
-"""Names of T1 series, and what they say of contrast agent: a table of names as they are written, the panel's twin."""
+"""Names of T1 series, and what they say of contrast agent: a table of names as they are written."""
 
 import sys
 from pathlib import Path
 
 import pytest
-from segmamba.images import contrast_words
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.words import is_unsure, other_kind, weighting
+from segmamba.shared.contrast_words import agent_said
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Testing" / "support"))
@@ -22,11 +21,6 @@ def test_what_a_name_says(name, said):
 
 def test_the_table_is_a_large_one():
     assert len({name for name, _ in SAID}) == len(SAID) >= 150
-
-
-def test_the_panel_reads_names_by_the_same_words():
-    twin = ROOT / "SegMambaSlicer" / "SegMambaSlicerLib" / "volumes" / "contrast_words.py"
-    assert twin.read_text(encoding="utf-8") == Path(contrast_words.__file__).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

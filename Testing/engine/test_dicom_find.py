@@ -11,9 +11,9 @@ from dicom_files import PATIENT, head, write_enhanced, write_series
 from pydicom.uid import generate_uid
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom import choose_four, doubt, find_series
 from segmamba.images.dicom.words import other_kind, weighting
+from segmamba.shared.contrast_words import agent_said
 
 SMALL = (8, 8, 13)
 SPACING = (10.0, 10.0, 6.0)

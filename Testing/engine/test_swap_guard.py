@@ -6,10 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 from segmamba.cases.case import find_case, read_images, save_image
-from segmamba.cases.swaps import MODALITIES, gains, judge, sample_together, swap_warnings
+from segmamba.cases.swaps import judge, swap_warnings
 from segmamba.datasets.phantom import make_phantom
 from segmamba.models.package import load_package
 from segmamba.prediction.predict import PredictOptions, predict_case
+from segmamba.shared.swaps import MODALITIES, gains, sample_together
 
 PAIRS = list(combinations(MODALITIES, 2))
 TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}

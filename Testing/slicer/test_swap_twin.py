@@ -1,8 +1,10 @@
-"""The swap guard of the panel and that of the engine, which may not import one another, say the same figures."""
+"""The swap guard of the panel and that of the engine load the same rules, and say the same of the same images."""
 
 import numpy as np
 import pytest
 import slicer
+from SegMambaSlicerLib.engine.shared import loadShared
+from SegMambaSlicerLib.errors import InputError
 from SegMambaSlicerLib.volumes import swaps as panel
 from SegMambaSlicerLib.volumes.modalities import MODALITIES
 
@@ -29,7 +31,7 @@ def images(request):
 
 def test_both_sides_say_the_same_of_the_same_images(images, scene):
     arrays, affines, isHead = images
-    expected = engine.sample_together(arrays, affines)
+    expected = loadShared("swaps").sample_together(arrays, affines)
     nodes = {
         name: slicer.util.addVolumeFromArray(
             np.ascontiguousarray(array.transpose(2, 1, 0)), ijkToRAS=affines[name], name=name
@@ -37,22 +39,27 @@ def test_both_sides_say_the_same_of_the_same_images(images, scene):
         for name, array in arrays.items()
     }
     found = panel.sampleNodes(nodes)
-    assert found.isHead == expected.is_head == isHead
+    assert found.is_head == expected.is_head == isHead
     for name in arrays:
         np.testing.assert_allclose(found.values[name], expected.values[name], rtol=1e-6, atol=1e-9)
-    gains = panel.gains(found.values)
-    assert gains == pytest.approx(engine.gains(expected.values), abs=1e-3)
-    assert gains
     assert panel.swapWarnings(nodes) == engine.swap_warnings(arrays, affines)
 
 
 @pytest.mark.parametrize("isHead", [False, True])
 def test_both_sides_judge_alike(isHead):
-    for pair in panel.gains({name: np.arange(9.0) for name in MODALITIES}):
+    for pair in loadShared("swaps").gains({name: np.arange(9.0) for name in MODALITIES}):
         for gain in (-1.0, -0.4, -0.1, 0.2):
             assert panel.judge({pair: gain}, isHead) == engine.judge({pair: gain}, isHead)
 
 
-def test_both_sides_have_the_same_limits():
-    names = ("COARSE", "POINTS", "FEWEST", "LIMIT", "HEAD_LIMIT", "MODALITIES")
-    assert [getattr(panel, name) for name in names] == [getattr(engine, name) for name in names]
+def test_both_sides_load_the_same_file():
+    from segmamba.shared import contrast_words, swaps
+
+    for module, name in ((swaps, "swaps"), (contrast_words, "contrast_words")):
+        assert loadShared(name).__file__ == module.__file__
+        assert loadShared(name) is loadShared(name) is not module  # the engine itself is not in Slicer's process
+
+
+def test_rules_that_are_missing_are_an_error_that_names_them():
+    with pytest.raises(InputError, match=r"no_such_rules\.py is missing"):
+        loadShared("no_such_rules")

@@ -134,7 +134,10 @@ class InputsPanel:
         """Fills the selectors that are empty, or all of them; leaves alone what the user has chosen."""
         if self._parameters is None or (self._chosenByUser and not everything):
             return
-        self._guesses = guessModalities()
+        try:
+            self._guesses = guessModalities()
+        except InputError:  # the engine's files are missing, and its rules with them; Setup says so
+            self._guesses = {}
         taken = {node for node in self._parameters.volumes().values() if node is not None}
         with self._parameters.together():
             for modality, guess in self._guesses.items():
@@ -152,7 +155,10 @@ class InputsPanel:
         blocked = any(problem.blocking for problem in self.problems)
         notes = [problem.text for problem in self.problems if not problem.blocking]
         if not blocked:
-            notes += swapWarnings(volumes)
+            try:
+                notes += swapWarnings(volumes)
+            except InputError as error:
+                notes.append(str(error))
         self._ui.warningsLabel.setText("<br>".join("\u26a0 " + html.escape(note) for note in notes))
         self._ui.warningsLabel.setStyleSheet(f"color: {_AMBER}")
         self._ui.warningsLabel.setVisible(bool(notes))

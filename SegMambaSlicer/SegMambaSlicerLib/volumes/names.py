@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..engine.shared import loadShared
 from ..i18n import _
-from .contrast_words import T1, agent_said, normalise, without_agent
 
 _T2 = re.compile(r"\b(?:3d|2d|ax|tra|sag|cor)?t2(?!\d)(\w*)")
 _T1_SEQUENCES = re.compile(r"\b(?:3d)?(?:mprage|mp2rage|mpr|f?spgr|bravo|t1tfe|ffe3dt1)\b")
@@ -24,8 +24,9 @@ _TIME = re.compile(r"\b(?:ses|sub|run|acq|visit)\s(?!t[12])\w+|\b(?:pre|post)\s?
 
 def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
     """Scores (log odds, roughly) for the modalities, and the reasons in words; empty where the name says nothing."""
-    text = _TIME.sub(" ", normalise(name))
-    t1, t2 = T1.search(text), _T2.search(text)
+    words = loadShared("contrast_words")
+    text = _TIME.sub(" ", words.normalise(name))
+    t1, t2 = words.T1.search(text), _T2.search(text)
     if _UNFIT.search(text) or (not t1 and _UNFIT_UNLESS_T1.search(text)):
         return dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), -6.0), [_("the name speaks of another kind of image")]
     flair = _FLAIR.search(text)
@@ -34,7 +35,7 @@ def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
         return {"t2f": 6.0, "t2w": -2.0, "t1n": -5.0, "t1c": -5.0}, [_("the name says FLAIR")]
     if t2 and not isT1:
         return {"t2w": 5.0, "t2f": -1.0, "t1n": -5.0, "t1c": -5.0}, [_("the name says T2")]
-    said = agent_said(name)
+    said = words.agent_said(name)
     given = said == "with"
     if not isT1:
         if given:
@@ -56,7 +57,8 @@ def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
 
 def stemOf(name: str) -> str:
     """The name without what tells the modalities of one case apart: what the four volumes of a case have in common."""
-    text = normalise(name)
+    words = loadShared("contrast_words")
+    text = words.normalise(name)
     for pattern in (_FLAIR, _T2, _T1_SEQUENCES):
         text = pattern.sub(" ", text)
-    return without_agent(text)
+    return words.without_agent(text)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmamba.errors import InputError
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
 from segmamba.settings import read_json
+from segmamba.shared.contrast_words import agent_said
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from segmamba.cases.case import Case
 from segmamba.cases.labels import LABELS
-from segmamba.cases.swaps import LIMIT, gains, sample_together
+from segmamba.shared.swaps import LIMIT, gains, sample_together
 
 _FEW_MM3, _FEW = 200.0, 20  # volume and voxels of a label below which it is not asked
 # below both, in mm3 and as a share of all that is labelled, a finding is slight

@@ -15,7 +15,7 @@ from nibabel.affines import apply_affine
 from scipy.spatial import cKDTree
 
 from segmamba.errors import InputError
-from segmamba.followup.lesions import Lesion, Measured, why_not_measurable
+from segmamba.followup.lesions import Lesion, Measured, unmeasurable_reason
 from segmamba.settings import read_json, shown
 
 STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
@@ -100,7 +100,7 @@ def _with_line(lesion: Lesion, line: Line, measured: Measured) -> Lesion:
         values["slice"] = int(measured.stored_slices[int(np.clip(np.rint(index), 0, len(measured.stored_slices) - 1))])
     # what was said of the measured second line is no longer so
     moved = replace(lesion, **values, notes=())
-    reason = why_not_measurable(moved.d1, moved.d2, moved.slices, measured.spacing[2])
+    reason = unmeasurable_reason(moved.d1, moved.d2, moved.slices, measured.spacing[2])
     return replace(moved, not_measurable=reason)
 
 

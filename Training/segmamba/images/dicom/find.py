@@ -10,11 +10,11 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from segmamba.errors import InputError
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.geometry import Geometry, arrange
 from segmamba.images.dicom.guess import Guess, conclude, is_reformat, judge, why_left_out
 from segmamba.images.dicom.headers import Frame, read_headers
 from segmamba.images.dicom.splitting import split
+from segmamba.shared.contrast_words import agent_said
 
 log = logging.getLogger(__name__)
 

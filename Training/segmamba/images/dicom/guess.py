@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.geometry import Geometry
 from segmamba.images.dicom.headers import Frame
 from segmamba.images.dicom.words import other_kind, weighting
+from segmamba.shared.contrast_words import agent_said
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 LEAST_CONFIDENCE = 0.5

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from segmamba import limits
 from segmamba.errors import InputError
-from segmamba.images.contrast_words import agent_said
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
+from segmamba.shared.contrast_words import agent_said
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from segmamba.images.contrast_words import T1, normalise
+from segmamba.shared.contrast_words import T1, normalise
 
 _CJK_FLAIR = re.compile("压水|壓水|抑水|水抑制|フレア")
 _PLANE = r"(?:3d|2d|ax\w*|tra\w*|sag\w*|cor\w*|obl\w*)?"

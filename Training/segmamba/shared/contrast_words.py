@@ -1,8 +1,7 @@
 """With or without contrast agent, in the words and signs that clinics and data sets write.
 
 English, German, Dutch, Scandinavian, Finnish, French, Spanish, Portuguese, Italian, Romanian, Polish, Czech, Croatian,
-Hungarian, Turkish, Russian, Greek, Arabic, Chinese, Japanese, Korean. The engine and the panel, which may not import
-one another, have the same file (segmamba/images/contrast_words.py, SegMambaSlicerLib/volumes/contrast_words.py).
+Hungarian, Turkish, Russian, Greek, Arabic, Chinese, Japanese, Korean.
 """
 
 from __future__ import annotations
