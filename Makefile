@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Test files are shared among so many processes, of one thread each: two threads in two processes on two cores wait for one another.
+JOBS ?= 2
 
 .PHONY: demo test hostile lint format bench bench-loader gpu-check gpu-bench clean
 
@@ -10,7 +12,7 @@ demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
 
 test: $(READY)
-	$(BIN)/python -m pytest Testing/engine Testing/slicer Testing/hostile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile Testing/engine Testing/slicer Testing/hostile
 
 # Many hostile inputs and kills, with their counts; `make test` tries a few.
 hostile: $(READY)
