@@ -137,6 +137,12 @@ class Site:
     def stopCommand(self, run: str, where: str | None = None) -> Call:
         return self._call(lambda folder: ["improve", folder, f"--stop={checkedName(run)}", "--json"], where)
 
+    def intakeCommand(self, accept: str = "", reason: str = "", withdraw: str = "", where: str | None = None) -> Call:
+        """Examines what was sent; a doubtful case is accepted with a reason, or one is withdrawn (deleted)."""
+        asked = [f"--accept={checkedName(accept)}", f"--reason={reason}"] if accept else []
+        asked += [f"--withdraw={checkedName(withdraw)}"] if withdraw else []
+        return self._call(lambda folder: ["intake", _below(folder, "corrections"), *asked, "--json"], where)
+
     def modelsCommand(self, action: str, name: str = "", reason: str = "", where: str | None = "here") -> Call:
         """action: "promote", "refuse", "adopt" (a model by name; the last two with a reason) or "rollback"."""
         if action not in ("promote", "refuse", "adopt", "rollback"):

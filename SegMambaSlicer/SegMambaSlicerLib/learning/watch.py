@@ -21,6 +21,7 @@ TICK_MILLISECONDS = 1000
 SOON_MILLISECONDS = 600
 ANSWER_SECONDS = 60  # a dead share never answers
 ACT_SECONDS = 180  # a run that is started may take a minute until its first word
+EXAMINE_SECONDS = 1800  # some seconds a case, more on a slow share
 SERVER_SECONDS = 10  # between two looks at a run on a server
 SILENT_SECONDS = 60  # without a word from a run, after which the engine is asked whether it still lives
 
@@ -36,10 +37,14 @@ class SiteWatch:
         self.workProblem = ""  # why the place where improvements run could not be asked
         self.doing = ""  # what was asked for and is under way, in plain words
         self._answers: dict[str, dict] = {}  # of `segmamba status`: "here", "server"
-        self._commands: dict[str, tuple] = {}  # "here", "server", "act" -> command, when it is given up, on whose end
+        self._commands: dict[
+            str, tuple
+        ] = {}  # "here", "server", "act" -> command, when it is given up, then called, after how long
         self._follower: Follower | None = None
         self._followed = ""
         self._nextLook = 0.0
+        self.examineProblem = ""  # why new cases could not be examined
+        self._examined = 0  # how many submissions there were then: the same ones are not examined again and again
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MILLISECONDS)
         self._timer.timeout.connect(self.tick)
@@ -61,6 +66,11 @@ class SiteWatch:
         """The counts of corrected cases, where improvements run; None while they are not known."""
         found = self._answers.get(self.site.where, {}).get("corrections")
         return found if isinstance(found, dict) else None
+
+    @property
+    def isPrepared(self) -> bool:
+        """Whether the next run finds old cases to train and judge on; where not, it makes synthetic ones first."""
+        return self._answers.get(self.site.where, {}).get("prepared") is not False
 
     @property
     def run(self) -> dict | None:
@@ -110,10 +120,10 @@ class SiteWatch:
         """When nothing has changed for a moment: a path says that it has changed with each letter."""
         self._soon.start()
 
-    def act(self, call: Call, text: str, onDone=None, onError=None) -> None:
+    def act(self, call: Call, text: str, onDone=None, onError=None, seconds: float = ACT_SECONDS) -> None:
         """Does what `call` says, with `text` shown meanwhile, and looks again. Nothing else can be asked for then.
 
-        onError: called with a text. Raises InputError where something is under way.
+        onError: called with a text. seconds: until it is given up. Raises InputError where something is under way.
         """
         if self.doing:
             raise InputError(self.doing)
@@ -125,16 +135,16 @@ class SiteWatch:
                 function(argument)
             self.refresh()
 
-        self._start("act", call, lambda answer: end(onDone, answer), lambda text: end(onError, text))
+        self._start("act", call, lambda answer: end(onDone, answer), lambda text: end(onError, text), seconds)
         self._changed()
 
     def tick(self) -> None:
         now = time.monotonic()
-        for place, (command, until, failed) in list(self._commands.items()):
+        for place, (command, until, failed, seconds) in list(self._commands.items()):
             if now > until:
                 del self._commands[place]
                 command.cancel()
-                failed(_("No answer in {count} s.").format(count=ACT_SECONDS if place == "act" else ANSWER_SECONDS))
+                failed(_("No answer in {count} s.").format(count=round(seconds)))
         if self.isRunning and now >= self._nextLook:
             self._look(now)
         if not (self._commands or self.isRunning):
@@ -194,7 +204,7 @@ class SiteWatch:
             return
         self._start(place, call, lambda answer: self._heard(place, answer), lambda text: self._failed(place, text))
 
-    def _start(self, place: str, call: Call, done, failed) -> None:
+    def _start(self, place: str, call: Call, done, failed, seconds: float = ANSWER_SECONDS) -> None:
         def ended(function, argument):
             if self._commands.pop(place, None) is not None:
                 function(argument)
@@ -209,8 +219,7 @@ class SiteWatch:
         except EngineError as error:
             failed(self._explained(call, error))
             return
-        patience = ACT_SECONDS if place == "act" else ANSWER_SECONDS
-        self._commands[place] = (command, time.monotonic() + patience, failed)
+        self._commands[place] = (command, time.monotonic() + seconds, failed, seconds)
         self._timer.start()
 
     def _explained(self, call: Call, error: EngineError) -> str:
@@ -234,7 +243,26 @@ class SiteWatch:
                 self._ask("server", str(run.get("run", "")))
         if self.isRunning:
             self._timer.start()
+        if place == self.site.where:
+            self._examine()
         self._changed()
+
+    def _examine(self) -> None:
+        """What was sent and nobody has looked at yet: until then nothing tells whether it can be trained on."""
+        found = self.corrections or {}
+        sent, new = (int(number(found.get(name)) or 0) for name in ("sent", "new"))
+        if not new or sent == self._examined or self.doing or self.isRunning:
+            return  # the run that is under way examines them itself, at its beginning
+
+        def failed(text):
+            self.examineProblem = text
+
+        self._examined, self.examineProblem = sent, ""
+        try:
+            call = self.site.intakeCommand()
+            self.act(call, _("The new cases are being examined..."), None, failed, EXAMINE_SECONDS)
+        except InputError as error:
+            self.examineProblem = str(error)
 
     def _follow(self) -> None:
         """Reads the files of the run to show, from their beginning where it is another one than before."""
@@ -258,9 +286,10 @@ class SiteWatch:
 
     def _forget(self) -> None:
         commands, self._commands = self._commands, {}
-        for command, _until, _failed in commands.values():
+        for command, _until, _failed, _seconds in commands.values():
             command.cancel()
         self._answers, self._follower, self._followed, self.doing = {}, None, "", ""
+        self._examined, self.examineProblem = 0, ""
 
     def _changed(self) -> None:
         for listener in list(self.onChange):

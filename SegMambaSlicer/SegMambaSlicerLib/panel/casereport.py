@@ -66,18 +66,22 @@ class ReportView:
             box.setVisible(name in self._empty)
 
 
-def findingLines(report: dict) -> list[str]:
-    """The findings, the worst first, each with how bad it is in words and what to do."""
+def findingLines(report: dict, advice: bool = True) -> list[str]:
+    """The findings, the worst first, each with how bad it is in words and what to do; with `advice` on sending it."""
     severities = {"wrong": _("Wrong"), "doubtful": _("Doubtful"), "note": _("Note")}
-    findings = sorted(report["findings"], key=lambda finding: list(severities).index(finding["severity"]))
+    known = [finding for finding in report["findings"] if finding["severity"] in severities]
+    findings = sorted(known, key=lambda finding: list(severities).index(finding["severity"]))
     lines = []
     for finding in findings:
         text = _("{severity}: {text}").format(severity=severities[finding["severity"]], text=finding["text"])
         lines.append(
             _("{finding} ({remedy})").format(finding=text, remedy=finding["mend"]) if finding["mend"] else text
         )
-    if any(finding["severity"] == "doubtful" for finding in findings):
-        lines.append(_("What is doubtful can be added, but is trained on only after a person has accepted it."))
+    if advice and any(finding["severity"] == "doubtful" for finding in findings):
+        text = _(
+            "What is doubtful can be added, but is trained on only after a person has accepted it (Improve the model)."
+        )
+        lines.append(text)
     if report.get("earlier_versions"):
         text = _(
             "Note: this case was sent before; adding it makes version {version}, which takes the earlier one's place."

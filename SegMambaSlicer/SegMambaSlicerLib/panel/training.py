@@ -13,7 +13,8 @@ from ..i18n import _
 from ..learning.following import ACTIVE, RESUMABLE, number
 from ..learning.site import SERVER_SETTINGS, WAYS, WHERE_SETTING, write
 from .curve import HEIGHT, curveText, drawCurve
-from .running import timeText
+from .trainingtexts import COUNTS, runText, unusedLines
+from .waiting import WaitingPanel
 from .widgets import allow, singleTimer
 
 
@@ -22,6 +23,9 @@ class TrainingPanel:
 
     def __init__(self, ui, watch):
         self._ui, self._watch, self._filling = ui, watch, True
+        self._waiting = WaitingPanel(ui, watch)
+        self._stopping = ""  # the run that was asked to stop
+        self._chosen: tuple[int, int] | None = None  # way and steps for the next run, while those of another are shown
         self._message = ""  # why what was asked for was not done
         self._copied = singleTimer(1500, lambda: ui.copyCommandButton.setText(_("Copy command")))
         for text, value in zip((_("Fine-tune the model in use"), _("Train anew on all cases")), WAYS):
@@ -48,6 +52,7 @@ class TrainingPanel:
     def release(self) -> None:
         """For the end of the widget. A training that was started goes on."""
         self._copied.stop()
+        self._waiting.release()
         self._filling = True
 
     # --- from what is known to the widgets
@@ -75,17 +80,19 @@ class TrainingPanel:
         if found is None:
             text = self._watch.site.reason or (_("Looking...") if self._watch.isLooking else "")
         else:
-            count = {name: int(number(found.get(name)) or 0) for name in (*_COUNTS, "sent")}
+            count = {name: int(number(found.get(name)) or 0) for name in (*COUNTS, "sent")}
             parts = [_("{count} to train on").format(count=count["train"])]
             parts.append(_("{count} to check the model by").format(count=count["validation"]))
-            for name, part in _COUNTS.items():
+            for name, part in COUNTS.items():
                 if part and count[name]:
                     parts.append(part().format(count=count[name]))
-            text = _("{count} corrected cases: {parts}.").format(count=count["sent"], parts=", ".join(parts))
+            sent = count["sent"]
+            text = _("1 corrected case") if sent == 1 else _("{count} corrected cases").format(count=sent)
+            text = _("{cases}: {parts}.").format(cases=text, parts=", ".join(parts)) if sent else text + "."
             rows = [row for row in found.get("rows") or [] if isinstance(row, dict)]
         ui.casesLabel.setText(text)
         ui.casesLabel.setVisible(bool(text))
-        lines = [line for row in rows if row.get("status") in ("refused", "waiting") for line in _reasons(row)]
+        lines = [line for row in rows if row.get("status") in ("refused", "waiting") for line in unusedLines(row)]
         if ui.refusedText.toPlainText() != "\n".join(lines):
             ui.refusedText.setPlainText("\n".join(lines))
         ui.refusedText.setVisible(bool(lines))
@@ -100,15 +107,21 @@ class TrainingPanel:
         starting = common
         if not starting and watch.isRunning:
             starting = _("A training is under way. Stop it first, or wait for it.")
-        if not starting and not sum(int(number(counts.get(name)) or 0) for name in ("train", "new")):
-            starting = _("There is no corrected case to train on yet. Correct a result and add it to training.")
+        starting = starting or self._nothingToTrainOn(counts)
         says = _("Trains a candidate from the corrected cases and holds it against the model in use.")
+        first = _("The first run at a site makes 72 synthetic cases before it trains, which takes some minutes.")
+        says = says if watch.isPrepared else f"{says} {first}"
         allow(ui.startButton, not starting, says, starting)
         stopping = common or ("" if watch.isRunning else _("No training is under way."))
+        isStopping = watch.isRunning and self._stopping == str((run or {}).get("run"))
+        asked = _("It was asked to stop; it saves its state after the step that is under way.")
+        stopping = stopping or (asked if isStopping else "")
         allow(ui.stopButton, not stopping, _("Saves the training and ends it; it can be resumed."), stopping)
         resuming = common
         if not resuming and (run is None or run.get("state") not in RESUMABLE):
             resuming = _("A training is under way.") if watch.isRunning else _("No training was broken off.")
+        if not resuming and not number(run.get("step")):  # it ended before it had its cases, or for want of them
+            resuming = self._nothingToTrainOn(counts)
         allow(ui.resumeButton, not resuming, _("Goes on with the training that was broken off."), resuming)
         looking = watch.site.reason or (_("Looking...") if watch.isLooking else "")
         allow(ui.lookButton, not looking, _("Asks again how far it is."), looking)
@@ -116,17 +129,31 @@ class TrainingPanel:
             widget.setEnabled(not busy and not watch.isRunning)
         for widget in (ui.whereCombo, *self._edits.values()):
             widget.setEnabled(not busy)
-        text = self._message or watch.workProblem or ("" if watch.isRunning else starting)
+        text = busy or self._message or watch.workProblem or (stopping if isStopping else "")
+        if not text and not watch.isRunning:
+            text = starting or ("" if watch.isPrepared else first)
         isWrong = not busy and bool(self._message or watch.workProblem)
         ui.improveReasonLabel.setText(text)
         ui.improveReasonLabel.setStyleSheet("color: #a02020" if isWrong else "")
         ui.improveReasonLabel.setVisible(bool(text))
+
+    def _nothingToTrainOn(self, counts: dict) -> str:
+        """Why a training would find no case; "" where it finds one."""
+        count = {name: int(number(counts.get(name)) or 0) for name in ("train", "new", "doubtful")}
+        if count["train"]:
+            return ""
+        if count["new"] and self._watch.examineProblem:
+            return _("The new cases could not be examined: {reason}").format(reason=self._watch.examineProblem)
+        if count["doubtful"]:
+            return _("No case can be trained on yet: accept what waits above, or add other corrected cases.")
+        return _("There is no corrected case to train on yet. Correct a result and add it to training.")
 
     def _showRun(self) -> None:
         ui, run, curve = self._ui, self._watch.run, self._watch.curve
         ui.improveLabel.setVisible(run is not None)
         ui.improveBar.setVisible(run is not None and run.get("state") in (*ACTIVE, "stopped", "lost", "failed"))
         steps = int(number((run or {}).get("steps")) or 0)
+        self._showChoice(run)
         if run is not None:
             ui.improveLabel.setText("\n".join([runText(run, curve), *self._elsewhere(run)]))
             ui.improveLabel.setStyleSheet("color: #a02020" if run.get("state") in ("failed", "lost") else "")
@@ -141,6 +168,26 @@ class TrainingPanel:
             ui.curveLabel.setMinimumHeight(HEIGHT)
             ui.curveLabel.setPixmap(drawCurve(curve, ui.curveLabel.width, steps))
             ui.curveLabel.setToolTip(text)
+
+    def _showChoice(self, run: dict | None) -> None:
+        """Way and steps of the run that is under way, and again those for the next one when it has ended."""
+        ui, running = self._ui, self._watch.isRunning
+        if not running and self._chosen is None:
+            return
+        if running and self._chosen is None:
+            self._chosen = (ui.wayCombo.currentIndex, int(ui.stepsBox.value))
+        way, steps = self._chosen
+        if running:
+            way = WAYS.index(run["way"]) if run.get("way") in WAYS else way
+            steps = int(number(run.get("steps")) or 0)  # 0 until they are known, shown as "Automatic"
+        else:
+            self._chosen = None
+        self._filling = True
+        try:
+            ui.wayCombo.setCurrentIndex(way)
+            ui.stepsBox.setValue(steps)
+        finally:
+            self._filling = False
 
     def _elsewhere(self, run: dict) -> list[str]:
         """That the candidate is not in the folder here, where it could be looked at."""
@@ -166,11 +213,11 @@ class TrainingPanel:
         self._act(lambda site: site.improveCommand(*self._asked()), _("The training is being started..."))
 
     def onResume(self, checked=False):
-        run = str(self._watch.run["run"])
+        run, self._stopping = str(self._watch.run["run"]), ""
         self._act(lambda site: site.improveCommand(run=run), _("The training is being resumed..."))
 
     def onStop(self, checked=False):
-        run = str(self._watch.run["run"])
+        run = self._stopping = str(self._watch.run["run"])
         self._act(lambda site: site.stopCommand(run), _("The training is asked to stop..."))
 
     def onLook(self, checked=False):
@@ -209,63 +256,5 @@ class TrainingPanel:
             self._refused(str(error))
 
     def _refused(self, text: str) -> None:
-        self._message = text
+        self._message, self._stopping = text, ""
         self.show()
-
-
-_COUNTS = {
-    "train": None,
-    "validation": None,
-    "new": lambda: _("{count} new"),
-    "waiting": lambda: _("{count} waiting"),
-    "refused": lambda: _("{count} refused"),
-    "replaced": lambda: _("{count} replaced by newer versions"),
-}
-
-
-def runText(run: dict, curve) -> str:
-    """Name, state, step and time left of a run, and what it says itself."""
-    names = {
-        "preparing": _("is being prepared"),
-        "training": _("is training"),
-        "judging": _("is being compared with the model in use"),
-        "done": _("is done"),
-        "stopped": _("was stopped"),
-        "failed": _("failed"),
-        "lost": _("was ended from outside"),
-    }
-    state = str(run.get("state", ""))
-    text = _("{run} {state}").format(run=run.get("run", "?"), state=names.get(state, state))
-    step, steps, left = (number(run.get(name)) for name in ("step", "steps", "seconds_left"))
-    if step is not None and steps and state != "done":
-        text += _(", step {step} of {steps}").format(step=int(step), steps=int(steps))
-    says = str(run.get("text") or "")
-    if state == "training" and step:  # it says the same in its own words
-        says = ""
-        text += _(", about {time} left").format(time=longTimeText(left)) if left is not None else ""
-    lines = [text + ".", says]
-    if state in ACTIVE and curve.note:
-        lines.append(curve.note)
-    return "\n".join(line for line in lines if line)
-
-
-def longTimeText(seconds: float) -> str:
-    """As timeText; trainings take hours."""
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return timeText(seconds)
-    return _("{hours} h {minutes} min").format(hours=minutes // 60, minutes=minutes % 60)
-
-
-def _reasons(row: dict) -> list[str]:
-    """Why a sending is not used: a line for each finding, with what to do."""
-    states = {"refused": _("refused"), "waiting": _("waiting")}
-    head = f"{row.get('name', '?')}: {states.get(row.get('status'), row.get('status'))}"
-    found = row.get("findings")
-    texts = []
-    for finding in found if isinstance(found, list) else []:
-        if isinstance(finding, dict):
-            texts.append("; ".join(str(finding[name]) for name in ("text", "mend") if finding.get(name)))
-        else:
-            texts.append(str(finding))
-    return [f"{head}: {text}" for text in texts] or [head]

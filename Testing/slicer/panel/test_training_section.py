@@ -14,7 +14,11 @@ import slicer
 from SegMambaSlicerLib.learning.following import Curve
 from SegMambaSlicerLib.panel.curve import HEIGHT, curveText, drawCurve
 
-COUNTS = {"sent": 9, "train": 5, "validation": 2, "refused": 1, "waiting": 1, "replaced": 0, "new": 0, "rows": []}
+COUNTS = {
+    "sent": 9, "train": 5, "validation": 2, "refused": 1, "waiting": 1, "doubtful": 0, "replaced": 0, "new": 0,
+    "rows": [],
+}  # fmt: skip
+NAMES = ["aaaaaaaabbbbbbbbcccc-v1", "ddddddddeeeeeeeeffff-v2"]
 MODELS = {"champion": None, "folder": None, "id": None, "parents": [], "previous": None, "states": {}, "history": []}
 
 
@@ -73,11 +77,13 @@ def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site
         {"name": "b-v1", "status": "waiting", "findings": []},
         {"name": "c-v1", "status": "train", "findings": [{"kind": "note", "text": "small specks"}]},
     ]
-    commands.reply("status", answer(corrections={**COUNTS, "new": 2, "rows": rows}))
+    commands.reply("status", answer(corrections={**COUNTS, "rows": rows}))
     assert ui.casesLabel.text == (
-        "9 corrected cases: 5 to train on, 2 to check the model by, 2 new, 1 waiting, 1 refused."
+        "9 corrected cases: 5 to train on, 2 to check the model by, 1 unchanged, set aside, 1 refused."
     )
-    assert ui.refusedText.toPlainText() == "a-v1: refused: other grid; send again\nb-v1: waiting"
+    assert ui.refusedText.toPlainText() == (
+        "a-v1: refused: other grid; send again\nb-v1: set aside until there are more corrected cases: it is unchanged"
+    )
     assert ui.startButton.isEnabled()
     assert not ui.stopButton.isEnabled() and not ui.resumeButton.isEnabled()
     commands.panel.ui.lookButton.click()
@@ -85,6 +91,87 @@ def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site
     assert not ui.startButton.isEnabled()
     assert "no corrected case to train on" in ui.startButton.toolTip
     assert "no corrected case to train on" in ui.improveReasonLabel.text
+
+
+def doubtful(names):
+    finding = {"kind": "mirrored", "text": "it looks mirrored", "mend": "look over t2f", "severity": "doubtful"}
+    rows = [{"name": name, "status": "doubtful", "findings": [finding]} for name in names]
+    zero = dict.fromkeys(("train", "validation", "refused", "waiting"), 0)
+    return {**COUNTS, **zero, "sent": len(names), "doubtful": len(names), "rows": rows}
+
+
+def test_new_cases_are_examined_at_once_and_start_counts_what_can_be_trained_on(commands, site):
+    ui = commands.panel.ui
+    commands.reply("status", answer(corrections={**doubtful([]), "sent": 1, "new": 1}))
+    assert commands.open[-1].arguments == ["intake", str(site / "corrections"), "--json"]
+    assert not ui.startButton.isEnabled()
+    assert ui.improveReasonLabel.text == "The new cases are being examined..."
+    commands.reply("intake", {})
+    commands.reply("status", answer(corrections=doubtful(NAMES[:1])))
+    assert ui.casesLabel.text.startswith("1 corrected case: 0 to train on")
+    assert "1 waiting for your decision" in ui.casesLabel.text
+    assert not ui.startButton.isEnabled() and "accept what waits above" in ui.improveReasonLabel.text
+    failed = sites.addRun(site, "finetune-0001", state="failed", steps=0, text="no accepted case to train on yet")
+    ui = show(commands, {**statusOf(failed), "alive": False}, corrections=doubtful(NAMES[:1]))
+    assert not ui.resumeButton.isEnabled()
+    assert not commands.open
+
+
+def test_new_cases_that_cannot_be_examined_are_not_asked_about_for_ever(commands):
+    ui = commands.panel.ui
+    counts = {**doubtful([]), "sent": 1, "new": 1}
+    commands.reply("status", answer(corrections=counts))
+    commands.fail("intake", "the disk is full")
+    commands.reply("status", answer(corrections=counts))
+    assert not commands.open
+    assert ui.improveReasonLabel.text == "The new cases could not be examined: the disk is full"
+    ui.lookButton.click()
+    commands.reply("status", answer(corrections={**counts, "sent": 2, "new": 2}))
+    assert commands.open[-1].arguments[0] == "intake"
+
+
+def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeypatch):
+    ui = commands.panel.ui
+    assert ui.waitingWidget.isHidden()
+    verdicts = site / "corrections" / "verdicts"
+    verdicts.mkdir(parents=True)
+    sites.writePicture(verdicts / f"{NAMES[0]}.png")
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+    assert not ui.waitingWidget.isHidden() and ui.waitingCombo.count == 2
+    assert ui.waitingCombo.itemText(0) == "Case 1 of 2 to decide on: aaaaaaaa v1"
+    assert ui.waitingText.toPlainText() == "Doubtful: it looks mirrored (look over t2f)"
+    assert not ui.waitingPicture.pixmap.isNull()
+    ui.waitingCombo.setCurrentIndex(1)
+    assert ui.waitingPicture.isHidden() and ui.enlargeWaitingButton.isHidden()  # there is none of it
+    assert not ui.acceptButton.isEnabled() and "why the case is right" in ui.acceptButton.toolTip
+    ui.waitingReasonEdit.setText("seen by two readers")
+    ui.acceptButton.click()
+    assert commands.open[-1].arguments == [
+        *("intake", str(site / "corrections"), f"--accept={NAMES[1]}", "--reason=seen by two readers", "--json")
+    ]
+    assert not ui.acceptButton.isEnabled() and not ui.withdrawButton.isEnabled()
+    commands.reply("intake", {})
+    commands.reply("status", answer(corrections={**doubtful(NAMES[:1]), "sent": 2, "train": 1}))
+    assert ui.waitingCombo.count == 1 and ui.waitingReasonEdit.text == ""
+    assert ui.startButton.isEnabled()
+    asked, answers = [], [False, True]
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, **options: asked.append(text) or answers.pop(0)
+    )
+    ui.withdrawButton.click()
+    assert NAMES[0] in asked[0] and not commands.open
+    ui.withdrawButton.click()
+    assert commands.open[-1].arguments == [*("intake", str(site / "corrections"), f"--withdraw={NAMES[0]}", "--json")]
+    commands.fail("intake", "ask who may delete there")
+    assert ui.waitingMessageLabel.text == "ask who may delete there"
+    commands.reply("status", answer(corrections={**COUNTS, "sent": 1}))
+    assert ui.waitingWidget.isHidden()
+
+
+def test_a_first_run_says_what_it_makes_first(commands):
+    ui = show(commands, prepared=False)
+    assert ui.startButton.isEnabled() and "72 synthetic cases" in ui.improveReasonLabel.text
+    assert "72 synthetic cases" not in show(commands, prepared=True).improveReasonLabel.text
 
 
 def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(commands, site, pump):
@@ -125,10 +212,17 @@ def test_a_run_is_found_again_by_its_status_when_the_panel_opens(commands, site)
     ui = show(commands, older, statusOf(run))
     assert "finetune-0003 is training" in ui.improveLabel.text
     assert "Loss" in ui.curveTextLabel.text
+    assert (ui.stepsBox.value, ui.wayCombo.currentIndex) == (100, 0)  # its own, not those of the next one
     assert ui.stopButton.isEnabled()
     ui.stopButton.click()
     assert commands.open[-1].arguments == ["improve", str(site), "--stop=finetune-0003", "--json"]
+    assert ui.improveReasonLabel.text == "The training is asked to stop..."
     commands.reply("improve", {"run": "finetune-0003"})
+    commands.reply("status", answer(older, statusOf(run)))
+    assert "saves its state" in ui.improveReasonLabel.text and not ui.stopButton.isEnabled()
+    sites.addRun(site, "finetune-0003", step=31, state="stopped")
+    show(commands, {**statusOf(run), "alive": False}, older)
+    assert ui.stepsBox.value == 0 and ui.resumeButton.isEnabled()
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "lost"])

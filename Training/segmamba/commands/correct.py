@@ -129,4 +129,6 @@ def _intake(options) -> int:
         progress=lambda name: print(f"examining {name}", file=sys.stderr, flush=True),
     )
     print(json.dumps(asdict(result), indent=2) if options.json else format_intake(result))
+    if options.json:  # it says so itself
+        return 0
     return 1 if any(name in result.new for name in result.names("refused")) else 0

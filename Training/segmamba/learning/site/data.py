@@ -48,22 +48,21 @@ def make_phantoms(
     kinds: Sequence[bool | None] = ANY_KIND,
 ) -> None:
     """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something. Made beside it and renamed:
-    a making that was broken off goes on with the cases that are whole. progress: cases done, before each. kinds: in
-    turn, whether they enhance (make_phantom).
+    a making that was broken off goes on with the cases that are whole. progress: cases done, before each that is made
+    now. kinds: in turn, whether they enhance (make_phantom).
     """
     if folder.exists():
         if any(folder.iterdir()):
             return
         folder.rmdir()
     making = folder.with_name(f".{folder.name}.making")
-    for done, seed in enumerate(seeds):
+    cases = {seed: making / f"phantom-{seed:06d}" for seed in seeds}
+    missing = [seed for seed in seeds if not cases[seed].is_dir()]  # else the time left would count work of before
+    for done, seed in enumerate(missing, len(seeds) - len(missing)):
         progress(done)
-        case = making / f"phantom-{seed:06d}"
-        if case.is_dir():
-            continue
-        half = making / ".half"
+        case, half = cases[seed], making / ".half"
         shutil.rmtree(half, ignore_errors=True)
-        phantom = make_phantom(seed, spacing=spacing, enhancing=kinds[done % len(kinds)])
+        phantom = make_phantom(seed, spacing=spacing, enhancing=kinds[seeds.index(seed) % len(kinds)])
         for path in save_phantom(phantom, half, case.name).values():
             with path.open("r+b") as file:
                 os.fsync(file.fileno())

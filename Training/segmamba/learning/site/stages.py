@@ -100,15 +100,22 @@ class Stages:
             (self.site.replay, REPLAY_SEEDS, ANY_KIND, "synthetic cases to replay"),
             (self.site.anchor, ANCHOR_SEEDS, ANCHOR_KINDS, "synthetic anchor cases"),
         ):
-            text = f"making {what}, once for this site"
-
-            def progress(done: int, seeds=seeds, text=text) -> None:
-                self._heed()
-                if not done:
-                    self.tell.begin("preparing", text)
-                self.tell.go_on(done, len(seeds), f"{text}: {done} of {len(seeds)}")
-
+            progress = self._telling(f"making {what}, once for this site", len(seeds))
             make_phantoms(place, seeds, spacing, progress, kinds)
+
+    def _telling(self, text: str, total: int) -> Callable[[int], None]:
+        """For make_phantoms, which calls it only where there is something to make."""
+        begun = False
+
+        def progress(done: int) -> None:
+            nonlocal begun
+            self._heed()
+            if not begun:
+                self.tell.begin("preparing", text)
+            begun = True
+            self.tell.go_on(done, total, f"{text}: {done} of {total}")
+
+        return progress
 
     def _train(self, initial: Path) -> None:
         model = self.folder / "model"

@@ -1,0 +1,141 @@
+"""Corrected cases that wait for a person: what is doubtful about each, its picture, and Accept or Withdraw."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+
+from ..errors import InputError
+from ..i18n import _
+from ..learning.site import checkedName
+from .casereport import findingLines
+from .widgets import allow
+
+
+class WaitingPanel:
+    """watch: a SiteWatch."""
+
+    def __init__(self, ui, watch):
+        self._ui, self._watch, self._filling, self._message = ui, watch, False, ""
+        self._rows: list[dict] = []
+        ui.waitingCombo.currentIndexChanged.connect(self.onCase)
+        ui.waitingReasonEdit.textChanged.connect(self.onReason)
+        ui.acceptButton.clicked.connect(self.onAccept)
+        ui.withdrawButton.clicked.connect(self.onWithdraw)
+        ui.enlargeWaitingButton.clicked.connect(self.onEnlarge)
+        watch.onChange.append(self.show)
+        self.show()
+
+    def release(self) -> None:
+        """For the end of the widget."""
+        self._filling = True
+
+    def show(self) -> None:
+        """The cases that wait, and the chosen one."""
+        if self._filling:
+            return
+        ui, found = self._ui, self._watch.corrections or {}
+        before = self._name
+        self._rows = [
+            row for row in found.get("rows") or [] if isinstance(row, dict) and row.get("status") == "doubtful"
+        ]
+        names = [str(row.get("name", "?")) for row in self._rows]
+        if [ui.waitingCombo.itemData(i) for i in range(ui.waitingCombo.count)] != names:
+            self._filling = True
+            try:
+                ui.waitingCombo.clear()
+                for number, name in enumerate(names, 1):
+                    title = _("Case {number} of {count} to decide on: {name}")
+                    ui.waitingCombo.addItem(title.format(number=number, count=len(names), name=_short(name)), name)
+                ui.waitingCombo.setCurrentIndex(names.index(before) if before in names else 0)
+            finally:
+                self._filling = False
+        ui.waitingWidget.setVisible(bool(names))
+        if names:
+            self._showCase()
+        self._showButtons()
+
+    @property
+    def _name(self) -> str:
+        """Of the chosen case; "" for none."""
+        return self._ui.waitingCombo.itemData(self._ui.waitingCombo.currentIndex) or ""
+
+    @property
+    def _picture(self):
+        """Path of the picture that intake drew, also where intake works on a server, to which the folder is another."""
+        try:
+            return self._watch.site.path / "corrections" / "verdicts" / f"{checkedName(self._name)}.png"
+        except InputError:
+            return None
+
+    def _showCase(self) -> None:
+        ui, row = self._ui, self._rows[max(0, self._ui.waitingCombo.currentIndex)]
+        found = row.get("findings") if isinstance(row.get("findings"), list) else []
+        findings = [
+            {"severity": f.get("severity", "note"), "text": f.get("text", ""), "mend": f.get("mend", "")}
+            for f in found
+            if isinstance(f, dict)
+        ]
+        ui.waitingText.setPlainText("\n".join(findingLines({"findings": findings}, advice=False)))
+        pixmap = qt.QPixmap(str(self._picture)) if self._picture is not None else qt.QPixmap()
+        for widget in (ui.waitingPicture, ui.enlargeWaitingButton):
+            widget.setVisible(not pixmap.isNull())
+        if not pixmap.isNull():
+            pixmap = pixmap.scaledToWidth(max(260, int(ui.waitingWidget.width)), qt.Qt.SmoothTransformation)
+            ui.waitingPicture.setMinimumHeight(pixmap.height())
+            ui.waitingPicture.setPixmap(pixmap)
+
+    def _showButtons(self) -> None:
+        ui, busy = self._ui, self._watch.doing or self._watch.site.workReason
+        text = _("It is trained on from the next run on. Your reason is kept with it.")
+        reason = busy or ("" if ui.waitingReasonEdit.text.strip() else _("Write first why the case is right."))
+        allow(ui.acceptButton, not reason, text, reason)
+        allow(ui.withdrawButton, not busy, _("Deletes this case from the training folder, after a question."), busy)
+        ui.waitingMessageLabel.setText(self._message)
+        ui.waitingMessageLabel.setVisible(bool(self._message))
+
+    # --- from the widgets
+
+    def onCase(self, index=0):
+        if not self._filling and self._rows:
+            self._message = ""
+            self._ui.waitingReasonEdit.setText("")
+            self._showCase()
+            self._showButtons()
+
+    def onReason(self, text=""):
+        if not self._filling:
+            self._showButtons()
+
+    def onEnlarge(self, checked=False):
+        if self._picture is not None:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._picture)))
+
+    def onAccept(self, checked=False):
+        reason = self._ui.waitingReasonEdit.text.strip()
+        self._act(lambda site: site.intakeCommand(accept=self._name, reason=reason), _("The case is being accepted..."))
+
+    def onWithdraw(self, checked=False):
+        text = _("Delete the corrected case {name} from the training folder? This cannot be undone.")
+        if slicer.util.confirmOkCancelDisplay(text.format(name=self._name), windowTitle=_("SegMamba: withdraw a case")):
+            self._act(lambda site: site.intakeCommand(withdraw=self._name), _("The case is being withdrawn..."))
+
+    def _act(self, call, text: str) -> None:
+        self._message = ""
+        try:
+            self._watch.act(call(self._watch.site), text, self._done, self._refused)
+        except InputError as error:
+            self._refused(str(error))
+
+    def _done(self, answer) -> None:
+        self._ui.waitingReasonEdit.setText("")
+
+    def _refused(self, text: str) -> None:
+        self._message = text
+        self.show()
+
+
+def _short(name: str) -> str:
+    """Enough of a case's hash to tell it from others, and its version."""
+    case, _dash, version = name.rpartition("-")
+    return f"{case[:8]} {version}"
