@@ -15,6 +15,7 @@ from ..learning.corrections import FOLDER, REFERENCE, Correction
 from ..results import history
 from ..volumes.dicomtags import dicomTags
 from .casereport import ReportView
+from .colors import paint
 from .widgets import EditWatch, allow, singleTimer
 
 ROLE_SETTING = "SegMamba/Role"
@@ -240,7 +241,7 @@ class CorrectionPanel:
 
     def _say(self, text: str, failed: bool = False) -> None:
         self._ui.caseStateLabel.setText(text)
-        self._ui.caseStateLabel.setStyleSheet("color: #a02020" if failed else "")
+        paint(self._ui.caseStateLabel, "wrong" if failed else "")
         self._ui.caseStateLabel.setVisible(bool(text))
 
     # --- edits

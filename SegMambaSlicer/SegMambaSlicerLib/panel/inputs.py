@@ -13,10 +13,10 @@ from ..volumes.checks import PREPARE, TITLES, checkVolumes, describeVolumes, pre
 from ..volumes.modalities import MODALITIES, guessModalities
 from ..volumes.scene import addRegistered, ijkToWorld
 from ..volumes.swaps import swapWarnings
+from .colors import paint
 from .results import background, overlay
 
 SURE = 0.6  # below it a choice is marked as one to look at
-_AMBER, _GREEN = "#9a5b00", "#2e6b34"
 
 
 class InputsPanel:
@@ -160,7 +160,7 @@ class InputsPanel:
             except InputError as error:
                 notes.append(str(error))
         self._ui.warningsLabel.setText("<br>".join("\u26a0 " + html.escape(note) for note in notes))
-        self._ui.warningsLabel.setStyleSheet(f"color: {_AMBER}")
+        paint(self._ui.warningsLabel, "doubtful")
         self._ui.warningsLabel.setVisible(bool(notes))
         self._showPreparation({name: node for name, node in volumes.items() if node is not None}, blocked)
         for modality in MODALITIES:
@@ -218,7 +218,7 @@ class InputsPanel:
             return
         sure = guess.confidence >= SURE
         label.setText(_("{percent} % sure").format(percent=round(100 * guess.confidence)))
-        label.setStyleSheet(f"color: {_GREEN if sure else _AMBER}")
+        paint(label, "good" if sure else "doubtful")
         label.setToolTip(guess.reason)
 
     def _chooser(self, modality: str):

@@ -12,9 +12,8 @@ from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
 from ..volumes.scene import exportCase, ijkToWorld, temporaryFolder
+from .colors import painted
 from .widgets import allow
-
-_AMBER, _RED = "#9a5b00", "#a02020"
 
 
 class LookingPanel:
@@ -96,7 +95,8 @@ class LookingPanel:
             notes = [f"{v['title']}: {note}" for v in answer["volumes"] for note in v["notes"]]
             will = answer["will"] if self._prepare == "auto" else [_("Nothing will be done: Prepare is set to Never.")]
             lines += [html.escape(line) for line in (*notes, answer["left_right"], *will)]
-            lines += [f'<span style="color: {_AMBER}">\u26a0 {html.escape(line)}</span>' for line in answer["warnings"]]
+            label = self._ui.inspectLabel
+            lines += [painted(f"\u26a0 {line}", "doubtful", label) for line in answer["warnings"]]
         except (KeyError, TypeError):
             self._fail(_("The engine answered something else. Are engine and module of one version?"))
             return
@@ -104,7 +104,7 @@ class LookingPanel:
 
     def _fail(self, error) -> None:
         text = _("The volumes could not be looked at: {reason}").format(reason=error)
-        self._say(f'<span style="color: {_RED}">{html.escape(text)}</span>')
+        self._say(painted(text, "wrong", self._ui.inspectLabel))
 
     def _stop(self, why: str) -> None:
         self._end()

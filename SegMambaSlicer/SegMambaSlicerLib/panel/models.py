@@ -12,6 +12,7 @@ import qt
 from ..errors import InputError
 from ..i18n import _
 from ..learning.verdicts import Evidence, eventsOf, historyText, readReport, rowsOf
+from .colors import paint
 from .widgets import allow
 
 
@@ -89,7 +90,7 @@ class ModelsPanel:
             if watch.problem:
                 text += "\n" + watch.problem
         self._ui.inUseLabel.setText(text)
-        self._ui.inUseLabel.setStyleSheet("color: #a02020" if watch.problem else "")
+        paint(self._ui.inUseLabel, "wrong" if watch.problem else "")
 
     def _fill(self, choices: list[tuple[str, str]]) -> None:
         combo, before = self._ui.candidateCombo, self.candidate
@@ -181,7 +182,7 @@ class ModelsPanel:
         ui.backButton.setText(_("Go back to {name}").format(name=previous) if previous else _("Go back"))
         text = watch.doing or self._message
         ui.modelsMessageLabel.setText(text)
-        ui.modelsMessageLabel.setStyleSheet("color: #a02020" if self._isWrong and not watch.doing else "")
+        paint(ui.modelsMessageLabel, "wrong" if self._isWrong and not watch.doing else "")
         ui.modelsMessageLabel.setVisible(bool(text))
 
     # --- from the widgets

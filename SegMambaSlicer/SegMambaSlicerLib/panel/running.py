@@ -6,6 +6,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..parameters import QUALITIES
 from ..volumes.incomplete import knownIncomplete
+from .colors import paint
 
 SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
 
@@ -129,7 +130,7 @@ class RunPanel:
         ui = self._ui
         ui.progressBar.setValue(0)
         ui.progressLabel.setText(text)
-        ui.progressLabel.setStyleSheet("")
+        paint(ui.progressLabel)
         ui.cancelButton.setEnabled(True)
         for widget in (ui.progressBar, ui.cancelButton, ui.progressLabel):
             widget.setVisible(True)
@@ -146,7 +147,7 @@ class RunPanel:
         ui.progressBar.setVisible(False)
         ui.cancelButton.setVisible(False)
         ui.progressLabel.setText(text)
-        ui.progressLabel.setStyleSheet("color: #a02020" if failed else "")
+        paint(ui.progressLabel, "wrong" if failed else "")
         ui.progressLabel.setVisible(bool(text))
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.setEnabled(True)

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..learning.following import ACTIVE, RESUMABLE, number
 from ..learning.site import SERVER_SETTINGS, WAYS, WHERE_SETTING, write
+from .colors import paint
 from .curve import HEIGHT, curveText, drawCurve
 from .trainingtexts import COUNTS, runText, unusedLines
 from .waiting import WaitingPanel
@@ -134,7 +135,7 @@ class TrainingPanel:
             text = starting or ("" if watch.isPrepared else first)
         isWrong = not busy and bool(self._message or watch.workProblem)
         ui.improveReasonLabel.setText(text)
-        ui.improveReasonLabel.setStyleSheet("color: #a02020" if isWrong else "")
+        paint(ui.improveReasonLabel, "wrong" if isWrong else "")
         ui.improveReasonLabel.setVisible(bool(text))
 
     def _nothingToTrainOn(self, counts: dict) -> str:
@@ -156,7 +157,7 @@ class TrainingPanel:
         self._showChoice(run)
         if run is not None:
             ui.improveLabel.setText("\n".join([runText(run, curve), *self._elsewhere(run)]))
-            ui.improveLabel.setStyleSheet("color: #a02020" if run.get("state") in ("failed", "lost") else "")
+            paint(ui.improveLabel, "wrong" if run.get("state") in ("failed", "lost") else "")
             known = run.get("state") == "training" or run.get("state") not in ACTIVE
             ui.improveBar.setMaximum(max(steps, 1) if known else 0)  # 0: no end in sight, it runs to and fro
             ui.improveBar.setValue(min(steps, int(number(run.get("step")) or 0)) if known else 0)
