@@ -24,6 +24,20 @@ from segmamba.models.package import find_model
 print(registry.start(sys.argv[1], find_model("quick")), registry.add(sys.argv[1], find_model(sys.argv[2])))
 """
 
+SEND_MIRRORED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from correction_runs import edited, send
+from segmamba.cases.case import find_label
+from segmamba.datasets.phantom import make_phantom, save_phantom
+case = Path(sys.argv[3])
+case.mkdir()
+save_phantom(make_phantom(0, spacing=(4, 4, 4), enhancing=True), case, "p0")
+print(send(Path(sys.argv[2]) / "corrections", case, subject="A",
+           labels=edited(find_label(case), case / "mirrored.nii.gz", lambda voxels: voxels[::-1])).name)
+"""
+
 
 @pytest.fixture
 def site(app, tmp_path):
@@ -98,3 +112,28 @@ def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pu
     assert ui.inUseLabel.text.splitlines()[0] == f"In use: {first}"
     assert not ui.backButton.isEnabled()
     assert "it is ours" in ui.historyText.toPlainText()
+
+
+def test_a_doubtful_case_waits_for_its_person_and_is_then_trained_on(site, module, pump, tmp_path):
+    """Examined by the engine itself as soon as the section is open; its picture is there to decide by."""
+    tests = Path(__file__).parents[2] / "engine"
+    made = subprocess.run(
+        [sys.executable, "-c", SEND_MIRRORED, tests, site, tmp_path / "case"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name = made.stdout.split()[-1]
+    panel, ui = module.widget.panel, module.widget.panel.ui
+    ui.trainingSection.setProperty("collapsed", False)
+    pump(lambda: not ui.waitingWidget.isHidden() and panel.watch.doing == "" and not panel.watch.isLooking, 300)
+    assert ui.waitingCombo.itemData(0) == name and "left and right are exchanged" in ui.waitingText.toPlainText()
+    assert not ui.waitingPicture.pixmap.isNull()
+    assert not ui.startButton.isEnabled()
+    ui.waitingReasonEdit.setText("two tumors, seen by two readers")
+    ui.acceptButton.click()
+    pump(lambda: panel.watch.doing == "" and not panel.watch.isLooking and ui.waitingWidget.isHidden(), 300)
+    assert ui.casesLabel.text.startswith("1 corrected case: 1 to train on")
+    assert ui.startButton.isEnabled()
+    verdict = json.loads((site / "corrections" / "verdicts" / f"{name}.json").read_text())
+    assert verdict["reason"] == "two tumors, seen by two readers"
