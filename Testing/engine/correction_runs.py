@@ -21,7 +21,12 @@ def preload() -> None:
     """All that any test starts a process for: a test run has one server, and the first to ask decides what it has."""
     if os.name == "posix":
         SERVER.set_forkserver_preload(
-            ["segmamba.training.loop", "segmamba.learning.submissions", "segmamba.learning.registry", "correction_runs"]
+            [
+                "segmamba.training.loop",
+                "segmamba.learning.submissions.intake",
+                "segmamba.learning.registry.change",
+                "correction_runs",
+            ]
         )
 
 
@@ -78,7 +83,7 @@ def small_case(folder: Path, seed: int = 0) -> Path:
 
 def send(folder: Path, case: Path, *, labels: Path | None = None, subject: str | None = None, **options) -> Path:
     """A case folder as `write_case` sends it; its own label map is the proposal."""
-    from segmamba.learning.submissions import write_case
+    from segmamba.learning.submissions.write import write_case
 
     proposal = options.pop("proposal", find_label(case))
     images = options.pop("images", find_case(case))
@@ -100,34 +105,34 @@ def send_times(folder: Path, case: Path, times: int) -> None:
 def change_for_ever(folder: Path, models: list[Path], seed: int, sign: Path) -> None:
     """Adopts one model after the other, goes back at times, refuses at times."""
     from segmamba.errors import InputError
-    from segmamba.learning import registry
 
     change_times(folder, models, seed, 1)
     rng = np.random.default_rng(seed)
     sign.touch()
     while True:
         with suppress(InputError):  # in use already, or nothing to go back to
-            change_once(registry, folder, models, rng)
+            change_once(folder, models, rng)
 
 
 def change_times(folder: Path, models: list[Path], seed: int, times: int) -> None:
     from segmamba.errors import InputError
-    from segmamba.learning import registry
 
     rng = np.random.default_rng(seed)
     done = 0
     while done < times:
         with suppress(InputError):
-            change_once(registry, folder, models, rng)
+            change_once(folder, models, rng)
             done += 1
 
 
-def change_once(registry, folder: Path, models: list[Path], rng) -> None:
+def change_once(folder: Path, models: list[Path], rng) -> None:
+    from segmamba.learning.registry import change
+
     model = models[rng.integers(len(models))]
     do = rng.integers(3)
     if do == 0:
-        registry.rollback(folder, "a test")
+        change.rollback(folder, "a test")
     elif do == 1:
-        registry.adopt(folder, model, f"reason {rng.integers(1000)}")
+        change.adopt(folder, model, f"reason {rng.integers(1000)}")
     else:
-        registry.refuse(folder, model, "a test")
+        change.refuse(folder, model, "a test")

@@ -24,8 +24,8 @@ from segmamba.cli import main
 from segmamba.datasets.phantom import make_phantom
 from segmamba.errors import InputError
 from segmamba.learning import submissions as corrections
-from segmamba.learning.submissions import ingest, read_record
-from segmamba.learning.submissions.record import find_identifying_text
+from segmamba.learning.submissions.intake import ingest
+from segmamba.learning.submissions.record import find_identifying_text, read_record
 from training_runs import narrow_network
 
 FORMAT = Path(corrections.__file__).parent

@@ -19,9 +19,10 @@ from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.learning.submissions import Provenance, format_intake, ingest, read_record, write_case
 from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
-from segmamba.learning.submissions.record import ROLES, CaseRecord, ModelRecord
+from segmamba.learning.submissions.intake import format_intake, ingest
+from segmamba.learning.submissions.record import ROLES, CaseRecord, ModelRecord, read_record
+from segmamba.learning.submissions.write import Provenance, write_case
 
 ENGINE = Path(__file__).resolve().parents[2] / "Training" / "segmamba"
 SCHEMA = json.loads((ENGINE / "learning" / "submissions" / "case.schema.json").read_text())

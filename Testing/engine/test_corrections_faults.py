@@ -9,8 +9,8 @@ from correction_runs import SERVER, in_process, kill, kill_at_work, preload, sen
 from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.shares import exclusive
-from segmamba.learning.submissions import ingest, read_record
-from segmamba.learning.submissions.record import FOLDER, UNFINISHED
+from segmamba.learning.submissions.intake import ingest
+from segmamba.learning.submissions.record import FOLDER, UNFINISHED, read_record
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 

@@ -14,7 +14,7 @@ from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
-from segmamba.learning.submissions import ingest
+from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import load_package, read_manifest, save_package
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 from segmamba.training import recipes
@@ -266,7 +266,7 @@ def test_a_check_says_what_intake_would_and_writes_nothing(phantom_cases, tmp_pa
 def test_what_is_said_of_a_correction_is_written(phantom_cases, tmp_path, capsys):
     import json
 
-    from segmamba.learning.submissions import read_record
+    from segmamba.learning.submissions.record import read_record
 
     case = phantom_cases / "phantom-1"
     arguments = ["correct", str(case), "--labels", str(find_label(case)), "--proposal", str(find_label(case))]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.learning import registry
 from segmamba.learning.gate import Criteria, format_report, run_gate
 from segmamba.learning.gate.rules import judge
 from segmamba.learning.gate.scores import Scored, _false_spots, kept_mm3
+from segmamba.learning.registry import change, state
 from segmamba.models.package import load_package, save_package
 from segmamba.models.specs import PostprocessSpec
 from segmamba.training.samples import case_digest
@@ -193,15 +193,15 @@ def test_a_gate_writes_what_it_found_and_the_registry_goes_by_it(
     candidate, tiny_model, phantom_dataset, tmp_path, capsys
 ):
     models = tmp_path / "models"
-    registry.start(models, tiny_model)
-    name = registry.add(models, candidate)
+    change.start(models, tiny_model)
+    name = change.add(models, candidate)
     code = main(
         ["gate", name, "--models", str(models), "--anchor", phantom_dataset.folder, "--device", "cpu", "--apply"]
     )
     place = models / "models" / name
     report = json.loads((place / "gate.json").read_text())
     assert code == 1 and report["verdict"] == "refuse"
-    assert registry.read_registry(models).models[name].state == "refused"
+    assert state.read_registry(models).models[name].state == "refused"
     assert set(report["anchor"]["champion"]) == {"phantom-0", "phantom-1", "phantom-2"}
     text = (place / "GATE.md").read_text()
     old = {key: value for key, value in report.items() if key != "look_first"}  # as earlier versions wrote it

@@ -11,7 +11,7 @@ import torch
 from correction_runs import change_for_ever, change_times, in_process, kill_at_work, preload
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.learning import registry
+from segmamba.learning.registry import change, in_use, state
 from segmamba.models.package import load_package, read_manifest, save_package
 
 
@@ -35,18 +35,18 @@ def models(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def folder(tiny_model, tmp_path):
-    registry.start(tmp_path / "models", tiny_model)
+    change.start(tmp_path / "models", tiny_model)
     return tmp_path / "models"
 
 
 def used(folder):
-    return load_package(registry.current(folder).folder).manifest.id
+    return load_package(in_use.current(folder).folder).manifest.id
 
 
 def with_gate(package, folder, verdict, champion_of, **changes):
     """A copy of a package with a report of the gate beside it."""
     shutil.copytree(package, folder)
-    champion = read_manifest(registry.current(champion_of).folder)
+    champion = read_manifest(in_use.current(champion_of).folder)
     report = {
         "verdict": verdict,
         "candidate": {"weights_sha256": read_manifest(package).weights_sha256},
@@ -59,26 +59,26 @@ def with_gate(package, folder, verdict, champion_of, **changes):
 
 def test_a_candidate_is_promoted_and_one_step_goes_back(folder, models, tmp_path):
     candidate = with_gate(models[0], tmp_path / "c", "promote", folder)
-    name = registry.promote(folder, candidate)
-    assert used(folder) == "tiny-1" and registry.current(folder).name == name
+    name = change.promote(folder, candidate)
+    assert used(folder) == "tiny-1" and in_use.current(folder).name == name
     shutil.rmtree(candidate)  # the registry has its own copy, report and all
-    assert json.loads((registry.current(folder).folder / "gate.json").read_text())["verdict"] == "promote"
-    registry.rollback(folder)
+    assert json.loads((in_use.current(folder).folder / "gate.json").read_text())["verdict"] == "promote"
+    change.rollback(folder)
     assert used(folder) == "tiny"
-    found = registry.read_registry(folder)
+    found = state.read_registry(folder)
     assert [event.what for event in found.history] == ["add", "start", "add", "promote", "rollback"]
     assert found.models[name].state == "retired" and found.models[name].parent == "tiny"
     with pytest.raises(InputError, match="to go back to"):
-        registry.rollback(folder)
+        change.rollback(folder)
     assert used(folder) == "tiny"
 
 
 def test_rollbacks_walk_back_through_all_champions(folder, models):
     for number, model in enumerate(models):
-        registry.adopt(folder, model, f"try {number}")
+        change.adopt(folder, model, f"try {number}")
     seen = [used(folder)]
     for _ in range(3):
-        registry.rollback(folder)
+        change.rollback(folder)
         seen.append(used(folder))
     assert seen == ["tiny-3", "tiny-2", "tiny-1", "tiny"]
 
@@ -87,25 +87,25 @@ def test_rollbacks_walk_back_through_all_champions(folder, models):
 def test_only_the_gates_word_promotes_and_a_person_adopts_with_a_reason(folder, models, tmp_path, verdict):
     candidate = with_gate(models[0], tmp_path / "c", verdict, folder)
     with pytest.raises(InputError, match=f"was given '{verdict}' by the gate"):
-        registry.promote(folder, candidate)
+        change.promote(folder, candidate)
     with pytest.raises(InputError, match="has no report of the gate"):
-        registry.promote(folder, models[1])
+        change.promote(folder, models[1])
     with pytest.raises(InputError, match="says why"):
-        registry.adopt(folder, candidate, " ")
+        change.adopt(folder, candidate, " ")
     assert used(folder) == "tiny"
-    registry.adopt(folder, candidate, "looked at by two readers")
-    event = registry.read_registry(folder).history[-1]
+    change.adopt(folder, candidate, "looked at by two readers")
+    event = state.read_registry(folder).history[-1]
     assert (event.what, event.reason, event.evidence["verdict"]) == ("adopt", "looked at by two readers", verdict)
 
 
 def test_a_report_about_others_does_not_promote(folder, models, tmp_path):
     stale = with_gate(models[0], tmp_path / "stale", "promote", folder)
-    registry.adopt(folder, models[1], "meanwhile")
+    change.adopt(folder, models[1], "meanwhile")
     with pytest.raises(InputError, match="another model in use"):
-        registry.promote(folder, stale)
+        change.promote(folder, stale)
     foreign = with_gate(models[2], tmp_path / "f", "promote", folder, candidate={"weights_sha256": "0" * 64})
     with pytest.raises(InputError, match="other weights"):
-        registry.promote(folder, foreign)
+        change.promote(folder, foreign)
     assert used(folder) == "tiny-2"
 
 
@@ -117,38 +117,38 @@ def test_a_broken_candidate_is_never_named(folder, models, tmp_path):
     (broken / "model.safetensors").write_bytes(data)
     before = (folder / "registry.json").read_bytes()
     with pytest.raises(InputError, match="damaged"):
-        registry.adopt(folder, broken, "because")
+        change.adopt(folder, broken, "because")
     assert (folder / "registry.json").read_bytes() == before
     assert not [path for path in (folder / "models").iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json"])
 def test_a_champion_that_the_disk_damaged_gives_way_to_the_one_before(folder, models, file):
-    registry.adopt(folder, models[0], "better")
-    path = registry.current(folder).folder / file
+    change.adopt(folder, models[0], "better")
+    path = in_use.current(folder).folder / file
     path.write_bytes(path.read_bytes()[:-9])
-    found = registry.current(folder)
+    found = in_use.current(folder)
     assert read_manifest(found.folder).id == "tiny" and "damaged" in found.note
-    registry.rollback(folder)
-    assert registry.current(folder).note == ""
+    change.rollback(folder)
+    assert in_use.current(folder).note == ""
 
 
 def test_a_registry_that_cannot_be_read_says_so(folder, tmp_path):
     (folder / "registry.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        registry.current(folder)
+        in_use.current(folder)
     with pytest.raises(InputError, match="no model in use yet"):
-        registry.current(tmp_path / "none")
+        in_use.current(tmp_path / "none")
     with pytest.raises(InputError, match="cannot be read"):
-        registry.start(folder, folder)
+        change.start(folder, folder)
 
 
 def test_what_is_refused_is_remembered(folder, models):
-    name = registry.refuse(folder, models[0], "worse at home")
-    assert registry.read_registry(folder).models[name].state == "refused" and used(folder) == "tiny"
+    name = change.refuse(folder, models[0], "worse at home")
+    assert state.read_registry(folder).models[name].state == "refused" and used(folder) == "tiny"
     with pytest.raises(InputError, match="is in use"):
-        registry.refuse(folder, registry.current(folder).folder, "no")
-    assert registry.add(folder, models[0]) == name  # no second copy
+        change.refuse(folder, in_use.current(folder).folder, "no")
+    assert change.add(folder, models[0]) == name  # no second copy
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -158,12 +158,12 @@ def test_a_writer_killed_at_random_moments_leaves_a_model_that_loads(folder, mod
     for seed in range(12):
         process = in_process(change_for_ever, folder, models, seed, tmp_path / "sign")
         kill_at_work(process, tmp_path / "sign", rng.uniform(0.05, 0.6))
-        found = registry.current(folder)
+        found = in_use.current(folder)
         assert not found.note and load_package(found.folder)
-        registry.check_model(folder, found.name, registry.read_registry(folder))
-        changes = len(registry.read_registry(folder).history)
+        in_use.check_model(folder, found.name, state.read_registry(folder))
+        changes = len(state.read_registry(folder).history)
     assert changes > 12
-    registry.adopt(folder, models[0], "after all") if used(folder) != "tiny-1" else None
+    change.adopt(folder, models[0], "after all") if used(folder) != "tiny-1" else None
     assert used(folder) == "tiny-1"
 
 
@@ -172,9 +172,9 @@ def test_two_writers_lose_no_event(folder, models):
     preload()
     both = [in_process(change_times, folder, models, seed, 6) for seed in (1, 2)]
     while any(process.is_alive() for process in both):
-        registry.current(folder)  # a reader never sees half of anything
+        in_use.current(folder)  # a reader never sees half of anything
     assert [process.exitcode for process in both] == [0, 0]
-    found = registry.read_registry(folder)
+    found = state.read_registry(folder)
     done = [event for event in found.history if event.what not in ("start", "add")]
     assert len(done) == 12
     champion = None  # the history tells the whole story
@@ -192,7 +192,7 @@ def test_the_commands(folder, models, tmp_path, capsys):
     assert main(["models", str(folder)]) == 0
     assert "adopt tiny-1" in capsys.readouterr().out
     assert main(["models", str(folder), "current", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["name"] == registry.current(folder).name
+    assert json.loads(capsys.readouterr().out)["name"] == in_use.current(folder).name
     assert main(["models", str(folder), "adopt"]) == 1
     assert "needs a model" in capsys.readouterr().err
     assert main(["models", str(tmp_path / "new"), "start", str(models[1])]) == 0

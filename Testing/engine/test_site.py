@@ -18,7 +18,7 @@ from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.learning import registry
+from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, improve, summarise
 from segmamba.learning.site.data import (
     ANCHOR_KINDS,
@@ -31,7 +31,7 @@ from segmamba.learning.site.data import (
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, Telling, in_words, read_status
 from segmamba.learning.site.words import verdict_text
-from segmamba.learning.submissions import ingest
+from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import read_manifest
 from site_runs import build_site, in_process, preload, pretend_to_work, save_model, shrunk, wait_for
 from training_runs import narrow_network, single_precision
@@ -77,8 +77,8 @@ def tree(folder):
 def test_corrections_become_a_candidate_with_evidence(improved):
     site, status = improved
     assert (status.run, status.state, status.step, status.steps) == ("finetune-0001", "done", 2, 2)
-    found = registry.read_registry(site.models)
-    champion = registry.current(site.models).name
+    found = state.read_registry(site.models)
+    champion = in_use.current(site.models).name
     assert {name: entry.state for name, entry in found.models.items()} == {
         champion: "champion",
         status.candidate: "candidate",
@@ -168,7 +168,7 @@ def test_the_json_is_that_of_the_contract(improved, capsys):
 
 def test_the_models_of_a_site_have_parents_and_a_way_back(improved, tmp_path, capsys):
     site = Site(shutil.copytree(improved[0].folder, tmp_path / "site"))
-    old, new = registry.current(site.models).name, improved[1].candidate
+    old, new = in_use.current(site.models).name, improved[1].candidate
     arguments = ["models", str(site.models), "adopt", new, "--reason", "looked at", "--json"]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == {"name": new, "in_use": new}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
-from segmamba.learning import registry
+from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, ask_to_stop, summarise
 from segmamba.learning.site.status import read_status
 from segmamba.models.package import load_package, read_manifest
@@ -60,9 +60,9 @@ def steps_logged(folder):
 
 def is_whole(site, champion_id="old"):
     """What must hold whenever a run is ended from outside."""
-    found = registry.read_registry(site.models)
+    found = state.read_registry(site.models)
     if found.champion:
-        now = registry.current(site.models)
+        now = in_use.current(site.models)
         assert not now.note and load_package(now.folder).manifest.id == champion_id
     assert len(found.models) <= 2
     for row in summarise(site)["runs"]:

@@ -25,8 +25,8 @@ from segmamba.files.atomic import aside, check_output_file, check_output_folder,
 from segmamba.files.shares import exclusive, is_held, work_folder
 from segmamba.images.image_io import read_image
 from segmamba.images.sources import read_source
-from segmamba.learning.submissions import ingest
 from segmamba.learning.submissions.headers import find_hidden
+from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import ROLES, strange_words
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, modes and links as POSIX has them")

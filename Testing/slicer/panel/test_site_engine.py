@@ -19,9 +19,9 @@ if importlib.util.find_spec("torch") is None:  # not imported here: it does not 
 
 MAKE_REGISTRY = """
 import sys
-from segmamba.learning import registry
+from segmamba.learning.registry import change
 from segmamba.models.package import find_model
-print(registry.start(sys.argv[1], find_model("quick")), registry.add(sys.argv[1], find_model(sys.argv[2])))
+print(change.start(sys.argv[1], find_model("quick")), change.add(sys.argv[1], find_model(sys.argv[2])))
 """
 
 SEND_MIRRORED = """

@@ -63,7 +63,8 @@ def add(add_command) -> None:
 
 def _correct(options) -> int:
     from segmamba.cases.case import find_case
-    from segmamba.learning.submissions import preview_submission, write_case
+    from segmamba.learning.submissions.preview import preview_submission
+    from segmamba.learning.submissions.write import write_case
 
     case = (options.output, find_case(options.case), Path(options.labels), _proposal(options))
     shared = {"subject": options.subject, "convention": options.convention, "about": _about(options)}
@@ -90,8 +91,8 @@ def _proposal(options) -> Path | None:
 
 def _about(options):
     """What is known of the correction; what the command line says of the model counts, then the proposal's summary."""
-    from segmamba.learning.submissions import Provenance, proposal_facts
     from segmamba.learning.submissions.record import ModelRecord
+    from segmamba.learning.submissions.write import Provenance, proposal_facts
 
     model, settings = proposal_facts(_proposal(options)) if options.proposal else (None, {})
     if options.weights_sha256 and not re.fullmatch("[0-9a-f]{64}", options.weights_sha256):
@@ -113,7 +114,7 @@ def _about(options):
 
 
 def _intake(options) -> int:
-    from segmamba.learning.submissions import format_intake, ingest
+    from segmamba.learning.submissions.intake import format_intake, ingest
 
     if options.reason and not options.accept:
         raise InputError("--reason says why --accept CASE-vN is right; name the case")

@@ -34,7 +34,8 @@ def add(add_command) -> None:
 
 def _gate(options) -> int:
     from segmamba.learning.gate import Criteria, format_report, run_gate
-    from segmamba.learning.registry import current, find_package, promote, refuse
+    from segmamba.learning.registry.change import promote, refuse
+    from segmamba.learning.registry.in_use import current, find_package
     from segmamba.models.package import find_model
 
     if not (options.models or options.champion) or (options.apply and not options.models):
@@ -64,8 +65,7 @@ def _gate(options) -> int:
 
 
 def _models(options) -> int:
-    from segmamba.learning import registry
-    from segmamba.models.package import find_model
+    from segmamba.learning.registry import state  # the others need torch, which takes seconds
 
     folder, action = options.folder, options.action
     if action not in ("list", "current"):
@@ -75,21 +75,33 @@ def _models(options) -> int:
     if alone == bool(options.model):
         raise InputError(f"models {action} {'takes no model' if alone else 'needs a model: its name or folder'}")
     if action == "list":
-        found = registry.read_registry(folder)
-        print(json.dumps(asdict(found), indent=2) if options.json else registry.format_registry(folder))
+        found = state.read_registry(folder)
+        print(json.dumps(asdict(found), indent=2) if options.json else state.format_registry(folder))
         return 0
     if action == "current":
-        found = registry.current(folder)
+        from segmamba.learning.registry import in_use
+
+        found = in_use.current(folder)
         about = {"name": found.name, "folder": str(found.folder), "note": found.note}
         print(json.dumps(about) if options.json else found.folder)
         return 0
+    from segmamba.learning.registry import change
+
     if action == "rollback":
-        name = registry.rollback(folder, options.reason)
+        name = change.rollback(folder, options.reason)
     else:
+        from segmamba.models.package import find_model
+
         inside = Path(folder) / "models" / options.model
         package = inside if inside.is_dir() else find_model(options.model)
-        do = {name: getattr(registry, name) for name in ("start", "add", "promote", "refuse", "adopt")}[action]
+        do = {
+            "start": change.start,
+            "add": change.add,
+            "promote": change.promote,
+            "refuse": change.refuse,
+            "adopt": change.adopt,
+        }[action]
         reasons = {"refuse": (options.reason,), "adopt": (options.reason,)}
         name = do(folder, package, *reasons.get(action, ()))
-    print(json.dumps({"name": name, "in_use": registry.read_registry(folder).champion}) if options.json else name)
+    print(json.dumps({"name": name, "in_use": state.read_registry(folder).champion}) if options.json else name)
     return 0

@@ -79,7 +79,7 @@ def _config(options):
 
 
 def _initial(options) -> Path:
-    from segmamba.learning.registry import current, find_package
+    from segmamba.learning.registry.in_use import current, find_package
     from segmamba.models.package import find_model
 
     if options.models and options.model:

@@ -10,8 +10,8 @@ from pathlib import Path
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError, Stopped
-from segmamba.learning import registry
 from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
+from segmamba.learning.registry import change, in_use, state
 from segmamba.learning.registry.state import MODELS, hash_of
 from segmamba.learning.site.data import (
     ANCHOR_KINDS,
@@ -27,7 +27,7 @@ from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.learning.site.status import Telling
 from segmamba.learning.site.words import verdict_text
-from segmamba.learning.submissions import Intake, ingest
+from segmamba.learning.submissions.intake import Intake, ingest
 from segmamba.models.package import MANIFEST, find_model, load_package, read_manifest
 from segmamba.training import recipes
 from segmamba.training.config import TrainingConfig
@@ -89,10 +89,10 @@ class Stages:
     def _initial(self) -> Path:
         """The model in use when the run began; `model` where the site had none."""
         if self.plan.initial is None:
-            if registry.read_registry(self.site.models).champion is None:
-                registry.start(self.site.models, find_model(self.model))
-            self._done(initial=registry.current(self.site.models).name)
-        return registry.find_package(self.site.models, self.plan.initial)
+            if state.read_registry(self.site.models).champion is None:
+                change.start(self.site.models, find_model(self.model))
+            self._done(initial=in_use.current(self.site.models).name)
+        return in_use.find_package(self.site.models, self.plan.initial)
 
     def _old_data(self, initial: Path) -> None:
         spacing = read_manifest(initial).preprocess.spacing
@@ -190,7 +190,7 @@ class Stages:
     def _add(self) -> None:
         if self.plan.candidate is None:
             package = self.folder / (CANDIDATE if self.plan.chosen else "model")
-            self._done(candidate=registry.add(self.site.models, package))
+            self._done(candidate=change.add(self.site.models, package))
         step = self.tell.status.steps
         self.tell.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
 
@@ -209,10 +209,10 @@ class Stages:
 
     def _judge(self) -> None:
         """The gate, against the model that is in use now."""
-        candidate = registry.find_package(self.site.models, self.plan.candidate)
+        candidate = in_use.find_package(self.site.models, self.plan.candidate)
         report = run_gate(
             candidate,
-            registry.current(self.site.models).folder,
+            in_use.current(self.site.models).folder,
             self.site.anchor,
             self.folder / DATA,
             device=self.device,

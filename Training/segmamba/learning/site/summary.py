@@ -7,8 +7,7 @@ from pathlib import Path
 
 from segmamba.errors import InputError
 from segmamba.files.atomic import read_bytes
-from segmamba.learning.registry import Registry, read_registry
-from segmamba.learning.registry.state import MODELS
+from segmamba.learning.registry.state import MODELS, Registry, read_registry
 from segmamba.learning.site.layout import LOG, Site
 from segmamba.learning.site.status import read_status, told
 from segmamba.learning.submissions.findings import Finding
