@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
-from monai.networks.blocks.mednext_block import MedNeXtBlock
-from monai.networks.blocks.segresnet_block import ResBlock
-from monai.networks.blocks.transformerblock import TransformerBlock
-from monai.networks.nets.swin_unetr import SwinTransformerBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from segmamba.errors import InputError
 from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
-from segmamba.networks.baselines.nnformer import Block
-from segmamba.networks.baselines.uxnet import LargeKernelBlock
 from segmamba.networks.blocks import ChannelMLP, GatedSpatialConv, MambaLayer, TSMambaBlock
 from segmamba.networks.presets import preset_config
 from segmamba.networks.segmamba import STRIDE, NetworkConfig, SegMamba
@@ -24,12 +17,8 @@ from segmamba.networks.unet import BasicBlock, UpBlock
 
 AnyNetworkConfig = NetworkConfig | BaselineConfig
 
-# what activation checkpointing runs again in the backward pass, the outermost of these in a network
-_BLOCKS = (
-    *(MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock),  # SegMamba
-    *(UnetrBasicBlock, UnetrUpBlock, UnetrPrUpBlock),  # decoders of uxnet, unetr and swinunetr
-    *(LargeKernelBlock, TransformerBlock, SwinTransformerBlock, Block, MedNeXtBlock, ResBlock),
-)
+# SegMamba's blocks that activation checkpointing runs again in the backward pass
+_OWN_BLOCKS = (MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +55,27 @@ def checkpoint_activations(network: nn.Module) -> int:
 
     Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174. Parameters and names stay.
     """
+    blocks = _OWN_BLOCKS if isinstance(network, SegMamba) else _baseline_blocks()
     found: list[nn.Module] = []
     waiting = [network]
-    while waiting:
+    while waiting:  # the outermost of them
         for child in waiting.pop().children():
-            (found if isinstance(child, _BLOCKS) else waiting).append(child)
+            (found if isinstance(child, blocks) else waiting).append(child)
     for block in found:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return len(found)
+
+
+def _baseline_blocks() -> tuple[type[nn.Module], ...]:
+    """The baselines' blocks. Imported here: MONAI takes seconds to load, and SegMamba alone does without it."""
+    from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+    from monai.networks.blocks.mednext_block import MedNeXtBlock
+    from monai.networks.blocks.segresnet_block import ResBlock
+    from monai.networks.blocks.transformerblock import TransformerBlock
+    from monai.networks.nets.swin_unetr import SwinTransformerBlock
+
+    from segmamba.networks.baselines.nnformer import Block
+    from segmamba.networks.baselines.uxnet import LargeKernelBlock
+
+    decoders = (UnetrBasicBlock, UnetrUpBlock, UnetrPrUpBlock)  # of uxnet, unetr and swinunetr
+    return *decoders, LargeKernelBlock, TransformerBlock, SwinTransformerBlock, Block, MedNeXtBlock, ResBlock

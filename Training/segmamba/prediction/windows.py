@@ -1,7 +1,7 @@
 """Inference: a prepared tensor and a network to mean probabilities and an uncertainty map.
 
-Sliding windows (MONAI's inferer, gaussian weights), mirror test-time augmentation, probabilities averaged over
-windows and mirrorings. A volume that fits into the window is run in one piece. Knows nothing of files or labels.
+Sliding windows (prediction.tiling), mirror test-time augmentation, probabilities averaged over windows and mirrorings.
+A volume that fits into the window is run in one piece. Knows nothing of files or labels.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from monai.inferers import sliding_window_inference
-from monai.inferers.utils import dense_patch_slices
 from torch import Tensor, nn
 
 from segmamba.errors import Cancelled, InputError, is_out_of_memory
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.heads import label_probabilities
 from segmamba.networks.segmamba import STRIDE
+from segmamba.prediction.tiling import mean_of_windows, window_places
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +89,7 @@ def predict(
 
 def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
     """Windows that a volume of `shape` (D, H, W) takes."""
-    window, padded = _window(shape, spec), _padded(shape, spec)
-    steps = tuple(max(1, int(side * (1 - spec.overlap))) if side < size else side for side, size in zip(window, padded))
-    return len(dense_patch_slices(padded, window, steps))
+    return len(window_places(_padded(shape, spec), _window(shape, spec), spec.overlap))
 
 
 @contextlib.contextmanager
@@ -146,10 +143,11 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirro
     """-> (K, D, H, W) on gather_on, forward passes, precision."""
     shape = tuple(tensor.shape[1:])
     padded = _padded(shape, spec)
-    image = F.pad(tensor, [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)])
-    window = _window(shape, spec)
+    missing = [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)]
+    image = F.pad(tensor.to(gather_on), missing)
+    places = window_places(padded, _window(shape, spec), spec.overlap)
     bf16 = spec.bf16 and _bf16_is_fast(run_on)
-    total = len(mirrorings) * count_windows(shape, spec)
+    total = len(mirrorings) * len(places)
     done = 0
 
     def run(windows: Tensor) -> Tensor:
@@ -163,17 +161,10 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirro
 
     mean = None
     for axes in mirrorings:
-        dims = [axis + 2 for axis in axes]
-        result = sliding_window_inference(
-            image[None].flip(dims),
-            roi_size=window,
-            sw_batch_size=at_once,
-            predictor=run,
-            overlap=spec.overlap,
-            mode="gaussian",
-            sw_device=run_on,
-            device=gather_on,
-        ).flip(dims)[0]
+        dims = [axis + 1 for axis in axes]
+        flipped = image.flip(dims) if dims else image
+        result = mean_of_windows(flipped, places, run, at_once=at_once, run_on=run_on, gather_on=gather_on)
+        result = result.flip(dims) if dims else result
         mean = result if mean is None else mean.add_(result)
     mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
     return mean, done, "bf16" if bf16 else "fp32"

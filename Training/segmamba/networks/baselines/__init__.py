@@ -6,7 +6,15 @@ nnFormer are written here from their papers, the others are MONAI's.
 
 from __future__ import annotations
 
-from segmamba.networks.baselines.build import Baseline, build_baseline
+from torch import nn
+
 from segmamba.networks.baselines.config import BASELINES, BaselineConfig
 
-__all__ = ["BASELINES", "Baseline", "BaselineConfig", "build_baseline"]
+__all__ = ["BASELINES", "BaselineConfig", "build_baseline"]
+
+
+def build_baseline(config: BaselineConfig) -> nn.Module:
+    """See networks.baselines.build, which is loaded when one is built: it brings MONAI, which takes seconds."""
+    from segmamba.networks.baselines import build
+
+    return build.build_baseline(config)
