@@ -23,6 +23,7 @@ from segmamba.images.image_io import (
     name_without_suffix,
     save_image,
 )
+from segmamba.images.parallel import for_each
 from segmamba.images.sources import read_source
 
 __all__ = [
@@ -88,11 +89,7 @@ def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence
         a, b = sources[one], sources[other]
         if a.path.resolve() == b.path.resolve() and a.volume == b.volume:
             raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
-    images = {}
-    for modality, source in sources.items():
-        image = read_source(source)
-        array, notes = _clean(image, modality, source)
-        images[modality] = Image(array, image.affine, tuple(notes))
+    images = for_each(sources, _read)
     for one, other in combinations(modalities, 2):
         if np.array_equal(images[one].array, images[other].array):
             raise InputError(
@@ -100,6 +97,12 @@ def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence
                 "give each modality its own image"
             )
     return images
+
+
+def _read(modality: str, source: Source) -> Image:
+    image = read_source(source)
+    array, notes = _clean(image, modality, source)
+    return Image(array, image.affine, tuple(notes))
 
 
 def as_case(

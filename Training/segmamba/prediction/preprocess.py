@@ -1,8 +1,8 @@
 """From a case to the tensor that a model asks for, and back to the case's own grid.
 
 The way there: permute and flip (nibabel), crop to the head, correct the bias field where the model wants it, normalise
-(MONAI), and, where the spacing differs, resample. The way back is the same in reverse, on probabilities, by linear
-interpolation.
+as MONAI does, and, where the spacing differs, resample. The way back is the same in reverse, on probabilities, by
+linear interpolation.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from monai.transforms import NormalizeIntensity, ScaleIntensityRange, Transform
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from segmamba.cases.case import Case
 from segmamba.errors import InputError
 from segmamba.images.image_io import describe_shape
+from segmamba.images.parallel import for_each
 from segmamba.images.resample import Axis, to_image, to_model
 from segmamba.limits import VOXELS
 from segmamba.models.specs import PreprocessSpec
@@ -101,21 +101,33 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
         )
     tensor = torch.zeros((len(spec.modalities), *size))
     prepared = Prepared(tensor, affine, case.shape, orientation, axes)
-    normalise = _normalisation(spec)
-    for modality in present:
-        channel = tensor[spec.modalities.index(modality)]
-        # with nonzero=True MONAI normalises in place: to_crop's copy keeps the case as it is
-        image = prepared.to_crop(case.images[modality])
+
+    def fill(modality: str, image: np.ndarray) -> None:
+        image = prepared.to_crop(image)
         if spec.bias_correction == "n4":
             image = torch.from_numpy(correct_bias(image.numpy(), spacing))
-        channel.copy_(to_model(normalise(image).as_tensor(), axes))
+        tensor[spec.modalities.index(modality)] = to_model(_normalised(image, spec), axes)
+
+    for_each({m: case.images[m] for m in present}, fill)
     return prepared
 
 
-def _normalisation(spec: PreprocessSpec) -> Transform:
+def _normalised(image: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """(D, H, W) float32 -> the same bits as MONAI's ScaleIntensityRange and NormalizeIntensity give."""
     if spec.normalisation == "window":
-        return ScaleIntensityRange(*spec.intensity, 0.0, math.sqrt(12), clip=True)
-    return NormalizeIntensity(nonzero=spec.normalisation == "zscore_nonzero")
+        low, high = spec.intensity
+        return ((image - low) / (high - low) * math.sqrt(12)).clamp(0.0, math.sqrt(12))
+    if spec.normalisation == "zscore_box":
+        return (image - image.mean().item()) / _deviation(image)
+    inside = image != 0
+    values = image[inside]
+    if not values.numel():
+        return image
+    return image.masked_scatter(inside, (values - values.mean().item()) / _deviation(values))
+
+
+def _deviation(values: torch.Tensor) -> float:
+    return values.std(unbiased=False).item() or 1.0  # of a constant image nothing is left but 0
 
 
 def preprocess_label(label_map: np.ndarray, case: Case, prepared: Prepared, count: int = 4) -> torch.Tensor:

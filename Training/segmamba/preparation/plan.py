@@ -10,10 +10,11 @@ import numpy as np
 from segmamba.cases.case_folder import MODALITIES
 from segmamba.errors import InputError
 from segmamba.images.image_io import Image, describe_shape, describe_spacing
+from segmamba.images.parallel import for_each
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.pyramid import Level, make_levels
 from segmamba.preparation.register import Finder, one_thread
-from segmamba.preparation.stripped import find_skull, quieted
+from segmamba.preparation.stripped import find_skull
 
 REFERENCE = "t1c"
 WORKING_MM = 1.0
@@ -81,12 +82,14 @@ def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan
     grids = {m: Grid(image.array.shape, np.asarray(image.affine, float)) for m, image in images.items()}
     if not set(images) <= set(MODALITIES):
         return Plan(reference, (), grids[reference], {})
-    levels = {m: _levels(image, m) for m, image in images.items()}
+    levels = for_each(images, _levels)
     own, name = grids[reference], title(reference)
     others = [m for m in images if m != reference]
-    skulls = {m: find_skull(levels[m][1], bright_scalp=m.startswith("t1")) for m in images if grids[m].is_on(own)}
+    there = {m: levels[m] for m in images if grids[m].is_on(own)}
+    skulls = for_each(there, lambda m, image: find_skull(image[1], bright_scalp=m.startswith("t1")))
     brain_of = None if brain_given else _stripped(reference, skulls, levels)
     skull = None if brain_of else skulls[reference]
+    away = {} if skull else _displacements(levels[reference], {m: there[m] for m in others if m in there})
     brain, register = [], []
     if brain_given:
         brain.append(Action("brain", "a brain mask was given"))
@@ -105,11 +108,9 @@ def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan
         elif skull:
             text = f"{title(modality)} has the grid of {name}; whether the head moved between them is looked at"
             register.append(Action("register", text, modality))
-        else:
-            away = _displacement(levels[reference], levels[modality])
-            if away >= _MOVED_MM:
-                text = f"{title(modality)} has the grid of {name}, but fits it better {away:.0f} mm away"
-                register.append(Action("register", text, modality))
+        elif away[modality] >= _MOVED_MM:
+            text = f"{title(modality)} has the grid of {name}, but fits it better {away[modality]:.0f} mm away"
+            register.append(Action("register", text, modality))
     grid = own
     if register and not _is_fine(own):
         grid = own.with_spacing(np.full(3, WORKING_MM))
@@ -129,11 +130,11 @@ def _stripped(reference: str, skulls: Mapping[str, str | None], levels: Mapping[
     if not skulls[reference]:
         return reference
     others = [m for m, why in skulls.items() if not why and m.startswith("t1")]
-    quiet = quieted(levels[reference][1])
-    return others[0] if others and find_skull(quiet, bright_scalp=reference.startswith("t1")) is None else None
+    why = find_skull(levels[reference][1], bright_scalp=reference.startswith("t1"), noise=False)
+    return others[0] if others and why is None else None
 
 
-def _levels(image: Image, modality: str) -> list[Level]:
+def _levels(modality: str, image: Image) -> list[Level]:
     try:
         return make_levels(image.array, image.affine)
     except InputError as error:
@@ -150,11 +151,14 @@ def _difference(grid: Grid, other: Grid) -> str:
     return f"{describe_shape(grid.shape)} voxels of {describe_spacing(grid.affine)} mm"
 
 
-def _displacement(fixed: list[Level], moving: list[Level]) -> float:
-    """mm by which an image would have to be moved to fit best, as far as a climb from where it lies can tell."""
-    finder = Finder(fixed, moving)
-    best = np.eye(4)
-    with one_thread():
+def _displacements(fixed: list[Level], images: Mapping[str, list[Level]]) -> dict[str, float]:
+    """mm by which each image would have to be moved to fit best, as far as a climb from where it lies can tell."""
+
+    def find(modality: str, moving: list[Level]) -> float:
+        finder, best = Finder(fixed, moving), np.eye(4)
         for level in (0, 1):
             best = finder.climb(level, best)
-    return finder.distance(best, np.eye(4))
+        return finder.distance(best, np.eye(4))
+
+    with one_thread():
+        return for_each(images, find)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from segmamba.errors import InputError
-from segmamba.preparation.grids import Grid, blocks, resample, to_itk, upright
+from segmamba.preparation.grids import Grid, blocks, resample, upright
 
 LEVELS_MM = (8.0, 4.0, 2.0)
 _HEAD = 0.5  # times Otsu's threshold between head and air: fat and muscle are far brighter than a brain on T1
@@ -17,12 +18,25 @@ _HEAD = 0.5  # times Otsu's threshold between head and air: fat and muscle are f
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """`array` (X, Y, Z) float32 on an isotropic `grid` with axes near R, A, S; `head` (X, Y, Z) bool."""
+    """`values` (X, Y, Z) float32 on an isotropic `grid` with axes near R, A, S.
 
-    array: np.ndarray
+    What else there is to a level is found when it is asked for: prepared images need nothing of their finest.
+    """
+
+    values: np.ndarray
     grid: Grid
-    head: np.ndarray
-    image: sitk.Image
+
+    @cached_property
+    def head(self) -> np.ndarray:
+        """(X, Y, Z) bool. Raises InputError where there is no head to be seen."""
+        return find_head(self.values)
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """`values` cut at the 1st and the 99.5th percentile of the head: a few bright voxels take most of the bins of
+        a histogram otherwise."""
+        low, high = np.percentile(self.values[self.head], (1, 99.5))
+        return np.clip(self.values, min(float(low), 0.0), float(high))
 
     def points(self, inside: np.ndarray, at_most: int = 4000) -> np.ndarray:
         """(N, 3) RAS mm of the voxels of a mask, evenly picked."""
@@ -32,11 +46,7 @@ class Level:
 
 
 def make_levels(array: np.ndarray, affine: np.ndarray) -> list[Level]:
-    """One level for each of LEVELS_MM. Raises InputError where there is no head to be seen.
-
-    Intensities are cut at the 1st and the 99.5th percentile of the head: a few bright voxels take most of the bins
-    of a histogram otherwise.
-    """
+    """One level for each of LEVELS_MM. Raises InputError where there is no head to be seen."""
     array, affine = upright(array, affine)
     array = np.ascontiguousarray(array)  # sums are added up in the order in which it lies in memory
     finest = LEVELS_MM[-1]
@@ -50,10 +60,9 @@ def make_levels(array: np.ndarray, affine: np.ndarray) -> list[Level]:
             parts = np.minimum(round(step / grid.spacing[0]), values.shape)
             values, coarser = blocks(values, parts), _coarser(grid.affine, parts)
             grid = Grid(values.shape, coarser)
-        head = find_head(values)
-        low, high = np.percentile(values[head], (1, 99.5))
-        cut = np.clip(values, min(float(low), 0.0), float(high))
-        levels.append(Level(cut, grid, head, to_itk(cut, grid.affine)))
+        levels.append(Level(values, grid))
+    for level in levels[1:]:
+        level.array  # noqa: B018 so that an image without a head is refused here
     return levels[::-1]
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from segmamba.errors import Cancelled, InputError
 from segmamba.preparation.grids import resample, to_itk, to_matrix
@@ -145,13 +144,10 @@ class Finder:
     """A pair of pyramids. Transforms in here are (4, 4), RAS mm, from the fixed image's space to the moving one's."""
 
     def __init__(self, fixed: Sequence[Level], moving: Sequence[Level], brain: Sequence[np.ndarray] | None = None):
-        self.pairs = pairs = list(zip(fixed, moving, strict=True))
-        heads = [_grown(one.head, _RIM_MM / step) for (one, _), step in zip(pairs, LEVELS_MM)]
-        if brain is not None:
-            grown = [_grown(mask, _AROUND_BRAIN_MM / step) for mask, step in zip(brain, LEVELS_MM)]
-            heads = [heads[0], *(head & more for head, more in zip(heads[1:], grown[1:]))]
-        self.masks = [to_itk(head, one.grid.affine) for head, (one, _) in zip(heads, pairs)]
-        one, _ = pairs[1]
+        self.pairs = list(zip(fixed, moving, strict=True))
+        self.brain = brain
+        self._images: dict[int, tuple[sitk.Image, sitk.Image, sitk.Image]] = {}
+        one, _ = self.pairs[1]
         self.points = one.points(one.head if brain is None else brain[1])
         self.centre = self.points.mean(0)
 
@@ -168,6 +164,8 @@ class Finder:
 
     def starts(self) -> list[np.ndarray]:
         """Transforms to climb from, the best first; the scanner's own frame is among the first two."""
+        from scipy.spatial.transform import Rotation  # here: prepared images need none
+
         fixed, moving = self.pairs[0]
         anchors = [(self.centre, self.centre)]  # as the scanner placed them
         for crown in (np.inf, _CROWN_MM):
@@ -200,14 +198,14 @@ class Finder:
         """Mattes mutual information, nats; 0 where the images hardly meet."""
         method = self._method(level)
         method.SetInitialTransform(self._to_euler(transform))
-        fixed, moving = self.pairs[level]
+        fixed, moving, _ = self.images(level)
         try:
-            return -method.MetricEvaluate(fixed.image, moving.image)
+            return -method.MetricEvaluate(fixed, moving)
         except RuntimeError:  # too few samples meet
             return 0.0
 
     def climb(self, level: int, transform: np.ndarray) -> np.ndarray:
-        fixed, moving = self.pairs[level]
+        fixed, moving, _ = self.images(level)
         euler = self._to_euler(transform)
         method = self._method(level)
         method.SetOptimizerAsRegularStepGradientDescent(
@@ -221,7 +219,7 @@ class Finder:
         method.SetOptimizerScales([_RADIUS_MM**2] * 3 + [1.0] * 3)
         method.SetInitialTransform(euler, inPlace=True)
         try:
-            method.Execute(fixed.image, moving.image)
+            method.Execute(fixed, moving)
         except RuntimeError:  # it has left the image: as good as not having climbed
             return transform
         return to_matrix(euler)
@@ -251,6 +249,8 @@ class Finder:
         return float(2 * np.count_nonzero(one & other) / max(1, np.count_nonzero(one) + np.count_nonzero(other)))
 
     def _trials(self) -> list[np.ndarray]:
+        from scipy.spatial.transform import Rotation
+
         trials = []
         for axis, sign in itertools.product(range(3), (-1, 1)):
             shift, turn = np.eye(4), np.eye(4)
@@ -272,13 +272,25 @@ class Finder:
         euler.SetTranslation((apply_affine(transform, self.centre) * lps - centre).tolist())
         return euler
 
+    def images(self, level: int) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
+        """The fixed image, the moving one, and where on the fixed one the measure is taken. Made when they are first
+        asked for, and for this pair alone: SimpleITK writes into what it reads, and other threads have other pairs."""
+        if level not in self._images:
+            (fixed, moving), step = self.pairs[level], LEVELS_MM[level]
+            inside = _grown(fixed.head, _RIM_MM / step)
+            if level and self.brain is not None:
+                inside &= _grown(self.brain[level], _AROUND_BRAIN_MM / step)
+            arrays = ((fixed.array, fixed.grid), (moving.array, moving.grid), (inside, fixed.grid))
+            self._images[level] = tuple(to_itk(array, grid.affine) for array, grid in arrays)
+        return self._images[level]
+
     def _method(self, level: int) -> sitk.ImageRegistrationMethod:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricUseMovingImageGradientFilter(False)
         method.SetMetricUseFixedImageGradientFilter(False)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetMetricFixedMask(self.masks[level])
+        method.SetMetricFixedMask(self.images(level)[2])
         if _SAMPLED[level] < 1:
             method.SetMetricSamplingStrategy(method.REGULAR)  # jittered: a regular lattice favours whole voxels
             method.SetMetricSamplingPercentage(_SAMPLED[level], _SEED)

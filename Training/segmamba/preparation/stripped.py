@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy import ndimage
 
@@ -19,19 +17,17 @@ _AIR_MM = (8.0, 16.0)  # outside the head
 _RIM_MM, _INNER_MM = (4.0, 8.0), (12.0, 20.0)  # below its surface: scalp, and brain
 
 
-def find_skull(level: Level, bright_scalp: bool) -> str | None:
+def find_skull(level: Level, bright_scalp: bool, *, noise: bool = True) -> str | None:
     """Why the skull seems to be on, in plain words, or None for a brain alone. `level`: of 4 mm.
 
-    bright_scalp: whether fat is brighter than brain in this image, as on T1.
+    bright_scalp: whether fat is brighter than brain in this image, as on T1. noise: whether noise around it counts.
     """
     spacing = float(level.grid.spacing[0])
     volume = np.count_nonzero(level.head) * spacing**3 / 1000
     if volume > _LARGEST_BRAIN_ML:
         return f"{volume:.0f} mL are brighter than air, more than a brain has"
     middle = float(np.median(level.array[level.head]))
-    outside = ndimage.distance_transform_edt(~level.head, sampling=spacing)
-    air = level.array[(outside > _AIR_MM[0]) & (outside <= _AIR_MM[1])]
-    if air.size and np.abs(air - np.median(level.array[~level.head])).mean() > _AIR * middle:
+    if noise and _is_noisy(level, spacing, middle):
         return "there is noise around it, as in an image that nothing was cut out of"
     # where the volume ends there is no surface
     padded = np.pad(level.head, 1, mode="edge")
@@ -42,6 +38,8 @@ def find_skull(level: Level, bright_scalp: bool) -> str | None:
     return None
 
 
-def quieted(level: Level) -> Level:
-    """The same with nothing outside the head."""
-    return replace(level, array=np.where(level.head, level.array, np.float32(0)))
+def _is_noisy(level: Level, spacing: float, middle: float) -> bool:
+    """Whether the air around the head is that of a scanner. middle: of the head's values."""
+    outside = ndimage.distance_transform_edt(~level.head, sampling=spacing)
+    air = level.array[(outside > _AIR_MM[0]) & (outside <= _AIR_MM[1])]
+    return bool(air.size and np.abs(air - np.median(level.array[~level.head])).mean() > _AIR * middle)
