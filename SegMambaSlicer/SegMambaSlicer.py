@@ -20,7 +20,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 # of the panel, in their order above Setup; each has a .ui file, with SegMambaSlicer before its name
-SECTIONS = ("Corrections", "Training", "Models")
+SECTIONS = ("FollowUp", "Corrections", "Training", "Models")
 
 
 class SegMambaSlicer(ScriptedLoadableModule):

@@ -42,7 +42,7 @@ LIBRARY_LEVELS = (
     "panel",
     "selftest session",
     "parameters report run sample",
-    "learning",
+    "followup learning",
     "results",
     "volumes",
     "engine",

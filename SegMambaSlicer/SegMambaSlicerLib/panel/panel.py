@@ -15,6 +15,7 @@ from ..parameters import Parameters
 from ..report import makeReport
 from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel
+from .followup import FollowUpPanel
 from .inputs import InputsPanel
 from .looking import LookingPanel
 from .models import ModelsPanel
@@ -44,6 +45,7 @@ class Panel:
         self.setup = SetupPanel(ui, self.confirm, self.onSetupChanged, self.session.keepTicking)
         self.training, self.models = TrainingPanel(ui, self.watch), ModelsPanel(ui, self.watch)
         self.corrections = CorrectionPanel(ui, self.session.command, self.log, self.watch.refreshSoon)
+        self.followUp = FollowUpPanel(ui, self.session.command, self.log)
         ui.sampleButton.clicked.connect(self.onSample)
         ui.sampleMenuButton.setMenu(self.sampleMenu())
         ui.labelsRadio.clicked.connect(self.onMode)
@@ -186,6 +188,7 @@ class Panel:
     def showResult(self, segmentation, note: str = "") -> None:
         self.results.setSegmentation(segmentation, note)
         self.corrections.setSegmentation(segmentation)
+        self.followUp.setSegmentation(segmentation)
 
     def onMode(self, checked=False):
         if self.parameters is not None:
@@ -307,6 +310,6 @@ class Panel:
         self._copiedTimer.stop()
         self._isReleased = True
         parts = (self.setup, self.inputs, self.looking, self.running, self.results, self.corrections, self.training)
-        for part in (*parts, self.models, self.watch):
+        for part in (*parts, self.models, self.watch, self.followUp):
             part.release()
         self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []

@@ -12,6 +12,8 @@ TAGS = {
     "SeriesDescription": "0008,103e",
     "PatientID": "0010,0020",
     "StudyInstanceUID": "0020,000d",
+    "StudyDate": "0008,0020",
+    "AcquisitionDate": "0008,0022",
     "ContrastBolusAgent": "0018,0010",
     "ScanningSequence": "0018,0020",
     "RepetitionTime": "0018,0080",

@@ -15,6 +15,7 @@ def add(add_command) -> None:
     command.add_argument("label_map", help="file of a label map")
     add_region(command)
     add_labels(command)
+    command.add_argument("--by-hand", metavar="FILE", help="JSON: lines that were moved, of day 0")
     command.add_argument("--csv", metavar="FILE", help="write a row a lesion there")
     command.add_argument("--json", action="store_true", help="print everything as JSON, with the ends of the lines")
 
@@ -31,11 +32,14 @@ def add_labels(command) -> None:
 
 def run(options) -> int:
     from segmamba.files.atomic import write_aside
+    from segmamba.followup.by_hand import read_by_hand, with_lines
     from segmamba.followup.dates import read_label_map
     from segmamba.followup.lesions import measure
     from segmamba.followup.record import measured_as_csv, measured_as_json
 
     measured = measure(*read_label_map(Path(options.label_map), options.labels), options.region)
+    if options.by_hand:
+        measured = with_lines(measured, read_by_hand(Path(options.by_hand)).lines.get(0, ()))
     if options.csv:
         write_aside(Path(options.csv), measured_as_csv(measured).encode())
     if options.json:

@@ -1,0 +1,106 @@
+"""Two dates side by side: each in a slice view of its own, in its own axial slices, which follow one another.
+
+Nothing in the scene is moved: where one view looks, the other looks at the same place of the head, by the engine's
+registration. Each date's segments and lines are shown in its own view only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from .lines import linesOf
+
+_VIEWS = ("Red", "Yellow")
+
+
+class SideBySide:
+    """`show` two dates, `hide` them; where there are no slice views, as without a main window, nothing happens."""
+
+    def __init__(self):
+        self._observed, self._moving = [], False
+        self._toFirst = np.eye(4)
+        self._shown, self._layout = [], None
+
+    @property
+    def isShown(self) -> bool:
+        return bool(self._shown)
+
+    def show(self, first, later, transform) -> None:
+        """first, later: DatedResult. transform: (4, 4), a point of the later date to that of the first, RAS mm, or None
+        where they could not be registered: then the views are not linked."""
+        self.hide()
+        slices = [slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in _VIEWS]
+        composites = [slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceCompositeNode{name}") for name in _VIEWS]
+        if None in slices or None in composites:
+            return
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is not None:
+            self._layout = layout.GetViewArrangement()
+            layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+        for view, composite, result in zip(slices, composites, (first, later)):
+            composite.SetLinkedControl(False)  # Slicer's own would show both one volume at one place
+            composite.SetBackgroundVolumeID(result.volume.GetID())
+            view.SetOrientation("Axial")
+            for node in (result.segmentation, *linesOf(result.segmentation)):
+                _only(node, [view.GetID()])
+        self._shown = [first, later]
+        if transform is not None:
+            self._toFirst = np.array(transform, float)
+            event = "ModifiedEvent"
+            self._observed = [(view, view.AddObserver(event, self._moved)) for view in slices]
+
+    def refresh(self) -> None:
+        """Lines that have come since are shown in their own view too."""
+        for name, result in zip(_VIEWS, self._shown):
+            for node in linesOf(result.segmentation):
+                _only(node, [f"vtkMRMLSliceNode{name}"])
+
+    def hide(self) -> None:
+        """Every view shows everything again."""
+        for view, tag in self._observed:
+            view.RemoveObserver(tag)
+        self._observed = []
+        for result in self._shown:
+            for node in (result.segmentation, *linesOf(result.segmentation)):
+                _only(node, [])
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if self._layout is not None and layout is not None:
+            layout.SetViewArrangement(self._layout)
+        self._shown, self._layout = [], None
+
+    def goTo(self, result, ras) -> None:
+        """Moves the view of that date to a point, and with it the other; all views where no two dates are shown."""
+        for name, shown in zip(_VIEWS, self._shown):
+            if shown.segmentation is result.segmentation:
+                slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{name}").JumpSliceByCentering(*ras)
+                return
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+    def _moved(self, view, event=None):
+        if self._moving or slicer.mrmlScene.IsClosing():
+            return
+        here, there = (0, 1) if view.GetID().endswith(_VIEWS[0]) else (1, 0)
+        other = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{_VIEWS[there]}")
+        if other is None:
+            return
+        matrix = np.linalg.inv(self._toFirst) if here == 0 else self._toFirst
+        centre = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3]
+        place = matrix[:3, :3] @ centre + matrix[:3, 3]
+        self._moving = True
+        try:
+            wide, _high, _depth = view.GetFieldOfView()
+            own = other.GetFieldOfView()
+            if wide and own[0]:
+                scale = wide / own[0]
+                other.SetFieldOfView(wide, own[1] * scale, own[2])
+            other.JumpSliceByCentering(*place)
+        finally:
+            self._moving = False
+
+
+def _only(node, views: list) -> None:
+    """Shows a node in these views alone; [] in all."""
+    display = node.GetDisplayNode()
+    if display is not None:
+        display.SetViewNodeIDs(views)

@@ -1,0 +1,320 @@
+"""The section "Follow-up": the lesions of one date, or of several and how they changed, with lines to be moved."""
+
+from __future__ import annotations
+
+import html
+
+import slicer
+
+from ..engine.client import EngineError
+from ..errors import InputError
+from ..followup import chart, dates
+from ..followup.lines import Lines
+from ..followup.measuring import REGIONS, Measuring, Settings
+from ..followup.views import SideBySide
+from ..i18n import _
+from .followupreports import Reports
+from .followuptables import clickedPlace, fillDates, fillLesions, prepareTables, summary, tickedRows
+from .widgets import EditWatch, allow, singleTimer
+
+LIST_MILLISECONDS = 200
+
+
+class FollowUpPanel:
+    """start: Session.command; log: called with (level, text).
+
+    What was measured is shown until the ticked dates, their segments or a setting are others; then it is to be measured
+    again. A line that is let go of is measured with at once.
+    """
+
+    def __init__(self, ui, start, log):
+        self._ui, self._start, self._log = ui, start, log
+        self._node = self._measuring = self._answer = None
+        self._results: list[dates.DatedResult] = []
+        self._ticked: list = []  # segmentations
+        self._filling, self._saving = False, False
+        self._watches: list[EditWatch] = []
+        self.lines, self.views = Lines(self._lineMoved), SideBySide()
+        self._timer = singleTimer(LIST_MILLISECONDS, self.refresh)
+        self._reports = Reports(ui, self._byHand, self._say, self._failed, self.showState)
+        ui.followUpRegionCombo.addItems(list(REGIONS))
+        for combo, titles in (
+            (ui.followUpSteroidsCombo, {"": _("Not said"), "less": _("Less"), "same": _("Same"), "more": _("More")}),
+            (
+                ui.followUpStatusCombo,
+                {"": _("Not said"), "better": _("Better"), "same": _("Same"), "worse": _("Worse")},
+            ),
+        ):
+            for value, title in titles.items():
+                combo.addItem(title, value)
+            combo.currentIndexChanged.connect(self.onSaid)
+        prepareTables(ui)
+        ui.followUpDatesTable.cellChanged.connect(self.onDates)
+        ui.followUpLesionsTable.cellClicked.connect(self.onLesion)
+        ui.followUpRegionCombo.currentIndexChanged.connect(self.onSettings)
+        for box in (ui.followUpTargetsSpin, ui.followUpWeeksSpin, ui.followUpMinorSpin):
+            box.valueChanged.connect(self.onSettings)
+        ui.followUpEndEdit.textChanged.connect(self.onSettings)
+        ui.followUpOtherEdit.editingFinished.connect(self.onSaid)
+        ui.followUpMeasureButton.clicked.connect(self.onMeasure)
+        ui.followUpCancelButton.clicked.connect(self.onCancel)
+        ui.followUpUndoButton.clicked.connect(self.onUndo)
+        ui.followUpSideButton.clicked.connect(self.onSideBySide)
+        ui.followUpChartButton.clicked.connect(self.onChart)
+        scene = slicer.mrmlScene
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
+        self._observed = [scene.AddObserver(event, self._sceneChanged) for event in events]
+        self._say("")
+        self.refresh()
+
+    # --- the scene
+
+    def setSegmentation(self, node) -> None:
+        """Another present result, or None, as when the scene is closed."""
+        if node is self._node:
+            return
+        self._node = node
+        self._drop("")
+        self._ticked = [] if node is None else [node]
+        self._clearSaid()  # never of one patient to another
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The results that there are now, and what can be pressed."""
+        if slicer.mrmlScene.IsClosing():
+            return
+        self._results = [] if self._node is None else dates.findResults()
+        present = [result.segmentation for result in self._results]
+        left = [node for node in self._ticked if node in present]
+        if len(left) < len(self._ticked):
+            self._drop(_("A result that was measured is gone."))
+        self._ticked = left
+        self._filling = True
+        fillDates(self._ui.followUpDatesTable, self._results, self._ticked, self._node)
+        self._filling = False
+        self.showState()
+
+    def showState(self) -> None:
+        """What can be pressed, and why the rest cannot."""
+        ui, busy, answer = self._ui, self._isBusy, self._answer
+        reason = self._reason()
+        allow(
+            ui.followUpMeasureButton, not busy and not reason, _("Measure the ticked dates."), reason or _("Under way.")
+        )
+        ui.followUpMeasureButton.setText(_("Compare") if len(self._ticked) > 1 else _("Measure"))
+        ui.followUpCancelButton.setVisible(busy)
+        unmeasured = _("Under way.") if busy else _("Measure first.")
+        several = answer is not None and len(answer["dates"]) > 1
+        single = unmeasured if answer is None else _("For two dates and more: tick another date, and compare.")
+        text, none = _("Put the line that was moved last back."), _("No line was moved.")
+        allow(ui.followUpUndoButton, self.lines.canUndo() and not busy, text, _("Under way.") if busy else none)
+        text = _("Show the first and the last date in linked slice views.")
+        allow(ui.followUpSideButton, several, text, single)
+        allow(ui.followUpChartButton, several, _("Plot sums and volumes over days."), single)
+        self._reports.showState(self._measuring, answer, _("Under way.") if busy else "")
+        for widget in (ui.followUpSteroidsCombo, ui.followUpStatusCombo, ui.followUpOtherEdit):
+            widget.setEnabled(len(self._ticked) > 1)
+
+    def release(self) -> None:
+        """For the end of the widget."""
+        self._timer.stop()
+        for tag in self._observed:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._observed = []
+        self._drop("")
+        self._node = None
+
+    # --- what is measured
+
+    def onDates(self, row, column=0):
+        """A date was typed, or ticked."""
+        if self._filling or row >= len(self._results):
+            return
+        node = self._results[row].segmentation
+        problem = ""
+        if column == 1:
+            try:
+                dates.setDate(node, self._ui.followUpDatesTable.item(row, column).text())
+            except InputError as error:
+                problem = str(error)
+        self._ticked = [self._results[r].segmentation for r in tickedRows(self._ui.followUpDatesTable)]
+        self._drop(problem)
+        self._timer.start()  # not from within the table's own signal
+
+    def onSettings(self, value=None):
+        if self._answer is not None or self._isBusy:
+            self._drop(_("A setting has changed. Measure again."))
+        self.showState()
+
+    def onSaid(self, index=0):
+        """The physician has said something: it is in the report after measuring again, which is quick."""
+        if not self._filling and self._measuring is not None:
+            self._measure()
+
+    def onMeasure(self, checked=False):
+        if self._isBusy or self._reason():
+            return
+        self._drop("")
+        chosen = [result for result in self._results if result.segmentation in self._ticked]
+        try:
+            self._measuring = Measuring(self._start, chosen, self._settings())
+        except InputError as error:
+            self._failed(error)
+            self.showState()
+            return
+        for result in self._measuring.results:
+            watch = EditWatch(self._edited)
+            watch.watch(result.segmentation)
+            self._watches.append(watch)
+        self._measure()
+
+    def onCancel(self, checked=False):
+        self._drop(_("Cancelled."))
+        self.showState()
+
+    def _measure(self) -> None:
+        measuring = self._measuring
+        several = len(measuring.results) > 1
+        text = _("Registering and measuring...") if several and self._answer is None else _("Measuring...")
+        self._say(text)
+        try:
+            measuring.measure(
+                self._byHand(),
+                lambda answer: self._hear(measuring, self._measured, answer),
+                lambda error: self._hear(measuring, self._failed, error),
+            )
+        except (InputError, EngineError, OSError) as error:
+            self._failed(error)
+        self.showState()
+
+    def _hear(self, measuring, function, answer) -> None:
+        if measuring is self._measuring:
+            function(answer)
+            self.showState()
+
+    def _measured(self, answer: dict) -> None:
+        self._answer = answer
+        self.lines.show(answer, self._measuring.results)
+        self.views.refresh()
+        fillLesions(self._ui.followUpLesionsTable, answer, self._measuring.results)
+        self._ui.followUpSummaryLabel.setText(summary(answer))
+        self._say(_("Measured. A line may be dragged; what is moved wins."))
+        if len(answer["dates"]) > 1:
+            chart.updateChart(answer)
+
+    def _failed(self, error) -> None:
+        self._log("error", str(error))
+        if getattr(error, "detail", ""):
+            self._log("error", error.detail)
+        self._say(_("Not done: {reason}").format(reason=error), failed=True)
+
+    def _byHand(self) -> dict:
+        results = self._measuring.results
+        days = dates.daysOf(results) if len(results) > 1 else [0]
+        lines = [
+            {"day": day, **line}
+            for day, result in zip(days, results)
+            for line in self.lines.byHand(result.segmentation)
+        ]
+        ui = self._ui
+        said = {
+            "steroids": ui.followUpSteroidsCombo.itemData(ui.followUpSteroidsCombo.currentIndex) or "",
+            "clinical_status": ui.followUpStatusCombo.itemData(ui.followUpStatusCombo.currentIndex) or "",
+            "non_target_lesions": ui.followUpOtherEdit.text,
+        }
+        return {"lines": lines, "clinician": [{"day": days[-1], **said}] if any(said.values()) else []}
+
+    def _settings(self) -> Settings:
+        ui = self._ui
+        return Settings(
+            region=ui.followUpRegionCombo.currentText,
+            targets=int(ui.followUpTargetsSpin.value),
+            confirmWeeks=float(ui.followUpWeeksSpin.value),
+            volumetricMinor=float(ui.followUpMinorSpin.value),
+            radiotherapyEnd=ui.followUpEndEdit.text.strip(),
+        )
+
+    # --- what is seen of it
+
+    def onLesion(self, row, column=0):
+        if self._answer is None or self._measuring is None:
+            return
+        found = clickedPlace(self._answer, row)
+        if found is not None:
+            number, ras = found
+            self.views.goTo(self._measuring.results[number], ras)
+
+    def onUndo(self, checked=False):
+        self.lines.undo()
+
+    def onSideBySide(self, checked=False):
+        if not self._ui.followUpSideButton.isChecked() or self._answer is None:
+            self.views.hide()
+            return
+        first, last = self._measuring.results[0], self._measuring.results[-1]
+        date = self._answer["dates"][-1]
+        found = date["registration"] if date["followed"] else None
+        self.views.show(first, last, None if found is None else found["transform"])
+        if found is None:
+            self._say(_("The dates could not be registered: their views are not linked."))
+
+    def onChart(self, checked=False):
+        if self._answer is not None:
+            chart.showChart(chart.updateChart(self._answer))
+
+    # --- what changes under it
+
+    @property
+    def _isBusy(self) -> bool:
+        return self._measuring is not None and self._measuring.isBusy
+
+    def _reason(self) -> str:
+        if self._node is None:
+            return _("There is no result yet.")
+        if not self._ticked:
+            return _("Tick the dates that are to be measured.")
+        try:
+            dates.inOrder([result for result in self._results if result.segmentation in self._ticked])
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _lineMoved(self) -> None:
+        if self._measuring is not None:
+            self._measure()
+
+    def _edited(self, caller=None, event=None):
+        if self._measuring is not None and not slicer.mrmlScene.IsClosing():
+            self._drop(_("The segments have changed. Measure again."))
+            self.showState()
+
+    def _drop(self, why: str) -> None:
+        """Forgets what was measured; the lines stay in the scene, for those that were moved count again."""
+        measuring, self._measuring, self._answer = self._measuring, None, None
+        if measuring is not None:
+            measuring.close()
+        for watch in self._watches:
+            watch.watch(None)
+        self._watches = []
+        self.lines.drop()
+        self.views.hide()
+        self._ui.followUpSideButton.setChecked(False)
+        self._ui.followUpLesionsTable.setRowCount(0)
+        self._ui.followUpSummaryLabel.setText("")
+        self._say(why)
+
+    def _clearSaid(self) -> None:
+        self._filling = True
+        self._ui.followUpSteroidsCombo.setCurrentIndex(0)
+        self._ui.followUpStatusCombo.setCurrentIndex(0)
+        self._ui.followUpOtherEdit.setText("")
+        self._filling = False
+
+    def _sceneChanged(self, caller=None, event=None):
+        if not slicer.mrmlScene.IsClosing():
+            self._timer.start()
+
+    def _say(self, text: str, failed: bool = False) -> None:
+        self._ui.followUpStateLabel.setText(html.escape(text))
+        self._ui.followUpStateLabel.setStyleSheet("color: #a02020" if failed else "")
+        self._ui.followUpStateLabel.setVisible(bool(text))

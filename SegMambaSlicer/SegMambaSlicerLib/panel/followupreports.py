@@ -1,0 +1,98 @@
+"""What the section "Follow-up" writes: table, report, and DICOM, one click each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ctk
+import qt
+import slicer
+
+from ..engine.client import EngineError
+from ..errors import InputError
+from ..followup.measuring import isOfDicom
+from ..i18n import _
+from .widgets import allow
+
+FOLDER_SETTING = "SegMamba/ReportFolder"
+
+
+class Reports:
+    """byHand: what the engine is told of lines and physician; say(text), failed(error), changed(): of the section."""
+
+    def __init__(self, ui, byHand, say, failed, changed):
+        self._ui, self._byHand, self._say, self._failed, self._changed = ui, byHand, say, failed, changed
+        self._measuring = self._answer = None
+        ui.followUpFolder.filters = ctk.ctkPathLineEdit.Dirs
+        ui.followUpFolder.setCurrentPath(slicer.util.settingsValue(FOLDER_SETTING, "", converter=str))
+        ui.followUpFolder.currentPathChanged.connect(self.onFolder)
+        ui.followUpCsvButton.clicked.connect(self.onCsv)
+        ui.followUpPdfButton.clicked.connect(self.onPdf)
+        ui.followUpSrButton.clicked.connect(self.onSr)
+
+    def showState(self, measuring, answer, busy: str) -> None:
+        """measuring, answer: what there is, or None. busy: why nothing can be written now, or ""."""
+        self._measuring, self._answer, ui = measuring, answer, self._ui
+        path = ui.followUpFolder.currentPath
+        nowhere = "" if path and Path(path).is_dir() else _("Choose a folder to save into.")
+        reason = busy or (_("Measure first.") if answer is None else "") or nowhere
+        allow(ui.followUpCsvButton, not reason, _("Write the table."), reason)
+        one = answer is not None and len(answer["dates"]) < 2
+        reason = reason or (_("For two dates and more: tick another date, and compare.") if one else "")
+        allow(ui.followUpPdfButton, not reason, _("Write the report."), reason)
+        reason = reason or self._foreign()
+        text = _("Write a DICOM SEG and a Structured Report of each date. They name the patient, as all DICOM does.")
+        allow(ui.followUpSrButton, not reason, text, reason)
+
+    def onFolder(self, path=""):
+        qt.QSettings().setValue(FOLDER_SETTING, self._ui.followUpFolder.currentPath)
+        self._changed()
+
+    def onCsv(self, checked=False):
+        self._save("csv")
+
+    def onPdf(self, checked=False):
+        self._save("pdf")
+
+    def onSr(self, checked=False):
+        measuring = self._measuring
+        if measuring is None or measuring.isBusy:
+            return
+        self._say(_("Writing DICOM..."))
+        try:
+            measuring.writeReports(
+                self._byHand(),
+                self._folder(),
+                lambda paths: self._hear(measuring, self._written, paths),
+                lambda error: self._hear(measuring, self._failed, error),
+            )
+        except (InputError, EngineError, OSError) as error:
+            self._failed(error)
+        self._changed()
+
+    def _save(self, kind: str) -> None:
+        if self._measuring is None or self._answer is None:
+            return
+        try:
+            self._written([self._measuring.save(kind, self._folder())])
+        except InputError as error:
+            self._failed(error)
+
+    def _hear(self, measuring, function, answer) -> None:
+        if measuring is self._measuring:
+            function(answer)
+            self._changed()
+
+    def _written(self, paths: list) -> None:
+        self._say(_("Written: {files}").format(files=", ".join(str(path) for path in paths)))
+
+    def _folder(self) -> Path:
+        return Path(self._ui.followUpFolder.currentPath)
+
+    def _foreign(self) -> str:
+        """Why there can be no Structured Report, or ""."""
+        if self._measuring.settings.region != "ET":
+            return _("A Structured Report refers to one segment: choose the region ET.")
+        names = [result.volume.GetName() for result in self._measuring.results if not isOfDicom(result.volume)]
+        text = _("Not loaded from DICOM, to which a Structured Report refers: {names}")
+        return text.format(names=", ".join(names)) if names else ""

@@ -1,0 +1,287 @@
+"""The section "Follow-up" as a clinician uses it, on Slicer's own scene, with the real engine as a child process."""
+
+import csv
+import json
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+import qt
+import slicer
+import two_dates
+from editor import Editor
+from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.followup import dates
+from SegMambaSlicerLib.followup.lines import endsOf, isMoved, linesOf
+
+PATIENCE = 500  # seconds; a busy machine is slow
+D1_FIRST, D1_LATER = 28 * np.sqrt(2), 20 * np.sqrt(2)
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory):
+    """T1c of a synthetic case of 4 mm voxels."""
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+
+    folder = tmp_path_factory.mktemp("head")
+    save_phantom(make_phantom(0, spacing=(4, 4, 4), enhancing=True), folder, "head")
+    return nibabel.load(folder / "head-t1c.nii.gz")
+
+
+@pytest.fixture
+def views(scene):
+    """Red and Yellow as Slicer has them, and the layout."""
+    for name in ("Red", "Yellow"):
+        view = scene.CreateNodeByClass("vtkMRMLSliceNode")
+        composite = scene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
+        view.SetOrientation("Axial")
+        for node in (view, composite):
+            node.UnRegister(None)
+            node.SetSingletonTag(name)
+            node.SetLayoutName(name)
+            scene.AddNode(node)
+    layout = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    return lambda name: scene.GetNodeByID(f"vtkMRMLSliceNode{name}")
+
+
+@pytest.fixture
+def panel(app, module, views):
+    qt.QSettings().setValue("SegMamba/Python", sys.executable)
+    return module.widget.panel
+
+
+@pytest.fixture
+def both(panel, head, pump):
+    """The panel with the later date as its result, and both dates known."""
+    first, later = two_dates.addTwoDates(head)
+    for node, date in ((first, "2026-01-10"), (later, "2026-03-01")):
+        dates.setDate(node, date)
+    panel.parameters.setResult("Segmentation", later)
+    table = panel.ui.followUpDatesTable
+    pump(lambda: table.rowCount == 2)
+    return first, later
+
+
+def tick(panel, row):
+    panel.ui.followUpDatesTable.item(row, 0).setCheckState(qt.Qt.Checked)
+
+
+def compare(panel, pump):
+    pump(lambda: panel.ui.followUpMeasureButton.isEnabled())
+    panel.ui.followUpMeasureButton.click()
+    settled(panel, pump)
+
+
+def settled(panel, pump):
+    ui = panel.ui
+    pump(lambda: ui.followUpLesionsTable.rowCount or "Not done" in ui.followUpStateLabel.text, PATIENCE)
+    pump(lambda: not panel.followUp._isBusy, PATIENCE)
+    assert "Not done" not in ui.followUpStateLabel.text
+
+
+def cells(table):
+    return [[table.item(row, c).text() for c in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def release(node):
+    """What Slicer's markups widget does when a person lets go of a point."""
+    node.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
+
+
+def line(segmentation, which, lesion="1"):
+    found = [n for n in linesOf(segmentation) if n.GetName().startswith(f"Lesion {lesion} {which}")]
+    return found[0]
+
+
+def test_two_dates_from_the_table_to_reports_and_back(panel, both, pump, views, tmp_path):
+    ui, (first, later) = panel.ui, both
+    assert [row[1] for row in cells(ui.followUpDatesTable)] == ["2026-01-10", "2026-03-01"]
+    assert ui.followUpMeasureButton.text == "Measure"
+    assert "Measure first" in ui.followUpPdfButton.toolTip
+    tick(panel, 0)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    compare(panel, pump)
+
+    # lesions, sums, and what they mean
+    rows = cells(ui.followUpLesionsTable)
+    assert [row[:3] for row in rows] == [
+        ["0", "1", "39.6 \u00d7 39.6"],
+        ["0", "2", "22.6 \u00d7 22.6"],
+        ["50", "1", "28.3 \u00d7 28.3"],
+    ]
+    assert [row[5] for row in rows] == ["target", "target", "target 1"]
+    summary = ui.followUpSummaryLabel.text
+    assert "sum of products 2080" in summary and "compatible with PR" in summary and "-61.5% from baseline" in summary
+
+    # the lines lie in the scene, on the lesions
+    assert len(linesOf(first)) == 4 and len(linesOf(later)) == 2
+    d1 = line(later, "D1")
+    assert np.linalg.norm(np.diff(endsOf(d1), axis=0)) == pytest.approx(D1_LATER, abs=1e-3)
+    assert not isMoved(d1)
+
+    # a click goes to the lesion; side by side the other date follows to the same place of the head
+    ui.followUpSideButton.click()
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode").GetViewArrangement() == 29
+    composite = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeYellow")
+    assert composite.GetBackgroundVolumeID() == dates.t1cOf(later).GetID()
+    assert list(later.GetDisplayNode().GetViewNodeIDs()) == [views("Yellow").GetID()]
+    assert list(d1.GetDisplayNode().GetViewNodeIDs()) == [views("Yellow").GetID()]
+    ui.followUpLesionsTable.cellClicked.emit(2, 0)
+    centres = [slicer.util.arrayFromVTKMatrix(views(n).GetSliceToRAS())[:3, 3] for n in ("Red", "Yellow")]
+    assert centres[1] == pytest.approx(endsOf(d1).mean(0), abs=1e-3)
+    transform = np.array(panel.followUp._answer["dates"][1]["registration"]["transform"])
+    assert centres[0] == pytest.approx(transform[:3, :3] @ centres[1] + transform[:3, 3], abs=1e-3)
+    truth = np.array(nibabel.affines.apply_affine(np.linalg.inv(_move()), centres[1]))
+    assert centres[0] == pytest.approx(truth, abs=2)  # half a voxel
+    ui.followUpSideButton.click()
+    assert not later.GetDisplayNode().GetViewNodeIDs()
+
+    # the chart
+    ui.followUpChartButton.click()
+    chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
+    assert chart.GetNumberOfPlotSeriesNodes() == 2
+    table = chart.GetNthPlotSeriesNode(0).GetTableNode()
+    assert [float(table.GetCellText(r, 1)) for r in range(2)] == pytest.approx([20.80, 8.00])
+    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode").GetViewArrangement() == (
+        slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView
+    )
+
+    # a line that is dragged wins and is marked; undo puts it back
+    before = endsOf(d1)
+    d1.SetNthControlPointPositionWorld(1, *(before[0] + (before[1] - before[0]) / 2))
+    release(d1)
+    pump(lambda: "moved" in ui.followUpLesionsTable.item(2, 2).text(), PATIENCE)
+    settled(panel, pump)
+    assert ui.followUpLesionsTable.item(2, 2).text() == "14.1 \u00d7 28.3 (D1 moved)"
+    assert d1.GetName() == "Lesion 1 D1, moved" and "D1 drawn by hand" in ui.followUpSummaryLabel.text
+    ui.followUpFolder.setCurrentPath(str(tmp_path))
+    ui.followUpCsvButton.click()
+    ui.followUpPdfButton.click()
+    rows = list(csv.DictReader((tmp_path / "follow-up.csv").open()))
+    assert rows[2]["product_mm2"] == "400.0" and "D1 drawn by hand" in rows[2]["remark"]
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert "not from DICOM" in ui.followUpSrButton.toolTip or "Not loaded from DICOM" in ui.followUpSrButton.toolTip
+    ui.followUpUndoButton.click()
+    pump(lambda: "moved" not in ui.followUpLesionsTable.item(2, 2).text(), PATIENCE)
+    assert endsOf(d1) == pytest.approx(before, abs=1e-3) and d1.GetName() == "Lesion 1 D1"
+    assert not ui.followUpUndoButton.isEnabled()
+    ui.followUpCsvButton.click()
+    assert (tmp_path / "follow-up-2.csv").is_file()  # nothing is overwritten
+
+    # edited segments are measured again, and the editor's undo too
+    editor = Editor(later, dates.t1cOf(later))
+    stroke = np.zeros(slicer.util.arrayFromVolume(dates.t1cOf(later)).shape, bool)
+    stroke[2:4, 2:4, 2:4] = True
+    editor.paint("ET", stroke)
+    assert "have changed" in ui.followUpStateLabel.text and not ui.followUpPdfButton.isEnabled()
+    assert len(linesOf(later)) == 2
+
+
+def _move():
+    angle, move = np.radians(8), np.eye(4)
+    move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    move[:3, 3] = (9, -6, 4)
+    return move
+
+
+def test_one_date_has_a_table_and_lines_too(panel, head, pump, views, tmp_path):
+    """Without a date: none is needed. The moved line is there after saving and loading, and still wins."""
+    ui = panel.ui
+    segmentation = two_dates.addDate(head, two_dates.FIRST, "only")
+    panel.parameters.setResult("Segmentation", segmentation)
+    pump(lambda: ui.followUpDatesTable.rowCount == 1)
+    compare(panel, pump)
+    assert [row[2] for row in cells(ui.followUpLesionsTable)] == ["39.6 \u00d7 39.6", "22.6 \u00d7 22.6"]
+    assert "tick another date" in ui.followUpChartButton.toolTip
+    ui.followUpLesionsTable.cellClicked.emit(1, 0)
+    centre = slicer.util.arrayFromVTKMatrix(views("Red").GetSliceToRAS())[:3, 3]
+    assert centre == pytest.approx(endsOf(line(segmentation, "D1", "2")).mean(0), abs=1e-3)
+    moved = line(segmentation, "D1", "2")
+    start, end = endsOf(moved)
+    moved.SetNthControlPointPositionWorld(1, *(start + (end - start) * 12 / np.linalg.norm(end - start)))
+    release(moved)
+    pump(lambda: "moved" in ui.followUpLesionsTable.item(1, 2).text(), PATIENCE)
+    bundle = str(tmp_path / "patient.mrb")
+    assert slicer.mrmlScene.WriteToMRB(bundle)
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.ReadFromMRB(bundle, False)
+    pump(lambda: ui.followUpDatesTable.rowCount == 1)
+    compare(panel, pump)
+    assert ui.followUpLesionsTable.item(1, 2).text() == "12.0 \u00d7 22.6 (D1 moved)"
+    assert ui.followUpLesionsTable.item(1, 5).text() == ""  # 12 mm are enough
+
+
+def test_what_cannot_be_compared_is_said(panel, head, pump):
+    ui, table = panel.ui, panel.ui.followUpDatesTable
+    nodes = [two_dates.addDate(head, two_dates.LATER, name) for name in ("one", "two")]
+    panel.parameters.setResult("Segmentation", nodes[1])
+    pump(lambda: table.rowCount == 2)
+    for row in range(2):
+        tick(panel, row)
+    pump(lambda: "Type the date of" in ui.followUpMeasureButton.toolTip)
+    table.item(0, 1).setText("yesterday")
+    pump(lambda: "is no date" in ui.followUpStateLabel.text)
+    assert not ui.followUpMeasureButton.isEnabled()
+    dates.setDate(nodes[0], "2026-01-10")
+    dates.setDate(nodes[1], "20260110")
+    panel.followUp.refresh()
+    assert "of one date" in ui.followUpMeasureButton.toolTip
+    dates.setDate(nodes[1], "40")
+    panel.followUp.refresh()
+    assert "numbers of days at all" in ui.followUpMeasureButton.toolTip
+    dates.setDate(nodes[1], "2026-02-10")
+    panel.followUp.refresh()
+    assert ui.followUpMeasureButton.isEnabled()
+    slicer.mrmlScene.RemoveNode(nodes[0])
+    pump(lambda: table.rowCount == 1)
+
+
+def test_the_study_date_is_found_in_the_hierarchy(scene, head):
+    segmentation = two_dates.addDate(head, two_dates.LATER, "one")
+    volume = dates.t1cOf(segmentation)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "MR")
+    hierarchy.SetItemAttribute(study, "DICOM.StudyDate", "20260302")
+    hierarchy.CreateItem(study, volume)
+    assert dates.dateOf(segmentation, volume) == "2026-03-02"
+    dates.setDate(segmentation, "2026-03-03")
+    assert [result.date for result in dates.findResults()] == ["2026-03-03"]
+    dates.setDate(segmentation, "")
+    assert dates.dateOf(segmentation, volume) == "2026-03-02"
+
+
+def test_other_patients_are_not_compared():
+    results = [dates.DatedResult(None, None, f"2026-01-0{n}", patient) for n, patient in ((1, "A"), (2, "B"))]
+    with pytest.raises(InputError, match="different patients"):
+        dates.inOrder(results)
+    assert dates.daysOf(dates.inOrder([*results[:1], dates.DatedResult(None, None, "2025-12-31", "")])) == [0, 1]
+
+
+def test_results_that_were_replaced_are_no_dates(scene, head):
+    from SegMambaSlicerLib.results.segments import createSegmentation
+
+    first = two_dates.addDate(head, two_dates.LATER, "one")
+    volume = dates.t1cOf(first)
+    labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    second = createSegmentation(labels, volume, first)
+    two_dates.history.keepOrigin(second, {"t1c": volume}, {"model": "quick"})
+    assert [result.segmentation for result in dates.findResults()] == [second]
+
+
+def test_what_the_physician_says_goes_to_the_engine(panel, both, pump):
+    ui = panel.ui
+    tick(panel, 0)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    ui.followUpSteroidsCombo.setCurrentIndex(ui.followUpSteroidsCombo.findData("more"))
+    ui.followUpWeeksSpin.setValue(4)
+    compare(panel, pump)
+    answer = panel.followUp._answer
+    assert answer["clinician"] == [{"day": 50, "steroids": "more", "clinical_status": "", "non_target_lesions": ""}]
+    assert answer["settings"]["confirm_weeks"] == 4
+    assert json.dumps(answer).count("first") == 0  # no name of a node
+    ui.followUpTargetsSpin.setValue(1)
+    assert "setting has changed" in ui.followUpStateLabel.text and ui.followUpLesionsTable.rowCount == 0
+    panel.onSceneStartClose()
+    assert ui.followUpSteroidsCombo.currentIndex == 0
