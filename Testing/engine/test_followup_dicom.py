@@ -121,3 +121,94 @@ def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, 
         assert (output / f"day-{date['day']:04d}-sr.dcm").exists() == seg.exists()
     text = (output / "follow-up.json").read_text() + (output / "report.html").read_text()
     assert "Secret" not in text and "4711" not in text and "19501231" not in text and "202604" not in text
+
+
+def dicom_date(phantom_cases, place, date):
+    """A case folder whose modalities are folders of DICOM files, named as the modalities are."""
+    import nibabel as nib
+
+    for number, modality in enumerate(("t1n", "t1c", "t2w", "t2f"), 1):
+        image = nib.load(phantom_cases / "phantom-0" / f"phantom-0-{modality}.nii.gz")
+        array = np.asarray(image.dataobj)
+        stored = np.round(array / array.max() * 2000).astype(np.int16)
+        facts = {"SeriesDescription": modality, "AcquisitionDate": date, "StudyDate": date}
+        write_series(place / modality, stored, image.affine, number, **facts)
+
+
+@pytest.fixture(scope="module")
+def subfolders(phantom_cases, tmp_path_factory):
+    root = tmp_path_factory.mktemp("subfolders")
+    for name, date in (("first", "20260102"), ("second", "20260401")):
+        dicom_date(phantom_cases, root / name, date)
+    return root
+
+
+def label_map_over(folder, path, boxes):
+    """A label map on the grid of the DICOM files in `folder`."""
+    from segmamba.cases.case import save_image
+    from segmamba.images.dicom import find_in_folder
+
+    geometry = find_in_folder(folder)[0].geometry
+    label_map = np.zeros(geometry.shape, np.uint8)
+    for box in boxes:
+        label_map[box] = 3
+    save_image(label_map, geometry.affine, path, np.uint8)
+    return label_map
+
+
+def test_case_folders_of_dicom_folders_have_dates_and_reports(subfolders, tiny_model, tmp_path, capsys):
+    """The dates come from the T1c; each date that has a lesion has a SEG and an SR, and one without says why not."""
+    from segmamba.cli import main
+
+    output = tmp_path / "out"
+    places = [str(subfolders / name) for name in ("first", "second")]
+    more = ["--model", str(tiny_model), "--device", "cpu", "--dicom-sr", "-o", str(output)]
+    assert main(["follow", *places, *more]) == 0
+    told = capsys.readouterr()
+    record = json.loads((output / "follow-up.json").read_text())
+    assert [date["day"] for date in record["dates"]] == [0, 89]
+    for day in (0, 89):
+        seg = output / "segmentations" / f"day-{day:04d}-seg.dcm"
+        assert seg.exists() == (output / f"day-{day:04d}-sr.dcm").exists()
+        assert seg.exists() != (f"day {day}: nothing is segmented" in told.err)
+
+
+def test_label_maps_over_series_have_reports_and_an_empty_one_says_why_not(subfolders, tmp_path, capsys):
+    """As the panel asks for them: label maps, T1c, and the folder of its DICOM files. One line is drawn by hand."""
+    from segmamba.cli import main
+    from segmamba.followup.dates import read_label_map
+
+    series = [subfolders / name / "t1c" for name in ("first", "second")]
+    maps = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
+    label_map_over(series[0], maps[0], [np.s_[20:26, 20:26, 15:19]])
+    label_map_over(series[1], maps[1], [])
+    lesion = measure(*read_label_map(maps[0], "brats2023")).lesions[0]
+    start, end = lesion.line1
+    ends = [start.tolist(), (end + 0.1 * (start - end)).tolist()]
+    hand = tmp_path / "hand.json"
+    hand.write_text(json.dumps({"schema": 1, "lines": [{"day": 0, "which": "D1", "ends": ends}]}))
+    output = tmp_path / "out"
+    t1c = ["--t1c", *map(str, series), "--series", *map(str, series), "--labels", "brats2023"]
+    arguments = ["follow", *map(str, maps), *t1c, "--dates", "0", "30", "--by-hand", str(hand)]
+    assert main([*arguments, "--made-by", "quick", "quick", "--dicom-sr", "-o", str(output)]) == 0
+    assert "day 30: nothing is segmented" in capsys.readouterr().err
+    assert not (output / "day-0030-sr.dcm").exists()
+    data = pydicom.dcmread(output / "day-0000-sr.dcm")
+    (lines,) = groups(data)[1:]
+    long, short = items(lines, "NUM")
+    assert float(long.MeasuredValueSequence[0].NumericValue) == pytest.approx(0.9 * lesion.d1, abs=1e-3)
+    methods = [[i.ConceptCodeSequence[0].CodeValue for i in items(one, "CODE")] for one in (long, short)]
+    assert "113857" in methods[0] and "113857" not in methods[1]  # Manual Entry
+    assert next(i.TextValue for i in items(short, "TEXT")) == "segmamba follow"
+    seg = pydicom.dcmread(output / "segmentations" / "day-0000-seg.dcm")
+    assert seg.ManufacturerModelName == "quick"
+
+
+def test_dates_that_are_not_of_dicom_are_refused_before_anything_is_written(tmp_path, phantom_cases, capsys):
+    from segmamba.cli import main
+
+    case = phantom_cases / "phantom-0"
+    arguments = ["follow", str(case), str(case), "--dates", "0", "30", "--dicom-sr", "-o", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "of none of the timepoints the T1c is a series of DICOM files" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -285,3 +285,35 @@ def test_what_the_physician_says_goes_to_the_engine(panel, both, pump):
     assert "setting has changed" in ui.followUpStateLabel.text and ui.followUpLesionsTable.rowCount == 0
     panel.onSceneStartClose()
     assert ui.followUpSteroidsCombo.currentIndex == 0
+
+
+def test_from_the_files_of_two_dates_through_segmentation_to_the_report(panel, module, pump, tmp_path):
+    """One synthetic patient, whose tumor is smaller at the later date: loaded, segmented by the model that ships,
+    compared; the report's change is that of the true label maps, roughly."""
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+
+    ui, truth, results = panel.ui, [], []
+    for date, shrunk in (("2026-01-10", 0.0), ("2026-04-04", 4.0)):
+        phantom = make_phantom(20_401, spacing=(2, 2, 2), enhancing=True, shrunk_mm=shrunk)
+        truth.append(float((phantom.label_map == 3).sum()) * 0.008)
+        files = save_phantom(phantom, tmp_path / date, "case")
+        logic = slicer.modules.volumes.logic()
+        volumes = {m: logic.AddArchetypeVolume(str(files[m]), f"{date} {m}", 4) for m in ("t1n", "t1c", "t2w", "t2f")}
+        result = module.logic.segment(volumes, prepare="never")
+        dates.setDate(result.segmentation, date)
+        results.append(result.segmentation)
+    panel.parameters.setResult("Segmentation", results[1])
+    pump(lambda: ui.followUpDatesTable.rowCount == 2)
+    tick(panel, 0)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    compare(panel, pump)
+    answer = panel.followUp._answer
+    assert [date["day"] for date in answer["dates"]] == [0, 84]
+    assert all(date["made_by"] == {"model": results[0].GetAttribute("SegMamba.Model")} for date in answer["dates"])
+    found = [date["volume_ml"] for date in answer["dates"]]
+    assert found[1] / found[0] == pytest.approx(truth[1] / truth[0], abs=0.2)
+    lesions = sum(len(date["lesions"]) for date in answer["dates"])
+    assert ui.followUpLesionsTable.rowCount == lesions and linesOf(results[1])
+    ui.followUpFolder.setCurrentPath(str(tmp_path))
+    ui.followUpPdfButton.click()
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")

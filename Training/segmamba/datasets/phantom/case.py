@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +39,25 @@ def make_phantom(
     spacing: tuple[float, float, float] = (1, 1, 1),
     oblique_degrees: float = 0.0,
     enhancing: bool | None = None,
+    shrunk_mm: float = 0.0,
 ) -> Phantom:
     """The case of `seed`, on a grid like that of BraTS (240 x 240 x 155 at 1 mm, axes LPS) or with the same
     field of view at another `spacing` in mm. One seed gives one head and one tumour in the world, whatever
     the grid; noise differs.
 
     `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
-    for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). Raises InputError
-    for a spacing, an angle or a seed that makes no sense.
+    for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). `shrunk_mm` makes a later
+    date of the same patient: the tumour's core is smaller by so much on all sides, or larger, below 0; where it was
+    there is oedema, and the noise is another. Raises InputError
+    for a spacing, an angle, a length or a seed that makes no sense.
     """
     step = np.asarray(spacing, float)
     if step.shape != (3,) or not np.all(np.isfinite(step)) or step.min() < 0.4 or step.max() > 10:
         raise InputError(
             f"spacing {spacing!r}: expected three lengths between 0.4 and 10 mm; give for example (2, 2, 2)"
         )
+    if not np.isfinite(shrunk_mm):
+        raise InputError(f"shrunk_mm {shrunk_mm!r}: expected a finite length")
     if not np.isfinite(oblique_degrees):
         raise InputError(f"oblique_degrees {oblique_degrees!r}: expected a finite angle")
     if int(seed) != seed or seed < 0:
@@ -62,6 +67,9 @@ def make_phantom(
     of_head, of_tumour, of_grid, of_contrast, of_scanner, of_noise = streams
     head = make_head(of_head, load_atlas())
     tumour = grow(of_tumour, head, enhancing)
+    if shrunk_mm:
+        tumour = replace(tumour, depth=tumour.depth - shrunk_mm)
+        of_noise = np.random.default_rng([int(seed), 1])
 
     shape, affine = _grid(step, rotation(of_grid.standard_normal(3), oblique_degrees))
     mask, points = _brain(head.depth(), shape, affine)
