@@ -16,10 +16,11 @@ from segmamba.followup.criteria import suggest
 from segmamba.followup.dates import Timepoint, count_days
 from segmamba.followup.follow import Settings, follow
 from segmamba.followup.lesions import measure_mask
-from segmamba.followup.match import match
+from segmamba.followup.match import fingerprint, match
 from segmamba.followup.record import SCHEMA
 from segmamba.followup.spread import spread
 from segmamba.images.image_io import Image
+from segmamba.preparation.register import Registration
 
 MM = np.eye(4)
 
@@ -440,3 +441,59 @@ def test_the_volumetric_minor_response_is_a_setting(share, expected):
     assert category("volumetric", [100, 60], minor=settings.minor("volumetric")).category == expected
     assert Settings(volumetric_minor=share).minor("volumetric") is None
     assert settings.minor("bidimensional") == 0.25
+
+
+# --- rules that need no registration: the same head twice
+
+
+def twice(first, later, **settings):
+    """Two dates, 60 x 60 x 12 of 1 mm, with boxes of ET; the T1c are one image, registered as what they are."""
+    shape, found = (60, 60, 12), Registration(np.eye(4), 1, 1, 1, 1, 9, 10, 0)
+    image = Image(np.zeros(shape, np.float32), MM)
+    timepoints = [Timepoint(day, drawn(shape, *places), MM, image) for day, places in ((0, first), (60, later))]
+    known = {(fingerprint(image), fingerprint(image)): (found, "")}
+    return follow(timepoints, Settings(**settings), known=known).dates[1]
+
+
+def square(n, corner=(5, 5, 3)):
+    """Two diagonals of (n - 1) sqrt(2) mm."""
+    return (corner, (n, n, 4))
+
+
+def test_a_target_that_is_no_longer_measurable_keeps_its_value():
+    """10 sqrt(2) to 5 sqrt(2) mm: 50 mm2, not 0; nothing left is 0."""
+    date = twice([square(11)], [square(6)])
+    assert not date.measured.lesions[0].measurable and date.spd == pytest.approx(50)
+    assert date.suggestions["bidimensional"].category == "PR"
+    gone = twice([square(11)], [])
+    assert gone.spd == 0 and {found.category for found in gone.suggestions.values()} == {"CR"}
+
+
+def test_a_change_near_a_threshold_is_marked():
+    """800 to 392 mm2 is -51.0 %; a voxel more at both, 22 x 20 and 16 x 14 steps, 884 to 452 mm2, is -48.9 %."""
+    date = twice([square(21)], [square(15)])
+    assert date.suggestions["bidimensional"].from_baseline == pytest.approx(392 / 800 - 1)
+    assert date.spread["one voxel more"][0] == pytest.approx(452)
+    assert (date.suggestions["bidimensional"].category, date.near["bidimensional"]) == ("PR", ("SD",))
+    assert "bidimensional" not in twice([square(21)], [square(11)]).near
+
+
+@pytest.mark.parametrize(("days_after", "expected"), [(83, "preliminary PD"), (84, "PD")])
+def test_twelve_weeks_after_radiotherapy_are_84_days(days_after, expected):
+    date = twice([square(11)], [square(21)], radiotherapy_end=60 - days_after)
+    assert date.suggestions["bidimensional"].category == expected
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"), [(1, 2 * 14**2), (2, 2 * 14**2 + 2 * 12**2), (3, 2 * (14**2 + 12**2))]
+)
+def test_the_largest_measurable_lesions_are_the_targets(targets, expected):
+    """Of 15 x 15, 13 x 13 and 6 x 6 the last is not measurable, and no target however many are asked for."""
+    lesions = [square(15), square(13, (30, 5, 3)), square(6, (5, 40, 3))]
+    assert twice(lesions, lesions, targets=targets).spd == pytest.approx(expected)
+
+
+def test_a_new_lesion_that_is_not_measurable_is_said_and_no_progression():
+    date = twice([square(15)], [square(15), square(6, (40, 40, 3))])
+    assert date.matches.new == (2,) and date.suggestions["bidimensional"].category == "SD"
+    assert twice([square(15)], [square(15), square(11, (40, 40, 3))]).suggestions["bidimensional"].category == "PD"

@@ -46,7 +46,9 @@ def test_an_ellipse_turned_by_30_degrees_has_its_two_axes():
     x, y = grid(81, 81)
     c, s = np.cos(np.radians(30)), np.sin(np.radians(30))
     along, across = (x - 40) * c + (y - 40) * s, (y - 40) * c - (x - 40) * s
-    lesion = only(slab((along / 30) ** 2 + (across / 15) ** 2 <= 1))
+    image = (along / 30) ** 2 + (across / 15) ** 2 <= 1
+    lesion = only(slab(image))
+    assert (lesion.d1, lesion.d2) == pytest.approx(by_trying_every_line(image[:, :, None], MM), abs=1e-9)
     assert lesion.d1 == pytest.approx(60, abs=1) and lesion.d1 <= 60
     assert lesion.d2 == pytest.approx(30, abs=1) and lesion.d2 <= 30
     direction = (lesion.line1[1] - lesion.line1[0])[:2]
@@ -91,6 +93,7 @@ def test_lines_stay_out_of_a_cavity():
     """A ring of radii 8 and 15 (excluded: below 8.01): no line passes nearer to its centre than the cavity's edge."""
     ring = disc(15) & ~disc(8.01)
     lesion = only(slab(ring))
+    assert (lesion.d1, lesion.d2) == pytest.approx(by_trying_every_line(ring[:, :, None], MM), abs=1e-9)
     inner, outer = 8.01, 15
     assert lesion.d1 == pytest.approx(2 * np.sqrt(outer**2 - inner**2), abs=2)
     one, other = lesion.line1[:, :2] - 20
