@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED, SHRUNK_MM = 20_401, 3.0
+SEED, SHRUNK_MM = 20_401, 8.0
 
 
 def drawFollowUp(file: Path) -> None:

@@ -32,7 +32,7 @@ class FollowUpPanel:
         self._node = self._measuring = self._answer = None
         self._results: list[dates.DatedResult] = []
         self._ticked: list = []  # segmentations
-        self._filling, self._saving = False, False
+        self._filling = False
         self._watches: list[EditWatch] = []
         self.lines, self.views = Lines(self._lineMoved), SideBySide()
         self._timer = singleTimer(LIST_MILLISECONDS, self.refresh)

@@ -86,7 +86,12 @@ def _draw_date(ax, date: Date) -> None:
         place = np.argwhere(measured.labelled[:, :, level] == lesion.number)
         if len(place):
             ax.annotate(
-                str(lesion.number), place.max(0), (2, 2), textcoords="offset points", fontsize=8, color=_OUTLINE
+                str(lesion.number),
+                place[place[:, 1].argmax()],
+                (2, 2),
+                textcoords="offset points",
+                fontsize=8,
+                color=_OUTLINE,
             )
     _crop(ax, image)
     ax.invert_xaxis()  # the first axis runs to the patient's right
