@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -184,6 +185,62 @@ def _move():
     move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     move[:3, 3] = (9, -6, 4)
     return move
+
+
+class Database:
+    """In the place of Slicer's DICOM database: the files of real series by the UIDs of their images."""
+
+    def __init__(self):
+        self.files = {}
+
+    def add(self, volume, folder):
+        import pydicom
+
+        found = {str(pydicom.dcmread(path).SOPInstanceUID): str(path) for path in sorted(folder.glob("*.dcm"))}
+        self.files |= found
+        volume.SetAttribute("DICOM.instanceUIDs", " ".join(found))
+
+    def fileForInstance(self, uid):
+        return self.files.get(uid, "")
+
+    def instanceValue(self, uid, tag):
+        import pydicom
+
+        found = pydicom.dcmread(self.files[uid], stop_before_pixels=True).get(tuple(int(t, 16) for t in tag.split(",")))
+        return "" if found is None else str(found.value)
+
+
+def test_volumes_from_dicom_have_dates_and_structured_reports(panel, head, pump, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom", reason='needs highdicom (pip install "segmamba[dicom]")')
+    import pydicom
+
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "engine"))
+    from dicom_files import write_series
+
+    ui, database = panel.ui, Database()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    stored = np.round(np.asarray(head.dataobj) / np.asarray(head.dataobj).max() * 2000).astype(np.int16)
+    nodes = two_dates.addTwoDates(head)
+    for name, date, node in zip(("first", "later"), ("20260110", "20260301"), nodes):
+        affine = head.affine if name == "first" else _move() @ head.affine
+        write_series(tmp_path / name, stored, affine, 7, AcquisitionDate=date, StudyDate=date)
+        database.add(dates.t1cOf(node), tmp_path / name)
+    panel.parameters.setResult("Segmentation", nodes[1])
+    pump(lambda: [row[1] for row in cells(ui.followUpDatesTable)] == ["2026-01-10", "2026-03-01"])
+    tick(panel, 0)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    compare(panel, pump)
+    target = tmp_path / "reports"
+    target.mkdir()
+    ui.followUpFolder.setCurrentPath(str(target))
+    assert ui.followUpSrButton.isEnabled(), ui.followUpSrButton.toolTip
+    ui.followUpSrButton.click()
+    pump(lambda: "Written" in ui.followUpStateLabel.text or "Not done" in ui.followUpStateLabel.text, PATIENCE)
+    assert "Written" in ui.followUpStateLabel.text, ui.followUpStateLabel.text
+    names = sorted(path.name for path in target.iterdir())
+    assert names == ["day-0000-seg.dcm", "day-0000-sr.dcm", "day-0050-seg.dcm", "day-0050-sr.dcm"]
+    report = pydicom.dcmread(target / "day-0050-sr.dcm")
+    assert report.StudyDate == "20260301" and report.Modality == "SR"
 
 
 def test_one_date_has_a_table_and_lines_too(panel, head, pump, views, tmp_path):
