@@ -76,7 +76,7 @@ def inOrder(results: list[DatedResult]) -> list[DatedResult]:
     if len(kinds) > 1:
         raise InputError(_("Give dates at all of them, or numbers of days at all of them."))
     if len({result.date for result in results}) < len(results):
-        raise InputError(_("Two of them are of one date. Choose one of each date, or mend the date in the table."))
+        raise InputError(_("Two of them are of one date. Choose one of each date, or correct the date in the table."))
     if len({result.patient for result in results if result.patient}) > 1:
         raise InputError(_("These are of different patients, as DICOM says. Choose those of one."))
     return sorted(results, key=lambda result: _order(result.date))
