@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from segmamba.errors import Cancelled, InputError
@@ -13,7 +15,7 @@ from segmamba.prediction import windows as inference
 from segmamba.prediction.windows import predict
 from segmamba.worker.channel import Channel
 from segmamba.worker.failures import ModelError, describe
-from segmamba.worker.job import Job
+from segmamba.worker.job import Job, _are_apart
 from segmamba.worker.requests import parse
 from segmamba.worker.streams import Captured, LineWriter
 from segmamba.worker.timing import STAGES, Estimate, Record
@@ -107,6 +109,52 @@ def test_the_record_is_kept_and_scales_with_the_mirrorings(tmp_path):
     stages, _ = Record(file).expect(MANIFEST, "cpu", 0)
     assert stages["load"] == 8 and stages["inference"] == pytest.approx(2.0 * 4)
     assert Record(file).expect(MANIFEST, "cuda:0", 0)[1] is False
+
+
+def test_what_preparing_took_is_kept_apart_from_the_models(tmp_path):
+    """Only of runs that had something to prepare: a look at images that are ready takes a moment."""
+    file = tmp_path / "times.json"
+    record = Record(file)
+    guess = record.preparation()
+    seconds = {"load": 8.0, "prepare": 2.0, "preprocess": 1.0, "inference": 24.0, "postprocess": 2.0, "write": 0.5}
+    record.add("m", "cpu", seconds, passes=8, mirrorings=0, cold=True)
+    assert Record(file).preparation() == guess
+    record.add("m", "cpu", {**seconds, "prepare": 40.0}, passes=8, mirrorings=0, cold=False, prepared=True)
+    assert Record(file).preparation() == 40
+    record.add("other", "cuda:0", {**seconds, "prepare": 20.0}, passes=8, mirrorings=0, cold=False, prepared=True)
+    assert Record(file).preparation() == 30
+    assert "prepare" not in Record(file).expect(MANIFEST, "cpu", 0)[0]
+
+
+def test_a_guess_promises_nothing_until_windows_were_measured(clock):
+    """The guess for an unknown machine is off by a factor; the bar moves all the same."""
+    estimate = Estimate(EXPECTED, clock, measured=False)
+    clock.now += 3
+    fraction, left = estimate.now()
+    assert fraction == pytest.approx(3 / 18) and left is None
+    estimate.enter("inference")
+    clock.now += 1
+    assert estimate.now()[1] is None
+    estimate.report(0.5)
+    assert estimate.now()[1] == pytest.approx(1 + 2 + 1)  # as long again, then what is expected
+    estimate.enter("postprocess")
+    assert estimate.now()[1] == pytest.approx(2 + 1)
+
+
+def test_images_on_grids_of_their_own_are_expected_to_be_prepared(tmp_path):
+    matrix = np.diag([1.0, 2, 3, 1])
+    paths = [tmp_path / f"{name}.nii" for name in ("t1n", "t1c", "t2w")]
+    for path in paths:
+        nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), matrix), path)
+    assert not _are_apart(paths)
+    moved = matrix.copy()
+    moved[0, 3] = 5
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), moved), paths[2])
+    assert _are_apart(paths)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 6), np.int16), matrix), paths[2])
+    assert _are_apart(paths)
+    paths[2].write_bytes(b"no image")
+    assert not _are_apart(paths)  # reading it says what is wrong
 
 
 @pytest.mark.parametrize(

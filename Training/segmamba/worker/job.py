@@ -25,6 +25,7 @@ _CASE = "case"
 _GPU_WINDOWS_AT_ONCE = 2
 _READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
 _LOOK_SECONDS = 2.0  # to find out whether they need to be prepared
+_GRID_MM = 1e-2  # in which grids may differ; files hold float32
 # stages of segmamba.prediction.predict -> stages of the protocol, and what they are called
 _STAGES = {
     "read": ("load", "Reading the images"),
@@ -175,9 +176,12 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     _check_output(request.output)
     job.text = "Loading the libraries and the model"
     cold = not shelf.has_model
-    expected, _ = record.expect(find_facts(request.model), _guess_device(request.device), request.mirrorings)
+    expected, measured = record.expect(find_facts(request.model), _guess_device(request.device), request.mirrorings)
     look = {"prepare": _LOOK_SECONDS if request.prepare == "auto" else 0.0}
-    job.estimate = Estimate({**expected, **look} if cold else {**expected, **look, "load": _READ_SECONDS})
+    if request.prepare == "auto" and _are_apart(list(request.images.values())):
+        look = {"prepare": record.preparation()}
+    expected = {**expected, **look} if cold else {**expected, **look, "load": _READ_SECONDS}
+    job.estimate = Estimate(expected, measured=measured)
     changed()
 
     from segmamba.cases.case import Source
@@ -188,8 +192,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     device = choose_device(request.device)
     device = "cuda:0" if device == "cuda" else device  # as the record of times knows it
     manifest = read_facts(model.folder)
-    expected, _ = record.expect(manifest, device, request.mirrorings)
-    job.estimate.expect({**expected, **look, "load": job.estimate.elapsed() + _READ_SECONDS})
+    expected, measured = record.expect(manifest, device, request.mirrorings)
+    job.estimate.expect({**expected, **look, "load": job.estimate.elapsed() + _READ_SECONDS}, measured)
 
     def progress(stage: str, fraction: float) -> None:
         job.go_on()
@@ -219,7 +223,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     files = _publish(job, summary["files"])
     seconds = job.estimate.finish()
     if summary["device"] == device or summary["device"] == device.partition(":")[0]:
-        record.add(manifest["id"], device, seconds, summary["passes"], request.mirrorings, cold)
+        prepared = any(not step.get("left_alone") for step in summary["steps"])
+        record.add(manifest["id"], device, seconds, summary["passes"], request.mirrorings, cold, prepared)
     return {
         "label_map": files["label_map"],
         "uncertainty": files["uncertainty"],
@@ -254,6 +259,18 @@ def _publish(job: Job, names: dict[str, str]) -> dict[str, str]:
                 target.unlink()
         raise
     return {kind: str(job.request.output / name) for kind, name in names.items()}
+
+
+def _are_apart(paths: list[Path]) -> bool:
+    """Whether images lie on different grids, so that they will be registered; False where their headers do not tell."""
+    import nibabel
+    import numpy as np
+
+    try:
+        first, *others = (nibabel.load(path) for path in paths)
+    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError):  # reading them says what is wrong
+        return False
+    return any(o.shape != first.shape or not np.allclose(o.affine, first.affine, atol=_GRID_MM) for o in others)
 
 
 def _check_output(folder: Path) -> None:

@@ -142,6 +142,7 @@ class Server:
         devices, backends = facts.all_devices(self._record) if complete else ([facts.cpu(self._record)], {})
         models = facts.models(self._record, [device["name"] for device in devices])
         values = {"devices": devices, "models": models, "scan_backend": backends, "complete": complete}
+        values["prepare_seconds"] = round(self._record.preparation(), 1)
         return {**facts.versions(), **values}
 
     # --- the clock

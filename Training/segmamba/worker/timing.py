@@ -24,6 +24,7 @@ _TYPICAL_HEAD_MM = (145, 180, 140)  # what is left of a skull-stripped adult hea
 # resolution: quick takes 1.3 on two cores of 2023; a GPU is about 50 times as fast.
 _SECONDS_A_MEGAVOXEL = {"cpu": 2.6 / (os.cpu_count() or 1), "cuda": 0.03, "mps": 0.3}
 _GUESS = {"load": 9.0, "preprocess": 1.0, "postprocess": 1.5, "write": 0.3}
+_GUESS_PREPARE = 30.0  # four series of a clinic, registered and stripped on two cores
 
 
 def record_file() -> Path:
@@ -42,20 +43,34 @@ class Record:
     """Seconds of earlier runs by model and device; keeps no word about cases. A record that is broken is begun anew.
 
     An entry: seconds of each stage but prepare and inference, `pass` (seconds a forward pass) and `passes` (those
-    without mirrorings), each a mean in which the last run weighs half.
+    without mirrorings), each a mean in which the last run weighs half. Beside them: seconds that preparing raw images
+    took, which is the same work for every model and device.
     """
 
     def __init__(self, file: Path | None = None):
         self._file = file or record_file()
         self._runs: dict[str, dict[str, float]] = {}
+        self._prepare: float | None = None
         try:
             known = read_json(self._file, optional=True) or {"runs": {}}
-            self._runs = {key: _checked(run) for key, run in known["runs"].items()}
+            runs = {key: _checked(run) for key, run in known["runs"].items()}
+            self._prepare = _seconds(known["prepare"]) if known.get("prepare") is not None else None
+            self._runs = runs
         except (OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.info("the record of earlier runs cannot be read (%s); it is begun anew", type(error).__name__)
 
-    def add(self, model: str, device: str, seconds: Mapping[str, float], passes: int, mirrorings: int, cold: bool):
-        """seconds: of each stage. cold: whether libraries or the model had to be loaded.
+    def add(
+        self,
+        model: str,
+        device: str,
+        seconds: Mapping[str, float],
+        passes: int,
+        mirrorings: int,
+        cold: bool,
+        prepared: bool = False,
+    ):
+        """seconds: of each stage. cold: whether libraries or the model had to be loaded. prepared: whether the images
+        were raw, so that the stage "prepare" did its work.
 
         A record that cannot be written is no reason to fail.
         """
@@ -65,11 +80,19 @@ class Record:
         if not cold:
             run["load"] = old["load"]
         self._runs[f"{model} | {device}"] = {name: (old[name] + value) / 2 for name, value in run.items()}
+        if prepared:
+            now = float(seconds["prepare"])
+            self._prepare = now if self._prepare is None else (self._prepare + now) / 2
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(self._file, (json.dumps({"runs": self._runs}, indent=1) + "\n").encode())
+            known = {"runs": self._runs, "prepare": self._prepare}
+            write_aside(self._file, (json.dumps(known, indent=1) + "\n").encode())
         except OSError as error:
             log.info("the record of this run cannot be kept (%s)", error.strerror)
+
+    def preparation(self) -> float:
+        """Seconds that it takes to prepare raw images; a guess until it was measured here."""
+        return _GUESS_PREPARE if self._prepare is None else self._prepare
 
     def expect(self, model: Mapping, device: str, mirrorings: int) -> tuple[dict[str, float], bool]:
         """-> seconds of each stage, and whether they were measured here. model: its manifest. device: "cpu", ..."""
@@ -81,11 +104,14 @@ class Record:
 
 
 def _checked(run: dict) -> dict[str, float]:
-    names = [*_RECORDED, "pass", "passes"]
-    values = {name: float(run[name]) for name in names}
-    if not all(math.isfinite(value) and value >= 0 for value in values.values()):
+    return {name: _seconds(run[name]) for name in (*_RECORDED, "pass", "passes")}
+
+
+def _seconds(value: object) -> float:
+    value = float(value)
+    if not (math.isfinite(value) and value >= 0):
         raise ValueError("no seconds")
-    return values
+    return value
 
 
 def _guess_passes(model: Mapping, device: str) -> dict[str, float]:
@@ -104,11 +130,15 @@ def _guess_passes(model: Mapping, device: str) -> dict[str, float]:
 class Estimate:
     """Where a request stands: the stages follow each other, and inference reports the fraction that is done.
 
-    expected: seconds of each stage, 0 where there is none. Thread-safe, for a clock asks while the work goes on.
+    expected: seconds of each stage, 0 where there is none. measured: whether they come from earlier runs here; where
+    they are guessed, no time left is promised before some of the inference was measured. Thread-safe, for a clock asks
+    while the work goes on.
     """
 
-    def __init__(self, expected: Mapping[str, float], clock: Callable[[], float] = time.monotonic):
-        self._expected = dict(expected)
+    def __init__(
+        self, expected: Mapping[str, float], clock: Callable[[], float] = time.monotonic, measured: bool = True
+    ):
+        self._expected, self._measured = dict(expected), measured
         self._clock = clock
         self._lock = threading.Lock()
         self._start = self._entered = clock()
@@ -137,10 +167,11 @@ class Estimate:
             if fraction < self._done:  # begun again, with less memory: what was measured no longer holds
                 self._entered = self._clock()
             self._done, self._done_at = fraction, self._clock()
+            self._measured = self._measured or (self._stage == "inference" and fraction > 0)
 
-    def expect(self, expected: Mapping[str, float]) -> None:
+    def expect(self, expected: Mapping[str, float], measured: bool = True) -> None:
         with self._lock:
-            self._expected = dict(expected)
+            self._expected, self._measured = dict(expected), measured
 
     def finish(self) -> dict[str, float]:
         """-> seconds of each stage."""
@@ -160,7 +191,7 @@ class Estimate:
                 elapsed = now - self._start
                 fraction = min(0.99, elapsed / (elapsed + left)) if elapsed + left > 0 else 0.0
                 self._fraction = max(self._fraction, fraction)
-            return self._fraction, left
+            return self._fraction, left if self._measured else None
 
     def _left(self, now: float) -> float | None:
         """Seconds left of the present stage."""
