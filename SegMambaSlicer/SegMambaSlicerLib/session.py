@@ -43,7 +43,13 @@ class Session:
 
     def queryEngine(self) -> None:
         """Asks the worker, starting it if need be, what this machine has; the answer goes to onMachine."""
-        self.engine.hello(self._heardMachine, lambda error: self._heardMachine(None))
+
+        def failed(error: EngineError):
+            if error.kind != "cancelled":
+                self._log("error", "\n".join(filter(None, (error.message, error.detail))))
+            self._heardMachine(None)
+
+        self.engine.hello(self._heardMachine, failed)
         self.keepTicking()
 
     def segment(self, volumes, options: Options, previous, wait, onProgress=None, onDone=None, onError=None):

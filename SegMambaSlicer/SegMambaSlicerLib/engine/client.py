@@ -202,8 +202,6 @@ class Engine:
         if cancelled and error is not None and error.kind in ("died", "internal"):
             error = EngineError("cancelled", _("Cancelled."), error.detail)
         request.result, request.error = result, error
-        if error is not None and error.kind != "cancelled":
-            self._note("error", error.message)
         callback, value = (request.onResult, result) if error is None else (request.onError, error)
         if callback:
             callback(value)
@@ -213,7 +211,7 @@ class Engine:
         if self._process is process:
             self._process = None
         tail = [line for line in process.tail if line.strip()]
-        last = tail or list(self.lines)[-8:]
+        last = tail or list(self.lines)[-8:]  # what it said before, where it had no last words
         code = process.exitCode()
         process.kill()
         why = explain(tail) or (tail[-1] if tail else "")
@@ -223,8 +221,8 @@ class Engine:
                 why += " " + _("macOS also ends programs that were downloaded: open this Python in Finder once.")
         text = _("The engine ended unexpectedly (exit code {code}). {why}\nRun it again; it starts afresh.")
         text = text.format(code=code, why=why)
-        for line in tail:
-            self._note("error", line)
+        if not self._pending:  # else those hear of it who wait for an answer
+            self._note("error", "\n".join([text, *tail]))
         self._failAll(EngineError("died", text, "\n".join(last)))
 
     def _failAll(self, error: EngineError) -> None:
@@ -233,7 +231,8 @@ class Engine:
                 self._finish(request, error=error)
 
     def _note(self, level: str, text: str) -> None:
-        self.lines.append(f"{level}: {text}")
+        if level != "debug":
+            self.lines.append(text)
         if self._tell:
             self._tell(level, text)
 
