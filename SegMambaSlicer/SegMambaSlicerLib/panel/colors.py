@@ -17,7 +17,8 @@ _MIDDLE = 128  # of a lightness from 0 to 255
 
 def colorOf(state: str, widget) -> str:
     """The color of "good", "doubtful" or "wrong" on the ground of `widget`, as in "#2e6b34"."""
-    isDark = widget.palette.color(qt.QPalette.Window).lightness() < _MIDDLE
+    window = widget.window().palette  # a label that was painted keeps the palette that it was painted on
+    isDark = window.color(qt.QPalette.Window).lightness() < _MIDDLE
     return _COLORS[state][isDark]
 
 

@@ -63,6 +63,23 @@ def test_a_label_goes_back_to_the_color_of_the_palette(grounds):
     assert label.styleSheet == ""
 
 
+def test_a_label_that_was_painted_follows_another_palette(app):
+    """As after a choice of another style in Slicer's settings."""
+    frame, before = qt.QWidget(), qt.QApplication.palette()
+    label = qt.QLabel("text", frame)
+    frame.show()
+    paint(label, "doubtful")
+    app.processEvents()
+    dark = qt.QPalette(before)
+    dark.setColor(qt.QPalette.Window, qt.QColor("#323232"))
+    qt.QApplication.setPalette(dark)
+    app.processEvents()
+    paint(label, "doubtful")
+    color = re.search(r"#[0-9a-f]{6}", label.styleSheet)[0]
+    qt.QApplication.setPalette(before)
+    assert contrast(color, "#323232") >= 4.5
+
+
 def test_colors_of_texts_are_named_nowhere_else():
     """But in the curve, which is drawn on paper of its own."""
     for path in PANEL.glob("*.py"):
