@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -16,6 +17,9 @@ _EVENTS = {
     "adopt": lambda: _("adopted"),
     "rollback": lambda: _("back to"),
 }
+
+
+_TAKEN = ("start", "promote", "adopt", "rollback")  # events after which a model is the one in use
 
 
 class Evidence:
@@ -99,6 +103,18 @@ def eventsOf(models: dict) -> list[dict]:
     return [event for event in _list(models.get("history")) if isinstance(event, dict)]
 
 
+def plainName(model: str) -> str:
+    """The name of a model of the registry without the digits of its hash: "quick-2" of "quick-2-aaaaaaaaaaaa"."""
+    return re.sub(r"-[0-9a-f]{12}$", "", model)
+
+
+def sinceText(models: dict) -> str:
+    """The day on which the model in use was taken into use; "" where it is not known."""
+    taken = [e for e in eventsOf(models) if e.get("what") in _TAKEN and e.get("model") == models.get("champion")]
+    seconds = number(taken[-1].get("time")) if taken else None
+    return time.strftime("%Y-%m-%d", time.localtime(seconds)) if seconds else ""
+
+
 def historyText(models: dict) -> str:
     """A line for each event, the newest first: when, what, which model, why."""
     return "\n".join(_line(event) for event in reversed(eventsOf(models)))
@@ -109,7 +125,8 @@ def _line(event: dict) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
     words = [when, what() if what else str(event.get("what", "")), str(event.get("model", ""))]
     line = "  ".join(word for word in words if word)
-    return f"{line}: {event['reason']}" if event.get("reason") else line
+    isSaid = not event.get("reason") or event.get("what") == "start"  # "the first model" once more
+    return line if isSaid else f"{line}: {event['reason']}"
 
 
 def _row(region: str, dice: dict, false: object) -> tuple[str, ...]:

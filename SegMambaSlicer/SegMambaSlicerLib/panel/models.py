@@ -11,7 +11,7 @@ import qt
 
 from ..errors import InputError
 from ..i18n import _
-from ..learning.verdicts import Evidence, eventsOf, historyText, readReport, rowsOf
+from ..learning.verdicts import Evidence, eventsOf, historyText, plainName, readReport, rowsOf, sinceText
 from .colors import paint
 from .widgets import allow
 
@@ -83,13 +83,16 @@ class ModelsPanel:
         elif not champion:
             text = _("No model is in use at the site yet; the first improvement begins with the extension's own.")
         else:
-            text = _("In use: {name}").format(name=champion)
-            parents = [str(name) for name in models.get("parents") or []]
+            since = sinceText(models)
+            text = _("In use since {day}: {name}.") if since else _("In use: {name}.")
+            text = text.format(day=since, name=plainName(champion))
+            parents = [plainName(str(name)) for name in models.get("parents") or []]
             if parents:
-                text += "\n" + _("made from: {names}").format(names=", ".join(parents))
+                text += "\n" + _("It was trained further from {names}.").format(names=", ".join(parents))
             if watch.problem:
                 text += "\n" + watch.problem
         self._ui.inUseLabel.setText(text)
+        self._ui.inUseLabel.setToolTip(str(champion or ""))
         paint(self._ui.inUseLabel, "wrong" if watch.problem else "")
 
     def _fill(self, choices: list[tuple[str, str]]) -> None:
@@ -179,7 +182,7 @@ class ModelsPanel:
         previous = models.get("previous")
         going = common or ("" if previous else _("There is no model before this one."))
         allow(ui.backButton, not going, _("At once: the next segmentation uses it."), going)
-        ui.backButton.setText(_("Go back to {name}").format(name=previous) if previous else _("Go back"))
+        ui.backButton.setText(_("Go back to {name}").format(name=plainName(previous)) if previous else _("Go back"))
         text = watch.doing or self._message
         ui.modelsMessageLabel.setText(text)
         paint(ui.modelsMessageLabel, "wrong" if self._isWrong and not watch.doing else "")

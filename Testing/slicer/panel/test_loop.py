@@ -115,7 +115,7 @@ def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, sampleTrut
     else:
         ui.modelReasonEdit.setText("a trial of four steps")
         ui.adoptButton.click()
-    pump(lambda: settled() and ui.inUseLabel.text.splitlines()[0] == f"In use: {candidate}", PATIENCE)
+    pump(lambda: settled() and ui.inUseLabel.toolTip == candidate, PATIENCE)
 
     # the next segmentation is made with it
     assert ui.modelCombo.itemText(0) == f"In use here: {candidate}"

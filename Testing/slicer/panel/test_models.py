@@ -1,6 +1,7 @@
 """Models: the one in use, candidates with their evidence, decisions, and the model of the next segmentation."""
 
 import json
+import time
 from pathlib import Path
 
 import fake_commands
@@ -81,8 +82,11 @@ def show(commands, site, *arguments, **changes):
 
 def test_the_model_in_use_is_named_with_what_it_was_made_from(commands, site):
     ui = show(commands, site)
-    assert ui.inUseLabel.text == f"In use: {CHAMPION}\nmade from: quick-1"
-    assert ui.backButton.text == f"Go back to {OLD}"
+    day = time.strftime("%Y-%m-%d", time.localtime(1700100000))
+    assert ui.inUseLabel.text == f"In use since {day}: quick-2.\nIt was trained further from quick-1."
+    assert ui.inUseLabel.toolTip == CHAMPION
+    assert ui.backButton.text == "Go back to quick-1"
+    assert ui.historyText.toPlainText().splitlines()[-1].endswith(f"first model  {OLD}")
     assert ui.historyText.toPlainText().splitlines()[0].endswith(f"candidate  {NEW}")
     assert "better for <b>meningioma</b>" in ui.historyText.toPlainText()
     ui = show(commands, site, None)

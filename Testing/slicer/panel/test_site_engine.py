@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import qt
 import sites
+from SegMambaSlicerLib.learning.verdicts import plainName
 
 if importlib.util.find_spec("torch") is None:  # not imported here: it does not go with Slicer's libraries
     pytest.skip("needs the engine's packages", allow_module_level=True)
@@ -97,19 +98,20 @@ def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pu
 
     ui.modelsSection.setProperty("collapsed", False)
     pump(settled, 300)
-    assert ui.inUseLabel.text.splitlines()[0] == f"In use: {first}"
+    assert ui.inUseLabel.toolTip == first
     assert ui.candidateCombo.currentText == f"{other} (candidate)"
     assert "not judged it yet" in ui.promoteButton.toolTip
     ui.modelReasonEdit.setText("it is ours")
     ui.adoptButton.click()
     pump(settled, 300)
     assert ui.modelsMessageLabel.text == f"{other} is in use now."
-    assert ui.inUseLabel.text.startswith(f"In use: {other}\nmade from: {first}")
+    assert ui.inUseLabel.toolTip == other
+    assert f"It was trained further from {plainName(first)}" in ui.inUseLabel.text
     assert panel.watch.site.championFolder() == site / "models" / "models" / other
-    assert ui.backButton.text == f"Go back to {first}"
+    assert ui.backButton.text == f"Go back to {plainName(first)}"
     ui.backButton.click()
     pump(settled, 300)
-    assert ui.inUseLabel.text.splitlines()[0] == f"In use: {first}"
+    assert ui.inUseLabel.toolTip == first
     assert not ui.backButton.isEnabled()
     assert "it is ours" in ui.historyText.toPlainText()
 
