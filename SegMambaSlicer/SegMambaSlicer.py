@@ -73,6 +73,8 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
             self.addObserver(scene, event, self.panel.onSceneChanged)
         self.initializeParameterNode()
+        if self.parent.isVisible():  # after Reload the module is in view, and nobody enters it
+            self.enter()
 
     def enter(self):
         self.initializeParameterNode()

@@ -7,6 +7,7 @@ import synth
 from SegMambaSlicerLib.volumes.dicomtags import TAGS, judgeTags
 from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities
 from SegMambaSlicerLib.volumes.names import judgeName
+from SegMambaSlicerLib.volumes.scene import readImage
 from series_names import SAID
 
 # As BraTS, BIDS, scanners and people write them; "none" has to be left alone.
@@ -165,3 +166,42 @@ def test_real_headers(scene, monkeypatch, real_dicom):
     assert guesses["t2f"].node in (nodes["philips"], nodes["siemens"])
     assert nodes["ge"] in [guesses[modality].node for modality in ("t1n", "t1c") if modality in guesses]
     assert set(guesses) <= {"t1n", "t1c", "t2f"}
+
+
+def _load(case, order):
+    """The images of a case folder in the scene under names that say nothing, in `order`: modality -> node."""
+    nodes = {}
+    for place, modality in enumerate(order):
+        array, matrix = readImage(case / f"{modality}.nii.gz")
+        nodes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=f"Series {3 + place}")
+    return nodes
+
+
+@pytest.mark.parametrize(("name", "isTold"), [("01480", True), ("01481", True), ("01478", False)])
+def test_images_are_told_by_what_they_show_or_not_at_all(scene, brats, name, isTold):
+    """The last one would be told wrongly by a narrow margin."""
+    nodes = _load(brats / f"BraTS2021_{name}", ("t2f", "t1c", "t2w", "t1n"))
+    guesses = guessModalities()
+    assert {modality: guess.node for modality, guess in guesses.items()} == (nodes if isTold else {})
+    assert all(guess.isByIntensity and guess.confidence < 0.6 for guess in guesses.values())
+
+
+def test_what_is_chosen_already_stays_and_the_rest_goes_with_it(scene, brats):
+    nodes = _load(brats / "BraTS2021_01480", ("t2f", "t1c", "t2w", "t1n"))
+    fixed = {"t1c": nodes["t1c"], "t2w": nodes["t2w"]}
+    guesses = guessModalities(fixed=fixed)
+    assert {modality: guess.node for modality, guess in guesses.items()} == {m: nodes[m] for m in ("t1n", "t2f")}
+    slicer.mrmlScene.RemoveNode(nodes["t1n"])
+    assert guessModalities(fixed=fixed) == {}  # one alone has nothing that it could be exchanged with
+
+
+def test_a_choice_by_hand_draws_its_own_case(scene):
+    names = ("T1", "T1 Gd", "T2", "FLAIR")
+    first, second = ({n: synth.addVolume(f"{p} {n}", seed=i) for i, n in enumerate(names)} for p in ("A", "B"))
+    for case in (first, second):
+        guesses = guessModalities(fixed={"t2w": case["T2"]})
+        assert {m: g.node for m, g in guesses.items()} == {
+            "t1n": case["T1"],
+            "t1c": case["T1 Gd"],
+            "t2f": case["FLAIR"],
+        }

@@ -30,6 +30,7 @@ def machine():
         "devices": [cpu],
         "models": [{"name": "quick", "title": "Quick model", "folder": "/models/quick"}],
         "scan_backend": {},
+        "prepare_seconds": 30,
         "complete": True,
     }
 

@@ -1,41 +1,55 @@
-"""The four volume selectors: filled by themselves, with how sure the choice is, what is wrong, and what is prepared."""
+"""The four volume selectors: filled by themselves, with their confidence, what is wrong, and what is prepared."""
 
 from __future__ import annotations
-
-import html
 
 import numpy as np
 import slicer
 
 from ..errors import InputError
 from ..i18n import _
-from ..volumes.checks import PREPARE, TITLES, checkVolumes, describeVolumes, preparation, referenceOf
-from ..volumes.modalities import MODALITIES, guessModalities
+from ..volumes.checks import (
+    PREPARE,
+    TITLES,
+    checkVolumes,
+    describeVolumes,
+    listed,
+    offGrid,
+    preparation,
+    referenceOf,
+)
+from ..volumes.modalities import MODALITIES, guessModalities, undecidedVolumes
 from ..volumes.scene import addRegistered, ijkToWorld
 from ..volumes.swaps import swapWarnings
 from .colors import paint
 from .results import background, overlay
+from .thumbnails import showThumbnails
+from .widgets import VolumeWatch
 
-SURE = 0.6  # below it a choice is marked as one to look at
+CLEAR = 0.6  # below this confidence a choice is marked as one to look at
+MOST_NAMES = 6
 
 
 class InputsPanel:
     """changed: called with no argument when the problems may be others than before.
 
-    incomplete: called for what the chosen model does without (see incomplete.knownIncomplete).
+    incomplete: called for what the chosen model does without (see incomplete.knownIncomplete). watched: called when
+    one of the chosen volumes was moved, put under another transform, or given other voxels.
     """
 
-    def __init__(self, ui, changed, incomplete):
+    def __init__(self, ui, changed, incomplete, watched):
         self._ui, self._changed, self._incomplete = ui, changed, incomplete
         self._parameters = None
         self._guesses = {}
-        self._chosenByUser = False
+        self._chosen: set[str] = set()  # modalities that somebody has chosen by hand, or left empty by hand
         self._filling = False
+        self._watch = VolumeWatch(watched)
         self._done: tuple[object, list[str]] = (None, [])  # for which volumes, and what the engine did to them
         self._moves: dict[str, np.ndarray] = {}  # of those volumes, modality -> to where T1c is
         self._compared = ("", "")  # modality, and the copy of it that is laid over T1c
         self.isSettled = True  # False while the scene is closed, loaded or restored: the selectors then say nothing
         self.problems = None  # not looked at yet
+        self.notes: list[str] = []  # what is said of volumes that can be segmented
+        self._undecided: list = []  # volumes that may be those which are missing
         for modality in MODALITIES:
             self._selector(modality).setMRMLScene(slicer.mrmlScene)
             self._selector(modality).currentNodeChanged.connect(self._chooser(modality))
@@ -48,7 +62,7 @@ class InputsPanel:
 
     def setParameters(self, parameters) -> None:
         """Another parameter node, e.g. that of a scene that was loaded."""
-        self._parameters, self._guesses, self._chosenByUser = parameters, {}, False
+        self._parameters, self._guesses, self._chosen = parameters, {}, set()
         self.problems, self._done, self._compared = None, (None, []), ("", "")
         self.show()
 
@@ -65,7 +79,7 @@ class InputsPanel:
     def onVolumeChosen(self, modality: str) -> None:
         if self._filling or not self.isSettled or self._parameters is None or slicer.mrmlScene.IsClosing():
             return
-        self._chosenByUser = True
+        self._chosen.add(modality)
         self._parameters.setVolume(modality, self._selector(modality).currentNode())
 
     def onPrepareChosen(self, index=0):
@@ -120,30 +134,37 @@ class InputsPanel:
             for modality in MODALITIES:
                 if self._parameters.volume(modality) is node:
                     self._parameters.setVolume(modality, None)
+                    self._chosen.discard(modality)
         self.show()
 
     def release(self) -> None:
         """For the end of the widget: its selectors live on for a while, hidden, and are not listened to any more."""
         self._parameters = None
+        self._watch.watch([])
 
     def onGuess(self, checked=False):
-        self._chosenByUser = False
-        self.guess(everything=True)
+        """What was left empty by hand may be filled now, and what was guessed is guessed anew."""
+        self._chosen = {modality for modality in self._chosen if self._parameters.volume(modality) is not None}
+        self.guess(anew=True)
 
-    def guess(self, everything: bool = False) -> None:
-        """Fills the selectors that are empty, or all of them; leaves alone what the user has chosen."""
-        if self._parameters is None or (self._chosenByUser and not everything):
+    def guess(self, anew: bool = False) -> None:
+        """Fills the selectors that are empty; with `anew` also those that were guessed. What somebody chose stays."""
+        if self._parameters is None:
             return
+        volumes = self._parameters.volumes()
+        if anew:
+            volumes = {name: node if name in self._chosen else None for name, node in volumes.items()}
+        known = {name: node for name, node in volumes.items() if node is not None}
+        free = [name for name in MODALITIES if name not in known and name not in self._chosen]
         try:
-            self._guesses = guessModalities()
+            guesses = guessModalities(fixed=known) if free else {}
         except InputError:  # the engine's files are missing, and its rules with them; Setup says so
-            self._guesses = {}
-        taken = {node for node in self._parameters.volumes().values() if node is not None}
+            guesses = {}
         with self._parameters.together():
-            for modality, guess in self._guesses.items():
-                empty = self._parameters.volume(modality) is None
-                if everything or (empty and guess.node not in taken):
-                    self._parameters.setVolume(modality, guess.node)
+            for modality in free:
+                if modality in guesses:
+                    self._guesses[modality] = guesses[modality]
+                    self._parameters.setVolume(modality, guesses[modality].node)
         self.show()
 
     def check(self) -> None:
@@ -151,20 +172,25 @@ class InputsPanel:
         if self._parameters is None:
             return
         volumes = self._parameters.volumes()
+        self._watch.watch([node for node in volumes.values() if node is not None])
         self.problems = checkVolumes(volumes, prepare=self._parameters.prepare, incomplete=self._incomplete())
         blocked = any(problem.blocking for problem in self.problems)
         notes = [problem.text for problem in self.problems if not problem.blocking]
+        notes += self._guessNotes(volumes)
         if not blocked:
             try:
                 notes += swapWarnings(volumes)
             except InputError as error:
                 notes.append(str(error))
-        self._ui.warningsLabel.setText("<br>".join("\u26a0 " + html.escape(note) for note in notes))
+        self.notes = notes
+        self._ui.warningsLabel.setText("\n".join(f"\u26a0 {note}" for note in notes))
         paint(self._ui.warningsLabel, "doubtful")
         self._ui.warningsLabel.setVisible(bool(notes))
         self._showPreparation({name: node for name, node in volumes.items() if node is not None}, blocked)
         for modality in MODALITIES:
             self._showHint(modality, volumes[modality])
+        self._undecided = [] if None not in volumes.values() else undecidedVolumes(volumes.values())
+        showThumbnails(self._ui.thumbnailsLabel, self._undecided)
         self._changed()
 
     @property
@@ -173,9 +199,30 @@ class InputsPanel:
         if self.problems is None:
             return _("Looking at the volumes...")
         missing = [problem for problem in self.problems if problem.kind == "missing"]
+        if missing and self._undecided:
+            names = ", ".join(node.GetName() for node in self._undecided[:MOST_NAMES])
+            text = _("Choose {modalities} above: the names of {volumes} do not say which is which.")
+            absent = [name for name in MODALITIES if self._parameters.volume(name) is None]
+            return text.format(modalities=listed(absent), volumes=names)
         if len(missing) == len(MODALITIES):
             return _("Load the four MRI volumes T1, T1c, T2 and FLAIR of a patient, or a sample case.")
         return "\n".join(problem.text for problem in self.problems if problem.blocking)
+
+    @property
+    def isRaw(self) -> bool:
+        """Whether the volumes will be registered before they are segmented, as far as their grids tell."""
+        if self.problems is None or self.reason or self._parameters is None or self._parameters.prepare != "auto":
+            return False
+        return bool(offGrid({name: node for name, node in self._parameters.volumes().items() if node is not None}))
+
+    def _guessNotes(self, volumes: dict) -> list[str]:
+        found = [
+            name
+            for name, guess in self._guesses.items()
+            if guess.isByIntensity and name not in self._chosen and guess.node is volumes[name]
+        ]
+        text = _("{modalities}: chosen by intensities alone. Look whether each is what it is said to be.")
+        return [text.format(modalities=listed(found))] if found else []
 
     def _showPreparation(self, volumes: dict, blocked: bool) -> None:
         """What will be done to the volumes or, where that is known, what was done."""
@@ -212,14 +259,14 @@ class InputsPanel:
 
     def _showHint(self, modality: str, node) -> None:
         label, guess = getattr(self._ui, f"{modality}Hint"), self._guesses.get(modality)
-        if node is None or guess is None or guess.node is not node:
+        if node is None or guess is None or guess.node is not node or modality in self._chosen:
             label.setText("")
             label.setToolTip("")
             return
-        sure = guess.confidence >= SURE
-        label.setText(_("{percent} % sure").format(percent=round(100 * guess.confidence)))
-        paint(label, "good" if sure else "doubtful")
-        label.setToolTip(guess.reason)
+        isClear, percent = guess.confidence >= CLEAR, round(100 * guess.confidence)
+        label.setText(f"{percent} %")
+        paint(label, "good" if isClear else "doubtful")
+        label.setToolTip(_("{percent} % confidence: {reason}").format(percent=percent, reason=guess.reason))
 
     def _chooser(self, modality: str):
         def onChosen(node=None):

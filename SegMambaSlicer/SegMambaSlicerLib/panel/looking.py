@@ -17,13 +17,15 @@ from .widgets import allow
 
 
 class LookingPanel:
-    """start: Session.command. What was seen is shown until the volumes are others; then it is dropped.
+    """start: Session.command; said: called for the warnings that stand above already.
+
+    What was seen is shown until the volumes are others; then it is dropped.
 
     Nothing here changes the scene; the files are written into a temporary folder, which is removed at the end.
     """
 
-    def __init__(self, ui, start):
-        self._ui, self._start = ui, start
+    def __init__(self, ui, start, said):
+        self._ui, self._start, self._said = ui, start, said
         self._volumes, self._reason, self._prepare = {}, "", "auto"
         self._command = self._folder = None
         self._of: tuple = ()  # the volumes that are looked at, or were
@@ -95,8 +97,8 @@ class LookingPanel:
             notes = [f"{v['title']}: {note}" for v in answer["volumes"] for note in v["notes"]]
             will = answer["will"] if self._prepare == "auto" else [_("Nothing will be done: Prepare is set to Never.")]
             lines += [html.escape(line) for line in (*notes, answer["left_right"], *will)]
-            label = self._ui.inspectLabel
-            lines += [painted(f"\u26a0 {line}", "doubtful", label) for line in answer["warnings"]]
+            label, said = self._ui.inspectLabel, self._said()
+            lines += [painted(f"\u26a0 {line}", "doubtful", label) for line in answer["warnings"] if line not in said]
         except (KeyError, TypeError):
             self._fail(_("The engine answered something else. Are engine and module of one version?"))
             return

@@ -34,11 +34,13 @@ class Panel:
     def __init__(self, ui, logic):
         self.ui, self.logic, self.session = ui, logic, logic.session
         self.parameters: Parameters | None = None
-        self._entered, self._isReleased = False, False
+        self._entered, self._isReleased, self._isOfThisScene = False, False, True
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
-        self.inputs = InputsPanel(ui, self.showState, lambda: self.running.incomplete())
-        self.looking = LookingPanel(ui, self.session.command)
+        self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
+        incomplete = lambda: self.running.incomplete()  # noqa: E731
+        self.inputs = InputsPanel(ui, self.showState, incomplete, self._checkTimer.start)
+        self.looking = LookingPanel(ui, self.session.command, lambda: self.inputs.notes)
         self.watch = SiteWatch(self.session)
         self.running = RunPanel(ui, self.onApply, self.onCancel, self.watch)
         self.results = ResultsPanel(ui, self.onResultChosen)
@@ -54,7 +56,6 @@ class Panel:
         self.session.onLog.append(self.log)
         self.session.onMachine.append(self.onMachine)
         self.session.onTick.append(self.onTick)
-        self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
         self._copiedTimer = singleTimer(1500, self._reportCopied)
         self.showState()
 
@@ -107,7 +108,10 @@ class Panel:
             self.inputs.leave(node)
 
     def onSceneStartClose(self) -> None:
+        self._isOfThisScene = False  # what was under way has no place in the next one
         self.session.cancel()
+        if not self.session.isBusy():
+            self.running.showIdle()
         self.showResult(None)
         self.looking.drop()
         self.parameters = None
@@ -125,6 +129,7 @@ class Panel:
         if self.session.isBusy() or self.parameters is None:
             return
         parameters = self.parameters
+        self._isOfThisScene = True
         self.running.showBusy(_("Writing the volumes..."))
         try:
             self.logic.segment(
@@ -140,6 +145,7 @@ class Panel:
                 onDone=self.onDone,
                 onError=self.onError,
             )
+            self.running.showStage(_("Starting the engine..."))
         except (InputError, EngineError) as error:
             self.onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
         self.showState()
@@ -174,11 +180,10 @@ class Panel:
     def onError(self, error: EngineError) -> None:
         if self._isReleased:
             return
-        self.running.showIdle(error.message, failed=error.kind != "cancelled")
-        if error.kind != "cancelled":
-            self.log("error", error.message)
-            if error.detail:
-                self.log("error", error.detail)
+        isWrong = error.kind != "cancelled"
+        self.running.showIdle(error.message if self._isOfThisScene else "", failed=isWrong)
+        if isWrong:
+            self.log("error", "\n".join(filter(None, (error.message, error.detail))))
         self.showState()
 
     def onResultChosen(self, segmentation) -> None:
@@ -186,6 +191,8 @@ class Panel:
         self.showResult(segmentation)
 
     def showResult(self, segmentation, note: str = "") -> None:
+        if segmentation is not self.results.segmentation:  # else as the user has left it
+            self.ui.resultSection.setProperty("collapsed", segmentation is None)
         self.results.setSegmentation(segmentation, note)
         self.corrections.setSegmentation(segmentation)
         self.followUp.setSegmentation(segmentation)
@@ -209,6 +216,7 @@ class Panel:
     def onSample(self, checked=False, raw=False):
         if self.session.isBusy():
             return
+        self._isOfThisScene = True
         self.running.showBusy(_("Making a sample case (half a minute)..."))
         self.ui.progressBar.setMaximum(0)  # no end in sight: the bar runs to and fro
         try:
@@ -244,11 +252,11 @@ class Panel:
     def onSetupChanged(self) -> None:
         """Packages or interpreter are others than before: the worker is to be asked again."""
         self.session.restart()
-        if self.setup.plan is None:
+        if self.setup.plan is None and not self.setup.reason:
             self.setup.onCheck()
         elif not self.setup.reason:
             self.queryEngine()
-        else:
+        if self.setup.reason:
             self.ui.setupSection.setProperty("collapsed", False)
         self.showState()
 
@@ -260,12 +268,9 @@ class Panel:
 
     def showState(self) -> None:
         """The button, or why it cannot be pressed."""
-        busy = self.session.isBusy()
-        reason = _("Under way.") if busy else (self.setup.reason or self.inputs.reason)
-        self.running.showReason(reason)
-        self.ui.reasonLabel.setVisible(bool(reason) and not busy)
+        busy, reason = self.session.isBusy(), self.setup.reason or self.inputs.reason
+        self.running.showState(reason, busy, self.inputs.isRaw)
         if self.parameters is not None:
-            reason = self.setup.reason or self.inputs.reason
             self.looking.showState(self.parameters.volumes(), self.parameters.prepare, reason)
         sample = _("Make a synthetic case with a brain tumor on this computer (no download, not a patient).")
         other = _("Prepared, or raw as from a scanner")

@@ -22,7 +22,7 @@ class ResultsPanel:
     def __init__(self, ui, shown):
         self._ui, self._shown = ui, shown
         self._node, self._place, self._filling = None, -1, False
-        self._edits = EditWatch(self._edited)
+        self._edits = EditWatch(self._edited, self._showSurfaces)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
         self._timer.setSingleShot(True)
         self._timer.setInterval(MEASURE_MILLISECONDS)
@@ -71,7 +71,7 @@ class ResultsPanel:
         text = _("Where the model hesitates, laid over the slices.")
         none = nothing if node is None else _("There is no uncertainty map with this result.")
         allow(ui.uncertaintyButton, unsure, text, none)
-        allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates."), none)
+        allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates (Ctrl+Shift+J)."), none)
         allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
         allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
         if node is None:
@@ -80,7 +80,16 @@ class ResultsPanel:
             ui.placeLabel.setText("")
             return
         self.showMode(representation(node))
-        ui.show3DButton.setChecked(node.GetSegmentation().ContainsRepresentation("Closed surface"))
+        self._showSurfaces()
+
+    def _showSurfaces(self, caller=None, event=None):
+        """The button, from what the 3-D views show; the editor and other modules change that too."""
+        node = self._node
+        if node is not None:
+            display = node.GetDisplayNode()
+            isMade = node.GetSegmentation().ContainsRepresentation("Closed surface")
+            isShown = isMade and display is not None and bool(display.GetVisibility() and display.GetVisibility3D())
+            self._ui.show3DButton.setChecked(isShown)
 
     def showMode(self, mode: str) -> None:
         """ "labels" or "regions": of the present result, or for the next one."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..i18n import _
+from ..learning.verdicts import plainName
 from ..parameters import QUALITIES
 from ..volumes.incomplete import knownIncomplete
 from .colors import paint
+from .widgets import allow
 
 SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
 
@@ -31,7 +33,7 @@ class RunPanel:
 
     def __init__(self, ui, start, cancel, watch):
         self._ui, self._watch = ui, watch
-        self._parameters, self._filling = None, False
+        self._parameters, self._filling, self._isRaw = None, False, False
         self.machine: dict | None = None
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.currentIndexChanged.connect(self.onChosen)
@@ -111,13 +113,17 @@ class RunPanel:
         except InputError:  # the site is out of reach; it is said where the model is chosen
             return {}
 
-    def showReason(self, reason: str) -> None:
-        """Why the button cannot be pressed; "" lets it be."""
-        ui = self._ui
-        ui.applyButton.setEnabled(not reason)
-        ui.applyButton.setToolTip(reason or _("Segment the tumor in these volumes (Ctrl+Return)."))
-        ui.reasonLabel.setText(reason)
-        ui.reasonLabel.setVisible(bool(reason))
+    def showState(self, reason: str, isBusy: bool, isRaw: bool = False) -> None:
+        """Why the button cannot be pressed or, where it can, with what and how long it will take.
+
+        isRaw: whether the volumes have to be registered first.
+        """
+        ui, self._isRaw = self._ui, isRaw
+        self.show()
+        text = _("Segment the tumor in these volumes (Ctrl+Return).")
+        allow(ui.applyButton, not reason and not isBusy, text, _("Under way.") if isBusy else reason)
+        ui.stateLabel.setText(reason or self._readyText())
+        ui.stateLabel.setVisible(not isBusy)
 
     def showProgress(self, event: dict) -> None:
         ui = self._ui
@@ -136,6 +142,9 @@ class RunPanel:
             widget.setVisible(True)
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.setEnabled(False)
+
+    def showStage(self, text: str) -> None:
+        self._ui.progressLabel.setText(text)
 
     def showCancelling(self) -> None:
         self._ui.cancelButton.setEnabled(False)
@@ -162,15 +171,39 @@ class RunPanel:
             return []
         return [(_("In use here: {name}").format(name=models["champion"]), SITE)]
 
+    def _readyText(self) -> str:
+        if self.machine is None or self._parameters is None:
+            return _("Ready.")
+        combo, where = self._ui.modelCombo, _("on this computer")
+        model = combo.currentText
+        if combo.itemData(combo.currentIndex) == SITE:
+            model = plainName(str((self._watch.models or {}).get("champion") or model))
+        if self._device().get("name", "cpu") != "cpu":
+            where = _("on the graphics card")
+        about = timeText(self._expected().get(str(self._parameters.mirrorings)))
+        if not about:
+            return _("Ready: {model}.").format(model=model)
+        if self._isRaw:
+            text = _("Ready: {model}, about {time} {where}, registration included.")
+        else:
+            text = _("Ready: {model}, about {time} {where}.")
+        return text.format(model=model, time=about, where=where)
+
+    def _device(self) -> dict:
+        """What the worker says of the chosen device, or of the one that it would choose itself; {} where unknown."""
+        devices, wanted = (self.machine or {}).get("devices") or [], self._parameters.get("Device")
+        named = {device["name"]: device for device in devices}
+        first = next((name for name in named if name.startswith("cuda")), "cpu")
+        return named.get(wanted) or named.get(first) or {}
+
     def _expected(self) -> dict:
-        """Seconds for each number of mirrorings with the chosen model on the chosen device."""
-        machine, wanted = self.machine or {}, self._parameters.get("Device")
-        devices = machine.get("devices") or []
-        # "auto" takes a graphics card where there is one; the worker lists the processor first
-        device = next((entry for entry in devices if entry["name"] == wanted), devices[-1] if devices else {})
+        """Seconds for each number of mirrorings with the chosen model on the chosen device, for these volumes."""
+        machine, device = self.machine or {}, self._device()
         chosen = self._parameters.get("Model")
         model = next((entry for entry in machine.get("models", []) if entry["name"] == chosen), {})
-        return (model.get("expected_seconds") or {}).get(device.get("name")) or device.get("expected_seconds") or {}
+        known = (model.get("expected_seconds") or {}).get(device.get("name")) or device.get("expected_seconds") or {}
+        before = float(machine.get("prepare_seconds") or 0) if self._isRaw else 0.0
+        return {mirrorings: seconds + before for mirrorings, seconds in known.items()}
 
     def _deviceTitle(self, device: dict) -> str:
         title, free = device.get("title") or device["name"], device.get("free_bytes")

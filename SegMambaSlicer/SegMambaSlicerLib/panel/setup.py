@@ -28,6 +28,7 @@ class SetupPanel:
         self._probe: dependencies.Probe | None = None
         self._tester: Engine | None = None
         self.plan: dependencies.Plan | None = None
+        self._problem = ""  # why there is no plan: no such Python, or one that does not answer
         self._typed = qt.QTimer()
         self._typed.setSingleShot(True)
         self._typed.setInterval(TYPING_MILLISECONDS)
@@ -47,7 +48,9 @@ class SetupPanel:
 
     @property
     def reason(self) -> str:
-        """Why nothing can be segmented for want of packages; "" where they are there, or not known."""
+        """Why nothing can be segmented for want of a Python or its packages; "" where they are there, or not known."""
+        if self._problem:
+            return self._problem
         if self.plan is None or self.plan.isEmpty:
             return ""
         return _("Python packages are missing ({size} to download). See Setup.").format(
@@ -57,13 +60,13 @@ class SetupPanel:
     def onCheck(self, checked=False):
         """Asks the interpreter what it has; the answer comes in `poll`."""
         self.stop()
+        self._problem = ""
         try:
             self._probe = dependencies.Probe(findInterpreter())
             self._ui.setupLabel.setText(_("Looking..."))
             self._wake()
         except (InputError, EngineError) as error:
-            self._probe = None
-            self._ui.setupLabel.setText(str(error))
+            self._fail(error)
 
     def onInstall(self, checked=False):
         if self.plan is None or self.plan.isEmpty or not self._confirm(self.plan.question):
@@ -80,7 +83,7 @@ class SetupPanel:
 
     def onPython(self, path=""):
         qt.QSettings().setValue(SETTING, self._ui.pythonPath.currentPath)
-        self.plan = None
+        self.plan, self._problem = None, ""
         self._ui.testLabel.setText("")
         self._typed.start()
 
@@ -112,8 +115,8 @@ class SetupPanel:
             self._show(self._probe)
             self._probe = None
         except EngineError as error:
-            self._probe = None
-            self._ui.setupLabel.setText(str(error))
+            self._fail(error)
+            return
         self._ready()
 
     def release(self) -> None:
@@ -127,6 +130,15 @@ class SetupPanel:
         if self._tester is not None:
             self._tester.stop()
         self._probe = self._tester = None
+
+    def _fail(self, error: Exception) -> None:
+        """There is no Python to ask, or it gives no answer."""
+        self._probe, self.plan = None, None
+        self._problem = _("{reason} See Setup.").format(reason=str(error))
+        self._ui.setupLabel.setText(html.escape(str(error)))
+        self._ui.installButton.setEnabled(False)
+        self._ui.installButton.setToolTip(_("Press Check first."))
+        self._ready()
 
     def _show(self, probe) -> None:
         self.plan = dependencies.plan(probe)

@@ -32,11 +32,36 @@ def allow(button, allowed: bool, text: str, reason: str) -> None:
     button.setToolTip(text if allowed else reason)
 
 
-class EditWatch:
-    """Calls `edited` whenever segments of the watched segmentation are changed or taken away."""
+class VolumeWatch:
+    """Calls `changed` whenever one of the watched volumes is moved or gets other voxels."""
 
-    def __init__(self, edited):
-        self._edited = edited
+    def __init__(self, changed):
+        self._changed = changed
+        self._nodes, self._observed = [], []
+
+    def watch(self, nodes: list) -> None:
+        """Other volumes; [] for none."""
+        if nodes == self._nodes:
+            return
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._nodes, self._observed = list(nodes), []
+        for node in nodes:
+            for event in (node.TransformModifiedEvent, node.ImageDataModifiedEvent):
+                self._observed.append((node, node.AddObserver(event, self._heard)))
+
+    def _heard(self, caller=None, event=None):
+        self._changed()
+
+
+class EditWatch:
+    """Calls `edited` whenever segments of the watched segmentation are changed or taken away.
+
+    displayed: called when its surfaces come or go, or are shown or hidden, by whoever.
+    """
+
+    def __init__(self, edited, displayed=None):
+        self._edited, self._displayed = edited, displayed
         self._observed = []
 
     def watch(self, node) -> None:
@@ -48,3 +73,7 @@ class EditWatch:
             segmentation = node.GetSegmentation()
             for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
                 self._observed.append((segmentation, segmentation.AddObserver(event, self._edited)))
+            if self._displayed is not None:
+                event = segmentation.ContainedRepresentationNamesModified
+                self._observed.append((segmentation, segmentation.AddObserver(event, self._displayed)))
+                self._observed.append((node, node.AddObserver(node.DisplayModifiedEvent, self._displayed)))

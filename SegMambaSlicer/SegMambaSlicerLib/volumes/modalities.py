@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import slicer
@@ -11,6 +11,7 @@ import slicer
 from ..i18n import _
 from .checks import Problem, checkVolumes
 from .dicomtags import dicomTags, judgeTags
+from .intensities import guessByIntensities
 from .names import judgeName, stemOf
 from .scene import ijkToRas
 from .swaps import swapWarnings
@@ -19,6 +20,7 @@ __all__ = ["MODALITIES", "Guess", "Problem", "checkVolumes", "guessModalities", 
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 MINIMUM_SCORE = 1.0  # below this nothing speaks for a volume
+INTENSITY_CONFIDENCE = 0.5  # of what the images alone say
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Guess:
     node: object
     confidence: float
     reason: str
+    isByIntensity: bool = False  # nothing but the image speaks for it
 
 
 @dataclass(frozen=True)
@@ -37,27 +40,45 @@ class _Candidate:
     reasons: list[str]
 
 
-def guessModalities(volumeNodes: Iterable | None = None) -> dict[str, Guess]:
+def guessModalities(volumeNodes: Iterable | None = None, fixed: Mapping[str, object] | None = None) -> dict[str, Guess]:
     """The most plausible volume for each modality (t1n, t1c, t2w, t2f); a modality that none fits is left out.
 
     volumeNodes: all scalar volumes of the scene unless given. Volumes that belong together (one study, one name but
     for the modality, one grid) are preferred over a mixture, so that two patients in a scene do not become one.
+    fixed: modality -> volume of those that are chosen already; they are not guessed, and others go with them.
+    What names and DICOM attributes leave open is told by the images, where they say it clearly.
     """
     if volumeNodes is None:
         volumeNodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    candidates = [_judge(node) for node in volumeNodes if node is not None and _isPlainVolume(node)]
+    fixed = dict(fixed or {})
+    nodes = [node for node in volumeNodes if node is not None and _isPlainVolume(node)]
+    candidates = [_judge(node) for node in nodes]
     best, bestRank = {}, None
     for strength, group in _groups(candidates):
-        choice = _assign(group)
-        rank = (len(choice), strength, sum(candidate.scores[modality] for modality, candidate in choice.items()))
+        kept = sum(candidate.node in fixed.values() for candidate in group)
+        choice = _assign([candidate for candidate in group if candidate.node not in fixed.values()], fixed)
+        scores = sum(candidate.scores[modality] for modality, candidate in choice.items())
+        rank = (kept, len(choice), strength, scores)
         if choice and (bestRank is None or rank > bestRank):
             best, bestRank = choice, rank
     rivals = [candidate for candidate in candidates if candidate.node not in [c.node for c in best.values()]]
-    return {
-        modality: Guess(best[modality].node, _confidence(modality, best, rivals), "; ".join(best[modality].reasons))
-        for modality in MODALITIES
-        if modality in best
+    guesses = {
+        modality: Guess(candidate.node, _confidence(modality, best, rivals), "; ".join(candidate.reasons))
+        for modality, candidate in best.items()
     }
+    known = {**fixed, **{modality: guess.node for modality, guess in guesses.items()}}
+    left = [c.node for c in rivals if c.node not in fixed.values() and max(c.scores.values()) > -MINIMUM_SCORE]
+    for modality, node in guessByIntensities(left, known).items():
+        reason = _("only its intensities speak for it: look at it")
+        guesses[modality] = Guess(node, INTENSITY_CONFIDENCE, reason, isByIntensity=True)
+    return {modality: guesses[modality] for modality in MODALITIES if modality in guesses}
+
+
+def undecidedVolumes(chosen: Iterable) -> list:
+    """Volumes of the scene that may be one of the four and are not among `chosen`; in the order of the scene."""
+    taken = [node for node in chosen if node is not None]
+    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isPlainVolume(node)]
+    return [node for node in nodes if node not in taken and max(_judge(node).scores.values()) > -MINIMUM_SCORE]
 
 
 def _isPlainVolume(node) -> bool:
@@ -98,13 +119,13 @@ def _groups(candidates: list[_Candidate]):
     yield 0, candidates
 
 
-def _assign(candidates: list[_Candidate]) -> dict[str, _Candidate]:
-    """At most one volume for each modality, so that most modalities are filled and the scores' sum is largest."""
+def _assign(candidates: list[_Candidate], fixed: Mapping[str, object]) -> dict[str, _Candidate]:
+    """At most one volume for each modality that is not `fixed`: most of them filled, the scores' sum the largest."""
     best = {frozenset(): (0.0, {})}  # modalities filled -> (sum, choice)
     for candidate in candidates:
         for filled, (total, choice) in list(best.items()):
             for modality, score in candidate.scores.items():
-                if modality in filled or score < MINIMUM_SCORE:
+                if modality in fixed or modality in filled or score < MINIMUM_SCORE:
                     continue
                 key, value = filled | {modality}, total + score
                 if value > best.get(key, (-math.inf,))[0]:

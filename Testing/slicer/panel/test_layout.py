@@ -38,6 +38,22 @@ def test_no_text_makes_the_panel_wide(module, text):
     assert module.frame.minimumSizeHint().width() <= NARROWEST
 
 
+def test_volumes_button_and_result_are_on_the_first_screen(choose, module, volumes, pump):
+    """At 400 x 640 pixels, with the frame's own margins; what can be done next as well."""
+    choose("well")
+    ui = module.widget.panel.ui
+    module.widget.enter()
+    pump(lambda: ui.applyButton.isEnabled() and module.widget.panel.session.machine)
+    ui.applyButton.click()
+    pump(lambda: not module.widget.panel.session.isBusy() and ui.volumesTable.rowCount == 5)
+    module.frame.resize(400, module.frame.layout().totalHeightForWidth(400))
+    module.frame.show()
+    slicer.app.processEvents()
+    for widget in (ui.t2fSelector, ui.stateLabel, ui.applyButton, ui.volumesTable, ui.show3DButton, ui.nextPlaceButton):
+        bottom = widget.mapTo(module.frame, qt.QPoint(0, widget.height)).y()
+        assert widget.isVisible() and bottom <= 640, (widget.name, bottom)
+
+
 def test_long_texts_are_given_the_lines_that_they_need(module):
     """A label whose width is not asked for is none the less as high as its text."""
     unfold(module)

@@ -88,6 +88,13 @@ def test_the_volumes_go_out_and_what_is_said_of_them_is_shown(panel, asked, volu
     assert temporaryFiles() == before
 
 
+def test_a_warning_that_stands_above_is_not_said_again(panel, asked):
+    panel.inputs.notes = ["T2 and FLAIR?"]
+    panel.ui.inspectButton.click()
+    asked[0].answer()
+    assert "skull on" in shown(panel) and "FLAIR?" not in shown(panel)
+
+
 def test_what_was_seen_goes_when_the_volumes_are_others(panel, asked, volumes):
     for change in (
         lambda: volumes["t2w"].SetOrigin(5, 5, 5),

@@ -37,9 +37,9 @@ def cells(table):
 
 def test_opening_the_module_in_an_empty_scene_says_what_is_needed(panel, module, pump):
     module.widget.enter()
-    pump(lambda: "Load the four MRI volumes" in panel.ui.reasonLabel.text)
+    pump(lambda: "Load the four MRI volumes" in panel.ui.stateLabel.text)
     assert not panel.ui.applyButton.isEnabled()
-    assert panel.ui.applyButton.toolTip == panel.ui.reasonLabel.text
+    assert panel.ui.applyButton.toolTip == panel.ui.stateLabel.text
 
 
 def test_nothing_is_started_or_written_before_the_module_is_opened(panel, temporaryFiles):
@@ -51,8 +51,8 @@ def test_nothing_is_started_or_written_before_the_module_is_opened(panel, tempor
 def test_the_volumes_are_found_by_themselves(ready, volumes):
     for modality, node in volumes.items():
         assert getattr(ready.ui, f"{modality}Selector").currentNode() is node
-        assert "sure" in getattr(ready.ui, f"{modality}Hint").text
-        assert getattr(ready.ui, f"{modality}Hint").toolTip
+        hint = getattr(ready.ui, f"{modality}Hint")
+        assert hint.toolTip.startswith(f"{hint.text} confidence: the name says ")
     assert ready.parameters.volumes() == volumes
 
 
@@ -68,6 +68,20 @@ def test_what_the_user_chose_is_left_alone(ready, volumes, pump):
     assert ready.parameters.volume("t2f") is None
     ready.ui.guessButton.click()
     assert ready.parameters.volume("t2f") is volumes["t2f"]
+    assert ready.parameters.volume("t2w") is other  # which somebody chose
+
+
+def test_what_is_empty_is_filled_after_the_first_choice_by_hand(panel, module, volumes, pump):
+    """And goes with that choice: the volumes of its patient rather than those of another one."""
+    others = {
+        modality: synth.addVolume(f"Second {node.GetName()}", "RAS", seed=20 + place)
+        for place, (modality, node) in enumerate(volumes.items())
+    }
+    panel.ui.t2wSelector.setCurrentNode(others["t2w"])
+    module.widget.enter()
+    pump(lambda: panel.inputs.problems is not None and not panel._checkTimer.isActive())
+    assert panel.parameters.volumes() == others
+    assert panel.ui.t2wHint.text == ""  # nothing was guessed of it
 
 
 def test_a_volume_that_is_removed_leaves_its_place_empty(ready, volumes, pump):
@@ -191,6 +205,103 @@ def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
     assert ready.ui.placeLabel.text.startswith("Place 1:")
 
 
+def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):
+    button, segmentation = ready.ui.show3DButton, segment(ready, pump)
+    button.click()
+    assert button.isChecked()
+    segmentation.GetDisplayNode().SetVisibility3D(False)
+    assert not button.isChecked()
+    segmentation.GetDisplayNode().SetVisibility3D(True)
+    assert button.isChecked()
+    segmentation.RemoveClosedSurfaceRepresentation()
+    assert not button.isChecked()
+
+
+def test_the_state_is_one_line(ready, volumes, pump):
+    """With what and how long, or what is missing; nothing while the progress speaks."""
+    ui = ready.ui
+    assert ui.stateLabel.text == "Ready: Quick model, about 12 s on this computer."
+    ui.qualityCombo.setCurrentIndex(1)
+    pump(lambda: ui.stateLabel.text == "Ready: Quick model, about 24 s on this computer.")
+    ui.applyButton.click()
+    assert ui.stateLabel.isHidden() and ui.applyButton.toolTip == "Under way."
+    pump(lambda: not ready.session.isBusy())
+    assert not ui.stateLabel.isHidden()
+    ui.t1nSelector.setCurrentNode(volumes["t1c"])
+    pump(lambda: "are the same image" in ui.stateLabel.text)
+    assert not ui.applyButton.isEnabled()
+
+
+def test_the_times_are_those_of_what_computes(ready, pump):
+    """Automatic takes the graphics card, which the worker lists before the processor."""
+    cpu = ready.session.machine["devices"][0]
+    card = {"name": "cuda:0", "title": "A card", "expected_seconds": {"0": 3, "1": 4, "3": 6, "7": 9}}
+    ready.session._heardMachine({**ready.session.machine, "devices": [card, cpu], "models": []})
+    assert ready.ui.stateLabel.text == "Ready: Default, about 3 s on the graphics card."
+    ready.ui.deviceCombo.setCurrentIndex(2)
+    pump(lambda: "about 12 s on this computer" in ready.ui.stateLabel.text)
+    apple = {**card, "name": "mps"}  # is not taken by itself
+    ready.ui.deviceCombo.setCurrentIndex(0)
+    ready.session._heardMachine({**ready.session.machine, "devices": [apple, cpu]})
+    assert ready.ui.stateLabel.text == "Ready: Default, about 12 s on this computer."
+
+
+def test_the_result_opens_itself_and_the_rest_stays_folded(ready, pump):
+    folded = ("optionsSection", "correctionsSection", "trainingSection", "modelsSection", "setupSection", "logSection")
+    assert ready.ui.resultSection.collapsed
+    segment(ready, pump)
+    assert not ready.ui.resultSection.collapsed
+    assert all(getattr(ready.ui, name).collapsed for name in folded)
+    ready.ui.resultSection.setProperty("collapsed", True)
+    ready.parameters.set("Device", "cpu")  # anything of the same scene
+    assert ready.ui.resultSection.collapsed  # as the user has left it
+    slicer.mrmlScene.Clear(0)
+    assert ready.ui.resultSection.collapsed
+
+
+def test_volumes_whose_names_say_nothing_are_shown_to_choose_from(panel, module, volumes, pump):
+    """Noise says nothing either: they are named and pictured, and the button says what to do."""
+    for place, node in enumerate(volumes.values()):
+        node.SetName(f"Series {3 + place}")
+    module.widget.enter()
+    pump(lambda: panel.setup.plan is not None and panel.inputs.problems is not None)
+    pump(lambda: "Series 6" in panel.ui.stateLabel.text)
+    assert panel.ui.stateLabel.text == (
+        "Choose T1, T1c, T2 and FLAIR above: the names of Series 3, Series 4, Series 5, Series 6 do not say which is "
+        "which."
+    )
+    picture = panel.ui.thumbnailsLabel
+    assert not picture.isHidden() and picture.toolTip.splitlines()[0] == "Series 3"
+    seen = panel.ui.thumbnailsLabel.pixmap.toImage()
+    shades = {seen.pixelColor(x, 32).lightness() for x in range(64)}
+    assert len(shades) > 10  # a slice, and no grey box
+    for modality, node in volumes.items():
+        getattr(panel.ui, f"{modality}Selector").setCurrentNode(node)
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    assert picture.isHidden()
+
+
+def test_a_transform_is_noticed_when_it_comes_and_when_it_goes(ready, volumes, pump):
+    assert "registration included" not in ready.ui.stateLabel.text
+    transform = synth.addTransform()
+    volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
+    pump(lambda: "Other grids: T2 will be registered" in ready.ui.prepareLabel.text)
+    assert "registration included" in ready.ui.stateLabel.text
+    volumes["t2w"].SetAndObserveTransformNodeID(None)
+    pump(lambda: "Other grids" not in ready.ui.prepareLabel.text)
+
+
+def test_the_keys_are_shown_and_stay(ready, pump):
+    """A text that is set anew takes a button's key away, unless the text is left alone."""
+    segment(ready, pump)
+    keys = {"applyButton": "Ctrl+Return", "cancelButton": "Ctrl+Shift+X", "nextPlaceButton": "Ctrl+Shift+J"}
+    keys |= {"labelsRadio": "Ctrl+Shift+L", "regionsRadio": "Ctrl+Shift+R"}
+    for name, key in keys.items():
+        button = getattr(ready.ui, name)
+        assert button.shortcut.toString() == key, name
+        assert f"({key})" in button.toolTip, name
+
+
 def test_the_uncertainty_map_is_not_taken_for_a_modality(ready, pump, volumes):
     segment(ready, pump)
     ready.ui.guessButton.click()
@@ -200,8 +311,8 @@ def test_the_uncertainty_map_is_not_taken_for_a_modality(ready, pump, volumes):
 def test_the_same_volume_twice_is_refused_with_a_reason(ready, volumes, pump):
     ready.ui.t1nSelector.setCurrentNode(volumes["t1c"])
     pump(lambda: not ready.ui.applyButton.isEnabled())
-    assert ready.ui.reasonLabel.text
-    assert ready.ui.applyButton.toolTip == ready.ui.reasonLabel.text
+    assert ready.ui.stateLabel.text
+    assert ready.ui.applyButton.toolTip == ready.ui.stateLabel.text
 
 
 def test_the_state_is_saved_with_the_scene(ready, pump, volumes, tmp_path, module):
@@ -258,9 +369,34 @@ def test_paths_go_with_their_spaces(line, left):
 
 
 def test_controls_have_names_for_screen_readers(panel):
+    kinds = (
+        "QComboBox",
+        "QPlainTextEdit",
+        "QTableWidget",
+        "QLineEdit",
+        "QSpinBox",
+        "QProgressBar",
+        "qMRMLNodeComboBox",
+    )
     for widget in panel.ui.applyButton.window().findChildren(qt.QWidget):
-        if widget.className() in ("QComboBox", "QPlainTextEdit", "QTableWidget") and widget.name[:3] not in ("", "qt_"):
+        if widget.className() in (*kinds, "ctkPathLineEdit") and widget.name[:3] not in ("", "qt_"):
             assert widget.accessibleName, widget.name
+
+
+def test_the_tab_key_goes_from_the_top_to_the_bottom(panel, module):
+    module.frame.resize(400, 900)
+    module.frame.show()
+    slicer.app.processEvents()
+    names = ("t1nSelector", "t1cSelector", "t2wSelector", "t2fSelector", "guessButton", "sampleButton", "applyButton")
+    names += ("resultSection", "labelsRadio", "regionsRadio", "volumesTable", "editButton", "optionsSection")
+    names += ("modelCombo", "qualityCombo", "deviceCombo", "prepareCombo", "inspectButton", "setupSection")
+    widget, order = panel.ui.t1nLabel, []
+    while True:
+        widget = widget.nextInFocusChain()
+        if widget is panel.ui.t1nLabel:
+            break
+        order.append(widget.name)
+    assert [name for name in order if name in names] == list(names)
 
 
 def test_the_result_opens_in_the_segment_editor(ready, pump, volumes, monkeypatch):
@@ -280,5 +416,5 @@ def test_the_result_opens_in_the_segment_editor(ready, pump, volumes, monkeypatc
 
 def test_a_message_is_shown_as_it_is(ready):
     """A name such as <b>T1</b> is no mark-up."""
-    for name in ("reasonLabel", "progressLabel", "placeLabel", "testLabel", "resultLabel"):
+    for name in ("warningsLabel", "stateLabel", "progressLabel", "placeLabel", "testLabel", "resultLabel"):
         assert getattr(ready.ui, name).textFormat == qt.Qt.PlainText

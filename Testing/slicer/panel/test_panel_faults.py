@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qt
 import slicer
 import standin_app
 import synth
@@ -97,7 +98,55 @@ def test_closing_the_scene_ends_the_run(opened, pump, temporaryFiles):
     pump(lambda: not panel.session.isBusy())
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
     assert temporaryFiles() == []
-    pump(lambda: "Load the four MRI volumes" in panel.ui.reasonLabel.text)
+    pump(lambda: "Load the four MRI volumes" in panel.ui.stateLabel.text)
+
+
+def test_what_became_of_a_run_is_not_said_in_the_next_scene(opened, pump):
+    """Neither that it was cancelled by closing the scene, nor what stood there before."""
+    panel, _before = opened("slow")
+    for isUnderWay in (True, False):
+        panel.ui.applyButton.click()
+        pump(lambda: panel.ui.progressBar.value == 500)
+        if not isUnderWay:
+            panel.ui.cancelButton.click()
+            pump(lambda: not panel.session.isBusy())
+            assert panel.ui.progressLabel.text == "Cancelled."
+        slicer.mrmlScene.Clear(0)
+        pump(lambda: not panel.session.isBusy())
+        assert panel.ui.progressLabel.text == "" and panel.ui.progressLabel.isHidden()
+        for seed, name in enumerate(("T1", "T1 Gd", "T2", "FLAIR")):
+            synth.addVolume(name, "oblique-left", seed=seed)
+        pump(lambda: panel.ui.applyButton.isEnabled())
+
+
+def test_the_engine_is_said_to_start_and_not_the_volumes_to_be_written_for_long(opened):
+    panel, _before = opened("mute")
+    panel.ui.applyButton.click()
+    assert panel.ui.progressLabel.text == "Starting the engine..."
+
+
+@pytest.mark.parametrize("behaviour", ["refusing", "dying"])
+def test_the_log_has_an_error_once(opened, pump, behaviour):
+    panel, _before = opened(behaviour)
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    lines = panel.ui.logText.toPlainText().splitlines()
+    message = panel.ui.progressLabel.text.splitlines()[0]
+    assert sum(message in line for line in lines) == 1
+    assert not any("debug" in line for line in lines)
+    assert sum("Traceback" in line for line in lines) == 1  # the detail, for a report
+
+
+def test_a_python_that_is_not_there_stands_in_the_way_from_the_start(module, volumes, pump, python):
+    qt.QSettings().setValue("SegMamba/Python", "/nowhere/python")
+    ui = module.widget.panel.ui
+    module.widget.enter()
+    pump(lambda: "/nowhere/python is no Python program" in ui.stateLabel.text)
+    assert not ui.applyButton.isEnabled() and not ui.setupSection.collapsed
+    assert ui.stateLabel.text.endswith("See Setup.")
+    assert not module.widget.panel.session.engine.isRunning()
+    ui.pythonPath.setCurrentPath(str(python("well")))
+    pump(lambda: ui.applyButton.isEnabled() and module.widget.panel.session.machine)
 
 
 def test_a_volume_that_is_gone_when_the_result_comes(opened, pump, volumes):
@@ -142,6 +191,18 @@ def test_reloading_the_module_while_it_runs(opened, pump, module, sameLibraryAft
     assert type(again.widget) is not type(module.widget)
     assert again.widget.panel.parameters.volume("t1c") is not None  # the state is the scene's
     again.widget.cleanup()
+
+
+def test_after_a_reload_in_view_the_panel_knows_the_machine(opened, module, pump):
+    """Slicer makes the new widget in the frame of the old one, and enters nothing."""
+    opened("well")
+    module.frame.show()
+    module.widget.cleanup()
+    again = type(module.widget)(module.frame)
+    again.setup()
+    pump(lambda: again.panel.session.machine and again.panel.ui.applyButton.isEnabled())
+    assert again.panel.ui.stateLabel.text == "Ready: Quick model, about 12 s on this computer."
+    again.cleanup()
 
 
 def test_ending_the_widget_twice_does_no_harm(opened, module):

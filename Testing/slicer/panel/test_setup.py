@@ -213,7 +213,7 @@ def lacking(app, module, choose, monkeypatch, pump):
 
 def test_missing_packages_stand_in_the_way_and_are_named(lacking, volumes, pump):
     panel, _answers = lacking
-    pump(lambda: "Python packages are missing" in panel.ui.reasonLabel.text)
+    pump(lambda: "Python packages are missing" in panel.ui.stateLabel.text)
     assert not panel.ui.applyButton.isEnabled()
     assert "no-such-package" in panel.ui.setupLabel.text
     assert not panel.ui.setupSection.collapsed

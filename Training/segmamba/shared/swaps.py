@@ -56,7 +56,7 @@ def gains(values: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
     names = [name for name in MODALITIES if name in values]
     own = fit(values) if names else 0.0
     return {
-        (one, other): _contrast(values[one], values[other])
+        (one, other): contrast(values[one], values[other])
         if (one, other) == ("t1n", "t1c")  # fit says the same of both
         else own - fit({**values, one: values[other], other: values[one]})
         for one, other in combinations(names, 2)
@@ -142,7 +142,7 @@ def _look_up(
     return values, common, brightness > 0.15 * len(images)  # air around a head that has its skull is noise, not 0
 
 
-def _contrast(t1n: np.ndarray, t1c: np.ndarray) -> float:
+def contrast(t1n: np.ndarray, t1c: np.ndarray) -> float:
     """How much heavier the bright tail of T1c is, in itself and after T1 is taken away: -1 to 1, the rest cut off."""
     more = t1c - t1n
     low, high = np.percentile(more - np.median(more), [1, 99])
