@@ -1,10 +1,13 @@
 """Cases from real files: what is put together, what is noticed, and what is refused with which words."""
 
+import time
+
 import numpy as np
 import pytest
 from image_files import AFFINE, SHAPE, noise, write
 from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
 from segmamba.errors import InputError
+from segmamba.images.parallel import for_each
 
 
 @pytest.fixture
@@ -230,3 +233,17 @@ def test_a_real_case(brats, name, voxels):
     assert case.checks == ("240 x 240 x 155 voxels of 1 x 1 x 1 mm, orientation LPS",)
     label_map = load_label_map(find_label(brats / name), "brats2021", case)
     assert tuple(np.bincount(label_map.ravel(), minlength=4)[1:]) == voxels
+
+
+def test_images_side_by_side_keep_their_order_and_the_first_error_is_the_one_that_is_raised():
+    def work(name, pause):
+        time.sleep(pause)
+        if name.startswith("bad"):
+            raise InputError(name)
+        return name.upper()
+
+    assert for_each({"b": 0.05, "a": 0.0, "c": 0.01}, work) == {"b": "B", "a": "A", "c": "C"}
+    assert list(for_each({"b": 0.05, "a": 0.0}, work)) == ["b", "a"]
+    assert for_each({}, work) == {}
+    with pytest.raises(InputError, match="bad-1"):
+        for_each({"good": 0.0, "bad-1": 0.05, "bad-2": 0.0}, work)

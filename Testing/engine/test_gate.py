@@ -225,7 +225,8 @@ def first(candidate, tiny_model, phantom_dataset, tmp_path_factory):
 def test_scores_are_those_of_evaluate(first, candidate, tiny_model, phantom_cases, tmp_path):
     """The same models through files and `segmamba evaluate`."""
     from segmamba.evaluation.evaluate import evaluate_folders
-    from segmamba.prediction.predict import PredictOptions, predict_batch
+    from segmamba.prediction.batch import predict_batch
+    from segmamba.prediction.predict import PredictOptions
 
     report, _, _ = first
     for who, folder in (("champion", tiny_model), ("candidate", candidate)):

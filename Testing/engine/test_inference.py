@@ -7,10 +7,12 @@ from itertools import product
 import pytest
 import torch
 from monai.data.utils import compute_importance_map
+from monai.inferers import sliding_window_inference
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.presets import build_network
 from segmamba.prediction import windows as inference
+from segmamba.prediction.tiling import mean_of_windows, window_places
 from segmamba.prediction.windows import count_windows, predict
 from torch import nn
 
@@ -99,6 +101,20 @@ def test_windows_are_what_running_them_one_by_one_gives(shape, window, overlap):
     assert_matches(result, slowly(network, volume(shape), spec))
     assert len(seen) == result.passes == count_windows(shape, spec)
     assert set(seen) == {(1, 2, *(min(w, s) for w, s in zip(window, padded(shape))))}
+
+
+@pytest.mark.parametrize("shape", [(40, 56, 70), (32, 48, 32), (33, 90, 47)], ids=str)
+@pytest.mark.parametrize(("window", "overlap"), [((32, 48, 32), 0.5), ((24, 32, 16), 0.25), ((16, 48, 31), 0.7)])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_windows_are_monais_bit_for_bit(shape, window, overlap, at_once):
+    network, image, cpu = Recorder(), volume(shape), torch.device("cpu")
+    with torch.no_grad():
+        places = window_places(shape, window, overlap)
+        found = mean_of_windows(image, places, network, at_once=at_once, run_on=cpu, gather_on=cpu)
+        passes = len(network.seen)
+        expected = sliding_window_inference(image[None], window, at_once, network, overlap=overlap, mode="gaussian")
+    assert torch.equal(found, expected[0])
+    assert network.seen[:passes] == network.seen[passes:]
 
 
 def test_a_volume_that_fits_the_window_is_run_once_and_whole():

@@ -222,3 +222,17 @@ def test_nothing_is_said_where_nothing_fell_away():
 def test_a_total_that_is_no_size_of_a_region(limits):
     with pytest.raises(InputError, match=r"unknown region|expected a number"):
         postprocess(scene(), AFFINE, PostprocessSpec(min_total_mm3=limits))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_room_around_a_lesion_changes_nothing(seed):
+    """Components are looked for in the box of what there is; seed 3: there is nothing."""
+    labels = np.random.default_rng(seed).choice(4, (9, 11, 13), p=[0.9, 0.04, 0.03, 0.03]).astype(np.uint8)
+    labels *= seed != 3
+    limits = PostprocessSpec(min_component_mm3={"WT": 4, "TC": 3, "ET": 2}, min_total_mm3={"ET": 10})
+    result, report = postprocess(labels, np.eye(4), limits)
+    around = ((5, 3), (0, 7), (2, 0))
+    wide, wide_report = postprocess(np.pad(labels, around), np.eye(4), limits)
+    np.testing.assert_array_equal(wide, np.pad(result, around))
+    assert wide_report == report and set(report) == {"WT", "TC", "ET"}
+    assert bool(report["WT"]["components"]) == (seed != 3)

@@ -11,7 +11,8 @@ from segmamba.cases.case import find_case
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.package import load_package
 from segmamba.models.specs import PostprocessSpec
-from segmamba.prediction.predict import PredictOptions, format_batch, predict_batch, predict_case
+from segmamba.prediction.batch import format_batch, predict_batch
+from segmamba.prediction.predict import PredictOptions, predict_case
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_the_summary_says_what_was_done(model, phantom_cases, tmp_path):
     assert summary == json.loads((tmp_path / "a-summary.json").read_text())
     assert summary["model"] == "tiny" and summary["settings"]["mirrorings"] == 1
     assert summary["passes"] == 2 and summary["device"] == "cpu"
-    assert set(summary["seconds"]) == {"read", "prepare", "preprocess", "network", "restore", "write", "total"}
+    assert set(summary["seconds"]) == {"read", "check", "prepare", "preprocess", "network", "restore", "write", "total"}
     label_map = nib.load(tmp_path / "a-seg.nii.gz")
     voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
     counted = np.count_nonzero(np.asarray(label_map.dataobj)) * voxel_ml

@@ -15,6 +15,7 @@ from segmamba.evaluation.metrics import dice
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.postprocess import to_label_map
 from segmamba.prediction.preprocess import preprocess, preprocess_label
+from segmamba.prediction.segment import possible_lesion
 
 ORIENTATIONS = [
     "".join(codes)
@@ -169,6 +170,15 @@ def test_equal_spacing_is_exactly_what_monai_gives(codes, normalisation):
     np.testing.assert_allclose(prepared.affine, oracle.affine.numpy(), atol=1e-9)
 
 
+@pytest.mark.parametrize("normalisation", ["zscore_nonzero", "zscore_box"])
+def test_normalisation_is_monais_bit_for_bit(normalisation):
+    image = noise(border=3)
+    prepared = preprocess(make_case(image, make_affine("SPL")), make_spec(normalisation=normalisation))
+    crop = prepared.to_crop(image)[None]
+    expected = NormalizeIntensity(nonzero=normalisation == "zscore_nonzero", channel_wise=True)(crop)
+    assert torch.equal(prepared.tensor, expected.as_tensor())
+
+
 def test_a_hair_of_spacing_is_not_interpolated():
     image = noise()
     affine = make_affine("SPL", (1.0004, 0.9996, 1))
@@ -194,6 +204,43 @@ def test_undo_is_exact_at_equal_spacing(codes):
         nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(codes), nib.orientations.axcodes2ornt("SPL")),
     )
     np.testing.assert_array_equal(oriented[2:-2, 2:-2, 2:-2], values[1])
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 2, 2), (0.7, 1.3, 1), (6, 0.6, 1)], ids=str)
+@pytest.mark.parametrize("nested", [(), (2, 1, 3)], ids=["argmax", "nested"])
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_restored_in_the_box_of_the_lesion_are_those_of_the_whole(spacing, nested, seed):
+    """On thin and on thick slices, for a lesion inside, one at the rim of the crop, and none."""
+    affine = make_affine("PIR", spacing)
+    prepared = preprocess(make_case(noise((23, 29, 31), border=2), affine), make_spec(crop="foreground"))
+    generator = torch.Generator().manual_seed(seed)
+    shape = prepared.tensor.shape[1:]
+    logits = 2 * torch.randn(4, *shape, generator=generator)
+    logits[0] += 20
+    if seed < 2:
+        box = tuple(slice(0, n // 3) if seed else slice(n // 3, 2 * n // 3) for n in shape)
+        logits[(0, *box)] -= 20
+    shares = logits.softmax(0)
+    whole = prepared.undo(shares)
+    expected = to_label_map(whole, nested)
+    found = prepared.undo_labels(shares, possible_lesion(shares, nested), lambda p: to_label_map(p, nested))
+    assert found.dtype == np.uint8
+    assert bool(expected.any()) == (seed < 2)
+    # sums of two products may round otherwise in a smaller box, which decides where two labels are equally likely
+    sums = [whole[list(nested[depth:])].sum(0) for depth in range(len(nested))]
+    best = np.sort(whole, axis=0)
+    close = np.any([np.abs(total - 0.5) < 1e-5 for total in sums], axis=0) if nested else best[-1] - best[-2] < 1e-5
+    assert close.mean() < 1e-3
+    np.testing.assert_array_equal(found[~close], expected[~close])
+
+
+def test_probabilities_that_are_no_numbers_are_refused_wherever_they_are():
+    prepared = preprocess(make_case(noise(border=2), make_affine()), make_spec(crop="foreground"))
+    shares = torch.zeros(4, *prepared.tensor.shape[1:])
+    shares[0] = 1
+    shares[0, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        prepared.undo_labels(shares, possible_lesion(shares, ()), to_label_map)
 
 
 # ---------------------------------------------------------------- crop and normalisation

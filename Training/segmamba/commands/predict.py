@@ -94,7 +94,8 @@ def run(options) -> int:
 def _predict(options, dicom: DicomCase | None = None) -> int:
     from segmamba.cases.case import MODALITIES, Source, find_case
     from segmamba.models.package import find_model, load_package
-    from segmamba.prediction.predict import PredictOptions, format_batch, predict_batch, predict_case
+    from segmamba.prediction.batch import format_batch, predict_batch
+    from segmamba.prediction.predict import PredictOptions, predict_case
 
     files = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
     files = dicom.sources if dicom else files

@@ -47,6 +47,19 @@ class Axis:
         """Image index of each model voxel's centre, counted from `start`."""
         return (self.stop - self.start - 1) / 2 + (np.arange(self.size) - (self.size - 1) / 2) * self.step
 
+    def places(self) -> np.ndarray:
+        """Place on the model's grid, in its voxels, of each image voxel from `start` on; constant beyond the rim."""
+        image = np.arange(self.stop - self.start)
+        if not self.resampled:
+            return image.astype(float)
+        return np.clip((image - self.centres()[0]) / self.step, 0, self.size - 1)
+
+    def reached(self, first: int, last: int) -> tuple[int, int]:
+        """First and last + 1 of the image voxels, counted from `start`, that linear interpolation gives something of
+        the model's voxels `first` to `last`; (0, 0) where these lie between two thick slices."""
+        hit = np.flatnonzero((self.places() > first - 1) & (self.places() < last + 1))
+        return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
+
 
 def to_model(image: torch.Tensor, axes: Sequence[Axis]) -> torch.Tensor:
     """Crop of an image (`stop` - `start` an axis), float32 -> (D, H, W) on the model's grid.
@@ -67,12 +80,17 @@ def to_model(image: torch.Tensor, axes: Sequence[Axis]) -> torch.Tensor:
     return image
 
 
-def to_image(values: torch.Tensor, axes: Sequence[Axis]) -> torch.Tensor:
-    """(D, H, W) float32 on the model's grid -> the image's crop: linear, constant at the rim."""
+def to_image(values: torch.Tensor, axes: Sequence[Axis], box: Sequence[tuple[int, int]] | None = None) -> torch.Tensor:
+    """(D, H, W) float32 on the model's grid -> the image's crop: linear, constant at the rim.
+
+    box: first and last + 1 voxel of the crop, an axis, where a part of it is enough.
+    """
     for dim, axis in enumerate(axes):
+        first, end = box[dim] if box else (0, axis.stop - axis.start)
         if axis.resampled:
-            places = (np.arange(axis.stop - axis.start) - axis.centres()[0]) / axis.step
-            values = _apply(_linear(places, axis.size), values, dim)
+            values = _apply(_linear(axis.places()[first:end], axis.size), values, dim)
+        else:
+            values = values.narrow(dim, first, end - first)
     return values
 
 

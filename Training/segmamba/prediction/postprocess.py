@@ -58,6 +58,21 @@ def postprocess(
     Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
     Raises InputError for an unknown region or a limit that is no size.
     """
+    box = _lesion_box(label_map)
+    result = label_map.copy()
+    result[box], report = _postprocess(label_map[box], affine, spec, scheme)
+    return result, report
+
+
+def _lesion_box(label_map: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box with everything that is no background, or any voxel where there is nothing."""
+    found = ndimage.find_objects((label_map != 0).astype(np.uint8), 1)
+    return found[0] or (slice(0, 1),) * label_map.ndim
+
+
+def _postprocess(
+    label_map: np.ndarray, affine: np.ndarray, spec: PostprocessSpec, scheme: LabelScheme
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
     result, report = remove_small(label_map, affine, spec.min_component_mm3, scheme)
     _remove_without_inner(result, affine, spec.min_without_inner_mm3, scheme, report)
     _check_limits(spec.min_total_mm3, scheme)

@@ -1,4 +1,4 @@
-"""Prediction from files to files: one case, or a folder of cases.
+"""Prediction of one case, from files to files: read, prepare, segment, decide, write, summarize.
 
 A case ID makes ID-seg.nii.gz (labels as in the model's manifest, e.g. 1 NCR, 2 ED, 3 ET) and ID-summary.json, and on
 request ID-left-out.nii.gz (what post-processing took away), ID-probabilities.nii.gz (4-D, one volume a label,
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,11 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from segmamba import __version__
-from segmamba.cases.case import Source, as_case, find_case, read_images, save_image
-from segmamba.cases.case_folder import holds_results_only
+from segmamba.cases.case import Case, Source, as_case, read_images, save_image
 from segmamba.cases.incomplete import find_absent
 from segmamba.cases.swaps import swap_warnings
-from segmamba.errors import InputError, explain, last_line
+from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.images.image_io import Image
 from segmamba.images.sources import read_source
@@ -32,15 +30,14 @@ from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.networks.scan import choose_backend
 from segmamba.prediction.postprocess import describe_removed, postprocess, to_label_map, volumes_ml
-from segmamba.prediction.segment import segment
+from segmamba.prediction.segment import Segmentation, segment
+from segmamba.prediction.stages import Progress, Stages
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.plan import make_plan
 from segmamba.preparation.run import Prepared, prepare
-from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, float], None]
 PREPARE = ("auto", "never")
 POSTPROCESS = ("auto", "never")
 
@@ -94,87 +91,154 @@ def predict_case(
     end, passes, absent modalities, what was checked, the steps of what was prepared, what was removed. Raises
     InputError and Cancelled; then nothing was written.
     """
-    manifest = model.manifest
-    tell = progress or (lambda stage, fraction: None)
-    start = time.perf_counter()
-    tell("read", 0.0)
-    modalities = manifest.preprocess.modalities
-    absent = find_absent(modalities, sources, manifest.incomplete)
-    present = tuple(m for m in modalities if m not in absent)
-    if unknown := [m for m in options.onto if m not in present]:
-        raise InputError(f"no image {', '.join(unknown)} to bring the result onto; there are {', '.join(present)}")
-    images = read_images(sources, present)
-    seconds = {"read": time.perf_counter() - start}
-    begin = time.perf_counter()
-    prepared = _prepare(images, sources, case_id, options, tell, cancelled)
-    case = prepared.case if prepared else as_case(images, sources, case_id)
-    warnings = [manifest.incomplete.warning(absent)] if absent else []
-    warnings += swap_warnings(case.images, dict.fromkeys(case.images, case.affine))
-    del images
-    seconds["prepare"] = time.perf_counter() - begin
+    stages = Stages(progress)
+    seen = _read(model.manifest, sources, case_id, options, stages, cancelled)
     result = segment(
-        case,
+        seen.case,
         model.network,
-        manifest.preprocess,
-        manifest.inference,
-        absent=absent,
+        model.manifest.preprocess,
+        model.manifest.inference,
+        absent=seen.absent,
         device=options.device,
         mirrorings=options.mirrorings,
         windows_at_once=options.windows_at_once,
-        progress=progress,
+        stages=stages,
         cancelled=cancelled,
     )
-    tell("write", 0.0)
-    begin = time.perf_counter()
-    label_map, probabilities, uncertainty = result.label_map, result.probabilities, result.uncertainty
-    grid = Grid(case.shape, case.affine)
-    if prepared:
-        grid = prepared.grids[prepared.reference]
-        probabilities, uncertainty = prepared.back(probabilities), prepared.back(uncertainty)
-        label_map = to_label_map(probabilities, manifest.inference.nested)
-    whole = label_map
-    limits = _limits(manifest, options)
-    label_map, removed = postprocess(whole, grid.affine, limits, manifest.scheme)
-    told = describe_removed(removed, grid.affine)
     files = output_files(output, case_id, options)
+    with stages.time("write"):
+        done = _decide(model.manifest, seen, result, options)
+        _write(model.manifest, seen, result, done, options, files)
+    summary = _summarize(model, seen, result, done, options, files, stages)
+    write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
+    stages.tell("write", 1.0)
+    return summary
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What came in. prepared: None where the images could be taken as they are."""
+
+    case: Case
+    prepared: Prepared | None
+    absent: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """What the result lies on."""
+        return (
+            self.prepared.grids[self.prepared.reference] if self.prepared else Grid(self.case.shape, self.case.affine)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Decided:
+    """label_map (X, Y, Z) uint8 on `_Seen.grid`; whole: with what was too small, which `removed` counts by region.
+
+    probabilities (K, X, Y, Z) on that grid, where they were needed.
+    """
+
+    label_map: np.ndarray
+    whole: np.ndarray
+    removed: dict[str, dict[str, int]]
+    probabilities: np.ndarray | None
+
+
+def _read(
+    manifest: Manifest,
+    sources: Mapping[str, Source],
+    case_id: str,
+    options: PredictOptions,
+    stages: Stages,
+    cancelled: Callable[[], bool] | None,
+) -> _Seen:
+    with stages.time("read"):
+        modalities = manifest.preprocess.modalities
+        absent = find_absent(modalities, sources, manifest.incomplete)
+        present = tuple(m for m in modalities if m not in absent)
+        if unknown := [m for m in options.onto if m not in present]:
+            raise InputError(f"no image {', '.join(unknown)} to bring the result onto; there are {', '.join(present)}")
+        images = read_images(sources, present)
+    prepared = _prepare(images, sources, case_id, options, stages, cancelled)
+    with stages.time("check"):
+        case = prepared.case if prepared else as_case(images, sources, case_id)
+        warnings = [manifest.incomplete.warning(absent)] if absent else []
+        warnings += swap_warnings(case.images, dict.fromkeys(case.images, case.affine))
+    return _Seen(case, prepared, absent, tuple(warnings))
+
+
+def _decide(manifest: Manifest, seen: _Seen, result: Segmentation, options: PredictOptions) -> _Decided:
+    whole, probabilities = result.label_map, None
+    if options.probabilities or seen.prepared:
+        probabilities = result.probabilities()
+    if seen.prepared:
+        probabilities = seen.prepared.back(probabilities)
+        whole = to_label_map(probabilities, manifest.inference.nested)
+    label_map, removed = postprocess(whole, seen.grid.affine, _limits(manifest, options), manifest.scheme)
+    return _Decided(label_map, whole, removed, probabilities)
+
+
+def _write(
+    manifest: Manifest,
+    seen: _Seen,
+    result: Segmentation,
+    done: _Decided,
+    options: PredictOptions,
+    files: Mapping[str, Path],
+) -> None:
+    """Every file but the summary, the label map last."""
+    affine = seen.grid.affine
     make_folder(files["summary"].parent)
     if "probabilities" in files:
-        save_image(np.moveaxis(probabilities, 0, -1), grid.affine, files["probabilities"], np.float32)
+        save_image(np.moveaxis(done.probabilities, 0, -1), affine, files["probabilities"], np.float32)
     if "left_out" in files:
-        save_image(np.where(whole != label_map, whole, 0), grid.affine, files["left_out"], np.uint8)
+        save_image(np.where(done.whole != done.label_map, done.whole, 0), affine, files["left_out"], np.uint8)
     if "uncertainty" in files:
-        save_image(uncertainty, grid.affine, files["uncertainty"], np.float32)
+        uncertainty = result.uncertainty()
+        uncertainty = seen.prepared.back(uncertainty) if seen.prepared else uncertainty
+        save_image(uncertainty, affine, files["uncertainty"], np.float32)
     for modality in options.onto:
-        other, there = label_map, grid
-        if prepared:
-            there = prepared.grids[modality]
-            other = to_label_map(prepared.back(result.probabilities, modality), manifest.inference.nested)
-            other, _ = postprocess(other, there.affine, limits, manifest.scheme)
+        other, there = done.label_map, seen.grid
+        if seen.prepared:
+            there = seen.prepared.grids[modality]
+            shares = seen.prepared.back(result.probabilities(), modality)
+            other = to_label_map(shares, manifest.inference.nested)
+            other, _ = postprocess(other, there.affine, _limits(manifest, options), manifest.scheme)
         save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
-    save_image(label_map, grid.affine, files["label_map"], np.uint8)
-    seconds.update(result.seconds, write=time.perf_counter() - begin)
-    seconds["total"] = time.perf_counter() - start
-    summary = {
-        "case": case_id,
+    save_image(done.label_map, affine, files["label_map"], np.uint8)
+
+
+def _summarize(
+    model: Model,
+    seen: _Seen,
+    result: Segmentation,
+    done: _Decided,
+    options: PredictOptions,
+    files: Mapping[str, Path],
+    stages: Stages,
+) -> dict:
+    manifest, case, affine = model.manifest, seen.case, seen.grid.affine
+    volumes = volumes_ml(done.label_map, affine, manifest.scheme)
+    told = describe_removed(done.removed, affine)
+    return {
+        "case": case.id,
         "files": {kind: path.name for kind, path in files.items()},
-        "volumes_ml": {name: round(ml, 3) for name, ml in volumes_ml(label_map, grid.affine, manifest.scheme).items()},
-        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "volumes_ml": {name: round(ml, 3) for name, ml in volumes.items()},
+        "seconds": {stage: round(value, 2) for stage, value in stages.seconds().items()},
         "model": manifest.id,
         "regions": list(manifest.regions),
-        "settings": _settings(model, options, case.sources),
+        "settings": settings_of(model, options, case.sources),
         "device": result.device,
         "precision": result.precision,
         "scan_backend": choose_backend(result.device),
         "passes": result.passes,
-        "removed": removed,
-        "steps": [step.as_json() for step in prepared.steps] if prepared else [],
-        "absent": list(absent),
-        "notes": [case.checks[0], *warnings, *([told] if told else []), *case.checks[1:], *result.notes],
+        "removed": done.removed,
+        "steps": [step.as_json() for step in seen.prepared.steps] if seen.prepared else [],
+        "absent": list(seen.absent),
+        "notes": [case.checks[0], *seen.warnings, *([told] if told else []), *case.checks[1:], *result.notes],
         "segmamba": __version__,
     }
-    write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
-    tell("write", 1.0)
-    return summary
 
 
 def _prepare(
@@ -182,28 +246,29 @@ def _prepare(
     sources: Mapping[str, Source],
     case_id: str,
     options: PredictOptions,
-    tell: Progress,
+    stages: Stages,
     cancelled: Callable[[], bool] | None,
 ) -> Prepared | None:
     """None where the images can be taken as they are."""
     if options.prepare == "never":
         return None
-    tell("prepare", 0.0)
-    mask = read_source(options.brain_mask) if options.brain_mask is not None else None
-    plan = make_plan(images, brain_given=mask is not None)
+    with stages.time("check"):
+        mask = read_source(options.brain_mask) if options.brain_mask is not None else None
+        plan = make_plan(images, brain_given=mask is not None)
     if not plan.needed:
         return None
     for action in plan.actions:
         log.info("%s: %s", case_id, action.why)
-    return prepare(
-        images,
-        sources,
-        case_id,
-        plan,
-        mask=mask,
-        progress=lambda fraction: tell("prepare", fraction),
-        cancelled=cancelled,
-    )
+    with stages.time("prepare"):
+        return prepare(
+            images,
+            sources,
+            case_id,
+            plan,
+            mask=mask,
+            progress=lambda fraction: stages.tell("prepare", fraction),
+            cancelled=cancelled,
+        )
 
 
 def _limits(manifest: Manifest, options: PredictOptions) -> PostprocessSpec:
@@ -233,70 +298,7 @@ def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[st
     return {**files, "summary": folder / f"{case_id}-summary.json"}
 
 
-def predict_batch(
-    model: Model,
-    folder: Path,
-    output: Path,
-    options: PredictOptions,
-    progress: Callable[[str, str, float], None] | None = None,
-    shard: tuple[int, int] = (0, 1),
-) -> list[dict]:
-    """Every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
-
-    shard: (i, n), only every nth of them from the ith on, 0 <= i < n: the share of one of n processes.
-
-    Returns a row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
-    progress is called with the case, the stage and the fraction of it that is done.
-    Raises InputError where `folder` holds no case at all.
-    """
-    inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
-    # results in between, of this run or of one before, are no cases
-    folders = [f for f in inside if f.resolve() != output.resolve() and not holds_results_only(f)]
-    if not folders:
-        raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
-    rows = []
-    for place in folders[shard[0] :: shard[1]]:
-        case_id = place.name
-        tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
-        try:
-            manifest = model.manifest
-            sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
-            if summary := _finished(output, case_id, _settings(model, options, sources), options):
-                rows.append({"case": case_id, "status": "skipped", "summary": summary})
-                continue
-            summary = predict_case(model, sources, output, case_id, options, tell)
-            rows.append({"case": case_id, "status": "done", "summary": summary})
-        except InputError as error:
-            log.error("%s: %s", case_id, error)
-            rows.append({"case": case_id, "status": "failed", "error": str(error)})
-        except Exception as error:  # a full disk, no memory for this one, or a mistake of ours: try the others
-            said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
-            log.error("%s failed: %s", case_id, said)
-            log.debug("%s", case_id, exc_info=True)
-            rows.append({"case": case_id, "status": "failed", "error": said})
-    return rows
-
-
-def format_batch(rows: list[dict]) -> str:
-    """The rows of `predict_batch` as a table for a terminal."""
-    width = max((len(row["case"]) for row in rows), default=4)
-    regions = next((row["summary"]["regions"] for row in rows if "summary" in row), [])
-    lines = [f"{'case':<{width}}  status  {''.join(f'{region} mL'.rjust(9) for region in regions)}  seconds"]
-    for row in rows:
-        text = f"{row['case']:<{width}}  {row['status']:<8}"
-        if "summary" in row:
-            volumes = row["summary"]["volumes_ml"]
-            text += "".join(f"{volumes[region]:9.1f}" for region in regions)
-            text += f"  {row['summary']['seconds']['total']:7.1f}"
-        else:
-            text += f"  {row['error']}"
-        lines.append(text)
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed")}
-    lines.append(", ".join(f"{n} {status}" for status, n in counts.items()))
-    return "\n".join(lines)
-
-
-def _settings(model: Model, options: PredictOptions, sources: Mapping[str, Source]) -> dict:
+def settings_of(model: Model, options: PredictOptions, sources: Mapping[str, Source]) -> dict:
     """What decides the result: where a summary has the same, its case need not be run again."""
     return {
         "weights_sha256": model.manifest.weights_sha256,
@@ -318,14 +320,3 @@ def _digest(source: Source) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:
-    """The summary of an earlier run with the same model and settings whose files are all there, else None."""
-    files = output_files(output, case_id, options)
-    try:
-        summary = read_json(files["summary"])
-        same = summary["settings"] == settings
-    except (ValueError, KeyError, TypeError):  # InputError is a ValueError
-        return None
-    return summary if same and all(path.is_file() for path in files.values()) else None

@@ -8,7 +8,7 @@ linear interpolation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +53,29 @@ class Prepared:
         self._check(values.shape)
         result = np.zeros(self.original_shape, np.float32)
         self._place(values, result)
+        return result
+
+    def undo_labels(
+        self, share: torch.Tensor, found: torch.Tensor, decode: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """What `decode` makes of probabilities on the case's grid, (K, ...) -> labels (...), as (X, Y, Z) uint8.
+
+        share: (K, D, H, W) on the model's grid. found (D, H, W) bool: where a label other than 0 is possible; beyond
+        the voxels that these reach nothing is restored and nothing is decoded: there is 0.
+        """
+        self._check(share.shape[1:])
+        result = np.zeros(self.original_shape, np.uint8)
+        if not found.any():
+            return result
+        box = []
+        for dim, axis in enumerate(self.axes):
+            hit = found.any(dim=[d for d in range(3) if d != dim]).nonzero()
+            box.append(axis.reached(int(hit[0]), int(hit[-1])))
+        if any(first == end for first, end in box):
+            return result
+        channels = torch.stack([to_image(c, self.axes, box) for c in share.detach().to("cpu", torch.float32)])
+        place = tuple(slice(axis.start + first, axis.start + end) for axis, (first, end) in zip(self.axes, box))
+        apply_orientation(result, self.orientation)[place] = decode(channels.numpy())
         return result
 
     def to_crop(self, image: np.ndarray) -> torch.Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,26 +13,50 @@ from segmamba.cases.case import Case
 from segmamba.cases.labels import GLIOMA, LabelScheme
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
-from segmamba.prediction.preprocess import preprocess
-from segmamba.prediction.windows import predict
+from segmamba.prediction.preprocess import Prepared, preprocess
+from segmamba.prediction.stages import Stages
+from segmamba.prediction.windows import Prediction, predict
+
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """A segmented case, on the case's own grid.
 
-    label_map (X, Y, Z) uint8; probabilities (K, X, Y, Z) float32; uncertainty (X, Y, Z) float32, 0..1.
-    seconds: per stage. passes, device, precision, notes: see segmamba.prediction.windows.Prediction.
+    label_map (X, Y, Z) uint8. seconds: per stage. passes, device, precision, notes: see
+    segmamba.prediction.windows.Prediction. prepared, prediction: the model's grid, and what was found on it; of these
+    the probabilities of a whole case are made when they are asked for: they are 16 times the label map.
     """
 
     label_map: np.ndarray
-    probabilities: np.ndarray
-    uncertainty: np.ndarray
     seconds: dict[str, float]
-    passes: int
-    device: str
-    precision: str
-    notes: tuple[str, ...]
+    prepared: Prepared = field(repr=False)
+    prediction: Prediction = field(repr=False)
+
+    @property
+    def passes(self) -> int:
+        return self.prediction.passes
+
+    @property
+    def device(self) -> str:
+        return self.prediction.device
+
+    @property
+    def precision(self) -> str:
+        return self.prediction.precision
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.prediction.notes
+
+    def probabilities(self) -> np.ndarray:
+        """(K, X, Y, Z) float32."""
+        return self.prepared.undo(self.prediction.probabilities)
+
+    def uncertainty(self) -> np.ndarray:
+        """(X, Y, Z) float32, 0..1."""
+        return self.prepared.undo_scalar(self.prediction.uncertainty)
 
 
 def segment(
@@ -48,53 +71,51 @@ def segment(
     windows_at_once: int = 1,
     postprocess_spec: PostprocessSpec | None = None,
     scheme: LabelScheme = GLIOMA,
-    progress: Callable[[str, float], None] | None = None,
+    stages: Stages | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Segmentation:
-    """progress is called with a stage ("preprocess", "network", "restore") and the fraction of it that is done.
+    """stages: who is told of "preprocess", "network" and "restore", and keeps their seconds.
 
     absent: modalities that the case lacks and the model does without (segmamba.cases.incomplete). windows_at_once: see
     prediction.windows.predict. postprocess_spec: what is too small to stay in the label map, of regions of `scheme`;
     None: everything stays. Raises InputError where the case lacks what the model needs, and Cancelled.
     """
-    seconds = {}
-    tell = progress or (lambda stage, fraction: None)
+    stages = stages or Stages()
+    with stages.time("preprocess"):
+        prepared = preprocess(case, preprocess_spec, absent)
+    with stages.time("network"):
+        prediction = predict(
+            network,
+            prepared.tensor,
+            inference_spec,
+            device=device,
+            mirrorings=mirrorings,
+            windows_at_once=windows_at_once,
+            progress=lambda fraction: stages.tell("network", fraction),
+            cancelled=cancelled,
+        )
+    with stages.time("restore"):
+        label_map = prepared.undo_labels(
+            prediction.probabilities,
+            possible_lesion(prediction.probabilities, inference_spec.nested),
+            lambda probabilities: to_label_map(probabilities, inference_spec.nested),
+        )
+        if postprocess_spec:
+            label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
+    stages.tell("restore", 1.0)
+    seconds = stages.seconds()
+    seconds = {stage: seconds[stage] for stage in ("preprocess", "network", "restore")}
+    return Segmentation(label_map, seconds, prepared, prediction)
 
-    tell("preprocess", 0.0)
-    start = time.perf_counter()
-    prepared = preprocess(case, preprocess_spec, absent)
-    seconds["preprocess"] = time.perf_counter() - start
 
-    tell("network", 0.0)
-    start = time.perf_counter()
-    prediction = predict(
-        network,
-        prepared.tensor,
-        inference_spec,
-        device=device,
-        mirrorings=mirrorings,
-        windows_at_once=windows_at_once,
-        progress=lambda fraction: tell("network", fraction),
-        cancelled=cancelled,
-    )
-    seconds["network"] = time.perf_counter() - start
+def possible_lesion(probabilities: torch.Tensor, nested: Sequence[int]) -> torch.Tensor:
+    """(K, D, H, W) -> (D, H, W) bool: False where no linear interpolation between such voxels has a label but 0.
 
-    tell("restore", 0.0)
-    start = time.perf_counter()
-    probabilities = prepared.undo(prediction.probabilities)
-    uncertainty = prepared.undo_scalar(prediction.uncertainty)
-    label_map = to_label_map(probabilities, inference_spec.nested)
-    if postprocess_spec:
-        label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
-    seconds["restore"] = time.perf_counter() - start
-    tell("restore", 1.0)
-    return Segmentation(
-        label_map,
-        probabilities,
-        uncertainty,
-        seconds,
-        prediction.passes,
-        prediction.device,
-        prediction.precision,
-        prediction.notes,
-    )
+    Between voxels that are background by `to_label_map` there is background, for what is interpolated lies between
+    what they have; with a margin for rounding. True where a probability is no number, which `to_label_map` refuses.
+    """
+    if nested:
+        certain = probabilities[list(nested)].sum(0) < 0.5 - _ROUNDING
+    else:
+        certain = probabilities[1:].amax(0) < probabilities[0] - _ROUNDING
+    return ~(certain & probabilities.isfinite().all(0))

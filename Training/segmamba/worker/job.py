@@ -29,6 +29,7 @@ _GRID_MM = 1e-2  # in which grids may differ; files hold float32
 # stages of segmamba.prediction.predict -> stages of the protocol, and what they are called
 _STAGES = {
     "read": ("load", "Reading the images"),
+    "check": ("prepare", "Looking at what the images need"),
     "prepare": ("prepare", "Registering the images and finding the brain where it is needed"),
     "preprocess": ("preprocess", "Preparing the images"),
     "network": ("inference", "Running the network"),

@@ -138,7 +138,7 @@ def _score(
         },
     }
     volumes = {region: float(np.count_nonzero(mask) * voxel) for region, mask in true.items()}
-    return Scored(scores, bool(np.isfinite(result.probabilities).all()), result.seconds["network"], volumes)
+    return Scored(scores, bool(result.prediction.probabilities.isfinite().all()), result.seconds["network"], volumes)
 
 
 def _false_spots(mask: np.ndarray, truth: np.ndarray, spacing: list[float], voxels: float) -> float:

@@ -1,0 +1,90 @@
+"""Prediction of a folder of cases: what is finished is skipped, and a bad case stops none of the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from segmamba.cases.case import find_case
+from segmamba.cases.case_folder import holds_results_only
+from segmamba.errors import InputError, explain, last_line
+from segmamba.models.package import Model
+from segmamba.prediction.predict import PredictOptions, output_files, predict_case, settings_of
+from segmamba.settings import read_json
+
+log = logging.getLogger(__name__)
+
+
+def predict_batch(
+    model: Model,
+    folder: Path,
+    output: Path,
+    options: PredictOptions,
+    progress: Callable[[str, str, float], None] | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> list[dict]:
+    """Every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
+
+    shard: (i, n), only every nth of them from the ith on, 0 <= i < n: the share of one of n processes.
+
+    Returns a row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
+    progress is called with the case, the stage and the fraction of it that is done.
+    Raises InputError where `folder` holds no case at all.
+    """
+    inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    # results in between, of this run or of one before, are no cases
+    folders = [f for f in inside if f.resolve() != output.resolve() and not holds_results_only(f)]
+    if not folders:
+        raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
+    rows = []
+    for place in folders[shard[0] :: shard[1]]:
+        case_id = place.name
+        tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
+        try:
+            manifest = model.manifest
+            sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
+            if summary := _finished(output, case_id, settings_of(model, options, sources), options):
+                rows.append({"case": case_id, "status": "skipped", "summary": summary})
+                continue
+            summary = predict_case(model, sources, output, case_id, options, tell)
+            rows.append({"case": case_id, "status": "done", "summary": summary})
+        except InputError as error:
+            log.error("%s: %s", case_id, error)
+            rows.append({"case": case_id, "status": "failed", "error": str(error)})
+        except Exception as error:  # a full disk, no memory for this one, or a mistake of ours: try the others
+            said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
+            log.error("%s failed: %s", case_id, said)
+            log.debug("%s", case_id, exc_info=True)
+            rows.append({"case": case_id, "status": "failed", "error": said})
+    return rows
+
+
+def format_batch(rows: list[dict]) -> str:
+    """The rows of `predict_batch` as a table for a terminal."""
+    width = max((len(row["case"]) for row in rows), default=4)
+    regions = next((row["summary"]["regions"] for row in rows if "summary" in row), [])
+    lines = [f"{'case':<{width}}  status  {''.join(f'{region} mL'.rjust(9) for region in regions)}  seconds"]
+    for row in rows:
+        text = f"{row['case']:<{width}}  {row['status']:<8}"
+        if "summary" in row:
+            volumes = row["summary"]["volumes_ml"]
+            text += "".join(f"{volumes[region]:9.1f}" for region in regions)
+            text += f"  {row['summary']['seconds']['total']:7.1f}"
+        else:
+            text += f"  {row['error']}"
+        lines.append(text)
+    counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed")}
+    lines.append(", ".join(f"{n} {status}" for status, n in counts.items()))
+    return "\n".join(lines)
+
+
+def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:
+    """The summary of an earlier run with the same model and settings whose files are all there, else None."""
+    files = output_files(output, case_id, options)
+    try:
+        summary = read_json(files["summary"])
+        same = summary["settings"] == settings
+    except (ValueError, KeyError, TypeError):  # InputError is a ValueError
+        return None
+    return summary if same and all(path.is_file() for path in files.values()) else None
