@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Test files are shared among so many processes, of one thread each: two threads in two processes on two cores wait for one another.
 JOBS ?= 2
 
-.PHONY: demo test hostile lint format bench bench-loader gpu-check gpu-bench clean
+.PHONY: demo test hostile index pictures lint format bench bench-loader gpu-check gpu-bench clean
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
@@ -17,6 +17,14 @@ test: $(READY)
 # Many hostile inputs and kills, with their counts; `make test` tries a few.
 hostile: $(READY)
 	SEGMAMBA_HOSTILE=$(or $(COUNT),1000) $(BIN)/python -m pytest Testing/hostile
+
+# What the Extensions Index of 3D Slicer looks at.
+index: $(READY)
+	$(BIN)/python Testing/index/dry_run.py
+
+# The tutorial's pictures of the panel, anew; minutes.
+pictures: $(READY)
+	$(BIN)/python Testing/support/tutorial_pictures.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

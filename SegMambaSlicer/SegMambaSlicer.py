@@ -52,12 +52,14 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
+        from SegMambaSlicerLib.panel.help import addHelp
         from SegMambaSlicerLib.panel.panel import Panel
         from SegMambaSlicerLib.panel.widgets import addSection
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
         for section in SECTIONS:
             addSection(uiWidget, self.resourcePath(f"UI/SegMambaSlicer{section}.ui"))
+        addHelp(uiWidget)
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SegMambaSlicerLogic()
