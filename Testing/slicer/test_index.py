@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "Testing" / "index"))
 
 import dry_run  # noqa: E402
 
+LARGE = 1_000_000  # bytes
 LIBRARY = "SegMambaSlicer/SegMambaSlicerLib"
 
 
@@ -21,26 +22,14 @@ def test_the_repository_is_one_that_the_index_takes(check):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of what the checks read, without its history."""
-    for name in (
-        "SegMambaSlicer",
-        "Testing/slicer/contract",
-        "Testing/CMakeLists.txt",
-        "Resources",
-        "Training/README.md",
-    ):
-        source, target = ROOT / name, tmp_path / name
+    """A copy without its history; of what is large, such as weights, the name alone."""
+    for source in dry_run.tracked(ROOT):
+        target = tmp_path / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        if source.stat().st_size < LARGE:
+            shutil.copyfile(source, target)
         else:
-            shutil.copy(source, target)
-    for path in ROOT.iterdir():
-        if path.is_file() and path.name != ".git":  # a file in a work tree beside the repository
-            shutil.copy(path, tmp_path / path.name)
-    shutil.copytree(ROOT / "Training/segmamba/worker", tmp_path / "Training/segmamba/worker")
-    (tmp_path / "Testing/benchmarks").mkdir()
-    shutil.copytree(ROOT / "Testing/benchmarks/results", tmp_path / "Testing/benchmarks/results")
+            target.touch()
     return tmp_path
 
 
