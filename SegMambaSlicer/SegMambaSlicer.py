@@ -54,11 +54,12 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         from SegMambaSlicerLib.panel.help import addHelp
         from SegMambaSlicerLib.panel.panel import Panel
-        from SegMambaSlicerLib.panel.widgets import addSection
+        from SegMambaSlicerLib.panel.widgets import addInto, addSection
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
         for section in SECTIONS:
             addSection(uiWidget, self.resourcePath(f"UI/SegMambaSlicer{section}.ui"))
+        addInto(uiWidget, self.resourcePath("UI/SegMambaSlicerResult.ui"), "resultSection", 1)
         addHelp(uiWidget)
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
@@ -144,6 +145,7 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
         onDone=None,
         onError=None,
         prepare="auto",
+        postprocess="auto",
     ):
         """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes) in the worker process.
 
@@ -152,11 +154,12 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
         "regions". previous: a segmentation that the new one takes the place of; it is kept, hidden.
         prepare: "auto" registers volumes on other grids to T1c and cuts out the brain where the skull is on; the result
         lies on T1c's own grid. "never" expects volumes on one grid, registered and skull-stripped.
+        postprocess: "auto" leaves out what the model calls too small, "never" nothing.
         With wait it blocks and returns a SegMambaSlicerLib.run.Result; without, it returns a Run at once (`cancel` it),
         and onProgress(event), onDone(Result) or onError(EngineError) are called from a timer.
         Raises InputError for volumes that do not do, EngineError where the engine fails; the scene is then unchanged.
         """
-        options = Options(model, int(mirrorings), device, mode, prepare)
+        options = Options(model, int(mirrorings), device, mode, prepare, postprocess)
         return self.session.segment(volumes, options, previous, wait, onProgress, onDone, onError)
 
     def addCorrectedCase(

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from .volumes.checks import PREPARE
 from .volumes.modalities import MODALITIES
 
-_DEFAULTS = {"Model": "", "Mirrorings": "0", "Device": "auto", "Mode": "labels", "Prepare": "auto"}
+_DEFAULTS = {
+    "Model": "", "Mirrorings": "0", "Device": "auto", "Mode": "labels", "Prepare": "auto", "Postprocess": "auto",
+}  # fmt: skip
 _ROLES = ("Segmentation", "Uncertainty", "Table")
 QUALITIES = (0, 1, 7)  # mirrorings of Fast, Standard and Best
 
@@ -41,7 +43,7 @@ class Parameters:
         self._refer(_known(role, _ROLES), node)
 
     def get(self, name: str) -> str:
-        """Model, Mirrorings, Device, Mode or Prepare, as text."""
+        """Model, Mirrorings, Device, Mode, Prepare or Postprocess, as text."""
         return self.node.GetParameter(_known(name, _DEFAULTS)) or _DEFAULTS[name]
 
     def set(self, name: str, value) -> None:
@@ -68,6 +70,11 @@ class Parameters:
         """ "auto" or "never"."""
         text = self.get("Prepare")
         return text if text in PREPARE else PREPARE[0]
+
+    @property
+    def postprocess(self) -> str:
+        """ "auto" leaves out what the model calls too small, "never" nothing."""
+        return "never" if self.get("Postprocess") == "never" else "auto"
 
     def _refer(self, role: str, node) -> None:
         identifier = node.GetID() if node is not None else None

@@ -1,14 +1,14 @@
 """One segmentation from the volumes in the scene to the segments in the scene, without waiting.
 
 The scene is read at the start and written once at the end, when everything has arrived and been checked. A run that is
-cancelled or fails leaves the scene as it was.
+cancelled or fails leaves the scene as it was. What has arrived is read in steps, so that Slicer does not stand still.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import slicer
@@ -17,8 +17,9 @@ from .engine.client import Engine, EngineError, Request
 from .errors import InputError
 from .i18n import _
 from .results import history
+from .results.leftout import keepLeftOut
 from .results.segments import createSegmentation
-from .results.uncertainty import addUncertainty
+from .results.uncertainty import addUncertainty, makeUncertainty
 from .volumes.checks import PREPARE, PREPARED, checkVolumes, referenceOf
 from .volumes.incomplete import knownIncomplete
 from .volumes.modalities import MODALITIES
@@ -30,7 +31,7 @@ class Options:
     """model: a name or folder ("" for the first there is). mirrorings: 0, 1, 3 or 7. mode: "labels" or "regions".
 
     prepare: "auto" registers volumes on other grids to T1c, and cuts out the brain where the skull is on; "never" takes
-    them as they are.
+    them as they are. postprocess: "auto" leaves out what the model calls too small, "never" nothing.
     """
 
     model: str = ""
@@ -38,6 +39,7 @@ class Options:
     device: str = "auto"
     mode: str = "labels"
     prepare: str = "auto"
+    postprocess: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Run:
         self._volumes = {modality: volumes.get(modality) for modality in MODALITIES}
         self._onProgress, self._onDone, self._onError = onProgress, onDone, onError
         self._request: Request | None = None
+        self._steps: Iterator[None] | None = None  # from the engine's files into the scene
         self._folder = None
         self._started = time.monotonic()
         self.result: Result | None = None
@@ -84,7 +87,7 @@ class Run:
 
     @property
     def isDone(self) -> bool:
-        return self.result is not None or self.error is not None
+        return self._steps is None and (self.result is not None or self.error is not None)
 
     def start(self) -> Run:
         """Checks and writes out the volumes and sends the request.
@@ -111,6 +114,7 @@ class Run:
             output = self._folder / "output"
             output.mkdir()
             options = {"mirrorings": self._options.mirrorings, "device": self._options.device, "prepare": prepare}
+            options |= {"postprocess": self._options.postprocess, "left_out": True}
             if self._options.model:
                 options["model"] = self._options.model
             self._request = self._engine.segment(
@@ -123,14 +127,19 @@ class Run:
 
     def cancel(self) -> None:
         """The engine has stopped, or was ended, within 2 s; onError then gets kind "cancelled"."""
-        if self._request is not None:
+        if self.result is not None:
+            self.advance()  # it is in the scene already
+        elif self._steps is not None:
+            self._steps = None
+            self._failed(EngineError("cancelled", _("Cancelled.")))
+        elif self._request is not None:
             self._engine.cancel(self._request)
 
     def wait(self) -> Result:
         """Blocks until the segments are there. Raises EngineError and InputError."""
         while not self.isDone:
             self._engine.poll()
-            if not self.isDone:
+            if not self.advance() and not self.isDone:
                 time.sleep(0.02)
         if self.error is not None:
             raise self.error
@@ -140,16 +149,24 @@ class Run:
         if self._request.killAt is not None:  # it was ready before it heard of the cancelling
             self._failed(EngineError("cancelled", _("Cancelled.")))
             return
+        self._steps = self._intoScene(answer)
+
+    def advance(self) -> bool:
+        """One step of what is left to do after the engine's answer; whether there was one. Each takes a moment."""
+        if self._steps is None:
+            return False
         try:
-            result = self._intoScene(answer)
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+            self._clean()
+            if self._onDone:
+                self._onDone(self.result)
         except Exception as error:  # whatever it is, it has to reach the user, not the timer
+            self._steps = None
             kind = "input" if isinstance(error, InputError) else "internal"
             self._failed(EngineError(kind, str(error) or repr(error), "" if kind == "input" else _trace()))
-            return
-        self._clean()
-        self.result = result
-        if self._onDone:
-            self._onDone(result)
+        return True
 
     def _failed(self, error: EngineError) -> None:
         self._clean()
@@ -157,12 +174,19 @@ class Run:
         if self._onError:
             self._onError(error)
 
-    def _intoScene(self, answer: dict) -> Result:
-        reference = self._volumes[referenceOf(self._volumes)]
-        if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
-            raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
+    def _intoScene(self, answer: dict) -> Iterator[None]:
+        """Reads in steps, looks once more whether the scene is still the one, and writes all of it in one step."""
+        reference = self._reference()
         labels = readLabelMap(answer["label_map"], reference)
-        uncertainty = readScalarMap(answer["uncertainty"], reference) if answer.get("uncertainty") else None
+        yield
+        reference = self._reference()
+        uncertainty = None
+        if answer.get("uncertainty"):
+            uncertainty = makeUncertainty(readScalarMap(answer["uncertainty"], reference), reference)
+            yield
+        reference = self._reference()
+        found = answer.get("left_out") or {}
+        leftOut = readLabelMap(found["file"], reference) if found.get("file") else None
         previous = self._previous
         if previous is not None and slicer.mrmlScene.GetNodeByID(previous.GetID() or "") is not previous:
             previous = None
@@ -170,13 +194,23 @@ class Run:
         overlay = None if uncertainty is None else addUncertainty(uncertainty, reference, segmentation)
         for node in filter(None, (segmentation, overlay)):
             putBeside(node, reference)
-        history.keepOrigin(segmentation, self._volumes, answer)
         seconds = time.monotonic() - self._started
+        history.keepOrigin(segmentation, self._volumes, answer, seconds)
+        if leftOut is not None:
+            keepLeftOut(segmentation, leftOut, found)
         result = Result(segmentation, overlay, dict(self._volumes), answer, seconds)
         done = {str(step.get("kind")) for step in result.steps if not step.get("left_alone")}
         if done:
             segmentation.SetAttribute(PREPARED, " ".join(sorted(done)))
-        return result
+        self.result = result
+        yield
+
+    def _reference(self):
+        """The volume on whose grid the result lies. Raises InputError where it is gone, or was moved since."""
+        reference = self._volumes[referenceOf(self._volumes)]
+        if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
+            raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
+        return reference
 
     def _clean(self) -> None:
         if self._folder is not None:

@@ -68,9 +68,10 @@ class SceneTest(unittest.TestCase):
 
     def testSegmentsAreMadeSwitchedAndUndone(self):
         first = createSegmentation(makeLabels(), self.volumes["t1c"])
-        self.assertEqual(list(first.GetSegmentation().GetSegmentIDs()), ["NCR", "ED", "ET"])
+        # as sets: other parts of a running Slicer may order segments anew, and nothing of the module relies on it
+        self.assertEqual(set(first.GetSegmentation().GetSegmentIDs()), {"NCR", "ED", "ET"})
         switchRepresentation(first, "regions")
-        self.assertEqual(list(first.GetSegmentation().GetSegmentIDs()), ["WT", "TC", "ET"])
+        self.assertEqual(set(first.GetSegmentation().GetSegmentIDs()), {"WT", "TC", "ET"})
         self.assertTrue(np.array_equal(labelArray(first)[0], makeLabels()))
         second = createSegmentation(np.zeros(SHAPE, np.uint8), self.volumes["t1c"], first)
         self.assertIs(history.restorePrevious(second), first)

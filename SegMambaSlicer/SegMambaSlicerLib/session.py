@@ -122,6 +122,8 @@ class Session:
 
     def tick(self) -> None:
         self.engine.poll()
+        if self.run is not None:
+            self.run.advance()
         if self._stale and self.run is None:
             self.restart()
         if self.sample is not None and self.sample.poll():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 BEHAVIOURS = (
     "well", "slow", "deaf", "babbling", "dying", "mute", "other-grid", "no-file", "refusing", "broken-model", "missing",
+    "leaving-out",
 )  # fmt: skip
 
 
@@ -70,7 +71,15 @@ def segment(request):
     nibabel.save(nibabel.Nifti1Image(unsure, affine), output / "case-uncertainty.nii")
     if "no-file" in sys.argv:
         (output / "case-seg.nii").unlink()
+    left_out = None
+    if "leaving-out" in sys.argv:
+        spots = np.zeros(image.shape, np.uint8)
+        spots[:2, :2, :2] = 2
+        nibabel.save(nibabel.Nifti1Image(spots, affine), output / "case-left-out.nii")
+        ml = round(8 * float(abs(np.linalg.det(affine[:3, :3]))) / 1000, 3)
+        left_out = {"spots": 1, "ml": ml, "text": "Too small", "file": str(output / "case-left-out.nii")}
     return {
+        "left_out": left_out,
         "label_map": str(output / "case-seg.nii"),
         "uncertainty": str(output / "case-uncertainty.nii"),
         "model": "fake-1",

@@ -13,6 +13,7 @@ from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
 from ..report import makeReport
+from ..results.uncertainty import uncertaintyOf
 from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel
 from .followup import FollowUpPanel
@@ -139,6 +140,7 @@ class Panel:
                 device=parameters.get("Device"),
                 mode=parameters.get("Mode"),
                 prepare=parameters.prepare,
+                postprocess=parameters.postprocess,
                 previous=parameters.result("Segmentation"),
                 wait=False,
                 onProgress=self.running.showProgress,
@@ -165,15 +167,10 @@ class Panel:
             with self.parameters.together():
                 self.parameters.setResult("Segmentation", result.segmentation)
                 self.parameters.setResult("Uncertainty", result.uncertainty)
-            note = _("{name}: model {model}, {time} on {device}.").format(
-                name=result.segmentation.GetName(),
-                model=result.answer.get("model", "?"),
-                time=took,
-                device=result.answer.get("device", "?"),
-            )
-            self.showResult(result.segmentation, "\n".join([note, *result.warnings]))
+            self.showResult(result.segmentation)
             self.inputs.showSteps(result)
             background(result.volumes[referenceOf(result.volumes)])
+            self.results.showNew()
         self.queryEngine()  # it knows better now how long things take
         self.showState()
 
@@ -187,13 +184,15 @@ class Panel:
         self.showState()
 
     def onResultChosen(self, segmentation) -> None:
-        self.parameters.setResult("Segmentation", segmentation)
+        with self.parameters.together():
+            self.parameters.setResult("Segmentation", segmentation)
+            self.parameters.setResult("Uncertainty", uncertaintyOf(segmentation))
         self.showResult(segmentation)
 
-    def showResult(self, segmentation, note: str = "") -> None:
+    def showResult(self, segmentation) -> None:
         if segmentation is not self.results.segmentation:  # else as the user has left it
             self.ui.resultSection.setProperty("collapsed", segmentation is None)
-        self.results.setSegmentation(segmentation, note)
+        self.results.setSegmentation(segmentation)
         self.corrections.setSegmentation(segmentation)
         self.followUp.setSegmentation(segmentation)
 

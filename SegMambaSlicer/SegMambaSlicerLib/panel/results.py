@@ -8,9 +8,13 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..results import history, uncertainty
-from ..results.segments import representation, show3D, switchRepresentation
+from ..results.segments import representation, show3D, surfaceSteps, switchRepresentation
 from ..results.statistics import updateTable
+from .resultfacts import ResultFacts
+from .steps import Steps
 from .widgets import EditWatch, allow
+
+SHOW_3D_SETTING = "SegMamba/Show3D"
 
 MEASURE_MILLISECONDS = 800  # after the last edit; measuring a whole head takes about a third of a second
 _COLUMNS = 4
@@ -22,6 +26,8 @@ class ResultsPanel:
     def __init__(self, ui, shown):
         self._ui, self._shown = ui, shown
         self._node, self._place, self._filling = None, -1, False
+        self._surfaces, self._firstLesion = Steps(), 0
+        self._facts = ResultFacts(ui, ui.placeLabel.setText, self.measure)
         self._edits = EditWatch(self._edited, self._showSurfaces)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
         self._timer.setSingleShot(True)
@@ -35,6 +41,7 @@ class ResultsPanel:
         ui.editButton.clicked.connect(self.onEdit)
         ui.undoButton.clicked.connect(self.onUndo)
         ui.redoButton.clicked.connect(self.onRedo)
+        ui.volumesTable.cellClicked.connect(self.onCell)
         ui.volumesTable.setColumnCount(_COLUMNS)
         titles = [_("Structure"), _("mL"), _("Diameters, mm"), _("Edited, mL")]
         ui.volumesTable.setHorizontalHeaderLabels(titles)
@@ -48,15 +55,26 @@ class ResultsPanel:
     def segmentation(self):
         return self._node
 
-    def setSegmentation(self, node, note: str = "") -> None:
+    def setSegmentation(self, node) -> None:
         """Shows the result in `node`, or that there is none."""
         if node is not self._node:
             self._place = -1
+            self._surfaces.stop()
             self._edits.watch(node)
-        self._node = node
-        self._ui.resultLabel.setText(note or (node.GetName() if node is not None else _("No result yet.")))
+            self._node = node
+            self._facts.setSegmentation(node)
+            self._followOverlay()
+        self._ui.resultLabel.setText(self._facts.title())
         self.show()
         self.measure()
+
+    def showNew(self) -> None:
+        """A result that was just made: the views go to its largest lesion, with surfaces if they were wanted last."""
+        if self._facts.lesions:
+            self._facts.goTo(0)
+        self._facts.show()  # after the volume under the segments was chosen
+        if slicer.util.settingsValue(SHOW_3D_SETTING, False, converter=slicer.util.toBool):
+            self._makeSurfaces()
 
     def show(self) -> None:
         """What can be pressed, and why the rest cannot."""
@@ -80,12 +98,14 @@ class ResultsPanel:
             ui.placeLabel.setText("")
             return
         self.showMode(representation(node))
+        shown = shownMap()
+        ui.uncertaintyButton.setChecked(shown is not None and shown is uncertainty.uncertaintyOf(node))
         self._showSurfaces()
 
     def _showSurfaces(self, caller=None, event=None):
         """The button, from what the 3-D views show; the editor and other modules change that too."""
         node = self._node
-        if node is not None:
+        if node is not None and not self._surfaces.isRunning:  # they are on their way
             display = node.GetDisplayNode()
             isMade = node.GetSegmentation().ContainsRepresentation("Closed surface")
             isShown = isMade and display is not None and bool(display.GetVisibility() and display.GetVisibility3D())
@@ -99,7 +119,11 @@ class ResultsPanel:
     def measure(self) -> None:
         """The table in the panel, and the one in the scene, from the segments as they are now."""
         table, node = self._ui.volumesTable, self._node
-        if node is None or slicer.mrmlScene.IsClosing():
+        if slicer.mrmlScene.IsClosing():
+            node = None
+        if node is self._node:
+            self._facts.measure()
+        if node is None:
             table.setRowCount(0)
             return
         try:
@@ -107,6 +131,9 @@ class ResultsPanel:
         except InputError as error:
             self._ui.placeLabel.setText(str(error))
             return
+        self._firstLesion = len(rows)
+        lesions = self._facts.lesions if len(self._facts.lesions) > 1 else []  # of a single one it is all said
+        rows += [_lesionRow(number, lesion) for number, lesion in enumerate(lesions, 1)]
         table.setRowCount(len(rows))
         for index, row in enumerate(rows):
             for column, text in enumerate(row):
@@ -119,23 +146,45 @@ class ResultsPanel:
     def onMode(self, checked=False):
         if self._node is None:
             return
-        notes = switchRepresentation(self._node, "regions" if self._ui.regionsRadio.isChecked() else "labels")
+        shown3D = self._ui.show3DButton.isChecked()
+        mode = "regions" if self._ui.regionsRadio.isChecked() else "labels"
+        notes = switchRepresentation(self._node, mode, surfaces=False)
+        if shown3D:
+            self._makeSurfaces()
         self._ui.placeLabel.setText("\n".join(notes))
         self.show()
 
     def onShow3D(self, checked=False):
-        if self._node is not None:
-            shown = self._ui.show3DButton.isChecked()
-            show3D(self._node, shown)
-            if shown and slicer.app.layoutManager() is not None:
-                slicer.util.resetThreeDViews()  # else the camera looks at where the scene was before
+        if self._node is None:
+            return
+        shown = self._ui.show3DButton.isChecked()
+        qt.QSettings().setValue(SHOW_3D_SETTING, shown)
+        if shown:
+            self._makeSurfaces(_lookAtAll)
+        else:
+            self._surfaces.stop()
+            show3D(self._node, False)
+
+    def _makeSurfaces(self, done=None) -> None:
+        """A segment at a time: together they would hold up Slicer for the better part of a second."""
+        self._ui.show3DButton.setChecked(True)
+        self._surfaces.run(surfaceSteps(self._node), done)
 
     def onUncertainty(self, checked=False):
         volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
         if volume is not None:
-            shown = self._ui.uncertaintyButton.isChecked()
-            overlay(volume if shown else None)
-            volume.SetAttribute("SegMamba.Shown", "1" if shown else "0")
+            overlay(volume if self._ui.uncertaintyButton.isChecked() else None)
+
+    def _followOverlay(self) -> None:
+        """The map of another result over this one would mislead: this one's own takes its place, or none."""
+        own = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
+        shown = shownMap()
+        if shown is not None and shown is not own and not slicer.mrmlScene.IsClosing():
+            overlay(own)
+
+    def onCell(self, row=0, column=0):
+        if 0 <= row - self._firstLesion < len(self._facts.lesions):
+            self._facts.goTo(row - self._firstLesion)
 
     def onNextPlace(self, checked=False):
         volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
@@ -173,6 +222,7 @@ class ResultsPanel:
     def release(self) -> None:
         """Observes nothing any more; for the end of the widget."""
         self._timer.stop()
+        self._surfaces.stop()
         self._edits.watch(None)
         self._node = None
 
@@ -195,12 +245,31 @@ def overlay(volume) -> None:
         composite.SetForegroundOpacity(0.6 if volume is not None else 0.0)
 
 
+def shownMap():
+    """The uncertainty map that lies over the slices, of whatever result; None for none."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        volume = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+        if uncertainty.isMap(volume):
+            return volume
+    return None
+
+
 def background(volume, fit: bool = False) -> None:
     """Shows `volume` in every slice view; with `fit` as large as the view."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         composite.SetBackgroundVolumeID(volume.GetID())
     if fit and slicer.app.layoutManager() is not None:
         slicer.util.resetSliceViews()
+
+
+def _lookAtAll() -> None:
+    if slicer.app.layoutManager() is not None:
+        slicer.util.resetThreeDViews()  # else the camera looks at where the scene was before
+
+
+def _lesionRow(number: int, lesion) -> tuple[str, ...]:
+    diameters = f"{lesion.longest:.0f} \u00d7 {lesion.perpendicular:.0f}"
+    return _("Lesion {number}").format(number=number), f"{lesion.volume:.2f}", diameters, "\u2013"
 
 
 def _rows(tableNode) -> list[tuple[str, ...]]:

@@ -17,6 +17,13 @@ def addSection(uiWidget, path: str, before: str = "setupSection"):
     return section
 
 
+def addInto(uiWidget, path: str, section: str, index: int):
+    """Loads the .ui file `path` and puts it into the section of that name, at `index` of its layout; returns it."""
+    part = slicer.util.loadUI(path)
+    slicer.util.findChild(uiWidget, section).layout().insertWidget(index, part)
+    return part
+
+
 def singleTimer(milliseconds: int, function):
     """A timer of our own, which `release` can stop: a static single shot would come after the widgets are gone."""
     timer = qt.QTimer()

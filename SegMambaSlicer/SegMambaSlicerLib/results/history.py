@@ -21,48 +21,68 @@ from .masks import boundingBox, geometryOf, matrixOf, onGeometry
 ORIGINAL_ROLE = "SegMambaOriginal"
 PREVIOUS_ROLE = "SegMambaPrevious"
 NEXT_ROLE = "SegMambaNext"
+UNCERTAINTY_ROLE, TABLE_ROLE, LEFT_OUT_ROLE = "SegMambaUncertainty", "SegMambaTable", "SegMambaLeftOut"
 VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
 NAME_ATTRIBUTE = "SegMamba.Name"  # of a result that was set aside: what it was called
 PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
 _SECONDS = "SegMamba.EditorSeconds"
 _MODEL, _WEIGHTS, _MIRRORINGS = "SegMamba.Model", "SegMamba.Weights", "SegMamba.Mirrorings"
+_DEVICE, _TOOK, _WARNINGS = "SegMamba.Device", "SegMamba.Seconds", "SegMamba.Warnings"
 
 
 def keepOriginal(segmentationNode, labels: np.ndarray) -> None:
-    """Keeps (K, J, I) uint8 `labels` as the model's answer, cut to the tumour, in a hidden label map volume."""
+    """Keeps (K, J, I) uint8 `labels` as the model's answer."""
+    keepLabels(segmentationNode, labels, ORIGINAL_ROLE)
+
+
+def keepLabels(segmentationNode, labels: np.ndarray, role: str) -> None:
+    """Keeps (K, J, I) uint8 `labels`, cut to what is not 0, in a hidden label map volume with that role."""
     geometry = geometryOf(segmentationNode)
     box = boundingBox(labels) or (slice(0, 1),) * 3
     matrix = matrixOf(geometry)
     matrix[:3, 3] += matrix[:3, :3] @ [part.start for part in box[::-1]]
     node = slicer.util.addVolumeFromArray(
-        np.ascontiguousarray(labels[box]),
-        ijkToRAS=matrix,
-        name=_("{segmentation} as the model made it").format(segmentation=segmentationNode.GetName()),
-        nodeClassName="vtkMRMLLabelMapVolumeNode",
+        np.ascontiguousarray(labels[box]), ijkToRAS=matrix, nodeClassName="vtkMRMLLabelMapVolumeNode"
     )
     node.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
     node.SetHideFromEditors(True)
-    segmentationNode.SetNodeReferenceID(ORIGINAL_ROLE, node.GetID())
+    segmentationNode.SetNodeReferenceID(role, node.GetID())
+    nameCompanions(segmentationNode)
 
 
-def originalLabels(segmentationNode) -> np.ndarray:
-    """(K, J, I) uint8, the label map as the model made it, on the segmentation's geometry.
+def originalLabels(segmentationNode, geometry=None) -> np.ndarray:
+    """(K, J, I) uint8, the label map as the model made it, on the segmentation's geometry (or `geometry`).
 
     Raises InputError where it is not kept, as in a segmentation that was not made here.
     """
-    node = segmentationNode.GetNodeReference(ORIGINAL_ROLE)
-    if node is None or node.GetImageData() is None:
+    labels = keptLabels(segmentationNode, ORIGINAL_ROLE, geometry)
+    if labels is None:
         raise InputError(
             _("{segmentation} has no copy of what the model made.").format(segmentation=segmentationNode.GetName())
         )
+    return labels
+
+
+def keptLabels(segmentationNode, role: str, geometry=None) -> np.ndarray | None:
+    """What `keepLabels` kept, (K, J, I) uint8 on the segmentation's geometry (or `geometry`); None for nothing."""
+    image = keptImage(segmentationNode, role)
+    return None if image is None else onGeometry(image, geometry or geometryOf(segmentationNode)).astype(np.uint8)
+
+
+def keptImage(segmentationNode, role: str = ORIGINAL_ROLE):
+    """The same as a vtkOrientedImageData, cut as it is kept; None for nothing."""
+    node = segmentationNode.GetNodeReference(role)
+    if node is None or node.GetImageData() is None:
+        return None
     image = slicer.vtkOrientedImageData()
     image.ShallowCopy(node.GetImageData())
     image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRas(node)))
-    return onGeometry(image, geometryOf(segmentationNode)).astype(np.uint8)
+    return image
 
 
-def keepOrigin(segmentationNode, volumes: dict, answer: dict) -> None:
-    """Keeps what a result was made from (modality -> volume) and with: model, hash of its weights, mirrorings.
+def keepOrigin(segmentationNode, volumes: dict, answer: dict, seconds: float | None = None) -> None:
+    """Keeps what a result was made from (modality -> volume) and with: model, hash of its weights, mirrorings, device,
+    time, and what the engine warned of.
 
     answer: the worker's; the hash is in the summary file that it names.
     """
@@ -75,6 +95,9 @@ def keepOrigin(segmentationNode, volumes: dict, answer: dict) -> None:
     except (KeyError, TypeError, ValueError, RecursionError, OSError):
         weights = ""  # an engine that does not say it
     facts = {_MODEL: answer.get("model"), _WEIGHTS: weights, _MIRRORINGS: answer.get("mirrorings")}
+    facts |= {_DEVICE: answer.get("device"), _TOOK: None if seconds is None else f"{seconds:.1f}"}
+    warnings = [str(text) for text in answer.get("warnings") or []]
+    facts[_WARNINGS] = json.dumps(warnings) if warnings else None
     for name, value in facts.items():
         if value not in (None, ""):
             segmentationNode.SetAttribute(name, str(value))
@@ -86,10 +109,21 @@ def sourceVolumes(segmentationNode) -> dict:
 
 
 def modelFacts(segmentationNode) -> dict[str, str]:
-    """What is known of how the result was made: "model", "weights_sha256", "mirrorings"; else a key is absent."""
+    """What is known of how the result was made: "model", "weights_sha256", "mirrorings", "device", "seconds"; else a
+    key is absent."""
     names = {"model": _MODEL, "weights_sha256": _WEIGHTS, "mirrorings": _MIRRORINGS}
+    names |= {"device": _DEVICE, "seconds": _TOOK}
     values = {key: segmentationNode.GetAttribute(name) for key, name in names.items()}
     return {key: value for key, value in values.items() if value}
+
+
+def warningsOf(segmentationNode) -> list[str]:
+    """What the engine warned of when it made the result, in sentences."""
+    try:
+        found = json.loads(segmentationNode.GetAttribute(_WARNINGS) or "[]")
+    except (ValueError, RecursionError):  # a scene that was edited by hand
+        found = []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def noteEdit(segmentationNode, last: float | None, now: float | None = None) -> float:
@@ -155,13 +189,31 @@ def _exchange(shown, other, problem: str):
     other.SetName(plainName(other))
     other.RemoveAttribute(NAME_ATTRIBUTE)
     _setHidden(other, False)
+    nameCompanions(other)
     return other
+
+
+def nameCompanions(segmentationNode) -> None:
+    """What belongs to a result bears its name, and is offered in lists of nodes only where the result is."""
+    names = {
+        ORIGINAL_ROLE: _("{segmentation} as the model made it"),
+        UNCERTAINTY_ROLE: _("{segmentation} uncertainty"),
+        TABLE_ROLE: _("{segmentation} volumes"),
+        LEFT_OUT_ROLE: _("{segmentation} left out"),
+    }
+    for role, name in names.items():
+        node = segmentationNode.GetNodeReference(role)
+        if node is not None:
+            node.SetName(name.format(segmentation=segmentationNode.GetName()))
+            if role in (UNCERTAINTY_ROLE, TABLE_ROLE):
+                node.SetHideFromEditors(segmentationNode.GetHideFromEditors())
 
 
 def _setAside(node, name: str, asideName: str) -> None:
     node.SetAttribute(NAME_ATTRIBUTE, name)
     node.SetName(slicer.mrmlScene.GenerateUniqueName(asideName) if _isTaken(asideName) else asideName)
     _setHidden(node, True)
+    nameCompanions(node)
 
 
 def _isTaken(name: str) -> bool:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..volumes.scene import parentMatrix, readLabelMap, toVolumeGrid
 from . import history
-from .masks import BINARY, addLabels, addRegion, geometryOf, matrixOf, segmentArray
+from .masks import BINARY, addLabels, addRegion, cutGeometry, geometryOf, matrixOf, segmentArray
 from .vocabulary import LABELS, MODES, REGIONS
 
 MODE_ATTRIBUTE = "SegMamba.Representation"
@@ -68,38 +68,43 @@ def representation(segmentationNode) -> str:
     return mode
 
 
-def switchRepresentation(segmentationNode, mode: str) -> list[str]:
+def switchRepresentation(segmentationNode, mode: str, surfaces: bool = True) -> list[str]:
     """Shows labels as regions or regions as labels, from the segments as they are now; returns what had to give way.
 
     Edits can leave regions that are not one in another, or labels that overlap; then the inner structure wins, and
-    the returned sentences say how much changed hands. Raises InputError for an unknown mode.
+    the returned sentences say how much changed hands. surfaces: make those anew where there were any; without, the
+    caller does so (`surfaceSteps`). Raises InputError for an unknown mode.
     """
     _checkMode(mode)
     if representation(segmentationNode) == mode:
         return []
-    labels, notes = labelArray(segmentationNode)
+    geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)])
+    labels, notes = labelArray(segmentationNode, geometry=geometry)
     shown3D = segmentationNode.GetSegmentation().ContainsRepresentation(SURFACE)
-    wasModified = segmentationNode.StartModify()
-    try:
-        for segmentId in MODES[representation(segmentationNode)]:
-            segmentationNode.GetSegmentation().RemoveSegment(segmentId)
-        _fill(segmentationNode, labels, mode)
-    finally:
-        segmentationNode.EndModify(wasModified)
-    if shown3D:
+    _refill(segmentationNode, labels, mode, geometry)
+    if shown3D and surfaces:
         show3D(segmentationNode)
     return notes
 
 
-def labelArray(segmentationNode, volume=None) -> tuple[np.ndarray, list[str]]:
+def setLabels(segmentationNode, labels: np.ndarray) -> None:
+    """Other voxels for the segments: (K, J, I) uint8 on the reference geometry. Other segments stay."""
+    shown3D = segmentationNode.GetSegmentation().ContainsRepresentation(SURFACE)
+    _refill(segmentationNode, labels, representation(segmentationNode))
+    if shown3D:
+        show3D(segmentationNode)
+
+
+def labelArray(segmentationNode, volume=None, geometry=None) -> tuple[np.ndarray, list[str]]:
     """(K, J, I) uint8 label map of the segments as they are now, and sentences about what did not fit together.
 
-    It has the voxel order of the segmentation's reference geometry, or that of `volume`. The two can differ: Slicer
+    It has the voxel order of the segmentation's reference geometry (or of `geometry`, a part of it: masks.cutGeometry),
+    or that of `volume`. The two can differ: Slicer
     loads a left-handed volume of a saved scene in another order than it was saved in, and leaves the segmentation as
     it was. Raises InputError where `volume` is on another grid.
     """
     mode = representation(segmentationNode)
-    masks = {segmentId: segmentArray(segmentationNode, segmentId) for segmentId in MODES[mode]}
+    masks = {segmentId: segmentArray(segmentationNode, segmentId, geometry) for segmentId in MODES[mode]}
     labels, notes = labelsFromMasks(masks) if mode == "labels" else labelsFromRegions(masks)
     return (labels if volume is None else onVolume(labels, segmentationNode, volume)), notes
 
@@ -154,14 +159,71 @@ def show3D(segmentationNode, on: bool = True) -> None:
         segmentationNode.RemoveClosedSurfaceRepresentation()
 
 
-def _fill(node, labels: np.ndarray, mode: str) -> None:
+def surfaceSteps(segmentationNode):
+    """The same as show3D, a segment at each step of the generator: for who must not wait for all of them.
+
+    Surfaces are made beside the segmentation, and put into it together at the end.
+    """
+    segmentation, surfaces = segmentationNode.GetSegmentation(), []
+    for segmentId in list(segmentation.GetSegmentIDs()):
+        segment = segmentation.GetSegment(segmentId)
+        voxels = segment.GetRepresentation(BINARY) if segment is not None else None
+        if voxels is not None:
+            surfaces.append((segmentId, voxels, voxels.GetMTime(), _surface(segmentation, segment, voxels)))
+            yield
+    for segmentId, voxels, time, surface in surfaces:
+        segment = segmentation.GetSegment(segmentId)
+        isSame = segment is not None and segment.GetRepresentation(BINARY) is voxels and voxels.GetMTime() == time
+        if isSame and surface is not None:
+            segment.AddRepresentation(SURFACE, surface)
+    show3D(segmentationNode)  # makes what is missing still, as where it was edited meanwhile
+
+
+def _surface(segmentation, segment, voxels):
+    """The closed surface of one segment, as Slicer makes it, beside the segmentation; None for an empty one."""
+    copy = slicer.vtkSegment()
+    copy.SetLabelValue(segment.GetLabelValue())
+    copy.AddRepresentation(BINARY, voxels)
+    beside = slicer.vtkSegmentation()
+    beside.SetSourceRepresentationName(BINARY)
+    beside.CopyConversionParameters(segmentation)
+    beside.AddSegment(copy, "beside")
+    beside.CreateRepresentation(SURFACE)
+    return copy.GetRepresentation(SURFACE)
+
+
+def _refill(node, labels: np.ndarray, mode: str, geometry=None) -> None:
+    """Other voxels and perhaps another representation, as one change of the node."""
+    wasModified = node.StartModify()
+    try:
+        for segmentId in MODES[representation(node)]:
+            node.GetSegmentation().RemoveSegment(segmentId)
+        _fill(node, labels, mode, geometry)
+    finally:
+        node.EndModify(wasModified)
+    _order(node, mode)
+
+
+def _order(node, mode: str) -> None:
+    """The model's segments first, in the order of their list. Nothing here relies on it, but people do.
+
+    Again after every observer was told: Slicer's subject hierarchy keeps a list of its own, in which ET, which is both
+    a label and a region, can keep its old place before the others.
+    """
+    segmentation = node.GetSegmentation()
+    present = list(segmentation.GetSegmentIDs())
+    wanted = [*MODES[mode], *(other for other in present if other not in MODES[mode])]
+    if present != wanted:
+        segmentation.ReorderSegments(wanted)
+
+
+def _fill(node, labels: np.ndarray, mode: str, geometry=None) -> None:
     if mode == "labels":
-        addLabels(node, labels)
+        addLabels(node, labels, geometry)
     else:
         for segmentId, region in regionsFromLabels(labels).items():
-            addRegion(node, segmentId, region)
-    others = [other for other in node.GetSegmentation().GetSegmentIDs() if other not in MODES[mode]]
-    node.GetSegmentation().ReorderSegments([*MODES[mode], *others])
+            addRegion(node, segmentId, region, geometry)
+    _order(node, mode)
     node.SetAttribute(MODE_ATTRIBUTE, mode)
     display = node.GetDisplayNode()
     for segmentId in MODES[mode]:

@@ -9,12 +9,10 @@ import slicer
 import vtk
 
 from ..i18n import _
-from .history import originalLabels
-from .masks import boundingBox, geometryOf, matrixOf
-from .segments import labelArray, regionsFromLabels
-from .vocabulary import LABELS, REGIONS, structure
-
-TABLE_ROLE = "SegMambaTable"
+from .history import ORIGINAL_ROLE, TABLE_ROLE, keptImage, keptLabels
+from .masks import cutGeometry, matrixOf
+from .segments import labelArray, regionsFromLabels, representation
+from .vocabulary import LABELS, MODES, REGIONS, structure
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,12 @@ def measure(segmentationNode) -> list[Measurement]:
 
     Volumes count voxels of the segmentation's own geometry; a scaling parent transform is not taken into account.
     """
-    labels, _notes = labelArray(segmentationNode)
-    matrix = matrixOf(geometryOf(segmentationNode))
+    kept = keptImage(segmentationNode)
+    geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)], [kept] if kept else [])
+    labels, _notes = labelArray(segmentationNode, geometry=geometry)
+    original = keptLabels(segmentationNode, ORIGINAL_ROLE, geometry)
+    matrix = matrixOf(geometry)
     milliliters = abs(np.linalg.det(matrix[:3, :3])) / 1000
-    try:
-        original = originalLabels(segmentationNode)
-    except ValueError:
-        original = None
-    box = boundingBox(labels if original is None else labels | original) or (slice(0, 1),) * 3  # the rest is empty
-    labels, original = labels[box], None if original is None else original[box]
     now, before = _structures(labels), None if original is None else _structures(original)
     return [
         Measurement(
@@ -108,11 +103,13 @@ def diameters(mask: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
     slices = np.moveaxis(mask, 2 - axis, 0)
     across = [other for other in (2, 1, 0) if other != axis]  # of the rows and columns of a slice
     spacing = np.linalg.norm(matrix[:3, across], axis=0)
+    slices = slices[slices.any(axis=(1, 2))]
+    diagonals = np.linalg.norm([_reach(slices.any(axis=2)), _reach(slices.any(axis=1))] * spacing[:, None], axis=0)
     best = (0.0, 0.0)
-    for image in slices[slices.any(axis=(1, 2))]:
-        ends = _ends(image) * spacing
-        if np.linalg.norm(np.ptp(ends, axis=0)) <= best[0]:
-            continue  # not even the box's diagonal is longer
+    for index in np.argsort(-diagonals, kind="stable"):
+        if diagonals[index] <= best[0]:
+            break  # not even the diagonals of the boxes that are left are longer
+        ends = _ends(slices[index]) * spacing
         length = np.linalg.norm(ends[:, None] - ends[None], axis=2)
         longest = float(length.max())
         if longest > best[0]:
@@ -120,6 +117,11 @@ def diameters(mask: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
             direction = (ends[i] - ends[j]) / longest
             best = (longest, float(np.ptp(ends @ (-direction[1], direction[0]))))
     return best
+
+
+def _reach(used: np.ndarray) -> np.ndarray:
+    """(N, size) bool -> (N,) voxels from the first to the last."""
+    return used.shape[1] - 1 - used[:, ::-1].argmax(1) - used.argmax(1)
 
 
 def _ends(image: np.ndarray) -> np.ndarray:

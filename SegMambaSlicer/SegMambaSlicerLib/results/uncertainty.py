@@ -14,14 +14,16 @@ import vtk
 from vtk.util import numpy_support
 
 from ..i18n import _
-from ..volumes.scene import addVolume, ijkToWorld, readScalarMap
+from ..volumes.scene import ijkToWorld, readScalarMap
+from .history import UNCERTAINTY_ROLE, nameCompanions
+from .masks import boundingBox
 from .segments import labelArray
 from .vocabulary import LABELS
 
-ROLE = "SegMambaUncertainty"
 COLOR_NAME = "SegMamba uncertainty"
 THRESHOLD = 0.35  # of the entropy of four classes: what two equally likely ones give is 0.5
 SMOOTHING_MM = 3.0
+RADII = 2.0  # standard deviations that the smoothing looks at
 APART_MM = 12.0
 SHOWN_FROM = 0.1
 
@@ -38,13 +40,14 @@ class Place:
 def addUncertainty(uncertaintyMap, referenceVolume, segmentationNode=None):
     """The map as a vtkMRMLScalarVolumeNode with its colours on the grid of `referenceVolume`; returns the node.
 
-    uncertaintyMap: (K, J, I) array, or the path of a file. Given `segmentationNode`, the map is found again through it
-    (`uncertaintyOf`). Raises InputError for a file on another grid.
+    uncertaintyMap: (K, J, I) array, the path of a file, or what `makeUncertainty` made. Given `segmentationNode`, the
+    map is found again through it (`uncertaintyOf`). Raises InputError for a file on another grid.
     """
     if isinstance(uncertaintyMap, (str, Path)):
         uncertaintyMap = readScalarMap(uncertaintyMap, referenceVolume)
-    name = _("{volume} uncertainty").format(volume=referenceVolume.GetName())
-    node = addVolume(np.asarray(uncertaintyMap, np.float32), referenceVolume, name)
+    isArray = isinstance(uncertaintyMap, np.ndarray)
+    node = makeUncertainty(uncertaintyMap, referenceVolume) if isArray else uncertaintyMap
+    slicer.mrmlScene.AddNode(node)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(_colors().GetID())
@@ -54,13 +57,33 @@ def addUncertainty(uncertaintyMap, referenceVolume, segmentationNode=None):
     display.SetThreshold(SHOWN_FROM, 1)
     display.ApplyThresholdOn()
     if segmentationNode is not None:
-        segmentationNode.SetNodeReferenceID(ROLE, node.GetID())
+        segmentationNode.SetNodeReferenceID(UNCERTAINTY_ROLE, node.GetID())
+        nameCompanions(segmentationNode)
+    return node
+
+
+def makeUncertainty(uncertaintyMap: np.ndarray, referenceVolume):
+    """The volume node outside the scene: what takes its time, without a change that anybody sees."""
+    node = slicer.vtkMRMLScalarVolumeNode()
+    node.SetName(_("{volume} uncertainty").format(volume=referenceVolume.GetName()))
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(uncertaintyMap, np.float32))
+    matrix = vtk.vtkMatrix4x4()
+    referenceVolume.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
     return node
 
 
 def uncertaintyOf(segmentationNode):
     """The uncertainty volume that belongs to a segmentation, or None."""
-    return segmentationNode.GetNodeReference(ROLE)
+    return segmentationNode.GetNodeReference(UNCERTAINTY_ROLE)
+
+
+def isMap(volume) -> bool:
+    """Whether a volume node is such a map, of whatever result."""
+    display = volume.GetDisplayNode() if volume is not None else None
+    colors = display.GetColorNode() if display is not None else None
+    return colors is not None and colors.GetName() == COLOR_NAME
 
 
 def placesToCheck(uncertaintyNode, segmentationNode=None, count: int = 10) -> list[Place]:
@@ -73,12 +96,15 @@ def placesToCheck(uncertaintyNode, segmentationNode=None, count: int = 10) -> li
     map_ = np.nan_to_num(slicer.util.arrayFromVolume(uncertaintyNode)).astype(np.float32)
     matrix = ijkToWorld(uncertaintyNode)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    smooth = _smooth(map_, spacing)
+    box = _around(map_ >= THRESHOLD / 2, spacing)
+    if box is None:
+        return []
+    smooth = _smooth(map_[box], spacing)
     candidates = np.argwhere(smooth >= THRESHOLD / 2)
     if not len(candidates):
         return []
     order = np.argsort(-smooth[tuple(candidates.T)], kind="stable")
-    candidates = candidates[order]
+    candidates = candidates[order] + [part.start for part in box]
     ras = (matrix[:3, :3] @ candidates[:, ::-1].T + matrix[:3, 3:]).T
     labels = None if segmentationNode is None else labelArray(segmentationNode, uncertaintyNode)[0]
     uncertain, milliliters = map_ >= THRESHOLD, abs(np.linalg.det(matrix[:3, :3])) / 1000
@@ -121,6 +147,13 @@ def _describe(labels: np.ndarray, inside) -> str:
     return _("between {one} and {other}").format(one=common[0], other=common[1])
 
 
+def _around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...] | None:
+    """The box of what can be a peak once it is smoothed, with all that the smoothing looks at; None for nothing."""
+    box = boundingBox(mask)
+    reach = 2 * np.ceil(RADII * SMOOTHING_MM / spacing[::-1]).astype(int) + 1
+    return box and tuple(slice(max(0, part.start - r), part.stop + r) for part, r in zip(box, reach))
+
+
 def _smooth(array: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape[::-1])
@@ -128,7 +161,7 @@ def _smooth(array: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     gaussian = vtk.vtkImageGaussianSmooth()
     gaussian.SetInputData(image)
     gaussian.SetStandardDeviations(*(SMOOTHING_MM / spacing))
-    gaussian.SetRadiusFactors(2, 2, 2)
+    gaussian.SetRadiusFactors(RADII, RADII, RADII)
     gaussian.Update()
     return numpy_support.vtk_to_numpy(gaussian.GetOutput().GetPointData().GetScalars()).reshape(array.shape)
 

@@ -1,5 +1,9 @@
 """The panel's size: how narrow it can be whatever it says, and what fits on the first screen."""
 
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
 import pytest
 import qt
 import slicer
@@ -63,6 +67,14 @@ def test_long_texts_are_given_the_lines_that_they_need(module):
     module.frame.show()
     slicer.app.processEvents()
     assert label.height >= label.heightForWidth(label.width) > 3 * label.fontMetrics().height()
+
+
+def test_every_widget_has_a_name_of_its_own():
+    """All of them are attributes of one object: a second one of a name would be the only one that is found."""
+    files = sorted((Path(__file__).parents[3] / "SegMambaSlicer" / "Resources" / "UI").glob("*.ui"))
+    names = [widget.get("name") for file in files for widget in ElementTree.parse(file).iter("widget")]
+    assert len(names) > 100
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_folded_sections_are_headers_without_gaps(module):

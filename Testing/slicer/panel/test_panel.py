@@ -88,7 +88,7 @@ def test_a_volume_that_is_removed_leaves_its_place_empty(ready, volumes, pump):
     slicer.mrmlScene.RemoveNode(volumes["t2w"])
     assert ready.parameters.volume("t2w") is None
     assert ready.ui.t2wSelector.currentNode() is None
-    pump(lambda: "Without T2." in ready.ui.warningsLabel.text)  # which the model does without
+    pump(lambda: "Without T2." in ready.ui.resultWarningsLabel.text)  # which the model does without
     again = synth.addVolume("AX T2", "oblique-left", seed=9)
     pump(lambda: ready.parameters.volume("t2w") is again)  # nobody has chosen otherwise
     others = {name: node for name, node in volumes.items() if name != "t2w"}
@@ -137,7 +137,10 @@ def test_a_click_makes_segments_and_a_table(ready, volumes, pump, temporaryFiles
     whole = np.prod([2 * (n // 3) - n // 3 for n in synth.SHAPE]) * voxel / 1000
     assert float(rows[0][1]) == pytest.approx(whole, abs=0.006)
     assert "fake-1" in ready.ui.resultLabel.text
-    assert "It was only a test." in ready.ui.resultLabel.text
+    assert (
+        ready.ui.resultWarningsLabel.text == "Warning: It was only a test."
+        and not ready.ui.resultWarningsLabel.isHidden()
+    )
     assert ready.ui.progressLabel.text.startswith("Done in")
     for modality, node in volumes.items():
         assert np.array_equal(slicer.util.arrayFromVolume(node), before[modality])
@@ -195,7 +198,15 @@ def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
     segmentation = segment(ready, pump)
     assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
     ready.ui.show3DButton.click()
-    assert segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
+    assert segmentation.GetDisplayNode().GetVisibility3D()
+    ready.ui.regionsRadio.click()
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
+    assert all(
+        segmentation.GetSegmentation().GetSegment(name).GetRepresentation("Closed surface")
+        for name in ("WT", "TC", "ET")
+    )
+    assert ready.ui.show3DButton.isChecked()
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     ready.ui.uncertaintyButton.click()
     assert composite.GetForegroundVolumeID() == ready.parameters.result("Uncertainty").GetID()

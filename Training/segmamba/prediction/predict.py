@@ -29,7 +29,7 @@ from segmamba.images.sources import read_source
 from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.networks.scan import choose_backend
-from segmamba.prediction.postprocess import describe_removed, postprocess, to_label_map, volumes_ml
+from segmamba.prediction.postprocess import count_spots, describe_removed, postprocess, to_label_map, volumes_ml
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.prediction.stages import Progress, Stages
 from segmamba.preparation.grids import Grid
@@ -144,6 +144,11 @@ class _Decided:
     removed: dict[str, dict[str, int]]
     probabilities: np.ndarray | None
 
+    @property
+    def left_out(self) -> np.ndarray:
+        """(X, Y, Z) uint8, what was too small."""
+        return np.where(self.whole != self.label_map, self.whole, 0)
+
 
 def _read(
     manifest: Manifest,
@@ -193,7 +198,7 @@ def _write(
     if "probabilities" in files:
         save_image(np.moveaxis(done.probabilities, 0, -1), affine, files["probabilities"], np.float32)
     if "left_out" in files:
-        save_image(np.where(done.whole != done.label_map, done.whole, 0), affine, files["left_out"], np.uint8)
+        save_image(done.left_out, affine, files["left_out"], np.uint8)
     if "uncertainty" in files:
         uncertainty = result.uncertainty()
         uncertainty = seen.prepared.back(uncertainty) if seen.prepared else uncertainty
@@ -234,6 +239,7 @@ def _summarize(
         "scan_backend": choose_backend(result.device),
         "passes": result.passes,
         "removed": done.removed,
+        "left_out": {**count_spots(done.left_out, affine), "text": told} if told else None,
         "steps": [step.as_json() for step in seen.prepared.steps] if seen.prepared else [],
         "absent": list(seen.absent),
         "notes": [case.checks[0], *seen.warnings, *([told] if told else []), *case.checks[1:], *result.notes],

@@ -213,6 +213,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         uncertainty=True,
         windows_at_once=1 if device == "cpu" else _GPU_WINDOWS_AT_ONCE,
         compressed=False,
+        postprocess=request.postprocess,
+        left_out=request.left_out,
         prepare=request.prepare,
         brain_mask=request.brain_mask,
     )
@@ -226,6 +228,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     if summary["device"] == device or summary["device"] == device.partition(":")[0]:
         prepared = any(not step.get("left_alone") for step in summary["steps"])
         record.add(manifest["id"], device, seconds, summary["passes"], request.mirrorings, cold, prepared)
+    left_out = summary["left_out"]
     return {
         "label_map": files["label_map"],
         "uncertainty": files["uncertainty"],
@@ -241,7 +244,9 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         "scan_backend": summary["scan_backend"],
         "mirrorings": request.mirrorings,
         "steps": summary["steps"],
-        "warnings": summary["notes"][1:],  # the first only says what grid the images have
+        "left_out": {**left_out, "file": files.get("left_out")} if left_out else None,
+        # the first only says what grid the images have
+        "warnings": [note for note in summary["notes"][1:] if note != (left_out or {}).get("text")],
     }
 
 

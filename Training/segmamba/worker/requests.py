@@ -10,7 +10,7 @@ from segmamba.settings import parse_json, shown
 
 VERSION = 1
 MIRRORINGS = (0, 1, 3, 7)
-PREPARE = ("auto", "never")
+AUTO_OR_NEVER = ("auto", "never")
 LONGEST_LINE = 1 << 20
 
 
@@ -32,7 +32,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Segment(Request):
-    """images: modality -> file. output: a folder. model: a name or a folder. brain_mask: a file, or None."""
+    """images: modality -> file. output: a folder. model: a name or a folder. brain_mask: a file, or None. postprocess:
+    "auto" leaves out what the model's manifest calls too small. left_out: that too, as a label map of its own."""
 
     images: dict[str, Path] = field(default_factory=dict)
     output: Path = Path()
@@ -40,6 +41,8 @@ class Segment(Request):
     mirrorings: int = 0
     device: str = "auto"
     probabilities: bool = False
+    postprocess: str = "auto"
+    left_out: bool = False
     prepare: str = "auto"
     brain_mask: Path | None = None
 
@@ -52,7 +55,10 @@ class Cancel(Request):
 # command -> (keys that it must have, keys that it may have)
 _KEYS = {
     "hello": ({"protocol"}, set()),
-    "segment": ({"images", "output"}, {"model", "mirrorings", "device", "probabilities", "prepare", "brain_mask"}),
+    "segment": (
+        {"images", "output"},
+        {"model", "mirrorings", "device", "probabilities", "postprocess", "left_out", "prepare", "brain_mask"},
+    ),
     "cancel": ({"target"}, set()),
     "shutdown": (set(), set()),
 }
@@ -110,12 +116,15 @@ def _segment(values: dict, id: str) -> Segment:
     mirrorings = values.get("mirrorings", 0)
     if isinstance(mirrorings, bool) or mirrorings not in MIRRORINGS:
         raise ProtocolError(f"mirrorings {shown(mirrorings)}: expected one of {', '.join(map(str, MIRRORINGS))}", id)
-    probabilities = values.get("probabilities", False)
-    if not isinstance(probabilities, bool):
-        raise ProtocolError(f"probabilities {shown(probabilities)}: expected true or false", id)
-    prepare = values.get("prepare", "auto")
-    if prepare not in PREPARE:
-        raise ProtocolError(f"prepare {str(prepare)[:50]!r}: expected one of {', '.join(PREPARE)}", id)
+    wanted = {name: values.get(name, False) for name in ("probabilities", "left_out")}
+    for name, value in wanted.items():
+        if not isinstance(value, bool):
+            raise ProtocolError(f"{name} {shown(value)}: expected true or false", id)
+    chosen = {name: values.get(name, "auto") for name in ("prepare", "postprocess")}
+    for name, value in chosen.items():
+        if value not in AUTO_OR_NEVER:
+            raise ProtocolError(f"{name} {str(value)[:50]!r}: expected one of {', '.join(AUTO_OR_NEVER)}", id)
+    prepare = chosen["prepare"]
     if prepare == "never" and mask:
         raise ProtocolError("brain_mask goes with prepare auto, not never", id)
     names = {key: _text(values, key, id) for key in ("model", "device") if key in values}
@@ -125,9 +134,9 @@ def _segment(values: dict, id: str) -> Segment:
         images,
         output,
         mirrorings=int(mirrorings),
-        probabilities=probabilities,
-        prepare=prepare,
         brain_mask=mask,
+        **wanted,
+        **chosen,
         **names,
     )
 
