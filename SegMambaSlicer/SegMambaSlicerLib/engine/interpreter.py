@@ -84,11 +84,14 @@ def ownEnvironments() -> list[Path]:
 
 def programIn(path: Path) -> Path | None:
     """The Python program that `path` is or, if it is the folder of an environment, holds; None if there is none."""
-    if path.is_file():
-        return path if os.access(path, os.X_OK) else None
-    for name in ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe"):
-        if (path / name).is_file():
-            return path / name
+    try:
+        if path.is_file():
+            return path if os.access(path, os.X_OK) else None
+        for name in ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe"):
+            if (path / name).is_file():
+                return path / name
+    except (OSError, ValueError):  # longer than a path can be, or with a character that none has
+        pass
     return None
 
 

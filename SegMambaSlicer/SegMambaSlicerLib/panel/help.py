@@ -18,6 +18,7 @@ CHAPTERS = {
     "correctionsSection": "4-add-the-case-to-training",
     "trainingSection": "5-improve-the-model",
     "modelsSection": "6-decide-which-model-is-used",
+    "optionsSection": "options",
     "setupSection": "setup",
     "logSection": "when-something-fails",
 }
@@ -30,6 +31,7 @@ _ROWS = {
     "correctionsSection": "caseProgressLayout",
     "trainingSection": "improveButtons",
     "modelsSection": "backRow",
+    "optionsSection": "",
     "setupSection": "setupButtons",
     "logSection": "logButtons",
 }
@@ -47,8 +49,7 @@ def helpTexts() -> dict[str, str]:
         ),
         "runSection": _(
             "Runs the model on this computer, in a program of its own: Slicer stays usable, and Cancel stops it within "
-            "two seconds. A button that is gray says why in its tooltip. Better quality looks at mirrored heads too "
-            "and takes longer."
+            "two seconds. A button that is gray says why in its tooltip. Model, quality and device are under Options."
         ),
         "resultSection": _(
             "The segments, their volumes and diameters. This is a first draft: look at every slice, and correct it in "
@@ -73,6 +74,11 @@ def helpTexts() -> dict[str, str]:
         "modelsSection": _(
             "Compares the candidate with the model in use on cases that neither has learned from. Promote it, refuse "
             "it, or go back to the model before; every decision is kept with its reason, and no model is deleted."
+        ),
+        "optionsSection": _(
+            "The model, and how it runs: better quality looks at mirrored heads too and takes longer; the device is "
+            "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain is cut "
+            "out. Look closer has the engine say what it takes each volume for, and what it would do to it."
         ),
         "setupSection": _(
             "Which Python runs the engine and which packages it has. Nothing is installed before you are asked. A "

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from SegMambaSlicerLib.engine import childprocess, client, dependencies, interpreter
 from SegMambaSlicerLib.engine.childprocess import ChildProcess
+from SegMambaSlicerLib.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "Übung ä ß 脳 with spaces"
@@ -145,6 +146,12 @@ def test_text_is_read_and_written_in_utf_8_by_name():
                     if (method or text) and "encoding" not in told:
                         silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert silent == []
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "/nowhere/python"])
+def test_what_can_be_no_path_is_no_python(app, path):
+    with pytest.raises(InputError, match="is no Python program"):
+        interpreter.findInterpreter(path)
 
 
 def answering(tmp_path, **facts):
