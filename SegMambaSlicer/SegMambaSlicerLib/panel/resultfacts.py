@@ -24,7 +24,7 @@ class ResultFacts:
         self.lesions: list[Lesion] = []
         ui.resultWarningsLabel.setStyleSheet(_STRIP)
         ui.showLeftOutButton.clicked.connect(self.onShowLeftOut)
-        ui.takeInButton.clicked.connect(self.onTakeIn)
+        ui.includeButton.clicked.connect(self.onInclude)
         ui.nextLesionButton.clicked.connect(self.onNextLesion)
         ui.backgroundButton.clicked.connect(self.onBackground)
         ui.opacitySlider.valueChanged.connect(self.onOpacity)
@@ -109,9 +109,9 @@ class ResultFacts:
         if self._node is not None:
             leftout.show(self._node, self._ui.showLeftOutButton.isChecked())
 
-    def onTakeIn(self, checked=False):
+    def onInclude(self, checked=False):
         if self._node is not None:
-            leftout.takeIn(self._node)
+            leftout.include(self._node)
             self._say(_("What was left out is part of the segments now. The volumes are measured anew."))
             self._changed()
             self.show()

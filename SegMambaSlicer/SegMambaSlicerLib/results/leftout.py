@@ -54,7 +54,7 @@ def show(segmentationNode, on: bool = True) -> None:
         node.SetHideFromEditors(not on)
 
 
-def takeIn(segmentationNode) -> None:
+def include(segmentationNode) -> None:
     """Adds what was left out to the segments; where the clinician has drawn something, that stays."""
     extra = leftOutLabels(segmentationNode)
     if extra is None:

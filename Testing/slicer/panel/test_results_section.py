@@ -80,7 +80,7 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     (shown,) = set(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) - {segmentation}
     assert shown.GetDisplayNode().GetVisibility()
     np.testing.assert_array_equal(segments.segmentArray(shown, "ED"), spot == 2)
-    ui.takeInButton.click()
+    ui.includeButton.click()
     assert (segments.labelArray(segmentation)[0][spot > 0] == 2).all()
     assert not shown.GetDisplayNode().GetVisibility()
     assert [row[0] for row in cells(ui.volumesTable)][-2:] == ["Lesion 1", "Lesion 2"]
