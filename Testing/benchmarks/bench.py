@@ -159,6 +159,19 @@ def _show_case(case: dict) -> None:
         )
     header = ["segmamba predict", "seconds", "in the network", "ratio", "peak GB"]
     print_table(f"Whole case {case['case']}, model {case['model']}, {case['threads']} thread(s)", header, cells)
+    _show_stages(case["rows"])
+
+
+def _show_stages(rows: list[dict]) -> None:
+    """Where the seconds of a case go; what is left of the whole is start-up, and loading the model."""
+    names = [name for name in rows[0]["stages"][0] if name != "total"]
+    cells = []
+    for row in rows:
+        parts = [median(stages[name] for stages in row["stages"]) for name in names]
+        whole = median(row["seconds"])
+        start = whole - median(stages["total"] for stages in row["stages"])
+        cells.append([f"{row['mirrorings']} mirrorings", *(f"{part:.2f}" for part in [start, *parts, whole])])
+    print_table("Seconds of each stage", ["segmamba predict", "start-up", *names, "whole"], cells)
 
 
 if __name__ == "__main__":
