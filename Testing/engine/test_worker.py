@@ -270,7 +270,7 @@ def test_what_libraries_print_becomes_log_events(fresh, home, tmp_path):
         "print('before the worker', end='', flush=True)\n"
         "class Noisy:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'monai':\n"
+        "        if name == 'nibabel':\n"
         '            print(\'{"event": "result", "id": "h"}\')\n'
         "            os.write(1, b'from C\\nhalf a line')\n"
         "            os.write(2, b' and its end\\r\\xff\\n')\n"
