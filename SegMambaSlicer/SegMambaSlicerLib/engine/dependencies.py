@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import slicer
 
@@ -19,7 +18,7 @@ from ..errors import InputError
 from ..i18n import _
 from .childprocess import ChildProcess
 from .client import EngineError, explain
-from .interpreter import Interpreter, trainingFolder
+from .interpreter import Interpreter, isThere, trainingFolder
 
 WHEELS_SETTING = "SegMamba/Wheels"
 # Size of the download in MB, wheels for Linux of 2026, what they draw in included; torch is that for a graphics card.
@@ -206,7 +205,7 @@ def install(planned: Plan, wheels: str = "") -> None:
         )
     options = []
     if wheels.strip():
-        if not Path(wheels).is_dir():
+        if not isThere(wheels):
             raise InputError(_("{folder}: no such folder of wheels.").format(folder=wheels))
         options = ["--no-index", "--find-links", wheels]
     try:

@@ -82,16 +82,24 @@ def ownEnvironments() -> list[Path]:
     return [settings / "SegMamba" / "environment", _HERE.parents[1] / ".venv"]
 
 
+def isThere(path: str | Path, kind=Path.is_dir) -> bool:
+    """Whether there is such a folder (Path.is_dir) or file (Path.is_file).
+
+    False also for a text that no path can be, such as one of a thousand letters; there these functions raise.
+    """
+    try:
+        return kind(Path(path))
+    except (OSError, ValueError):
+        return False
+
+
 def programIn(path: Path) -> Path | None:
     """The Python program that `path` is or, if it is the folder of an environment, holds; None if there is none."""
-    try:
-        if path.is_file():
-            return path if os.access(path, os.X_OK) else None
-        for name in ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe"):
-            if (path / name).is_file():
-                return path / name
-    except (OSError, ValueError):  # longer than a path can be, or with a character that none has
-        pass
+    if isThere(path, Path.is_file):
+        return path if os.access(path, os.X_OK) else None
+    for name in ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe"):
+        if isThere(path / name, Path.is_file):
+            return path / name
     return None
 
 

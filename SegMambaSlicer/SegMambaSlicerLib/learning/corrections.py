@@ -17,6 +17,7 @@ from pathlib import Path
 import slicer
 
 from ..engine.client import EngineError
+from ..engine.interpreter import isThere
 from ..errors import InputError
 from ..i18n import _
 from ..results import history
@@ -109,7 +110,7 @@ class Correction:
         problems = problemsOf(self.segmentation, self._volumes)
         if problems:
             raise InputError("\n".join(problems))
-        if not self.site.is_dir():
+        if not isThere(self.site):
             text = _("{folder} is no folder. Make it, or connect the network drive it is on.")
             raise InputError(text.format(folder=self.site))
         if self.place.is_file():

@@ -13,6 +13,7 @@ from ..followup.lines import Lines
 from ..followup.measuring import REGIONS, Measuring, Settings
 from ..followup.views import SideBySide
 from ..i18n import _
+from .colors import paint
 from .followupreports import Reports
 from .followuptables import clickedPlace, fillDates, fillLesions, prepareTables, summary, tickedRows
 from .widgets import EditWatch, allow, singleTimer
@@ -197,7 +198,8 @@ class FollowUpPanel:
         self.lines.show(answer, self._measuring.results)
         self.views.refresh()
         fillLesions(self._ui.followUpLesionsTable, answer, self._measuring.results)
-        self._ui.followUpSummaryLabel.setText(summary(answer))
+        label = self._ui.followUpSummaryLabel
+        label.setText(summary(answer, label))
         self._say(_("Measured. A line may be dragged; what is moved wins."))
         if len(answer["dates"]) > 1:
             chart.updateChart(answer)
@@ -316,5 +318,5 @@ class FollowUpPanel:
 
     def _say(self, text: str, failed: bool = False) -> None:
         self._ui.followUpStateLabel.setText(html.escape(text))
-        self._ui.followUpStateLabel.setStyleSheet("color: #a02020" if failed else "")
+        paint(self._ui.followUpStateLabel, "wrong" if failed else "")
         self._ui.followUpStateLabel.setVisible(bool(text))

@@ -9,6 +9,7 @@ import qt
 import slicer
 
 from ..engine.client import EngineError
+from ..engine.interpreter import isThere
 from ..errors import InputError
 from ..followup.measuring import isOfDicom
 from ..i18n import _
@@ -34,7 +35,7 @@ class Reports:
         """measuring, answer: what there is, or None. busy: why nothing can be written now, or ""."""
         self._measuring, self._answer, ui = measuring, answer, self._ui
         path = ui.followUpFolder.currentPath
-        nowhere = "" if path and Path(path).is_dir() else _("Choose a folder to save into.")
+        nowhere = "" if path and isThere(path) else _("Choose a folder to save into.")
         reason = busy or (_("Measure first.") if answer is None else "") or nowhere
         allow(ui.followUpCsvButton, not reason, _("Write the table."), reason)
         one = answer is not None and len(answer["dates"]) < 2

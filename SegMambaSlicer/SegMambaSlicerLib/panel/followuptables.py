@@ -7,8 +7,7 @@ import html
 import qt
 
 from ..i18n import _
-
-_AMBER = "#9a5b00"
+from .colors import painted
 
 
 def prepareTables(ui) -> None:
@@ -80,7 +79,7 @@ def clickedPlace(answer: dict, row: int):
     return number, lesion["centre_ras_mm"] if line is None else [(a + b) / 2 for a, b in zip(*line)]
 
 
-def summary(answer: dict) -> str:
+def summary(answer: dict, label) -> str:
     """Sums, changes, what they are compatible with, and warnings; as rich text, everything from outside escaped."""
     lines = []
     for date in answer["dates"]:
@@ -101,7 +100,7 @@ def summary(answer: dict) -> str:
             text += _("; near threshold: {near}").format(near=html.escape(near)) if near else ""
             rules = "; ".join(rule["text"] for rule in found["rules"] if rule["met"])
             lines.append(f"&nbsp;&nbsp;{text}<br>&nbsp;&nbsp;&nbsp;&nbsp;<i>{html.escape(rules)}</i>")
-    lines += [f'<span style="color: {_AMBER}">\u26a0 {html.escape(text)}</span>' for text in answer["warnings"]]
+    lines += [painted(f"\u26a0 {text}", "doubtful", label) for text in answer["warnings"]]
     return "<br>".join(lines)
 
 

@@ -40,6 +40,11 @@ def test_the_folder_of_an_environment_will_do(app, tmp_path):
     assert interpreter.findInterpreter(str(tmp_path / "env")).path == str(tmp_path / "env" / "bin" / "python3")
 
 
+def test_a_text_that_is_too_long_for_a_path_is_no_python(app):
+    with pytest.raises(InputError, match="is no Python program"):
+        interpreter.findInterpreter("/opt/" + "x" * 5000)
+
+
 def test_slicers_real_python_is_preferred_to_its_launcher(app, tmp_path, monkeypatch):
     monkeypatch.setattr(interpreter, "ownEnvironments", lambda: [tmp_path / "none"])
     monkeypatch.setattr(interpreter.shutil, "which", lambda name: str(tmp_path / name))
@@ -168,6 +173,8 @@ def test_offline_all_comes_from_the_folder_of_wheels(app, planned, calls, tmp_pa
     assert calls == [("pip", ["--no-index", "--find-links", str(tmp_path), "torch>=2.8,!=2.9.*", "monai>=1.6"])]
     with pytest.raises(InputError, match="no such folder"):
         dependencies.install(planned, str(tmp_path / "none"))
+    with pytest.raises(InputError, match="no such folder"):
+        dependencies.install(planned, "/mnt/" + "x" * 5000)
 
 
 def test_without_the_pytorch_extension_it_is_named(app, planned, monkeypatch):
