@@ -4,6 +4,7 @@ The loop ("reference") is the definition written down; mamba-ssm's own and torch
 """
 
 import ast
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -181,6 +182,50 @@ def test_memory_is_bounded():
         torch.autograd.backward(y, torch.ones_like(y))
     assert largest.size <= max(batch * length * d, chunked.SEGMENT_VALUES["cpu"])
     assert largest.size < batch * length * d * 16 / 4
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 5, 16, 17, 64, 65, 256, 300])
+def test_pieces_of_pieces_as_a_gpu_has_them(tokens):
+    """Few launches: the starts of pieces are found as those of tokens are."""
+    generator = torch.Generator().manual_seed(tokens)
+    a, x = (torch.rand(2, tokens, 3, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    state = torch.rand(2, 3, 2, generator=generator, dtype=torch.float64)
+    expected, h = [], state
+    for t in range(tokens):
+        h = a[:, t] * h + x[:, t]
+        expected.append(h)
+    got = chunked._recurrence(a.clone(), x.clone(), state, 4)
+    torch.testing.assert_close(got, torch.stack(expected, 1), rtol=0, atol=1e-14 * 10)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a GPU would be sent kernels for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view and "empty" not in function.name()
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_gpu_is_sent_few_kernels_a_training_step(monkeypatch):
+    """All scans of `released` at batch 2 of 128^3; with a piece per root of the tokens it was 598,000."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # meta has none
+    with Launches() as launches:
+        for length, d in ((64**3, 96), (32**3, 192), (16**3, 384), (8**3, 768)):
+            shapes = (
+                (2, length, d),
+                (2, length, d),
+                (d, 16),
+                (2, length, 16),
+                (2, length, 16),
+                (d,),
+                (d,),
+                (2, length, d),
+            )
+            values = [torch.empty(shape, device="meta", requires_grad=True) for shape in shapes]
+            chunked.selective_scan(*values).sum().backward()
+    assert 0 < 6 * launches.count < 598_000 / 3.5  # two layers a stage, three directions
 
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
