@@ -17,7 +17,7 @@ import peers
 import scan_case
 import torch
 from measure import describe, progress, slug, write_results
-from segmamba.networks.scan import OVERRIDE, available_backends, causal_conv1d_silu, selective_scan
+from segmamba.networks.scan import ORDERS, OVERRIDE, available_backends, causal_conv1d_silu, selective_scan
 from torch import Tensor
 
 STAGES = ((64**3, 96), (32**3, 192), (16**3, 384), (8**3, 768))  # tokens, channels
@@ -70,12 +70,26 @@ def check_operations(device: torch.device, stages: tuple[tuple[int, int], ...], 
                 got = scan_case.passes(selective_scan, values, backend=backend)
                 what = f"{device.type} scan {backend} {precision} {length} x {d}"
                 checks.add_passes(what, got, exact, list(scan_case.NAMES), precision)
+            if "triton" in usable:
+                check_orders(values, f"{device.type} scan triton {precision} {length} x {d}", precision, checks)
             convolution = [values[0], values[2][:, None, :4].contiguous(), values[5]]
             exact = scan_case.passes(causal_conv1d_silu, scan_case.doubles(convolution), backend="reference")
             for backend in usable:
                 got = scan_case.passes(causal_conv1d_silu, convolution, backend=backend)
                 what = f"{device.type} convolution {backend} {precision} {length} x {d}"
                 checks.add_passes(what, got, exact, ["x", "weight", "bias"], precision)
+
+
+def check_orders(values: list[Tensor | None], what: str, precision: str, checks: Checks) -> None:
+    """The back end that reads tokens in any order where they lie, on a cube; and twice the same, bit by bit."""
+    slices = round(values[0].shape[1] ** (1 / 3))
+    for order in ORDERS[1:]:
+        walked = {"order": order, "slices": slices}
+        exact = scan_case.passes(selective_scan, scan_case.doubles(values), backend="torch", **walked)
+        got = scan_case.passes(selective_scan, values, backend="triton", **walked)
+        checks.add_passes(f"{what}, {order}", got, exact, list(scan_case.NAMES), precision)
+    again = scan_case.passes(selective_scan, values, backend="triton", **walked)
+    checks.add(f"{what}, a second time", float(not all(map(torch.equal, got, again))), 0.0)
 
 
 @torch.inference_mode()

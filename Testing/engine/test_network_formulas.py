@@ -15,9 +15,10 @@ from segmamba.networks.blocks import (
     TSMambaBlock,
     feature_uncertainty,
 )
-from segmamba.networks.mamba import DIRECTIONS, TriMamba, _permute, _restore
+from segmamba.networks.mamba import DIRECTIONS, TriMamba
 from segmamba.networks.norm import instance_norm
 from segmamba.networks.presets import build_network
+from segmamba.networks.scan.orders import index_map, unwalk, walk
 from torch.autograd import gradcheck
 
 pytestmark = pytest.mark.usefixtures("same_weights")
@@ -79,10 +80,12 @@ def test_tri_mamba_on_grids_of_every_orientation(grid):
 def test_a_direction_visits_the_tokens_in_its_order_and_puts_them_back(grid, direction):
     length = int(np.prod(grid))
     tokens = torch.arange(length).reshape(1, length, 1).expand(2, -1, 3)
-    walked = _permute(tokens, direction, grid[0])
+    walked = walk(tokens, direction, grid[0])
     order = [(s * grid[1] + h) * grid[2] + w for s, h, w in oracles.walk(grid, direction)]
     assert walked[1, :, 2].tolist() == order
-    assert torch.equal(_restore(walked, direction, grid[0]), tokens)
+    assert torch.equal(unwalk(walked, direction, grid[0]), tokens)
+    period, stride, step, first = index_map(direction, length, grid[0])
+    assert [first + t % period * stride + t // period * step for t in range(length)] == order
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -19,9 +19,9 @@ def automatic(monkeypatch):
 def test_the_automatic_choice_on_a_cpu():
     assert choose_backend("cpu") == "cpu"
     reasons = available_backends("cpu")
-    assert list(reasons) == ["cuda", "cpu", "torch", "reference"]
+    assert list(reasons) == ["cuda", "triton", "cpu", "torch", "reference"]
     assert reasons["cpu"] == reasons["torch"] == reasons["reference"] == ""
-    assert "GPU" in reasons["cuda"]
+    assert "GPU" in reasons["cuda"] and "GPU" in reasons["triton"]
 
 
 def test_the_environment_overrides(monkeypatch):
@@ -35,7 +35,7 @@ def test_the_environment_overrides(monkeypatch):
         choose_backend("cpu")
     selective_scan(*values, backend="torch")  # the argument goes before the environment
     monkeypatch.setenv("SEGMAMBA_SCAN", "fast")
-    with pytest.raises(InputError, match=r"unknown scan back end 'fast'.*cuda, cpu, torch, reference"):
+    with pytest.raises(InputError, match=r"unknown scan back end 'fast'.*cuda, triton, cpu, torch, reference"):
         selective_scan(*values)
 
 
@@ -88,7 +88,7 @@ def test_bad_convolutions():
 def test_nothing_heavy_is_imported_before_first_use():
     in_process(
         "import sys, segmamba.networks.scan",
-        "assert not {'numba', 'mamba_ssm', 'causal_conv1d'} & set(sys.modules)",
+        "assert not {'numba', 'triton', 'mamba_ssm', 'causal_conv1d'} & set(sys.modules)",
     )
 
 
@@ -142,6 +142,44 @@ def test_other_vector_widths(width, processor):
 
 def test_without_a_folder_for_numbas_cache():
     in_process("from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')")
+
+
+def test_on_a_gpu_the_best_that_can_be_used_is_taken(monkeypatch, caplog):
+    """Nobody is told of mamba-ssm while Triton is there; without either both reasons are given."""
+    reasons = {"cuda": "no mamba-ssm", "triton": ""}
+    for name in reasons:
+        monkeypatch.setattr(scan.BACKENDS[name], "unavailable_reason", lambda device, name=name: reasons[name])
+    scan._notice.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert choose_backend("cuda") == "triton" and not caplog.records
+        reasons["triton"] = "no Triton"
+        assert choose_backend("cuda") == "torch"
+        assert "no mamba-ssm" in caplog.text and "no Triton" in caplog.text
+        reasons["cuda"] = ""
+        assert choose_backend("cuda") == "cuda"
+    scan._notice.cache_clear()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_orders_of_back_ends_that_read_one_alone(backend):
+    """They are given the tokens in order; "reference" is too, so the walk is written out here."""
+    values = inputs(1, 12, 8)
+    order = [p + s * 3 for p in range(3) for s in range(4)]
+    expected = torch.empty(1, 12, 8)
+    expected[:, order] = selective_scan(*(x[:, order] if x.ndim == 3 else x for x in values), backend="reference")
+    got = selective_scan(*values, order="slices", slices=4, backend=backend)
+    torch.testing.assert_close(got, expected)
+    conv = values[0], torch.ones(8, 1, 4), torch.ones(8)
+    got = causal_conv1d_silu(*conv, order="reverse", backend=backend)
+    torch.testing.assert_close(got, causal_conv1d_silu(values[0].flip(1), *conv[1:], backend=backend).flip(1))
+
+
+def test_an_order_that_does_not_fit():
+    values = inputs(1, 12, 8)
+    with pytest.raises(InputError, match=r"order 'back'.*forward, reverse, slices"):
+        selective_scan(*values, order="back")
+    with pytest.raises(InputError, match=r"12 tokens.*5 slices"):
+        selective_scan(*values, order="slices", slices=5)
 
 
 def test_the_notice_names_the_reason(caplog, monkeypatch):

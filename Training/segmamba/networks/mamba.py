@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmamba.networks.scan import causal_conv1d_silu, selective_scan
+from segmamba.networks.scan import causal_conv1d_silu, reads_any_order, selective_scan
+from segmamba.networks.scan.orders import unwalk, walk
 
 # direction -> the letter in the names of its parameters
 DIRECTIONS = {"forward": "", "reverse": "_b", "slices": "_s"}
@@ -67,43 +68,28 @@ class TriMamba(nn.Module):
         xz_BLd = self.in_proj(tokens_BLC)
         total = None
         for direction in self.directions:
-            out = self._scan(_permute(xz_BLd, direction, slices), DIRECTIONS[direction])
-            out = _restore(out, direction, slices)
+            letter = DIRECTIONS[direction]
+            if reads_any_order(xz_BLd):
+                out = self._scan(xz_BLd, letter, order=direction, slices=slices)
+            else:
+                out = unwalk(self._scan(walk(xz_BLd, direction, slices), letter), direction, slices)
             total = out if total is None else total + out
         return self.out_proj(total)
 
-    def _scan(self, xz_BLd: Tensor, letter: str) -> Tensor:
-        """One direction over permuted tokens: (B, L, 2d) -> (B, L, d), gated."""
+    def _scan(self, xz_BLd: Tensor, letter: str, **order) -> Tensor:
+        """One direction over its tokens: (B, L, 2d) -> (B, L, d), gated. order: where they do not lie in it already."""
         conv, x_proj, dt_proj = (getattr(self, name + letter) for name in ("conv1d", "x_proj", "dt_proj"))
         x, z = xz_BLd.chunk(2, dim=-1)
-        u = causal_conv1d_silu(x, conv.weight, conv.bias)
+        u = causal_conv1d_silu(x, conv.weight, conv.bias, **order)
         r, B, C = x_proj(u).split([self.dt_rank, D_STATE, D_STATE], dim=-1)
         delta = F.linear(r, dt_proj.weight)  # its bias goes into the scan, where softplus is taken in fp32
         A = -torch.exp(_at_least_float32(getattr(self, f"A{letter}_log")))
         D = _at_least_float32(getattr(self, f"D{letter}"))
-        return selective_scan(u, delta, A, B, C, D, _at_least_float32(dt_proj.bias), z)
+        return selective_scan(u, delta, A, B, C, D, _at_least_float32(dt_proj.bias), z, **order)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _permute(x_BLd: Tensor, direction: str, slices: int) -> Tensor:
-    """Tokens in the order in which `direction` walks through them; it must come before the causal conv."""
-    if direction == "reverse":
-        return x_BLd.flip(1)
-    if direction == "slices":
-        return x_BLd.unflatten(1, (slices, -1)).transpose(1, 2).flatten(1, 2)
-    return x_BLd
-
-
-def _restore(x_BLd: Tensor, direction: str, slices: int) -> Tensor:
-    """The inverse of `_permute`."""
-    if direction == "reverse":
-        return x_BLd.flip(1)
-    if direction == "slices":
-        return x_BLd.unflatten(1, (-1, slices)).transpose(1, 2).flatten(1, 2)
-    return x_BLd
 
 
 def parameters_without_decay(module: nn.Module) -> set[str]:

@@ -20,7 +20,7 @@ from segmamba import __version__
 from segmamba.files.atomic import share, write_aside
 
 CONFIG, LOG = "config.json", "log.jsonl"
-_LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "mamba-ssm", "causal-conv1d")
+_LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "triton", "mamba-ssm", "causal-conv1d")
 
 
 def write_record(run: Path, record: dict) -> None:

@@ -5,12 +5,14 @@
 
 back end    runs on                  what it is
 cuda        NVIDIA, mamba-ssm        the fused kernels of mamba-ssm and causal-conv1d
+triton      NVIDIA, Triton           kernels for any order of tokens, chunks in parallel; needs no CUDA toolkit
 cpu         CPU, numba               SIMD kernels, threads split over batch and channels; float32
 torch       any device, any float    chunk after chunk, parallel inside the chunk; memory bounded by the chunk
 reference   any device               a plain float64 loop over the tokens: the oracle of the tests
 
 The best usable one is chosen by device. The environment variable SEGMAMBA_SCAN or the argument ``backend``
-overrides it. Numba, mamba-ssm and causal-conv1d are imported at first use, never before.
+overrides it. Numba, Triton, mamba-ssm and causal-conv1d are imported at first use, never before.
+The tokens are those of a grid, and are walked through in one of three orders (`orders`).
 """
 
 from __future__ import annotations
@@ -24,13 +26,22 @@ from torch import Tensor
 
 from segmamba.errors import InputError
 
-from . import chunked, cpu, cuda, reference
+from . import chunked, cpu, cuda, reference, triton_backend
+from .orders import ORDERS, index_map, unwalk, walk
 
-__all__ = ["BACKENDS", "available_backends", "causal_conv1d_silu", "choose_backend", "selective_scan"]
+__all__ = [
+    "BACKENDS",
+    "ORDERS",
+    "available_backends",
+    "causal_conv1d_silu",
+    "choose_backend",
+    "reads_any_order",
+    "selective_scan",
+]
 
-BACKENDS = {"cuda": cuda, "cpu": cpu, "torch": chunked, "reference": reference}
+BACKENDS = {"cuda": cuda, "triton": triton_backend, "cpu": cpu, "torch": chunked, "reference": reference}
 OVERRIDE = "SEGMAMBA_SCAN"
-_PREFERENCE = {"cuda": ("cuda", "torch"), "cpu": ("cpu", "torch")}  # by device type; others: torch
+_PREFERENCE = {"cuda": ("cuda", "triton", "torch"), "cpu": ("cpu", "torch")}  # by device type; others: torch
 
 _log = logging.getLogger(__name__)
 
@@ -45,32 +56,55 @@ def selective_scan(
     delta_bias: Tensor,
     z: Tensor | None = None,
     *,
+    order: str = "forward",
+    slices: int = 1,
     backend: str | None = None,
 ) -> Tensor:
     """The selective scan, differentiable with respect to every tensor.
 
     u, delta, z: (B, L, d), channels last; A: (d, N), negative; B, C: (B, L, N); D, delta_bias: (d,).
+    order: one of ORDERS, in which the tokens are walked through; they lie, and the result does, as in the grid of
+    `slices` slices, a divisor of L.
     Returns (B, L, d) in u's dtype. Half precision is computed in float32, also under autocast. float64 goes
-    to the torch back end even where "cpu" or "cuda" is asked for, for their kernels have no float64.
+    to the torch back end even where another is asked for, for their kernels have no float64.
     Raises InputError for shapes that do not fit, an empty sequence, and a back end that cannot be used.
     """
     _check_scan(u, delta, A, B, C, D, delta_bias, z)
+    _check_order(u, order, slices)
     name = _backend_for(u, backend)
-    return BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z)
+    if name == "triton":
+        if A.shape[1] <= triton_backend.MOST_STATES:
+            places = index_map(order, u.shape[1], slices)
+            return triton_backend.selective_scan(u, delta, A, B, C, D, delta_bias, z, places)
+        name = "torch"
+    u, delta, B, C, z = (None if x is None else walk(x, order, slices) for x in (u, delta, B, C, z))
+    return unwalk(BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z), order, slices)
 
 
-def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+def causal_conv1d_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, *, order: str = "forward", slices: int = 1, backend: str | None = None
+) -> Tensor:
     """SiLU of the causal depthwise convolution: y_t = SiLU(bias + sum_k weight_k x_{t-K+1+k}), from zeros.
 
-    x: (B, L, d); weight: (d, 1, K), as nn.Conv1d(groups=d) keeps it; bias: (d,).
+    x: (B, L, d); weight: (d, 1, K), as nn.Conv1d(groups=d) keeps it; bias: (d,). order, slices: as of the scan.
     Returns (B, L, d) in x's dtype. Raises InputError as `selective_scan` does.
     """
     d = _tokens("x", x)[2]
     if weight.ndim != 3 or weight.shape[:2] != (d, 1) or weight.shape[2] < 1:
         raise InputError(f"weight of the causal convolution has shape {tuple(weight.shape)}; expected ({d}, 1, K)")
     _expect("bias", bias, (d,), x)
+    _check_order(x, order, slices)
     name = _backend_for(x, backend)
-    return BACKENDS[name].causal_conv1d_silu(x, weight, bias)
+    if name == "triton":
+        if weight.shape[2] <= triton_backend.MOST_TAPS:
+            return triton_backend.causal_conv1d_silu(x, weight, bias, index_map(order, x.shape[1], slices))
+        name = "torch"
+    return unwalk(BACKENDS[name].causal_conv1d_silu(walk(x, order, slices), weight, bias), order, slices)
+
+
+def reads_any_order(x: Tensor) -> bool:
+    """Whether the back end for such tokens reads them where they lie; else they are better put into order once."""
+    return _backend_for(x, None) == "triton"
 
 
 def available_backends(device: torch.device | str) -> dict[str, str]:
@@ -89,17 +123,21 @@ def choose_backend(device: torch.device | str) -> str:
     if wanted:
         return _usable(wanted, device, f"the environment variable {OVERRIDE}")
     best, *others = _PREFERENCE.get(device.type, ("torch",))
+    reasons = {}
     for name in (best, *others):
         reason = BACKENDS[name].unavailable_reason(device)
         if not reason:
+            if name == "torch":  # every other has fast kernels
+                for missing, why in reasons.items():
+                    _notice(missing, device.type, why)
             return name
-        _notice(name, device.type, reason)
+        reasons[name] = reason
     raise AssertionError("the torch back end runs everywhere")
 
 
 def _backend_for(x: Tensor, backend: str | None) -> str:
     name = _usable(backend, x.device, "the argument backend") if backend else choose_backend(x.device)
-    if name in ("cuda", "cpu") and x.dtype == torch.float64:
+    if name in ("cuda", "triton", "cpu") and x.dtype == torch.float64:
         return "torch"  # their kernels have no float64
     return name
 
@@ -132,6 +170,13 @@ def _tokens(name: str, x: Tensor) -> tuple[int, int, int]:
     if 0 in x.shape:
         raise InputError(f"{name} of the scan is empty, shape {tuple(x.shape)}; every one of B, L, d must be 1 or more")
     return tuple(x.shape)
+
+
+def _check_order(x: Tensor, order: str, slices: int) -> None:
+    if order not in ORDERS:
+        raise InputError(f"order {order!r} of the scan must be one of {', '.join(ORDERS)}")
+    if slices < 1 or x.shape[1] % slices:
+        raise InputError(f"{x.shape[1]} tokens of the scan do not make {slices} slices of one size")
 
 
 def _expect(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
