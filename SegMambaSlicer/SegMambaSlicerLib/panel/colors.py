@@ -12,6 +12,7 @@ _COLORS = {
     "doubtful": ("#8a4f00", "#f0b65a"),
     "wrong": ("#a02020", "#ff9a94"),
 }
+STRIP = ("#201800", "#ffd479")  # text and ground of a warning that is to be seen, whatever the palette
 _MIDDLE = 128  # of a lightness from 0 to 255
 
 
@@ -25,6 +26,13 @@ def colorOf(state: str, widget) -> str:
 def paint(label, state: str = "") -> None:
     """Writes `label` in the color of `state`; "" for that of the palette."""
     label.setStyleSheet(f"color: {colorOf(state, label)}" if state else "")
+
+
+def makeStrip(label) -> None:
+    """Gives `label` a ground of its own: a warning that cannot be overlooked."""
+    text, ground = STRIP
+    border = "border: 1px solid #b06f00; border-radius: 3px; padding: 5px"
+    label.setStyleSheet(f"background: {ground}; color: {text}; {border}")
 
 
 def painted(text: str, state: str, widget) -> str:

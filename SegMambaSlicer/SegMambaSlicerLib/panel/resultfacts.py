@@ -8,11 +8,9 @@ from ..errors import InputError
 from ..i18n import _
 from ..results import history, leftout, uncertainty
 from ..results.lesions import Lesion, lesionsOf
+from .colors import makeStrip
 from .running import timeText
 from .widgets import allow
-
-# dark on amber, whatever the palette: it is to be seen, and can be read
-_STRIP = "background: #ffd479; color: #201800; border: 1px solid #b06f00; border-radius: 3px; padding: 5px"
 
 
 class ResultFacts:
@@ -22,7 +20,7 @@ class ResultFacts:
         self._ui, self._say, self._changed = ui, say, changed
         self._node, self._lesion = None, -1
         self.lesions: list[Lesion] = []
-        ui.resultWarningsLabel.setStyleSheet(_STRIP)
+        makeStrip(ui.resultWarningsLabel)
         ui.showLeftOutButton.clicked.connect(self.onShowLeftOut)
         ui.includeButton.clicked.connect(self.onInclude)
         ui.nextLesionButton.clicked.connect(self.onNextLesion)

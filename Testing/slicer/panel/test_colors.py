@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import qt
 import slicer
-from SegMambaSlicerLib.panel.colors import colorOf, paint, painted
+from SegMambaSlicerLib.panel.colors import STRIP, colorOf, makeStrip, paint, painted
 
 PANEL = Path(__file__).resolve().parents[3] / "SegMambaSlicer" / "SegMambaSlicerLib" / "panel"
 # of the styles "Light Slicer" and "Dark Slicer": windows, text fields, every other row of a table
@@ -51,6 +51,13 @@ def test_states_can_be_read(grounds, state):
         assert contrast(colorOf(state, label), ground) >= 4.5, (state, ground)
     assert f"color: {colorOf(state, label)}" in painted("a < b", state, label)
     assert "a &lt; b" in painted("a < b", state, label)
+
+
+def test_a_strip_can_be_read_on_its_own_ground(grounds):
+    label = qt.QLabel("text")
+    makeStrip(label)
+    assert all(color in label.styleSheet for color in STRIP)
+    assert contrast(*STRIP) >= 7
 
 
 def test_a_label_goes_back_to_the_color_of_the_palette(grounds):
