@@ -5,6 +5,7 @@ it needs is moved down; the table stays.
 """
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -292,6 +293,8 @@ def test_images_labels_scores_and_requests_need_no_torch():
 def test_every_module_can_be_the_first_to_be_imported():
     """None works only after another. The libraries are imported once, then a child a module."""
     modules = [module_name(path) for path in sources(ENGINE) if path.name != "__main__.py"]
+    if importlib.util.find_spec("triton") is None:  # its kernels are written with its decorators
+        modules = [name for name in modules if name.rpartition(".")[2] not in ("triton_conv", "triton_kernels")]
     code = f"""
 import os, sys, warnings
 warnings.simplefilter("ignore")
