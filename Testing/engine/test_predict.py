@@ -7,6 +7,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 from segmamba.cases.case import find_case
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.package import load_package
@@ -97,6 +98,12 @@ def test_what_the_manifest_calls_too_small_is_left_out_told_and_kept_beside(mode
         told = [note for note in summary["notes"] if note.startswith("Too small, left out: ")]
         assert len(told) == (name == "auto")
         assert (summary["removed"] == {}) == (name == "never")
+        if name == "auto":
+            pieces = ndimage.label(label_maps[name][1], np.ones((3, 3, 3)))[1]
+            assert (summary["left_out"]["spots"], summary["left_out"]["text"]) == (pieces, *told)
+            assert summary["left_out"]["ml"] == pytest.approx(whole["volumes_ml"]["WT"], abs=2e-3)
+        else:
+            assert summary["left_out"] is None
     before = np.asarray(nib.load(tmp_path / whole["files"]["label_map"]).dataobj)
     assert before.any() and not label_maps["auto"][0].any()
     np.testing.assert_array_equal(label_maps["auto"][1], before)

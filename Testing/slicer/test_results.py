@@ -8,8 +8,9 @@ import pytest
 import slicer
 import synth
 from editor import Editor
+from scipy import ndimage
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.results import segments, uncertainty
+from SegMambaSlicerLib.results import lesions, segments, uncertainty
 from SegMambaSlicerLib.results import statistics as results
 
 LABEL_MAP = synth.labelMap()
@@ -210,3 +211,31 @@ def test_map_is_saved_with_its_colors(scene, tmp_path):
         assert one.text == other.text
     assert results.updateTable(segmentation) is slicer.util.getNodesByClass("vtkMRMLTableNode")[0]
     assert len(slicer.util.getNodesByClass("vtkMRMLTableNode")) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.3, 0.6, 1.0])
+def test_parts_are_those_of_scipy(share):
+    random = np.random.default_rng(int(100 * share))
+    for _ in range(12):
+        mask = random.random(random.integers(1, 9, 3)) < share
+        labelled, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        expected = {frozenset(map(tuple, np.argwhere(labelled == n))) for n in range(1, count + 1)}
+        found = lesions.components(mask)
+        assert len(found) == count and {frozenset(map(tuple, part)) for part in found} == expected
+
+
+def test_lesions_are_measured_where_they_lie(t1c):
+    """The largest first; two voxels are none. A place lies inside its lesion, also of one that is bent around."""
+    labels = np.zeros(synth.SHAPE, np.uint8)
+    labels[2:6, 3:9, 4:12] = 2
+    labels[3:5, 4:8, 5:11] = 0  # a shell: its middle is not in it
+    labels[8, 12, 14:17] = 3
+    labels[9, 2, 2:4] = 2
+    node = segments.createSegmentation(labels, t1c)
+    found = lesions.lesionsOf(node)
+    shell = np.count_nonzero(labels[2:6, 3:9, 4:12])
+    assert [lesion.volume for lesion in found] == pytest.approx([shell * VOXEL_ML, 3 * VOXEL_ML])
+    inverse = np.linalg.inv(synth.matrixFor("oblique-left"))
+    for lesion, value in zip(found, (2, 3)):
+        i, j, k = np.rint(inverse @ [*lesion.ras, 1])[:3].astype(int)
+        assert labels[k, j, i] == value

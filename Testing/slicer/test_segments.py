@@ -268,3 +268,36 @@ def test_what_is_refused_leaves_the_scene_alone(t1c, scene):
         segments.switchRepresentation(other, "regions")
     with pytest.raises(InputError, match="Mine has no copy"):
         history.originalLabels(other)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_the_order_stands_after_every_observer(t1c, mode):
+    """Whoever orders segments anew while they are exchanged does not have the last word; others' segments come last."""
+    node = segments.createSegmentation(LABEL_MAP, t1c, mode="labels" if mode == "regions" else "regions")
+    node.GetSegmentation().AddEmptySegment("mine", "mine")
+
+    def turn(caller, event):
+        caller.GetSegmentation().ReorderSegments(list(caller.GetSegmentation().GetSegmentIDs())[::-1])
+
+    tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, turn)
+    segments.switchRepresentation(node, mode)
+    node.RemoveObserver(tag)
+    assert list(node.GetSegmentation().GetSegmentIDs()) == [*MODES[mode], "mine"]
+
+
+def test_surfaces_in_steps_are_those_that_slicer_makes(t1c):
+    """Nothing is shown before the end; a segment that is edited meanwhile gets the surface of its new voxels."""
+    one, other = (segments.createSegmentation(LABEL_MAP, t1c) for _ in range(2))
+    segments.show3D(one)
+    steps = segments.surfaceSteps(other)
+    next(steps)
+    assert not other.GetSegmentation().ContainsRepresentation("Closed surface")
+    list(steps)
+    counts = [
+        [
+            node.GetSegmentation().GetSegment(name).GetRepresentation("Closed surface").GetNumberOfPoints()
+            for name in LABELS
+        ]
+        for node in (one, other)
+    ]
+    assert counts[0] == counts[1] and min(counts[0]) > 0
