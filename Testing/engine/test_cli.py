@@ -60,7 +60,7 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
     assert "WT " in result.stdout and str(tmp_path / "x.nii.gz") in result.stdout
     assert result.stderr.split("\n")[:2] == [
         "read",
-        "prepare",
+        "check",
     ]  # plain lines, no bar, away from a terminal
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "Training" / "segmamba"
 PROJECT = tomllib.loads((ROOT / "Training" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = {"skimage": "scikit-image", "mamba_ssm": "mamba-ssm", "causal_conv1d": "causal-conv1d", "llvmlite": "numba"}
-OPTIONAL = {"mamba-ssm", "causal-conv1d", "highdicom"}  # in extras; the engine says what goes without them
+OPTIONAL = {"mamba-ssm", "causal-conv1d", "highdicom", "triton"}  # in extras; the engine says what goes without them
 
 
 def names(requirements):
@@ -32,7 +32,7 @@ def test_all_that_is_imported_is_asked_for():
     others = {PACKAGES.get(name, name) for name in found - {"segmamba", *sys.stdlib_module_names}}
     asked = names(PROJECT["dependencies"])
     assert others - OPTIONAL == asked
-    extras = names(text for extra in ("cuda", "dicom") for text in PROJECT["optional-dependencies"][extra])
+    extras = names(text for extra in ("cuda", "dicom", "triton") for text in PROJECT["optional-dependencies"][extra])
     assert others & OPTIONAL == extras
 
 

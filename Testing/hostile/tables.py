@@ -113,10 +113,10 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
         page._header("x", read_log(run), page._read_record(run))  # the rest of the page is drawn, which takes seconds
 
     report, salt = site.corrections / "intake.json", site.corrections / "identity" / "identity.json"
-    record = submission / "case.json"
+    submitted = submission / "case.json"
     made = [
-        (record, json.loads(record.read_text()), lambda: ingest(site.corrections)),
-        (record, json.loads(record.read_text()), lambda: read_record(submission)),
+        (submitted, json.loads(submitted.read_text()), lambda: ingest(site.corrections)),
+        (submitted, json.loads(submitted.read_text()), lambda: read_record(submission)),
         (verdict, json.loads(verdict.read_text()), lambda: known_verdict(site.corrections, submission)),
         (report, json.loads(report.read_text()), lambda: summarise(site)),
         (salt, {"schema": 1, "salt": "ab" * 32}, lambda: read_salt(site.corrections)),

@@ -105,7 +105,7 @@ def eventsOf(models: dict) -> list[dict]:
 
 def plainName(model: str) -> str:
     """The name of a model of the registry without the digits of its hash: "quick-2" of "quick-2-aaaaaaaaaaaa"."""
-    return re.sub(r"-[0-9a-f]{12}$", "", model)
+    return re.sub(r"-[0-9a-f]{12}$", "", str(model))
 
 
 def sinceText(models: dict) -> str:

@@ -88,7 +88,7 @@ def test_a_volume_that_is_removed_leaves_its_place_empty(ready, volumes, pump):
     slicer.mrmlScene.RemoveNode(volumes["t2w"])
     assert ready.parameters.volume("t2w") is None
     assert ready.ui.t2wSelector.currentNode() is None
-    pump(lambda: "Without T2." in ready.ui.resultWarningsLabel.text)  # which the model does without
+    pump(lambda: "Without T2." in ready.ui.warningsLabel.text)  # which the model does without
     again = synth.addVolume("AX T2", "oblique-left", seed=9)
     pump(lambda: ready.parameters.volume("t2w") is again)  # nobody has chosen otherwise
     others = {name: node for name, node in volumes.items() if name != "t2w"}
@@ -220,6 +220,7 @@ def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):
     button, segmentation = ready.ui.show3DButton, segment(ready, pump)
     button.click()
     assert button.isChecked()
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))  # they are made in steps
     segmentation.GetDisplayNode().SetVisibility3D(False)
     assert not button.isChecked()
     segmentation.GetDisplayNode().SetVisibility3D(True)
