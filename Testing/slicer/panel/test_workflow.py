@@ -111,7 +111,7 @@ def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture,
     assert dice(labelArray(newer)[0] > 0, truth > 0) > 0.6
     ui.t1nSelector.setCurrentNode(None)
     ui.t1cSelector.setCurrentNode(None)
-    pump(lambda: "is missing" in ui.stateLabel.text)
+    pump(lambda: not ui.applyButton.isEnabled() and "T1c" in ui.stateLabel.text)
     ui.undoButton.click()
     assert real.parameters.result("Segmentation") is again
 
