@@ -27,59 +27,61 @@ BACKWARD_FIELDS = (
 )
 
 
-def emit_statistics(pen: Emitter, f: Fields, variant: int) -> None:
+def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
     """For each tile: its mean c as far as float32 holds it, then the sums of x - c and of (x - c)^2."""
-    io = _InOut(pen, variant)
-    with pen.loop(f.tiles) as number, pen.loop(f.blocks) as block:
+    io = _InOut(emitter, variant)
+    with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
         start, lane = number * f.tile, block * CELL
-        count = pen.smaller(f.rows - start, f.tile)
-        total, off, square = (pen.variable() for _ in range(3))
-        with pen.loop(count) as i:
+        count = emitter.smaller(f.rows - start, f.tile)
+        total, off, square = (emitter.variable() for _ in range(3))
+        with emitter.loop(count) as i:
             total.set(total.get() + io.load(f.x + (start + i) * f.x_row, block))
-        centre = total.get() / pen.to_lanes(count)
-        with pen.loop(count) as i:  # the tile is still in the cache
+        centre = total.get() / emitter.to_lanes(count)
+        with emitter.loop(count) as i:  # the tile is still in the cache
             x = io.load(f.x + (start + i) * f.x_row, block) - centre
             off.set(off.get() + x)
-            square.set(pen.fma(x, x, square.get()))
-        _store(pen, (centre, off.get(), square.get()), f.sums + number * f.sums_row + lane, f.blocks)
+            square.set(emitter.fma(x, x, square.get()))
+        _store(emitter, (centre, off.get(), square.get()), f.sums + number * f.sums_row + lane, f.blocks)
 
 
-def emit_forward(pen: Emitter, f: Fields, variant: int) -> None:
-    io, kind = _InOut(pen, variant), variant % KINDS
-    slope = pen.load_all(f.slope)
-    with pen.loop(f.rows) as i, pen.loop(f.blocks) as block:
+def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
+    io, kind = _InOut(emitter, variant), variant % KINDS
+    slope = emitter.load_all(f.slope)
+    with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
         r = io.load(f.r + i * f.r_row, block) if kind != PLAIN else None
-        _, _, p = _inner(pen, f, kind, block, io.load(f.x + i * f.x_row, block), r)
-        y = pen.where_positive(p, p, p * slope)
+        _, _, p = _inner(emitter, f, kind, block, io.load(f.x + i * f.x_row, block), r)
+        y = emitter.where_positive(p, p, p * slope)
         io.store(y + r if kind == ADD_AFTER else y, f.out + i * f.out_row, block)
 
 
-def emit_sums(pen: Emitter, f: Fields, variant: int) -> None:
+def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
     """For each tile the sums of q, q x^ and, for ADD_NORMED, q r^."""
-    io, kind = _InOut(pen, variant), variant % KINDS
-    slope = pen.load_all(f.slope)
-    with pen.loop(f.tiles) as number, pen.loop(f.blocks) as block:
+    io, kind = _InOut(emitter, variant), variant % KINDS
+    slope = emitter.load_all(f.slope)
+    with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
         start, lane = number * f.tile, block * CELL
-        totals = [pen.variable() for _ in range(3 if kind == ADD_NORMED else 2)]
-        with pen.loop(pen.smaller(f.rows - start, f.tile)) as i:
-            q, x, r = _outer(pen, f, io, kind, slope, start + i, block)
+        totals = [emitter.variable() for _ in range(3 if kind == ADD_NORMED else 2)]
+        with emitter.loop(emitter.smaller(f.rows - start, f.tile)) as i:
+            q, x, r = _outer(emitter, f, io, kind, slope, start + i, block)
             for total, factor in zip(totals, (1.0, x, r)):
-                total.set(pen.fma(q, factor, total.get()))
-        _store(pen, [total.get() for total in totals], f.sums + number * f.sums_row + lane, f.blocks)
+                total.set(emitter.fma(q, factor, total.get()))
+        _store(emitter, [total.get() for total in totals], f.sums + number * f.sums_row + lane, f.blocks)
 
 
-def emit_backward(pen: Emitter, f: Fields, variant: int) -> None:
-    io, kind = _InOut(pen, variant), variant % KINDS
-    slope = pen.load_all(f.slope)
-    with pen.loop(f.rows) as i, pen.loop(f.blocks) as block:
+def emit_backward(emitter: Emitter, f: Fields, variant: int) -> None:
+    io, kind = _InOut(emitter, variant), variant % KINDS
+    slope = emitter.load_all(f.slope)
+    with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
         lane = block * CELL
-        q, x, r = _outer(pen, f, io, kind, slope, i, block)
-        centred = q - pen.load(f.m_grad + lane)
+        q, x, r = _outer(emitter, f, io, kind, slope, i, block)
+        centred = q - emitter.load(f.m_grad + lane)
         io.store(
-            (centred - x * pen.load(f.m_along + lane)) * pen.load(f.scale + lane), f.x_grad + i * f.x_grad_row, block
+            (centred - x * emitter.load(f.m_along + lane)) * emitter.load(f.scale + lane),
+            f.x_grad + i * f.x_grad_row,
+            block,
         )
         if kind == ADD_NORMED:
-            r_grad = (centred - r * pen.load(f.m_r_along + lane)) * pen.load(f.r_scale + lane)
+            r_grad = (centred - r * emitter.load(f.m_r_along + lane)) * emitter.load(f.r_scale + lane)
             io.store(r_grad, f.r_grad + i * f.r_grad_row, block)
         if kind == ADD:
             io.store(q, f.r_grad + i * f.r_grad_row, block)
@@ -88,9 +90,11 @@ def emit_backward(pen: Emitter, f: Fields, variant: int) -> None:
 class _InOut:
     """Loads and stores of one vector, in the type of the variant. The row's address, and the vector's number in it."""
 
-    def __init__(self, pen: Emitter, variant: int):
+    def __init__(self, emitter: Emitter, variant: int):
         self.half = variant >= HALF
-        self.load_vector, self.store_vector = (pen.load_half, pen.store_half) if self.half else (pen.load, pen.store)
+        self.load_vector, self.store_vector = (
+            (emitter.load_half, emitter.store_half) if self.half else (emitter.load, emitter.store)
+        )
 
     def load(self, row, block):
         return self.load_vector(row + block * self._step)
@@ -103,26 +107,26 @@ class _InOut:
         return CELL // 2 if self.half else CELL
 
 
-def _inner(pen: Emitter, f: Fields, kind: int, block, x, r):
+def _inner(emitter: Emitter, f: Fields, kind: int, block, x, r):
     """x^, r^ (or r) and p."""
     lane = block * CELL
-    x = (x - pen.load(f.mean + lane)) * pen.load(f.scale + lane)
+    x = (x - emitter.load(f.mean + lane)) * emitter.load(f.scale + lane)
     if kind == ADD_NORMED:
-        r = (r - pen.load(f.r_mean + lane)) * pen.load(f.r_scale + lane)
+        r = (r - emitter.load(f.r_mean + lane)) * emitter.load(f.r_scale + lane)
     return x, r, x + r if kind in (ADD, ADD_NORMED) else x
 
 
-def _outer(pen: Emitter, f: Fields, io: _InOut, kind: int, slope, i, block):
+def _outer(emitter: Emitter, f: Fields, io: _InOut, kind: int, slope, i, block):
     """q, x^ and r^ (or r) of row i; what is added after the nonlinearity changes none of them."""
     r = io.load(f.r + i * f.r_row, block) if kind in (ADD, ADD_NORMED) else None
-    x, r, p = _inner(pen, f, kind, block, io.load(f.x + i * f.x_row, block), r)
+    x, r, p = _inner(emitter, f, kind, block, io.load(f.x + i * f.x_row, block), r)
     g = io.load(f.grad + i * f.grad_row, block)
-    return pen.where_positive(p, g, g * slope), x, r
+    return emitter.where_positive(p, g, g * slope), x, r
 
 
-def _store(pen: Emitter, vectors, address, blocks) -> None:
+def _store(emitter: Emitter, vectors, address, blocks) -> None:
     for number, vector in enumerate(vectors):
-        pen.store(vector, address + blocks * (number * CELL))
+        emitter.store(vector, address + blocks * (number * CELL))
 
 
 KERNELS = {

@@ -19,69 +19,71 @@ BACKWARD_FIELDS = (
 )
 
 
-def emit_forward(pen: Emitter, f: Fields, taps: int) -> None:
-    with pen.loop(f.blocks) as block:
+def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
+    with emitter.loop(f.blocks) as block:
         lane = block * CELL
-        w, bias = _weights(pen, f, lane, taps)
-        past = [pen.variable(_row(pen, f, f.first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
-        with pen.loop(f.count) as i:
+        w, bias = _weights(emitter, f, lane, taps)
+        past = [emitter.variable(_row(emitter, f, f.first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
+        with emitter.loop(f.count) as i:
             t = f.first + i
-            window = [pen.load(f.x + t * f.x_row + lane), *(x.get() for x in past)]
-            p = _dot(pen, w, window, bias)
-            pen.store(p * pen.sigmoid(p), f.out + t * f.out_row + lane)
+            window = [emitter.load(f.x + t * f.x_row + lane), *(x.get() for x in past)]
+            p = _dot(emitter, w, window, bias)
+            emitter.store(p * emitter.sigmoid(p), f.out + t * f.out_row + lane)
             _push(past, window)
 
 
-def emit_backward(pen: Emitter, f: Fields, taps: int) -> None:
-    with pen.loop(f.blocks) as block:
+def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
+    with emitter.loop(f.blocks) as block:
         lane = block * CELL
-        w, bias = _weights(pen, f, lane, taps)
+        w, bias = _weights(emitter, f, lane, taps)
         last = f.first + f.count + f.after - 1
         # Going back in time: window holds x_t, x_{t-1}, ...; later holds q_{t+1}, q_{t+2}, ...
-        ahead = [pen.variable(_row(pen, f, last - j, lane)) for j in range(taps - 1)]
-        later = [pen.variable() for _ in range(taps - 1)]
-        w_grad, bias_grad = [pen.variable() for _ in range(taps)], pen.variable()
+        ahead = [emitter.variable(_row(emitter, f, last - j, lane)) for j in range(taps - 1)]
+        later = [emitter.variable() for _ in range(taps - 1)]
+        w_grad, bias_grad = [emitter.variable() for _ in range(taps)], emitter.variable()
 
         def step(t):
-            window = [*(x.get() for x in ahead), _row(pen, f, t - (taps - 1), lane)]
-            p = _dot(pen, w, window, bias)
-            s = pen.sigmoid(p)
-            q = pen.load(f.grad + t * f.grad_row + lane) * s * pen.fma(p, 1.0 - s, 1.0)
+            window = [*(x.get() for x in ahead), _row(emitter, f, t - (taps - 1), lane)]
+            p = _dot(emitter, w, window, bias)
+            s = emitter.sigmoid(p)
+            q = emitter.load(f.grad + t * f.grad_row + lane) * s * emitter.fma(p, 1.0 - s, 1.0)
             gradients = [q, *(x.get() for x in later)]
             for x, shifted in zip(ahead, window[1:]):
                 x.set(shifted)
             _push(later, gradients)
             return window, gradients
 
-        with pen.loop(f.after) as i:  # the tokens after the tile: only their q is wanted
+        with emitter.loop(f.after) as i:  # the tokens after the tile: only their q is wanted
             step(last - i)
-        with pen.loop(f.count, backwards=True) as i:
+        with emitter.loop(f.count, backwards=True) as i:
             t = f.first + i
             window, gradients = step(t)
-            pen.store(_dot(pen, w, gradients, pen.lanes(0.0)), f.x_grad + t * f.x_grad_row + lane)
+            emitter.store(_dot(emitter, w, gradients, emitter.lanes(0.0)), f.x_grad + t * f.x_grad_row + lane)
             for total, x in zip(w_grad, window):
-                total.set(pen.fma(gradients[0], x, total.get()))
+                total.set(emitter.fma(gradients[0], x, total.get()))
             bias_grad.set(bias_grad.get() + gradients[0])
         for j, total in enumerate(w_grad):
-            pen.store(total.get(), f.weight_grad + f.weight_grad_row * (taps - 1 - j) + lane)
-        pen.store(bias_grad.get(), f.bias_grad + lane)
+            emitter.store(total.get(), f.weight_grad + f.weight_grad_row * (taps - 1 - j) + lane)
+        emitter.store(bias_grad.get(), f.bias_grad + lane)
 
 
-def _weights(pen: Emitter, f: Fields, lane, taps: int):
+def _weights(emitter: Emitter, f: Fields, lane, taps: int):
     """w[j] weighs the token j steps back."""
-    return [pen.load(f.weight + f.weight_row * (taps - 1 - j) + lane) for j in range(taps)], pen.load(f.bias + lane)
+    return [emitter.load(f.weight + f.weight_row * (taps - 1 - j) + lane) for j in range(taps)], emitter.load(
+        f.bias + lane
+    )
 
 
-def _dot(pen: Emitter, w, window, start):
+def _dot(emitter: Emitter, w, window, start):
     for a, b in zip(w, window):
-        start = pen.fma(a, b, start)
+        start = emitter.fma(a, b, start)
     return start
 
 
-def _row(pen: Emitter, f: Fields, t, lane):
+def _row(emitter: Emitter, f: Fields, t, lane):
     """x_t, or 0 before the sequence's start."""
-    inside = pen.load(f.x + pen.larger(t, 0) * f.x_row + lane)
-    return pen.where(pen.larger(t, -1) + 1, inside, pen.lanes(0.0))
+    inside = emitter.load(f.x + emitter.larger(t, 0) * f.x_row + lane)
+    return emitter.where(emitter.larger(t, -1) + 1, inside, emitter.lanes(0.0))
 
 
 def _push(variables, values) -> None:

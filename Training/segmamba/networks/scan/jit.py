@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from . import conv_kernels, kernels, simd
 from .simd import Emitter, Fields
 
-# name -> what writes the body (given the pen, the arguments and the variant), and the names of its arguments.
+# name -> what writes the body (given the emitter, the arguments and the variant), and the names of its arguments.
 # Other packages add theirs (segmamba.networks.norm).
 KERNELS = {
     "scan forward": (kernels.emit_forward, kernels.FORWARD_FIELDS),
@@ -30,9 +30,9 @@ def _body(typing_context, arguments, recipe):
 
     def generate(context, builder, signature, values):
         array = context.make_array(signature.args[0])(context, builder, values[0])
-        pen = Emitter(builder)
-        address = pen.value(builder.ptrtoint(array.data, simd.WORD))
-        emit(pen, Fields(pen, fields_of(name), address), int(variant))
+        emitter = Emitter(builder)
+        address = emitter.value(builder.ptrtoint(array.data, simd.WORD))
+        emit(emitter, Fields(emitter, fields_of(name), address), int(variant))
         return context.get_dummy_value()
 
     return types.void(arguments, recipe), generate

@@ -39,58 +39,58 @@ FORWARD_SCRATCH = CHUNK * WIDTH  # floats
 BACKWARD_SCRATCH = WIDTH * (CHUNK * (8 + 2 * GROUP) + GROUP)
 
 
-def emit_forward(pen: Emitter, f: Fields, gated: int) -> None:
-    with pen.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk, pen.loop(f.blocks) as block:
+def emit_forward(emitter: Emitter, f: Fields, gated: int) -> None:
+    with emitter.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk, emitter.loop(f.blocks) as block:
         start, lane = chunk * CHUNK, block * CELL
-        count = pen.smaller(f.tokens - start, CHUNK)
-        skip, bias = pen.load(f.skip + lane), pen.load(f.bias + lane)
-        with pen.loop(count) as i:
+        count = emitter.smaller(f.tokens - start, CHUNK)
+        skip, bias = emitter.load(f.skip + lane), emitter.load(f.bias + lane)
+        with emitter.loop(count) as i:
             t = start + i
-            dt, _ = pen.softplus_and_slope(pen.load(f.delta + t * f.delta_row + lane) + bias)
-            pen.store(dt, f.scratch + i * CELL)
-            pen.store(skip * pen.load(f.u + t * f.u_row + lane), f.out + t * f.out_row + lane)
-        with pen.loop(f.groups) as group:
+            dt, _ = emitter.softplus_and_slope(emitter.load(f.delta + t * f.delta_row + lane) + bias)
+            emitter.store(dt, f.scratch + i * CELL)
+            emitter.store(skip * emitter.load(f.u + t * f.u_row + lane), f.out + t * f.out_row + lane)
+        with emitter.loop(f.groups) as group:
             state = f.state + chunk * f.state_step + group * GROUP * f.a_row + lane
             a = f.a + group * GROUP * f.a_row + lane
-            h = [pen.variable(pen.load(state + f.a_row * n)) for n in range(GROUP)]
-            with pen.loop(count) as i:
+            h = [emitter.variable(emitter.load(state + f.a_row * n)) for n in range(GROUP)]
+            with emitter.loop(count) as i:
                 t = start + i
-                dt = pen.load(f.scratch + i * CELL)
-                x = dt * pen.load(f.u + t * f.u_row + lane)
+                dt = emitter.load(f.scratch + i * CELL)
+                x = dt * emitter.load(f.u + t * f.u_row + lane)
                 b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
                 out = f.out + t * f.out_row + lane
-                y = [pen.load(out), pen.lanes(0.0)]
+                y = [emitter.load(out), emitter.lanes(0.0)]
                 for n in range(GROUP):
-                    decay = pen.exp2(dt * pen.load(a + f.a_row * n))
-                    new = pen.fma(decay, h[n].get(), x * pen.load_all(b + 4 * n))
+                    decay = emitter.exp2(dt * emitter.load(a + f.a_row * n))
+                    new = emitter.fma(decay, h[n].get(), x * emitter.load_all(b + 4 * n))
                     h[n].set(new)
-                    y[n % 2] = pen.fma(new, pen.load_all(c + 4 * n), y[n % 2])
-                pen.store(y[0] + y[1], out)
+                    y[n % 2] = emitter.fma(new, emitter.load_all(c + 4 * n), y[n % 2])
+                emitter.store(y[0] + y[1], out)
             for n in range(GROUP):
-                pen.store(h[n].get(), state + f.state_step + f.a_row * n)
+                emitter.store(h[n].get(), state + f.state_step + f.a_row * n)
         if gated:
-            with pen.loop(count) as i:
+            with emitter.loop(count) as i:
                 t = start + i
-                out, z = f.out + t * f.out_row + lane, pen.load(f.z + t * f.z_row + lane)
-                pen.store(pen.load(out) * (z * pen.sigmoid(z)), out)
+                out, z = f.out + t * f.out_row + lane, emitter.load(f.z + t * f.z_row + lane)
+                emitter.store(emitter.load(out) * (z * emitter.sigmoid(z)), out)
 
 
-def emit_backward(pen: Emitter, f: Fields, gated: int) -> None:
+def emit_backward(emitter: Emitter, f: Fields, gated: int) -> None:
     size = CHUNK * CELL
     s_dt, s_slope, s_x, s_g, s_y, s_a, s_b = (f.scratch + k * size for k in range(7))
     s_decay, s_h = f.scratch + 8 * size, f.scratch + (8 + GROUP) * size
-    with pen.loop((f.tokens + (CHUNK - 1)) / CHUNK, backwards=True) as chunk, pen.loop(f.blocks) as block:
+    with emitter.loop((f.tokens + (CHUNK - 1)) / CHUNK, backwards=True) as chunk, emitter.loop(f.blocks) as block:
         start, lane = chunk * CHUNK, block * CELL
-        count = pen.smaller(f.tokens - start, CHUNK)
-        skip, bias = pen.load(f.skip + lane), pen.load(f.bias + lane)
-        with pen.loop(count) as i:
+        count = emitter.smaller(f.tokens - start, CHUNK)
+        skip, bias = emitter.load(f.skip + lane), emitter.load(f.bias + lane)
+        with emitter.loop(count) as i:
             t, cell = start + i, i * CELL
-            dt, slope = pen.softplus_and_slope(pen.load(f.delta + t * f.delta_row + lane) + bias)
-            u, g = pen.load(f.u + t * f.u_row + lane), pen.load(f.grad + t * f.grad_row + lane)
+            dt, slope = emitter.softplus_and_slope(emitter.load(f.delta + t * f.delta_row + lane) + bias)
+            u, g = emitter.load(f.u + t * f.u_row + lane), emitter.load(f.grad + t * f.grad_row + lane)
             if gated:
-                z = pen.load(f.z + t * f.z_row + lane)
-                g = g * (z * pen.sigmoid(z))
-                pen.store(skip * u, s_y + cell)
+                z = emitter.load(f.z + t * f.z_row + lane)
+                g = g * (z * emitter.sigmoid(z))
+                emitter.store(skip * u, s_y + cell)
             for value, place in (
                 (dt, s_dt),
                 (slope, s_slope),
@@ -99,77 +99,79 @@ def emit_backward(pen: Emitter, f: Fields, gated: int) -> None:
                 (0.0, s_a),
                 (0.0, s_b),
             ):
-                pen.store(value, place + cell)
-        with pen.loop(f.groups) as group:
+                emitter.store(value, place + cell)
+        with emitter.loop(f.groups) as group:
             first = group * GROUP
             state = f.state + chunk * f.state_step + first * f.a_row + lane
             carry, a_grad = (p + first * f.a_row + lane for p in (f.carry, f.a_grad))
             a = f.a + first * f.a_row + lane
-            _states_again(pen, f, gated, start, count, group, a, state, (s_dt, s_x, s_y, s_decay, s_h))
-            e = [pen.variable(pen.load(carry + f.a_row * n)) for n in range(GROUP)]
-            da = [pen.variable() for _ in range(GROUP)]
-            with pen.loop(count, backwards=True) as i:
+            _states_again(emitter, f, gated, start, count, group, a, state, (s_dt, s_x, s_y, s_decay, s_h))
+            e = [emitter.variable(emitter.load(carry + f.a_row * n)) for n in range(GROUP)]
+            da = [emitter.variable() for _ in range(GROUP)]
+            with emitter.loop(count, backwards=True) as i:
                 t, cell = start + i, i * CELL
-                dt, x, g = (pen.load(s + cell) for s in (s_dt, s_x, s_g))
+                dt, x, g = (emitter.load(s + cell) for s in (s_dt, s_x, s_g))
                 b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
-                sum_a, sum_b, db, dc = pen.load(s_a + cell), pen.load(s_b + cell), [], []
+                sum_a, sum_b, db, dc = emitter.load(s_a + cell), emitter.load(s_b + cell), [], []
                 for n in range(GROUP):
                     now = s_h + (i * GROUP + n) * CELL + GROUP * CELL  # h_t; h_{t-1} lies one row before
-                    grad = pen.fma(g, pen.load_all(c + 4 * n), e[n].get())
-                    back = grad * pen.load(s_decay + (i * GROUP + n) * CELL)
+                    grad = emitter.fma(g, emitter.load_all(c + 4 * n), e[n].get())
+                    back = grad * emitter.load(s_decay + (i * GROUP + n) * CELL)
                     e[n].set(back)
-                    through = back * pen.load(now - GROUP * CELL)
-                    da[n].set(pen.fma(dt, through, da[n].get()))
-                    sum_a = pen.fma(pen.load(a + f.a_row * n), through, sum_a)
-                    sum_b = pen.fma(grad, pen.load_all(b + 4 * n), sum_b)
+                    through = back * emitter.load(now - GROUP * CELL)
+                    da[n].set(emitter.fma(dt, through, da[n].get()))
+                    sum_a = emitter.fma(emitter.load(a + f.a_row * n), through, sum_a)
+                    sum_b = emitter.fma(grad, emitter.load_all(b + 4 * n), sum_b)
                     db.append(grad * x)
-                    dc.append(g * pen.load(now))
-                pen.store(sum_a, s_a + cell)
-                pen.store(sum_b, s_b + cell)
+                    dc.append(g * emitter.load(now))
+                emitter.store(sum_a, s_a + cell)
+                emitter.store(sum_b, s_b + cell)
                 for v, base, row in ((db, f.b_grad, f.b_grad_row), (dc, f.c_grad, f.c_grad_row)):
-                    for k, value in enumerate(pen.sums(v)):
+                    for k, value in enumerate(emitter.sums(v)):
                         place = base + t * row + group * (4 * GROUP) + k * CELL
-                        pen.store(pen.where(block, pen.load(place) + value, value), place)
+                        emitter.store(emitter.where(block, emitter.load(place) + value, value), place)
             for n in range(GROUP):
-                pen.store(e[n].get(), carry + f.a_row * n)
-                pen.store(pen.load(a_grad + f.a_row * n) + da[n].get(), a_grad + f.a_row * n)
-        skip_grad, bias_grad = pen.variable(), pen.variable()
-        with pen.loop(count) as i:
+                emitter.store(e[n].get(), carry + f.a_row * n)
+                emitter.store(emitter.load(a_grad + f.a_row * n) + da[n].get(), a_grad + f.a_row * n)
+        skip_grad, bias_grad = emitter.variable(), emitter.variable()
+        with emitter.loop(count) as i:
             t, cell = start + i, i * CELL
-            dt, slope, g, sum_a, sum_b = (pen.load(s + cell) for s in (s_dt, s_slope, s_g, s_a, s_b))
-            u = pen.load(f.u + t * f.u_row + lane)
-            pen.store(pen.fma(dt, sum_b, g * skip), f.u_grad + t * f.u_grad_row + lane)
-            delta_grad = pen.fma(sum_a, LN2, u * sum_b) * slope
-            pen.store(delta_grad, f.delta_grad + t * f.delta_grad_row + lane)
-            skip_grad.set(pen.fma(g, u, skip_grad.get()))
+            dt, slope, g, sum_a, sum_b = (emitter.load(s + cell) for s in (s_dt, s_slope, s_g, s_a, s_b))
+            u = emitter.load(f.u + t * f.u_row + lane)
+            emitter.store(emitter.fma(dt, sum_b, g * skip), f.u_grad + t * f.u_grad_row + lane)
+            delta_grad = emitter.fma(sum_a, LN2, u * sum_b) * slope
+            emitter.store(delta_grad, f.delta_grad + t * f.delta_grad_row + lane)
+            skip_grad.set(emitter.fma(g, u, skip_grad.get()))
             bias_grad.set(bias_grad.get() + delta_grad)
             if gated:
-                z, y = pen.load(f.z + t * f.z_row + lane), pen.load(s_y + cell)
-                s = pen.sigmoid(z)
-                slope_z = s * pen.fma(z, 1.0 - s, 1.0)
-                pen.store(pen.load(f.grad + t * f.grad_row + lane) * y * slope_z, f.z_grad + t * f.z_grad_row + lane)
+                z, y = emitter.load(f.z + t * f.z_row + lane), emitter.load(s_y + cell)
+                s = emitter.sigmoid(z)
+                slope_z = s * emitter.fma(z, 1.0 - s, 1.0)
+                emitter.store(
+                    emitter.load(f.grad + t * f.grad_row + lane) * y * slope_z, f.z_grad + t * f.z_grad_row + lane
+                )
         for total, base in ((skip_grad, f.skip_grad), (bias_grad, f.bias_grad)):
-            pen.store(pen.load(base + lane) + total.get(), base + lane)
+            emitter.store(emitter.load(base + lane) + total.get(), base + lane)
 
 
-def _states_again(pen: Emitter, f: Fields, gated: int, start, count, group, a, state, places) -> None:
+def _states_again(emitter: Emitter, f: Fields, gated: int, start, count, group, a, state, places) -> None:
     """Forward through one chunk: decays and states go to the scratch, and the output if the gate needs it."""
     s_dt, s_x, s_y, s_decay, s_h = places
-    h = [pen.variable(pen.load(state + f.a_row * n)) for n in range(GROUP)]
+    h = [emitter.variable(emitter.load(state + f.a_row * n)) for n in range(GROUP)]
     for n in range(GROUP):
-        pen.store(h[n].get(), s_h + n * CELL)
-    with pen.loop(count) as i:
+        emitter.store(h[n].get(), s_h + n * CELL)
+    with emitter.loop(count) as i:
         t, cell = start + i, i * CELL
-        dt, x = pen.load(s_dt + cell), pen.load(s_x + cell)
+        dt, x = emitter.load(s_dt + cell), emitter.load(s_x + cell)
         b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
-        y = [pen.load(s_y + cell), pen.lanes(0.0)] if gated else []
+        y = [emitter.load(s_y + cell), emitter.lanes(0.0)] if gated else []
         for n in range(GROUP):
-            decay = pen.exp2(dt * pen.load(a + f.a_row * n))
-            new = pen.fma(decay, h[n].get(), x * pen.load_all(b + 4 * n))
+            decay = emitter.exp2(dt * emitter.load(a + f.a_row * n))
+            new = emitter.fma(decay, h[n].get(), x * emitter.load_all(b + 4 * n))
             h[n].set(new)
-            pen.store(decay, s_decay + (i * GROUP + n) * CELL)
-            pen.store(new, s_h + (i * GROUP + n) * CELL + GROUP * CELL)
+            emitter.store(decay, s_decay + (i * GROUP + n) * CELL)
+            emitter.store(new, s_h + (i * GROUP + n) * CELL + GROUP * CELL)
             if gated:
-                y[n % 2] = pen.fma(new, pen.load_all(c + 4 * n), y[n % 2])
+                y[n % 2] = emitter.fma(new, emitter.load_all(c + 4 * n), y[n % 2])
         if gated:
-            pen.store(y[0] + y[1], s_y + cell)
+            emitter.store(y[0] + y[1], s_y + cell)

@@ -2,7 +2,7 @@
 
 Numba leaves vectorising to LLVM, which does not find this code's best shape (one block of channels in a
 vector, the states in registers). So the kernels emit LLVM vector instructions themselves, through llvmlite,
-which every platform numba runs on understands. ``Emitter`` is a thin pen over llvmlite's IRBuilder and
+which every platform numba runs on understands. ``Emitter`` is a thin emitter over llvmlite's IRBuilder and
 ``Value`` gives its results operators, so that a kernel reads like the formula it computes.
 Importing this file imports numba: only ``cpu.py`` does, at first use.
 """
@@ -47,17 +47,17 @@ ROUNDER = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in a fl
 class Value:
     """One LLVM value (a vector of floats or a 64-bit integer) with operators; plain numbers join in."""
 
-    __slots__ = ("ir", "pen")
+    __slots__ = ("emitter", "ir")
 
-    def __init__(self, pen: Emitter, value):
-        self.pen, self.ir = pen, value
+    def __init__(self, emitter: Emitter, value):
+        self.emitter, self.ir = emitter, value
 
     def _emit(self, other, on_floats: str, on_words: str, swap: bool = False) -> Value:
         vector = self.ir.type == LANES
-        left, right = self.ir, self.pen.like(other, self).ir
+        left, right = self.ir, self.emitter.like(other, self).ir
         if swap:
             left, right = right, left
-        return Value(self.pen, getattr(self.pen.builder, on_floats if vector else on_words)(left, right))
+        return Value(self.emitter, getattr(self.emitter.builder, on_floats if vector else on_words)(left, right))
 
     def __add__(self, other):
         return self._emit(other, "fadd", "add")
@@ -84,16 +84,16 @@ class Value:
 class Variable:
     """A vector that changes inside loops; LLVM keeps it in a register."""
 
-    def __init__(self, pen: Emitter, start):
-        self.pen = pen
-        self.slot = cgutils.alloca_once(pen.builder, LANES)
+    def __init__(self, emitter: Emitter, start):
+        self.emitter = emitter
+        self.slot = cgutils.alloca_once(emitter.builder, LANES)
         self.set(start)
 
     def get(self) -> Value:
-        return Value(self.pen, self.pen.builder.load(self.slot))
+        return Value(self.emitter, self.emitter.builder.load(self.slot))
 
     def set(self, value) -> None:
-        self.pen.builder.store(self.pen.lanes(value).ir, self.slot)
+        self.emitter.builder.store(self.emitter.lanes(value).ir, self.slot)
 
 
 class Emitter:
@@ -257,6 +257,6 @@ class Emitter:
 class Fields:
     """The kernel's arguments by name."""
 
-    def __init__(self, pen: Emitter, names, address):
+    def __init__(self, emitter: Emitter, names, address):
         for i, name in enumerate(names):
-            setattr(self, name, pen.load_word(address + 8 * i))
+            setattr(self, name, emitter.load_word(address + 8 * i))
