@@ -50,18 +50,18 @@ def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
     if bool((A > 0).any()):  # states that grow: the kernels' exponential is made for decay
         return chunked.selective_scan(u, delta, A, B, C, D, delta_bias, z)
     dtype, d = u.dtype, u.shape[2]
-    wide, deep = -d % kernels.WIDTH, -A.shape[1] % kernels.GROUP
+    pad_channels, pad_states = -d % kernels.WIDTH, -A.shape[1] % kernels.GROUP
     # Whole vectors only: channels and states of zeros are added, and change nothing.
-    u, delta, D, delta_bias = (_padded(x, wide) for x in (u, delta, D, delta_bias))
-    z = None if z is None else _padded(z, wide)
-    B, C = _padded(B, deep), _padded(C, deep)
-    A = F.pad(A.float(), (0, deep, 0, wide)) if wide or deep else A.float()
+    u, delta, D, delta_bias = (_padded(x, pad_channels) for x in (u, delta, D, delta_bias))
+    z = None if z is None else _padded(z, pad_channels)
+    B, C = _padded(B, pad_states), _padded(C, pad_states)
+    A = F.pad(A.float(), (0, pad_states, 0, pad_channels)) if pad_channels or pad_states else A.float()
     inputs = (u, delta, A, B, C, D, delta_bias, z)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
         y = _Scan.apply(*inputs)
     else:
         y, _ = _scan_forward(*inputs, keep=False)
-    return (y[..., :d] if wide else y).to(dtype)
+    return (y[..., :d] if pad_channels else y).to(dtype)
 
 
 def causal_conv1d_silu(x, weight, bias) -> Tensor:
@@ -71,13 +71,13 @@ def causal_conv1d_silu(x, weight, bias) -> Tensor:
     if taps > MOST_TAPS:
         return chunked.causal_conv1d_silu(x, weight, bias)
     dtype, d = x.dtype, x.shape[2]
-    wide = -d % kernels.WIDTH
-    inputs = (_padded(x, wide), _padded(weight[:, 0].T, wide), _padded(bias, wide))
+    pad_channels = -d % kernels.WIDTH
+    inputs = (_padded(x, pad_channels), _padded(weight[:, 0].T, pad_channels), _padded(bias, pad_channels))
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         y = _Conv.apply(*inputs)
     else:
         y = _conv_forward(*inputs)
-    return (y[..., :d] if wide else y).to(dtype)
+    return (y[..., :d] if pad_channels else y).to(dtype)
 
 
 def _padded(x: Tensor, extra: int) -> Tensor:
