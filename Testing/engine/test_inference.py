@@ -110,7 +110,7 @@ def test_windows_are_monais_bit_for_bit(shape, window, overlap, at_once):
     network, image, cpu = Recorder(), volume(shape), torch.device("cpu")
     with torch.no_grad():
         places = window_places(shape, window, overlap)
-        found = mean_of_windows(image, places, network, at_once=at_once, run_on=cpu, gather_on=cpu)
+        found = mean_of_windows(image, places, network, at_once=at_once, run_on=cpu, accumulate_on=cpu)
         passes = len(network.seen)
         expected = sliding_window_inference(image[None], window, at_once, network, overlap=overlap, mode="gaussian")
     assert torch.equal(found, expected[0])
@@ -254,8 +254,8 @@ def test_too_little_gpu_memory_is_tried_elsewhere_and_said(caplog):
     for enough in range(3):
         tried = []
 
-        def run(run_on, gather_on, tried=tried, enough=enough):
-            tried.append((run_on, gather_on))
+        def run(run_on, accumulate_on, tried=tried, enough=enough):
+            tried.append((run_on, accumulate_on))
             if len(tried) <= enough:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return "result"
@@ -269,7 +269,7 @@ def test_too_little_gpu_memory_is_tried_elsewhere_and_said(caplog):
 
 
 def test_where_no_attempt_fits_or_something_else_fails_the_error_is_raised():
-    def run(run_on, gather_on):
+    def run(run_on, accumulate_on):
         tried.append(run_on)
         raise error
 

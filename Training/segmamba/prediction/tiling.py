@@ -43,21 +43,21 @@ def mean_of_windows(
     *,
     at_once: int,
     run_on: torch.device,
-    gather_on: torch.device,
+    accumulate_on: torch.device,
 ) -> Tensor:
-    """image (C, D, H, W) -> the weighted mean of what `run` makes of its windows, (K, D, H, W) float32 on gather_on.
+    """image (C, D, H, W) -> the weighted mean of `run` over its windows, (K, D, H, W) float32 on accumulate_on.
 
     places: equally large, together all of the image. run: (B, C, d, h, w) on run_on, B up to at_once, to
     (B, K, d, h, w).
     """
     weight = _weights([part.stop - part.start for part in places[0]], run_on)
-    gathered, total, weights = weight.to(gather_on), None, torch.zeros(image.shape[1:], device=gather_on)
+    gathered, total, weights = weight.to(accumulate_on), None, torch.zeros(image.shape[1:], device=accumulate_on)
     for first in range(0, len(places), at_once):
         group = places[first : first + at_once]
         results = run(torch.stack([image[(slice(None), *place)] for place in group]).to(run_on))
-        results = (results * weight).to(gather_on)
+        results = (results * weight).to(accumulate_on)
         if total is None:
-            total = torch.zeros(results.shape[1], *image.shape[1:], device=gather_on)
+            total = torch.zeros(results.shape[1], *image.shape[1:], device=accumulate_on)
         for place, result in zip(group, results):
             total[(slice(None), *place)] += result
             weights[place] += gathered

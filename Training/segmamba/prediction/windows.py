@@ -74,10 +74,10 @@ def predict(
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
 
-    def run(run_on: torch.device, gather_on: torch.device, at_once: int = 1):
+    def run(run_on: torch.device, accumulate_on: torch.device, at_once: int = 1):
         network.to(run_on, memory_format=_memory_format(run_on))
         return run_on, *_mean_probabilities(
-            network, tensor, spec, run_on, gather_on, at_once, MIRRORINGS[mirrorings], progress
+            network, tensor, spec, run_on, accumulate_on, at_once, MIRRORINGS[mirrorings], progress
         )
 
     attempts = _attempts(torch.device(device), windows_at_once)
@@ -123,7 +123,7 @@ def _attempts(device: torch.device, at_once: int = 1) -> list[tuple]:
 
 
 def _first_that_fits(attempts, run):
-    """-> (what `run(run_on, gather_on, ...)` gives in the first attempt that finds enough memory, the notes)."""
+    """-> (what `run(run_on, accumulate_on, ...)` gives in the first attempt that finds enough memory, the notes)."""
     notes: list[str] = []
     for *where, note in attempts:
         if note:
@@ -139,12 +139,12 @@ def _first_that_fits(attempts, run):
     raise AssertionError("no attempts")
 
 
-def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirrorings, progress):
-    """-> (K, D, H, W) on gather_on, forward passes, precision."""
+def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, at_once, mirrorings, progress):
+    """-> (K, D, H, W) on accumulate_on, forward passes, precision."""
     shape = tuple(tensor.shape[1:])
     padded = _padded(shape, spec)
     missing = [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)]
-    image = F.pad(tensor.to(gather_on), missing)
+    image = F.pad(tensor.to(accumulate_on), missing)
     places = window_places(padded, _window(shape, spec), spec.overlap)
     bf16 = spec.bf16 and _bf16_is_fast(run_on)
     total = len(mirrorings) * len(places)
@@ -163,7 +163,7 @@ def _mean_probabilities(network, tensor, spec, run_on, gather_on, at_once, mirro
     for axes in mirrorings:
         dims = [axis + 1 for axis in axes]
         flipped = image.flip(dims) if dims else image
-        result = mean_of_windows(flipped, places, run, at_once=at_once, run_on=run_on, gather_on=gather_on)
+        result = mean_of_windows(flipped, places, run, at_once=at_once, run_on=run_on, accumulate_on=accumulate_on)
         result = result.flip(dims) if dims else result
         mean = result if mean is None else mean.add_(result)
     mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
