@@ -105,14 +105,16 @@ def test_windows_are_what_running_them_one_by_one_gives(shape, window, overlap):
 
 @pytest.mark.parametrize("shape", [(40, 56, 70), (32, 48, 32), (33, 90, 47)], ids=str)
 @pytest.mark.parametrize(("window", "overlap"), [((32, 48, 32), 0.5), ((24, 32, 16), 0.25), ((16, 48, 31), 0.7)])
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_windows_are_monais_bit_for_bit(shape, window, overlap, at_once):
+@pytest.mark.parametrize("sw_batch_size", [1, 3])
+def test_windows_are_monais_bit_for_bit(shape, window, overlap, sw_batch_size):
     network, image, cpu = Recorder(), volume(shape), torch.device("cpu")
     with torch.no_grad():
         places = window_places(shape, window, overlap)
-        found = mean_of_windows(image, places, network, at_once=at_once, run_on=cpu, accumulate_on=cpu)
+        found = mean_of_windows(image, places, network, sw_batch_size=sw_batch_size, run_on=cpu, accumulate_on=cpu)
         passes = len(network.seen)
-        expected = sliding_window_inference(image[None], window, at_once, network, overlap=overlap, mode="gaussian")
+        expected = sliding_window_inference(
+            image[None], window, sw_batch_size, network, overlap=overlap, mode="gaussian"
+        )
     assert torch.equal(found, expected[0])
     assert network.seen[:passes] == network.seen[passes:]
 

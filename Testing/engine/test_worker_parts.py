@@ -326,7 +326,7 @@ def test_windows_at_once_change_nothing_but_the_calls():
             sizes.append(len(x))
             return x * 3
 
-    alone = predict(Network(), image, spec, windows_at_once=2)
+    alone = predict(Network(), image, spec, sw_batch_size=2)
     assert set(sizes) == {1}
     sizes.clear()
     cpu = torch.device("cpu")

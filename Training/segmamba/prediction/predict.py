@@ -48,7 +48,7 @@ class PredictOptions:
     "never" nothing of it. remove_small_mm3: region -> smallest component that stays, instead of the manifest's.
     left_out: write what was taken away as a label map of its own.
 
-    windows_at_once: see prediction.windows.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
+    sw_batch_size: see prediction.windows.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
     prepare: "auto" registers images and cuts the brain out where they need it (preparation), "never" takes them as
     they are. brain_mask: instead of the brain that would be looked for. onto: modalities on whose grids the label map
     is wanted besides.
@@ -61,7 +61,7 @@ class PredictOptions:
     postprocess: str = "auto"
     remove_small_mm3: Mapping[str, float] | None = None
     left_out: bool = False
-    windows_at_once: int = 1
+    sw_batch_size: int = 1
     compressed: bool = True
     prepare: str = "auto"
     brain_mask: Path | None = None
@@ -101,7 +101,7 @@ def predict_case(
         absent=seen.absent,
         device=options.device,
         mirrorings=options.mirrorings,
-        windows_at_once=options.windows_at_once,
+        sw_batch_size=options.sw_batch_size,
         stages=stages,
         cancelled=cancelled,
     )

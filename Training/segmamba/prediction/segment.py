@@ -68,7 +68,7 @@ def segment(
     absent: Sequence[str] = (),
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
-    windows_at_once: int = 1,
+    sw_batch_size: int = 1,
     postprocess_spec: PostprocessSpec | None = None,
     scheme: LabelScheme = GLIOMA,
     stages: Stages | None = None,
@@ -76,7 +76,7 @@ def segment(
 ) -> Segmentation:
     """stages: who is told of "preprocess", "network" and "restore", and keeps their seconds.
 
-    absent: modalities that the case lacks and the model does without (segmamba.cases.incomplete). windows_at_once: see
+    absent: modalities that the case lacks and the model does without (segmamba.cases.incomplete). sw_batch_size: see
     prediction.windows.predict. postprocess_spec: what is too small to stay in the label map, of regions of `scheme`;
     None: everything stays. Raises InputError where the case lacks what the model needs, and Cancelled.
     """
@@ -90,7 +90,7 @@ def segment(
             inference_spec,
             device=device,
             mirrorings=mirrorings,
-            windows_at_once=windows_at_once,
+            sw_batch_size=sw_batch_size,
             progress=lambda fraction: stages.tell("network", fraction),
             cancelled=cancelled,
         )

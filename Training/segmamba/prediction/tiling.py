@@ -41,19 +41,19 @@ def mean_of_windows(
     places: Sequence[Place],
     run: Callable[[Tensor], Tensor],
     *,
-    at_once: int,
+    sw_batch_size: int,
     run_on: torch.device,
     accumulate_on: torch.device,
 ) -> Tensor:
     """image (C, D, H, W) -> the weighted mean of `run` over its windows, (K, D, H, W) float32 on accumulate_on.
 
-    places: equally large, together all of the image. run: (B, C, d, h, w) on run_on, B up to at_once, to
+    places: equally large, together all of the image. run: (B, C, d, h, w) on run_on, B up to sw_batch_size, to
     (B, K, d, h, w).
     """
     weight = _weights([part.stop - part.start for part in places[0]], run_on)
     gathered, total, weights = weight.to(accumulate_on), None, torch.zeros(image.shape[1:], device=accumulate_on)
-    for first in range(0, len(places), at_once):
-        group = places[first : first + at_once]
+    for first in range(0, len(places), sw_batch_size):
+        group = places[first : first + sw_batch_size]
         results = run(torch.stack([image[(slice(None), *place)] for place in group]).to(run_on))
         results = (results * weight).to(accumulate_on)
         if total is None:

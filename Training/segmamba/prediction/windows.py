@@ -59,13 +59,13 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
-    windows_at_once: int = 1,
+    sw_batch_size: int = 1,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prediction:
     """tensor: (C, D, H, W) float32, any size. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
 
-    windows_at_once: the most that go through the network together on a GPU; on the CPU it is one.
+    sw_batch_size: the most that go through the network together on a GPU; on the CPU it is one.
     progress is called with the fraction done after each window; cancelled is asked before each layer of the network.
     Short of GPU memory, windows go one by one; still short, results are accumulated on the CPU; still short, the
     network runs on the CPU; each is said in the notes. Raises Cancelled, and InputError for an unknown number of
@@ -74,13 +74,13 @@ def predict(
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
 
-    def run(run_on: torch.device, accumulate_on: torch.device, at_once: int = 1):
+    def run(run_on: torch.device, accumulate_on: torch.device, sw_batch_size: int = 1):
         network.to(run_on, memory_format=_memory_format(run_on))
         return run_on, *_mean_probabilities(
-            network, tensor, spec, run_on, accumulate_on, at_once, MIRRORINGS[mirrorings], progress
+            network, tensor, spec, run_on, accumulate_on, sw_batch_size, MIRRORINGS[mirrorings], progress
         )
 
-    attempts = _attempts(torch.device(device), windows_at_once)
+    attempts = _attempts(torch.device(device), sw_batch_size)
     with _asked_before_each_layer(network, cancelled):
         (run_on, mean, passes, precision), notes = _first_that_fits(attempts, run)
     mean = mean.float().cpu()
@@ -108,14 +108,14 @@ def _asked_before_each_layer(network: nn.Module, cancelled: Callable[[], bool] |
             hook.remove()
 
 
-def _attempts(device: torch.device, at_once: int = 1) -> list[tuple]:
+def _attempts(device: torch.device, sw_batch_size: int = 1) -> list[tuple]:
     """Where to run the network, where to accumulate, windows at once if not 1, and what to say about it, in order."""
     cpu = torch.device("cpu")
     if device.type == "cpu":
         return [(cpu, cpu, "")]
-    one_by_one = "GPU memory ran short: windows went through the network one by one" if at_once > 1 else ""
+    one_by_one = "GPU memory ran short: windows went through the network one by one" if sw_batch_size > 1 else ""
     return [
-        *([(device, device, at_once, "")] if at_once > 1 else []),
+        *([(device, device, sw_batch_size, "")] if sw_batch_size > 1 else []),
         (device, device, one_by_one),
         (device, cpu, "GPU memory ran short: results were accumulated in main memory"),
         (cpu, cpu, "GPU memory ran short: the network ran on the CPU"),
@@ -139,7 +139,7 @@ def _first_that_fits(attempts, run):
     raise AssertionError("no attempts")
 
 
-def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, at_once, mirrorings, progress):
+def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, sw_batch_size, mirrorings, progress):
     """-> (K, D, H, W) on accumulate_on, forward passes, precision."""
     shape = tuple(tensor.shape[1:])
     padded = _padded(shape, spec)
@@ -163,7 +163,9 @@ def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, at_once, m
     for axes in mirrorings:
         dims = [axis + 1 for axis in axes]
         flipped = image.flip(dims) if dims else image
-        result = mean_of_windows(flipped, places, run, at_once=at_once, run_on=run_on, accumulate_on=accumulate_on)
+        result = mean_of_windows(
+            flipped, places, run, sw_batch_size=sw_batch_size, run_on=run_on, accumulate_on=accumulate_on
+        )
         result = result.flip(dims) if dims else result
         mean = result if mean is None else mean.add_(result)
     mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
