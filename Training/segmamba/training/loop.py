@@ -105,9 +105,9 @@ class Training:
         self.experiment: Experiment = load_experiment(config, world)
         self.autocast = uses_bf16(config, world.device)
         self.network = self.experiment.network.to(world.device, memory_format=torch.channels_last_3d)
-        self.averaged = average_of(self.network, config.optimizer.ema)
+        self.ema = average_of(self.network, config.optimizer.ema)
         self.optimizer = build_optimizer(self.network, config.optimizer)
-        self.wrapped = world.wrap(self.network)
+        self.ddp = world.wrap(self.network)
         self.loss_of = HeadLoss(config.loss, self.experiment.inference.nested)
         self.step, self.skipped, self.rate_factor = 0, 0, 1.0
         self.best, self.since_best, self.metrics = -1.0, 0, {}
@@ -181,7 +181,7 @@ class Training:
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip))
         if math.isfinite(norm):
             self.optimizer.step()
-            self.averaged.update_parameters(self.network)
+            self.ema.update_parameters(self.network)
         return loss, norm
 
     def _gradient(self, image: Tensor, label: Tensor, parts: int) -> float:
@@ -190,9 +190,9 @@ class Training:
         for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
             x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
             apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
-            with self.wrapped.no_sync() if apart else contextlib.nullcontext():
+            with self.ddp.no_sync() if apart else contextlib.nullcontext():
                 with torch.autocast(torch.device(self.world.device).type, torch.bfloat16, enabled=self.autocast):
-                    logits = self.wrapped(x.contiguous(memory_format=torch.channels_last_3d))
+                    logits = self.ddp(x.contiguous(memory_format=torch.channels_last_3d))
                 loss = self.loss_of(logits.float(), y) * (len(x) / len(image))
                 loss.backward()
             total += loss.detach()
@@ -210,7 +210,7 @@ class Training:
             fits, to_come = True, []
             try:
                 to_come = state_to_come(self.optimizer)
-                with self.wrapped.no_sync() if self.world.size > 1 else contextlib.nullcontext():
+                with self.ddp.no_sync() if self.world.size > 1 else contextlib.nullcontext():
                     self._gradient(image, label, parts)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -260,7 +260,7 @@ class Training:
             return
         start = time.perf_counter()
         found = validate(
-            self.averaged.module,
+            self.ema.module,
             self.experiment.held_out,
             self.config.preprocess,
             self.experiment.inference,
@@ -305,7 +305,7 @@ class Training:
                 self.run,
                 step=self.step,
                 network=self.network.state_dict(),
-                averaged=self.averaged.state_dict(),
+                averaged=self.ema.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 skipped=self.skipped,
                 rate_factor=self.rate_factor,
@@ -321,7 +321,7 @@ class Training:
             if set(groups[0]) != set(self.optimizer.param_groups[0]):  # torch would take them without a word
                 raise ValueError("the optimizer has other settings")
             self.network.load_state_dict(state["network"])
-            self.averaged.load_state_dict(state["averaged"])
+            self.ema.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
@@ -362,7 +362,7 @@ class Training:
             incomplete=parent.incomplete if parent and self.config.augment.modality_dropout else None,
         )
         card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
-        save_package(folder, self.averaged.module, manifest, card)
+        save_package(folder, self.ema.module, manifest, card)
 
     def _tell(self, text: str) -> None:
         self.journal.tell(self.step, text)
