@@ -59,7 +59,7 @@ def train(
     world = join(device)
     try:
         with stop_signals() as caught, _alone(run, world, resume):
-            return Training(config, run, world, resume, StopRequests(caught, run), on_step).go()
+            return Training(config, run, world, resume, StopRequests(caught, run), on_step).train()
     finally:
         leave(world)
 
@@ -123,7 +123,7 @@ class Training:
         reason = "; bf16 is slow or missing on this device" if slow else ""
         self._tell(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
 
-    def go(self) -> Path:
+    def train(self) -> Path:
         self.accumulation = self._fit_memory()
         if self.step == 0:
             self._save()
@@ -133,7 +133,7 @@ class Training:
             try:
                 self._advance()
             except _DivergedError as error:
-                self._go_back(error.cases)
+                self._roll_back(error.cases)
         if self.metrics.get("step") != self.step:
             self._validate()
         return self._finish()
@@ -286,7 +286,7 @@ class Training:
         patience = self.config.validation.patience
         return bool(patience) and self.since_best >= patience
 
-    def _go_back(self, cases: list[str]) -> None:
+    def _roll_back(self, cases: list[str]) -> None:
         """To the last checkpoint with half the learning rate; a second time training ends."""
         if self.rate_factor < 1:
             raise InputError(

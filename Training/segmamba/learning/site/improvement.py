@@ -58,7 +58,7 @@ def improve(
         with Telling(folder, plan.way) as tell, _reasons(tell), stop_signals() as caught:
             from segmamba.learning.site.stages import Stages  # torch: the lock and a first word come before its seconds
 
-            Stages(site, folder, plan, tell, StopRequests(caught, folder), model, device).go()
+            Stages(site, folder, plan, tell, StopRequests(caught, folder), model, device).run()
     return tell.status
 
 

@@ -54,7 +54,7 @@ class Stages:
         self.site, self.folder, self.plan, self.tell, self.stop = site, folder, plan, tell, stop
         self.model, self.device = model, device()
 
-    def go(self) -> None:
+    def run(self) -> None:
         self._ingest()
         initial = self._initial()
         self._old_data(initial)
