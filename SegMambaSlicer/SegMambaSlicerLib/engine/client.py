@@ -118,7 +118,7 @@ class Engine:
         if process is None:
             return
         for line in process.lines():
-            self._hear(line)
+            self._handleMessage(line)
             if self._process is not process:
                 return  # a callback stopped the worker
         now = time.monotonic()
@@ -166,7 +166,7 @@ class Engine:
             raise EngineError("start", _("The engine did not start: {reason}").format(reason=error)) from error
         self._note("debug", _("Engine started with {python}.").format(python=interpreter.title))
 
-    def _hear(self, line: str) -> None:
+    def _handleMessage(self, line: str) -> None:
         if not line.strip():
             return
         try:

@@ -128,8 +128,8 @@ class CorrectionPanel:
             correction.prepare()
             self._say(_withPreparing(_("Checking the case..."), correction))
             correction.check(
-                lambda report: self._hear(correction, self._checked, report),
-                lambda error: self._hear(correction, self._failed, error),
+                lambda report: self._handleAnswer(correction, self._checked, report),
+                lambda error: self._handleAnswer(correction, self._failed, error),
             )
         except (InputError, EngineError) as error:
             self._failed(error)
@@ -154,11 +154,11 @@ class CorrectionPanel:
         try:
             correction.send(
                 self._view.confirmed(),
-                lambda answer: self._hear(correction, self._added, answer),
-                lambda error: self._hear(correction, self._failed, error),
+                lambda answer: self._handleAnswer(correction, self._added, answer),
+                lambda error: self._handleAnswer(correction, self._failed, error),
             )
         except (InputError, EngineError) as error:
-            self._hear(correction, self._failed, error)
+            self._handleAnswer(correction, self._failed, error)
         self.showState()
 
     def _mayBeSent(self, correction: Correction) -> bool:
@@ -177,7 +177,7 @@ class CorrectionPanel:
         ).format(before=before, next=correction.report.get("next_version", "?"))
         return _confirm(text, _("SegMamba: sent already"))
 
-    def _hear(self, correction: Correction, function, answer) -> None:
+    def _handleAnswer(self, correction: Correction, function, answer) -> None:
         """What became of `correction`, which may no longer be the one that is shown."""
         wasSent = correction in self._onTheWay
         if wasSent:

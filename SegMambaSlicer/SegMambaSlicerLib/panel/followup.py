@@ -181,14 +181,14 @@ class FollowUpPanel:
         try:
             measuring.measure(
                 self._byHand(),
-                lambda answer: self._hear(measuring, self._measured, answer),
-                lambda error: self._hear(measuring, self._failed, error),
+                lambda answer: self._handleAnswer(measuring, self._measured, answer),
+                lambda error: self._handleAnswer(measuring, self._failed, error),
             )
         except (InputError, EngineError, OSError) as error:
             self._failed(error)
         self.showState()
 
-    def _hear(self, measuring, function, answer) -> None:
+    def _handleAnswer(self, measuring, function, answer) -> None:
         if measuring is self._measuring:
             function(answer)
             self.showState()

@@ -64,8 +64,8 @@ class Reports:
             measuring.writeReports(
                 self._byHand(),
                 self._folder(),
-                lambda paths: self._hear(measuring, self._written, paths),
-                lambda error: self._hear(measuring, self._failed, error),
+                lambda paths: self._handleAnswer(measuring, self._written, paths),
+                lambda error: self._handleAnswer(measuring, self._failed, error),
             )
         except (InputError, EngineError, OSError) as error:
             self._failed(error)
@@ -79,7 +79,7 @@ class Reports:
         except InputError as error:
             self._failed(error)
 
-    def _hear(self, measuring, function, answer) -> None:
+    def _handleAnswer(self, measuring, function, answer) -> None:
         if measuring is self._measuring:
             function(answer)
             self._changed()

@@ -55,8 +55,8 @@ class LookingPanel:
             folder = self._folder  # what is heard of another look, that was stopped, is not listened to
             self._command = self._start(
                 ["look", "--json", *named],
-                lambda answer: self._hear(folder, self._show, answer),
-                lambda error: self._hear(folder, self._fail, error),
+                lambda answer: self._handleAnswer(folder, self._show, answer),
+                lambda error: self._handleAnswer(folder, self._fail, error),
             )
         except (InputError, EngineError, OSError) as error:
             self._end()
@@ -74,7 +74,7 @@ class LookingPanel:
         self._end()
         self._volumes = {}
 
-    def _hear(self, folder, function, answer) -> None:
+    def _handleAnswer(self, folder, function, answer) -> None:
         if folder is not self._folder:
             return
         self._end()

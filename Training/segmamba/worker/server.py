@@ -86,15 +86,15 @@ class Server:
             *lines, data = (data + chunk).split(b"\n")
             for line in lines:
                 if not skipping and line.strip():
-                    self._hear(line)
+                    self._handle_message(line)
                 skipping = False
             if len(data) > LONGEST_LINE:
                 if not skipping:
-                    self._hear(data)  # says that it is too long
+                    self._handle_message(data)  # says that it is too long
                 data, skipping = b"", True
         self._stop()
 
-    def _hear(self, line: bytes) -> None:
+    def _handle_message(self, line: bytes) -> None:
         id = None
         try:
             request = parse(line)
