@@ -99,12 +99,12 @@ def pretend_to_work(site: Path, run: str) -> None:
     """Holds what an improvement holds, says that it trains, and does nothing."""
     from segmamba.learning.site import Site
     from segmamba.learning.site.improvement import _alone
-    from segmamba.learning.site.status import Telling
+    from segmamba.learning.site.status import StatusWriter
 
     place = Site(site).run(run)
-    with _alone(Site(site), place), Telling(place, "finetune") as tell:
-        tell.begin("training", "pretending", steps=100)
-        tell.go_on(1, 100, "pretending", step=1, loss=float("nan"))
+    with _alone(Site(site), place), StatusWriter(place, "finetune") as writer:
+        writer.begin("training", "pretending", steps=100)
+        writer.go_on(1, 100, "pretending", step=1, loss=float("nan"))
         time.sleep(600)
 
 

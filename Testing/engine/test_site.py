@@ -29,7 +29,7 @@ from segmamba.learning.site.data import (
     make_phantoms,
 )
 from segmamba.learning.site.layout import STATUS
-from segmamba.learning.site.status import RunStatus, Telling, in_words, read_status
+from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import read_manifest
@@ -354,14 +354,14 @@ def test_the_time_left_is_that_of_a_steady_pace(tmp_path, monkeypatch):
 
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    with Telling(tmp_path, "finetune") as tell:
+    with StatusWriter(tmp_path, "finetune") as writer:
         for step in (10, 11, 20):  # resumed at 10; 2 s a step
             now[0] = 100 + 2 * (step - 10)
-            tell.go_on(step, 100, f"step {step}", step=step)
-        assert tell.status.seconds_left == 160 and tell.status.text == "step 20, about 3 min left"
-        tell.begin("judging", "next")
-        assert tell.status.seconds_left is None and tell.status.step == 20
-    assert read_status(tmp_path) == tell.status
+            writer.go_on(step, 100, f"step {step}", step=step)
+        assert writer.status.seconds_left == 160 and writer.status.text == "step 20, about 3 min left"
+        writer.begin("judging", "next")
+        assert writer.status.seconds_left is None and writer.status.step == 20
+    assert read_status(tmp_path) == writer.status
 
 
 def test_lengths_of_time_in_words():

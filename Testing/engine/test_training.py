@@ -233,7 +233,7 @@ def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path
     told = []
     run = Training(replace(config, batch=8), tmp_path / "run", World(), "never", [])
     monkeypatch.setattr(run, "world", World(device="meta"))  # any device but the CPU
-    monkeypatch.setattr(run, "_tell", told.append)
+    monkeypatch.setattr(run, "_report", told.append)
 
     def short_of_memory(image, label, parts):
         if len(image) // parts > limit:

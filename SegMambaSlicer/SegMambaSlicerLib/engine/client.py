@@ -63,7 +63,7 @@ class Engine:
         log: Callable[[str, str], None] | None = None,
         devicesChanged: Callable[[dict], None] | None = None,
     ):
-        self._interpreter, self._tell, self._devicesChanged = interpreter, log, devicesChanged
+        self._interpreter, self._log, self._devicesChanged = interpreter, log, devicesChanged
         self._process: ChildProcess | None = None
         self._pending: dict[str, Request] = {}
         self._count = 0
@@ -233,8 +233,8 @@ class Engine:
     def _note(self, level: str, text: str) -> None:
         if level != "debug":
             self.lines.append(text)
-        if self._tell:
-            self._tell(level, text)
+        if self._log:
+            self._log(level, text)
 
 
 def explain(lines: list[str]) -> str:

@@ -65,7 +65,7 @@ def test_asking_does_not_wait(engine, choose):
 def test_what_a_library_prints_is_no_answer(engine, choose, tmp_path):
     choose("babbling")
     heard = []
-    engine._tell = lambda level, text: heard.append(text)
+    engine._log = lambda level, text: heard.append(text)
     assert engine.wait(engine.hello(), 10)["version"] == "9.9"
     assert "Loading plug-ins..." in heard
     assert any("not text" in text for text in heard)

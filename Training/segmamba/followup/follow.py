@@ -112,11 +112,11 @@ def follow(
         raise InputError(f"the days {', '.join(map(str, days))} do not rise; give the dates in order, each once")
     if stray := by_hand.days - set(days):
         raise InputError(f"drawn or said by hand of day {min(stray)}, which is none of {', '.join(map(str, days))}")
-    tell = progress or (lambda text: None)
+    report = progress or (lambda text: None)
     dates: list[Date] = []
     targets: tuple[int, ...] = ()
     for timepoint in timepoints:
-        tell(f"day {timepoint.day}: measuring")
+        report(f"day {timepoint.day}: measuring")
         measured = measure(timepoint.label_map, timepoint.affine, settings.region)
         measured = with_lines(measured, by_hand.lines.get(timepoint.day, ()))
         found, problem, matches = None, "", None
@@ -128,14 +128,14 @@ def follow(
         else:
             pair = (fingerprint(timepoints[0].t1c), fingerprint(timepoint.t1c))
             if pair not in known:
-                tell(f"day {timepoint.day}: registering")
+                report(f"day {timepoint.day}: registering")
             found, problem = known[pair] if pair in known else register_dates(timepoints[0].t1c, timepoint.t1c)
             if found is not None and not problem:
                 matches = match(dates[0].measured, measured, found.transform)
         counted = matches.lesions(list(targets)) if matches else []
         products = {lesion.number: lesion.product for lesion in measured.lesions}
         spd = float(sum(products[number] for number in counted)) if matches else None
-        tell(f"day {timepoint.day}: other borders")
+        report(f"day {timepoint.day}: other borders")
         moved = spread(measured, counted, timepoint.probability, timepoint.affine)
         date = Date(timepoint, measured, found, problem, matches, spd, moved)
         dates.append(_judged(date, dates, targets, settings))

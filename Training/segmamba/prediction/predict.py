@@ -111,7 +111,7 @@ def predict_case(
         _write(model.manifest, seen, result, done, options, files)
     summary = _summarize(model, seen, result, done, options, files, stages)
     write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
-    stages.tell("write", 1.0)
+    stages.report("write", 1.0)
     return summary
 
 
@@ -272,7 +272,7 @@ def _prepare(
             case_id,
             plan,
             mask=mask,
-            progress=lambda fraction: stages.tell("prepare", fraction),
+            progress=lambda fraction: stages.report("prepare", fraction),
             cancelled=cancelled,
         )
 

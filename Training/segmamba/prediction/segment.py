@@ -91,7 +91,7 @@ def segment(
             device=device,
             mirrorings=mirrorings,
             sw_batch_size=sw_batch_size,
-            progress=lambda fraction: stages.tell("network", fraction),
+            progress=lambda fraction: stages.report("network", fraction),
             cancelled=cancelled,
         )
     with stages.time("restore"):
@@ -102,7 +102,7 @@ def segment(
         )
         if postprocess_spec:
             label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
-    stages.tell("restore", 1.0)
+    stages.report("restore", 1.0)
     seconds = stages.seconds()
     seconds = {stage: seconds[stage] for stage in ("preprocess", "network", "restore")}
     return Segmentation(label_map, seconds, prepared, prediction)

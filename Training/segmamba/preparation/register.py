@@ -106,7 +106,7 @@ def register(
     brain, a jaw or a neck, need not move with it. Raises Cancelled.
     """
     begin = time.perf_counter()
-    tell, stop = progress or (lambda fraction: None), cancelled or (lambda: False)
+    report, stop = progress or (lambda fraction: None), cancelled or (lambda: False)
     finder = Finder(fixed, moving, within)
     with one_thread():
         starts, coarse, done = finder.starts(), [], 0
@@ -115,7 +115,7 @@ def register(
             for transform in starts[:climbs]:
                 if stop():
                     raise Cancelled
-                tell((1 + done) / (1 + sum(_CLIMBS)))
+                report((1 + done) / (1 + sum(_CLIMBS)))
                 ends.append(finder.climb(level, transform))
                 done += 1
             ends = finder.ranked(level, ends)
@@ -124,7 +124,7 @@ def register(
         best = ends[0]
         agreeing = sum(finder.distance(best, other) < _AGREE_MM for other in coarse)
         found = finder.describe(best, agreeing, len(coarse))
-    tell(1.0)
+    report(1.0)
     return replace(found, seconds=time.perf_counter() - begin)
 
 

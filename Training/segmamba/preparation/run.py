@@ -176,7 +176,7 @@ def _on_own_grid(
     return resample(brain, grid.affine, own) > 0.5
 
 
-def _parts(plan: Plan, tell: Progress, stop: Callable[[], bool]) -> Iterator[Progress]:
+def _parts(plan: Plan, report: Progress, stop: Callable[[], bool]) -> Iterator[Progress]:
     """For each action of the plan a progress from 0 to 1 of its own, and a chance to stop."""
     weights = [_WEIGHTS[action.kind] for action in plan.actions]
     ends = list(itertools.accumulate(weights))
@@ -184,5 +184,5 @@ def _parts(plan: Plan, tell: Progress, stop: Callable[[], bool]) -> Iterator[Pro
         if stop():
             raise Cancelled
         start = (end - weight) / ends[-1]
-        tell(start)
-        yield lambda fraction, start=start, share=weight / ends[-1]: tell(start + share * fraction)
+        report(start)
+        yield lambda fraction, start=start, share=weight / ends[-1]: report(start + share * fraction)

@@ -74,12 +74,12 @@ def find_brain(
 
     begin, left = time.perf_counter(), 1.0
 
-    def tell(_text: str) -> None:  # how many steps there will be is not known
+    def report(_text: str) -> None:  # how many steps there will be is not known
         nonlocal left
         left *= 0.8
         progress(1 - left)
 
-    found = brain_mask(image, grid.affine, modality=modality, progress=tell, cancelled=cancelled)
+    found = brain_mask(image, grid.affine, modality=modality, progress=report, cancelled=cancelled)
     volume = _volume_ml(found.mask, grid)
     _check_volume(volume, f"what was found as the brain in {name}")
     values = {"method": found.method, "quality": round(float(found.quality), 3), "volume_ml": round(volume, 1)}

@@ -63,7 +63,7 @@ class Journal:
             log.info("step %d/%d loss %.3f, %.0f min left", step, self.steps, mean, left)
         self.begin()
 
-    def tell(self, step: int, text: str) -> None:
+    def note(self, step: int, text: str) -> None:
         """An event: something that a person should know."""
         if self.world.is_first:
             log.warning(text)

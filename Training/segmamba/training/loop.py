@@ -118,10 +118,10 @@ class Training:
         if resuming:
             state, note = load_checkpoint(run)
             self._restore(state)
-            self._tell(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
+            self._report(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
         slow = config.precision == "bf16" and not self.autocast
         reason = "; bf16 is slow or missing on this device" if slow else ""
-        self._tell(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
+        self._report(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
 
     def train(self) -> Path:
         self.accumulation = self._fit_memory()
@@ -159,7 +159,7 @@ class Training:
             validating = self.step % self.config.validation.every == 0
             if self.world.any(bool(self.stop)):
                 self._save()
-                self._tell(f"stopped after step {self.step} by a signal")
+                self._report(f"stopped after step {self.step} by a signal")
                 raise Stopped(self.step, self.stop.number)
             due = time.perf_counter() - saved > self.config.checkpoint_minutes * 60
             if validating:
@@ -227,7 +227,7 @@ class Training:
                     "set checkpoint_activations = true, or a smaller patch"
                 )
             parts *= 2
-            self._tell(f"out of GPU memory: {parts} micro-batches of {share // parts} patches, the same batch")
+            self._report(f"out of GPU memory: {parts} micro-batches of {share // parts} patches, the same batch")
 
     def _loader(self) -> DataLoader:
         config, world = self.config, self.world
@@ -297,7 +297,9 @@ class Training:
         state, _ = load_checkpoint(self.run)
         self._restore(state)
         self.rate_factor, self.skipped = 0.5, skipped
-        self._tell(f"rolled back from step {at} to {self.step}, with half the learning rate; cases {', '.join(cases)}")
+        self._report(
+            f"rolled back from step {at} to {self.step}, with half the learning rate; cases {', '.join(cases)}"
+        )
 
     def _save(self) -> None:
         if self.world.is_first:
@@ -364,8 +366,8 @@ class Training:
         card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
         save_package(folder, self.ema.module, manifest, card)
 
-    def _tell(self, text: str) -> None:
-        self.journal.tell(self.step, text)
+    def _report(self, text: str) -> None:
+        self.journal.note(self.step, text)
 
 
 class _DivergedError(Exception):

@@ -106,7 +106,7 @@ class Job:
             if self.cancelled_at and not self.writing and time.monotonic() - self.cancelled_at > after:
                 self.fail(Cancelled())
 
-    def tell(self) -> None:
+    def report_progress(self) -> None:
         """Sends where it stands."""
         with self._lock:
             if self.estimate is None or self.answered or self.is_cancelled():

@@ -160,7 +160,7 @@ class Server:
             if new or time.monotonic() - told > _PROGRESS_EVERY:
                 told = time.monotonic()
                 for job in tuple(self._jobs):
-                    job.tell()
+                    job.report_progress()
             if new:
                 time.sleep(_TICK)  # not more than ten a second
             # a dead parent leaves its child to another process, and on Windows closes its standard input

@@ -50,8 +50,8 @@ class LineWriter:
 
     encoding, errors, newlines, closed, line_buffering = "utf-8", "backslashreplace", None, False, True
 
-    def __init__(self, number: int, tell: Callable[[str], None]):
-        self._number, self._tell = number, tell
+    def __init__(self, number: int, log: Callable[[str], None]):
+        self._number, self._log = number, log
         self._rest, self._lock = "", threading.RLock()
 
     def write(self, text: str) -> int:
@@ -59,7 +59,7 @@ class LineWriter:
             *lines, self._rest = re.split(r"[\r\n]+", self._rest + text)
         for line in lines:
             if line.strip():
-                self._tell(line.strip()[:_LONGEST])
+                self._log(line.strip()[:_LONGEST])
         return len(text)
 
     def writelines(self, lines) -> None:

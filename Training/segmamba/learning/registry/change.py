@@ -68,7 +68,7 @@ def refuse(folder: Path | str, package: Path, reason: str) -> str:
         if name == change.registry.champion:
             raise InputError(f"{name} is in use; go back with `segmamba models {folder} rollback`")
         change.set_state(name, "refused")
-        change.tell("refuse", name, reason, evidence)
+        change.log("refuse", name, reason, evidence)
     return name
 
 
@@ -135,7 +135,7 @@ class _Change:
                 manifest_sha256=hash_of(self.folder / MODELS / name / MANIFEST),
             )
             self.registry = replace(self.registry, models={**self.registry.models, name: entry})
-            self.tell("add", name, "", None)
+            self.log("add", name, "", None)
         elif package.resolve() != (self.folder / MODELS / name).resolve():
             self._copy_evidence(package, self.folder / MODELS / name)
         return name
@@ -189,16 +189,16 @@ class _Change:
             self.set_state(old, "retired")
         self.set_state(name, "champion")
         self.registry = replace(self.registry, champion=name, before=before)
-        self.tell(what, name, reason, evidence, old)
+        self.log(what, name, reason, evidence, old)
 
     def back_to(self, name: str, before: tuple[str, ...], reason: str) -> None:
         old = self.registry.champion
         self.set_state(old, "retired")
         self.set_state(name, "champion")
         self.registry = replace(self.registry, champion=name, before=before)
-        self.tell("rollback", name, reason, None, old)
+        self.log("rollback", name, reason, None, old)
 
-    def tell(
+    def log(
         self, what: str, name: str, reason: str, evidence: dict[str, str] | None, before: str | None = None
     ) -> None:
         event = Event(what=what, model=name, before=before, reason=reason, evidence=evidence, time=int(time.time()))

@@ -20,7 +20,7 @@ from segmamba.files.atomic import make_folder, sweep
 from segmamba.files.shares import exclusive, is_held
 from segmamba.learning.site.layout import LOCK, WAYS, Site
 from segmamba.learning.site.plan import begin_plan
-from segmamba.learning.site.status import RunStatus, Telling, at_work, read_status
+from segmamba.learning.site.status import RunStatus, StatusWriter, at_work, read_status
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
 
 log = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ def improve(
             log.info("run %s is done already", folder.name)
             return status
         (folder / STOP).unlink(missing_ok=True)
-        with Telling(folder, plan.way) as tell, _reasons(tell), stop_signals() as caught:
+        with StatusWriter(folder, plan.way) as status_writer, _reasons(status_writer), stop_signals() as caught:
             from segmamba.learning.site.stages import Stages  # torch: the lock and a first word come before its seconds
 
-            Stages(site, folder, plan, tell, StopRequests(caught, folder), model, device).run()
-    return tell.status
+            Stages(site, folder, plan, status_writer, StopRequests(caught, folder), model, device).run()
+    return status_writer.status
 
 
 def free_or_refuse(site: Site) -> None:
@@ -81,18 +81,18 @@ def _alone(site: Site, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _reasons(tell: Telling) -> Iterator[None]:
+def _reasons(status_writer: StatusWriter) -> Iterator[None]:
     """Whatever ends the run early is said in its status."""
     try:
         yield
     except (Stopped, KeyboardInterrupt):
-        step = f" after step {tell.status.step}" if tell.status.state == "training" else ""
-        tell.begin("stopped", f"was stopped{step}; it can be resumed")
-        (tell.folder / STOP).unlink(missing_ok=True)
+        step = f" after step {status_writer.status.step}" if status_writer.status.state == "training" else ""
+        status_writer.begin("stopped", f"was stopped{step}; it can be resumed")
+        (status_writer.folder / STOP).unlink(missing_ok=True)
         raise
     except InputError as error:
-        tell.begin("failed", str(error))
+        status_writer.begin("failed", str(error))
         raise
     except BaseException as error:
-        tell.begin("failed", f"unexpected: {type(error).__name__}: {error}")
+        status_writer.begin("failed", f"unexpected: {type(error).__name__}: {error}")
         raise

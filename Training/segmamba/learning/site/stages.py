@@ -25,7 +25,7 @@ from segmamba.learning.site.data import (
 from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
-from segmamba.learning.site.status import Telling
+from segmamba.learning.site.status import StatusWriter
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import Intake, ingest
 from segmamba.models.package import MANIFEST, find_model, load_package, read_manifest
@@ -46,12 +46,12 @@ class Stages:
         site: Site,
         folder: Path,
         plan: Plan,
-        tell: Telling,
+        status_writer: StatusWriter,
         stop: StopRequests,
         model: str,
         device: Callable[[], str],
     ):
-        self.site, self.folder, self.plan, self.tell, self.stop = site, folder, plan, tell, stop
+        self.site, self.folder, self.plan, self.status_writer, self.stop = site, folder, plan, status_writer, stop
         self.model, self.device = model, device()
 
     def run(self) -> None:
@@ -69,17 +69,17 @@ class Stages:
 
     def _heed(self) -> None:
         if self.stop:
-            raise Stopped(self.tell.status.step, self.stop.number)
+            raise Stopped(self.status_writer.status.step, self.stop.number)
 
     def _ingest(self) -> None:
         """Examines what is new; then the data of this run stand."""
         if (self.folder / DATA / "dataset.json").is_file():
             return
-        self.tell.begin("preparing", "examining corrected cases")
+        self.status_writer.begin("preparing", "examining corrected cases")
 
         def progress(name: str) -> None:
             self._heed()
-            self.tell.begin("preparing", f"examining corrected case {name}")
+            self.status_writer.begin("preparing", f"examining corrected case {name}")
 
         result = ingest(self.site.corrections, progress=progress)
         if not result.names("train"):
@@ -100,10 +100,10 @@ class Stages:
             (self.site.replay, REPLAY_SEEDS, ANY_KIND, "synthetic cases to replay"),
             (self.site.anchor, ANCHOR_SEEDS, ANCHOR_KINDS, "synthetic anchor cases"),
         ):
-            progress = self._telling(f"making {what}, once for this site", len(seeds))
+            progress = self._reporting(f"making {what}, once for this site", len(seeds))
             make_phantoms(place, seeds, spacing, progress, kinds)
 
-    def _telling(self, text: str, total: int) -> Callable[[int], None]:
+    def _reporting(self, text: str, total: int) -> Callable[[int], None]:
         """For make_phantoms, which calls it only where there is something to make."""
         begun = False
 
@@ -111,9 +111,9 @@ class Stages:
             nonlocal begun
             self._heed()
             if not begun:
-                self.tell.begin("preparing", text)
+                self.status_writer.begin("preparing", text)
             begun = True
-            self.tell.go_on(done, total, f"{text}: {done} of {total}")
+            self.status_writer.go_on(done, total, f"{text}: {done} of {total}")
 
         return progress
 
@@ -127,11 +127,15 @@ class Stages:
         text = f"training {config.steps} steps on {learnt} corrected cases and old ones, {kept} kept for judging"
         if not kept:
             text += " (nothing can show that the model is better: send cases of three patients or more)"
-        self.tell.begin("training", f"{text}; first comes a validation of the model as it is", steps=config.steps)
+        self.status_writer.begin(
+            "training", f"{text}; first comes a validation of the model as it is", steps=config.steps
+        )
         self._heed()
 
         def on_step(step: int, loss: float) -> None:
-            self.tell.go_on(step, config.steps, f"training: step {step} of {config.steps}", step=step, loss=loss)
+            self.status_writer.go_on(
+                step, config.steps, f"training: step {step} of {config.steps}", step=step, loss=loss
+            )
 
         train(config, self.folder, resume="auto", device=self.device, on_step=on_step)
         load_package(model)
@@ -167,7 +171,7 @@ class Stages:
         if self.plan.way != "finetune" or done:
             return
         text = "choosing how far to go from the model in use"
-        self.tell.begin("judging", text, step=self.tell.status.steps)
+        self.status_writer.begin("judging", text, step=self.status_writer.status.steps)
         progress = self._asking(text, 1 + len(SHARES))
 
         def judge(package: Path) -> Comparison:
@@ -191,8 +195,8 @@ class Stages:
         if self.plan.candidate is None:
             package = self.folder / (CANDIDATE if self.plan.chosen else "model")
             self._done(candidate=change.add(self.site.models, package))
-        step = self.tell.status.steps
-        self.tell.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
+        step = self.status_writer.status.steps
+        self.status_writer.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
 
     def _asking(self, text: str, models: int) -> Callable[[str], None]:
         """What is called before one of so many models is asked about a case of the gate."""
@@ -202,7 +206,7 @@ class Stages:
         def progress(what: str) -> None:
             nonlocal asked
             self._heed()
-            self.tell.go_on(asked, models * cases, f"{text}: {what}")
+            self.status_writer.go_on(asked, models * cases, f"{text}: {what}")
             asked += 1
 
         return progress
@@ -219,7 +223,7 @@ class Stages:
             progress=self._asking("comparing with the model in use", 2),
         )
         text = verdict_text(report, is_of_phantoms(read_dataset(self.site.anchor)))
-        self.tell.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
+        self.status_writer.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
 
 
 def _nothing(result: Intake) -> str:

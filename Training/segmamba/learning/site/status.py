@@ -54,7 +54,7 @@ class RunStatus:
     gate: str | None = None
 
 
-class Telling:
+class StatusWriter:
     """A run's status.json while the run works: written at every change of state, and every 5 s as it then stands.
 
     A context: at its end, or when the block raises, the newest is on the disk.
@@ -73,7 +73,7 @@ class Telling:
         self._pace: tuple[float, float] | None = None
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Telling:
+    def __enter__(self) -> StatusWriter:
         self._write()
         self._thread.start()
         return self
@@ -147,7 +147,7 @@ def is_alive(folder: Path, status: RunStatus) -> bool | None:
     return is_held(folder / LOCK) if status.host == socket.gethostname() else None
 
 
-def told(folder: Path, status: RunStatus) -> dict:
+def as_json(folder: Path, status: RunStatus) -> dict:
     """The status as `segmamba status` says it: with "alive", and "lost" where the process is gone without a word."""
     alive = is_alive(folder, status)
     if status.state in WORKING and alive is False:

@@ -9,7 +9,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import read_bytes
 from segmamba.learning.registry.state import MODELS, Registry, read_registry
 from segmamba.learning.site.layout import LOG, Site
-from segmamba.learning.site.status import read_status, told
+from segmamba.learning.site.status import as_json, read_status
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING
 from segmamba.settings import build, parse_json, read_json
@@ -96,7 +96,7 @@ def _parents(registry: Registry) -> list[str]:
 
 def _runs(site: Site) -> list[dict]:
     found = ((folder, read_status(folder)) for folder in site.run_folders())
-    rows = [_gate(site, told(folder, status)) for folder, status in found if status is not None]
+    rows = [_gate(site, as_json(folder, status)) for folder, status in found if status is not None]
     return sorted(rows, key=lambda row: (row["started"], row["run"]), reverse=True)
 
 
