@@ -307,17 +307,17 @@ def temporaryFolder() -> Path:
 
 def _removeLeft(parent: Path) -> None:
     """What a Slicer that was killed left behind: of this account, an hour old, of no process that lives."""
-    for place in parent.glob(f"{_TEMPORARY}*"):
+    for path in parent.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
-            if place.is_symlink() or time.time() - place.stat().st_mtime < _LEFT_SECONDS or not _isMine(place):
+            if path.is_symlink() or time.time() - path.stat().st_mtime < _LEFT_SECONDS or not _isMine(path):
                 continue
-            owner = place.name.removeprefix(_TEMPORARY).partition("-")[0]
+            owner = path.name.removeprefix(_TEMPORARY).partition("-")[0]
             if not (owner.isdigit() and _lives(int(owner))):
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def _isMine(place: Path) -> bool:
-    return os.name != "posix" or place.stat().st_uid == os.getuid()
+def _isMine(path: Path) -> bool:
+    return os.name != "posix" or path.stat().st_uid == os.getuid()
 
 
 def _lives(process: int) -> bool:

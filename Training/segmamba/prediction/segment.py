@@ -1,4 +1,4 @@
-"""One case through the whole engine: preprocess, network, undo, label map. The only place where the rooms meet."""
+"""One case through the whole engine: preprocess, network, undo, label map. All packages of a prediction meet here."""
 
 from __future__ import annotations
 

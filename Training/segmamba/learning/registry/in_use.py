@@ -47,19 +47,19 @@ def current(folder: Path | str) -> Current:
 
 def check_model(folder: Path, name: str, registry: Registry) -> None:
     """Raises InputError unless the model loads and is, byte for byte, the one that was added."""
-    place = folder / MODELS / name
+    package = folder / MODELS / name
     if name not in registry.models:
         raise InputError(f"{folder} has no model {name!r}; it has {', '.join(registry.models) or 'none'}")
-    if hash_of(place / MANIFEST) != registry.models[name].manifest_sha256:
+    if hash_of(package / MANIFEST) != registry.models[name].manifest_sha256:
         raise InputError(f"model {name}: {MANIFEST} is not the one that was added, or is gone")
-    load_package(place)
+    load_package(package)
 
 
 def find_package(folder: Path | str, name_or_folder: str) -> Path:
     """A model of the registry by its name, or any package by its folder. Raises InputError."""
     inside = Path(folder) / MODELS / name_or_folder
-    place = inside if (inside / MANIFEST).is_file() else Path(name_or_folder)
-    if not (place / MANIFEST).is_file():
+    package = inside if (inside / MANIFEST).is_file() else Path(name_or_folder)
+    if not (package / MANIFEST).is_file():
         known = ", ".join(read_registry(folder).models) or "none"
         raise InputError(f"{name_or_folder} is neither the folder of a model nor one of {known}")
-    return place
+    return package
