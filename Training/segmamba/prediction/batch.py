@@ -40,14 +40,14 @@ def predict_batch(
     rows = []
     for place in folders[shard[0] :: shard[1]]:
         case_id = place.name
-        tell = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
+        report = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
             manifest = model.manifest
             sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
             if summary := _finished(output, case_id, settings_of(model, options, sources), options):
                 rows.append({"case": case_id, "status": "skipped", "summary": summary})
                 continue
-            summary = predict_case(model, sources, output, case_id, options, tell)
+            summary = predict_case(model, sources, output, case_id, options, report)
             rows.append({"case": case_id, "status": "done", "summary": summary})
         except InputError as error:
             log.error("%s: %s", case_id, error)

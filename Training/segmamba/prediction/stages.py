@@ -18,7 +18,7 @@ class Stages:
         self._begin = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
-    def tell(self, stage: str, fraction: float) -> None:
+    def report(self, stage: str, fraction: float) -> None:
         if self._progress:
             self._progress(stage, fraction)
 
@@ -28,7 +28,7 @@ class Stages:
         if stage not in STAGES:
             raise ValueError(f"stage {stage!r}: expected one of {', '.join(STAGES)}")
         if stage not in self._seconds:
-            self.tell(stage, 0.0)
+            self.report(stage, 0.0)
         begin = time.perf_counter()
         try:
             yield
