@@ -201,7 +201,7 @@ def test_a_label_map_without_tumour(tmp_path, convention):
     [
         ([0, 1, 2, 3], None, "seg.nii.gz: .*fit several conventions"),
         ([0, 1, 2, 3], "brats2021", r"seg.nii.gz: label values \[3.*\] are not among .* in convention"),
-        ([0, 0.5, 1], None, "seg.nii.gz: label values 0.5 are no whole numbers"),
+        ([0, 0.5, 1], None, "seg.nii.gz: label values 0.5 are not whole numbers"),
         ([0, np.nan], "msd", r"seg.nii.gz: label values \[nan\]"),
         ([0, 1], "x", "seg.nii.gz: unknown label convention 'x'"),
     ],

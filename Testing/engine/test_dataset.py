@@ -329,7 +329,7 @@ def test_a_bad_case_does_not_stop_the_others(three, capsys):
     assert "2 cases of 2 subjects, 4 read, 3 left out" in printed.out
     dataset = read_dataset(three)
     assert sorted(dataset.left_out) == ["BraTS-GLI-00001-001", "BraTS-GLI-00003-000", "BraTS-GLI-00004-000"]
-    with pytest.raises(InputError, match="is there already; take over what changed with --update"):
+    with pytest.raises(InputError, match="already exists; take over what changed with --update"):
         init_dataset(three)
     # mended, only that is read
     shutil.rmtree(three / "BraTS-GLI-00003-000")

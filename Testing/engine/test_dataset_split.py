@@ -109,7 +109,7 @@ def test_a_split_is_never_made_anew(tmp_path, options):
     dataset = make(tmp_path, names(10))
     make_split(dataset, folds=5, seed=1)
     before = (tmp_path / "splits.json").read_bytes()
-    with pytest.raises(InputError, match=r"splits.json is there already, with 5 folds, seed 1"):
+    with pytest.raises(InputError, match=r"splits.json already exists, with 5 folds, seed 1"):
         make_split(dataset, **options)
     assert (tmp_path / "splits.json").read_bytes() == before
 

@@ -56,7 +56,7 @@ def test_slices_that_are_a_little_off_make_a_volume(tmp_path, mm):
     write_series(tmp_path, array, affine, each=lambda k: {"ImagePositionPatient": [f"{v:.6f}" for v in places[k]]})
     if mm < 0.1:
         return same_image(load(tmp_path), array, affine)
-    with pytest.raises(InputError, match=r"is no volume: uneven distances between slices, 4.7 to 5.3 mm"):
+    with pytest.raises(InputError, match=r"is not a volume: uneven distances between slices, 4.7 to 5.3 mm"):
         load(tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_label_map_may_be_a_folder_too(tmp_path):
     np.testing.assert_array_equal(load_label_map(tmp_path, "brats2021", None), np.where(labels == 4, 3, labels))
 
 
-# ---------------------------------------------------------------- what is no volume
+# ---------------------------------------------------------------- what is not a volume
 
 
 def dicom_with_a_gap(tmp_path):
@@ -203,14 +203,14 @@ def dicom_of_one_slice(tmp_path):
     [
         (
             dicom_with_a_gap,
-            r"d: series x 'series 1.2.3' is no volume: 1 slice missing, after slice 4 of 8; look for missing slices",
+            r"d: series x 'series 1.2.3' is not a volume: 1 slice missing, after slice 4 of 8; look for missing slices",
         ),
         (dicom_of_two_series, r"several DICOM volumes .*'series 1.2.4': 9 .*'series 1.2.3': 9 .*folder of its own"),
         (dicom_of_two_echoes, "several DICOM volumes .*series x.1 .*series x.2 .*; expected one"),
         (dicom_of_one_place, "several slices, and nothing tells them apart"),
         (dicom_inverted, "pixels are MONOCHROME1, expected MONOCHROME2"),
         (dicom_of_a_tilted_gantry, r"slices lie up to 4 mm sideways of the first \(a tilted gantry.*resample"),
-        (dicom_of_one_slice, "is no volume: one slice"),
+        (dicom_of_one_slice, "is not a volume: one slice"),
     ],
 )
 def test_dicom_that_is_no_block_of_slices(tmp_path, build, text):

@@ -141,7 +141,7 @@ def test_missing_slices_are_counted_and_refused(tmp_path):
         (tmp_path / name).unlink()
     series = only(tmp_path)
     assert series.geometry.fault == "3 slices missing, after slice 3, 7 of 12"
-    with pytest.raises(InputError, match="is no volume: 3 slices missing"):
+    with pytest.raises(InputError, match="is not a volume: 3 slices missing"):
         read_series(series)
 
 

@@ -229,7 +229,7 @@ def test_an_empty_map_makes_no_file(small):
 def test_nothing_is_overwritten(small):
     series, label_map, affine, path = small
     path.write_text("mine")
-    with pytest.raises(InputError, match=r"seg.dcm: is there already, and no DICOM file is overwritten"):
+    with pytest.raises(InputError, match=r"seg.dcm: already exists, and DICOM files are never overwritten"):
         write_seg(label_map, affine, series, path, FACTS)
     assert path.read_text() == "mine"
 

@@ -314,7 +314,7 @@ def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, tiny_model, capsys):
     (tmp_path / "keep.txt").write_text("mine")
     assert main(["export", str(tiny_model), "--output", str(tmp_path)]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
 
 

@@ -211,7 +211,7 @@ BAD_FILES = {
     "zero": ("a.nii.gz", lambda p: write(p, np.zeros(SHAPE, np.int16)), r"\(t2w\) is empty"),
     "constant": ("a.nii.gz", lambda p: write(p, np.full(SHAPE, 7, np.int16)), r"\(t2w\) is constant.* 7"),
     "singular": ("a.nii", singular, "the geometry is singular.* three independent axes"),
-    "affine NaN": ("a.nii", endless, "the affine is no 4 x 4 matrix of finite numbers"),
+    "affine NaN": ("a.nii", endless, "the affine is not a 4 x 4 matrix of finite numbers"),
     "mha cut": ("a.mha", mha_cut_short, "the file is cut off, damaged or no image"),
     "mha text": ("a.mha", text_file, "the file is cut off, damaged or no image"),
     "nrrd text": ("a.nrrd", text_file, "the file is cut off, damaged or no image"),

@@ -121,7 +121,7 @@ def test_other_values_fit_no_convention(values):
     ("values", "text"), [([0.5, 4], "0.5"), ([np.nan, 1], "nan"), ([np.inf], "inf"), ([4, 1.999], "1.999")]
 )
 def test_a_convention_is_not_guessed_from_broken_values(values, text):
-    with pytest.raises(InputError, match=f"{text} are no whole numbers"):
+    with pytest.raises(InputError, match=f"{text} are not whole numbers"):
         find_convention(values)
 
 

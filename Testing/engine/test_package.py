@@ -171,7 +171,7 @@ def test_missing_weights(folder):
 
 
 def test_missing_folder_and_missing_manifest(folder, tmp_path):
-    assert "is no model folder: it has no model.json" in refused(tmp_path / "nowhere")
+    assert "is not a model folder: it has no model.json" in refused(tmp_path / "nowhere")
     (folder / "model.json").unlink()
     assert "it has no model.json" in refused(folder)
 

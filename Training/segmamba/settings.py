@@ -29,7 +29,7 @@ def read_json(path: Path, what: str = "", *, optional: bool = False, most: int =
     """The values in a JSON file; None where there is no such file and it is `optional`.
 
     Raises InputError, and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot
-    be read, is no regular file or too large, and as `parse_json`.
+    be read, is not a regular file or too large, and as `parse_json`.
     """
     return _read(path, what, optional, most, parse_json)
 
@@ -85,7 +85,9 @@ def _checked(values: Any, where: str) -> Any:
     level, depth = [values], 0
     while level:
         if depth > limits.NESTING:
-            raise InputError(f"{where}: tables and lists nest more than {limits.NESTING} deep; none of ours does")
+            raise InputError(
+                f"{where}: tables and lists nest more than {limits.NESTING} deep; files of this program do not"
+            )
         below = []
         for value in level:
             if isinstance(value, dict):
@@ -104,7 +106,7 @@ def _check_text(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{where}: holds a text that is no Unicode: {text[:40]!r}") from None
+        raise InputError(f"{where}: holds a text that is not valid Unicode: {text[:40]!r}") from None
     if "\0" in text:
         raise InputError(f"{where}: holds a text with a null character: {text[:40]!r}")
 

@@ -59,7 +59,7 @@ def write_seg(
     None where the map is empty and there is nothing to write.
 
     Raises InputError for a grid other than the series', labels that have no code, a series without a frame of
-    reference, a file that is there already, and where highdicom is missing.
+    reference, a file that already exists, and where highdicom is missing.
     """
     hd, output = _need_highdicom(), Path(output)
     names = list(scheme.regions) if regions else sorted(scheme.labels, key=scheme.labels.__getitem__)
@@ -117,13 +117,15 @@ def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> 
     _need_highdicom()
     output = Path(output)
     if output.exists():
-        raise InputError(f"{output}: is there already, and no DICOM file is overwritten; move it, or name another")
+        raise InputError(
+            f"{output}: already exists, and DICOM files are never overwritten; move it, or choose another name"
+        )
     unknown = [name for name in names if name not in STRUCTURES]
     if unknown:
         known = ", ".join(STRUCTURES)
         raise InputError(f"there is no DICOM code for {', '.join(unknown)}; there are codes for {known}")
     if series.geometry.fault:
-        raise InputError(f"series {series.name} ({series.description!r}) is no volume: {series.geometry.fault}")
+        raise InputError(f"series {series.name} ({series.description!r}) is not a volume: {series.geometry.fault}")
     if not series.frames[0].header.frame_of_reference:
         raise InputError(
             f"series {series.name} ({series.description!r}) has no Frame of Reference UID, so that a DICOM SEG cannot "

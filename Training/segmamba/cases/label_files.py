@@ -103,7 +103,7 @@ def named_as_brats2023(files: dict[str, Path]) -> bool:
 
 def read_label_map(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """-> (X, Y, Z) uint8 with the values of the file, and its 4x4 affine. Raises InputError as `image_io.read_image`,
-    and for values that are no whole numbers from 0 to 255."""
+    and for values that are not whole numbers from 0 to 255."""
     image = read_image(file)
     stored = image.array
     if stored.dtype == np.uint8:
@@ -111,7 +111,7 @@ def read_label_map(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore"):  # nan is caught below
         labels = stored.astype(np.uint8)
     if not np.array_equal(labels, stored):
-        raise InputError(f"{file}: holds values that are no labels (no whole numbers from 0 to 255)")
+        raise InputError(f"{file}: holds values that are not labels (no whole numbers from 0 to 255)")
     return labels, image.affine
 
 

@@ -104,12 +104,12 @@ def find_convention(values: Iterable[float], name: str = "") -> str:
     """The convention of label maps that hold `values` (0 is ignored), of the cohort that `name` (of a case) tells.
 
     Without any label all conventions agree, and the answer is the engine's own. Raises InputError where values and
-    name leave a choice, where the values fit no convention, or are no whole numbers.
+    name leave a choice, where the values fit no convention, or are not whole numbers.
     """
     found = {float(v) for v in values} - {0.0}
     broken = sorted(str(v) for v in found if not v.is_integer())
     if broken:
-        raise InputError(f"label values {', '.join(broken[:8])} are no whole numbers; expected a label map")
+        raise InputError(f"label values {', '.join(broken[:8])} are not whole numbers; expected a label map")
     labels = sorted(int(v) for v in found)
     if not labels:
         return "brats2023"
@@ -131,7 +131,7 @@ def find_convention(values: Iterable[float], name: str = "") -> str:
 def to_standard(label_map: np.ndarray, convention: str) -> np.ndarray:
     """`label_map` (any shape) in `convention` -> the same shape, uint8, in the engine's labels 0..3.
 
-    Raises InputError for an unknown convention, a value outside it, or a value that is no whole number.
+    Raises InputError for an unknown convention, a value outside it, or a value that is not a whole number.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"unknown label convention {convention!r}; known are {_describe()}")

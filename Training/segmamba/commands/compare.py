@@ -11,7 +11,7 @@ from segmamba.commands.evaluate import add_options, read_options
 def add(add_command) -> None:
     command = add_command("compare", run, "two predictions of the same cases: differences, intervals, p-values")
     command.add_argument("prediction_a", metavar="PRED_A", help="the reference: a label map, or a folder of them")
-    command.add_argument("prediction_b", metavar="PRED_B", help="what is held against it")
+    command.add_argument("prediction_b", metavar="PRED_B", help="the other: a label map, or a folder of them")
     command.add_argument("truths", metavar="TRUTHS")
     add_options(command)
 

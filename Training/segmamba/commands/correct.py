@@ -19,45 +19,75 @@ def add(add_command) -> None:
     correct = add_command("correct", _correct, "put a corrected case into a folder of corrections")
     correct.add_argument("case", help="folder of the case's images")
     correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map, on the grid of T1c")
+    correct.add_argument("--proposal", metavar="FILE", help="the model's proposal, as `segmamba predict` wrote it")
     correct.add_argument(
-        "--proposal", metavar="FILE", help="what the model had proposed, as `segmamba predict` wrote it"
+        "--output", required=True, metavar="FOLDER", help="folder of corrections (may be shared by several programs)"
     )
-    correct.add_argument("--output", required=True, metavar="FOLDER", help="folder of corrections; may be shared")
     known = ", ".join(LABEL_CONVENTIONS)
-    correct.add_argument("--convention", default="brats2023", help=f"of the labels: {known}; default: %(default)s")
+    correct.add_argument(
+        "--convention", default="brats2023", help=f"label convention of --labels: {known} (default: %(default)s)"
+    )
     correct.add_argument(
         "--subject",
         metavar="TEXT",
         default=os.environ.get(_SUBJECT) or None,
-        help=f"what names the patient; only its salted hash is written. Other users of a machine see command lines: "
+        help=f"patient identifier; only its salted hash is written. Other users of a computer can see command lines: "
         f"the environment variable {_SUBJECT} says the same unseen",
     )
-    correct.add_argument("--role", default="", help="profession of who corrected it, e.g. radiologist; no name")
-    correct.add_argument("--empty", action="append", default=[], metavar="LABEL", help="truly absent; repeat")
-    correct.add_argument("--editor-seconds", type=float, metavar="S", help="time spent on correcting")
-    correct.add_argument("--preprocessing", action="append", default=[], metavar="TEXT", help="a step before; repeat")
+    correct.add_argument(
+        "--role", default="", help="profession of the person who corrected the case, e.g. radiologist; not a name"
+    )
+    correct.add_argument(
+        "--empty",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="label that is truly absent in this case; can be repeated",
+    )
+    correct.add_argument("--editor-seconds", type=float, metavar="S", help="seconds spent on the correction")
+    correct.add_argument(
+        "--preprocessing",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a step the images went through before; can be repeated",
+    )
     correct.add_argument(
         "--prepare",
         default="auto",
         choices=("auto", "never"),
         help="auto: keep raw images registered onto T1c and without skull, on its grid; never: keep them as they are",
     )
-    correct.add_argument("--brain-mask", metavar="FILE", help="the brain on T1c, instead of looking for it")
-    correct.add_argument("--model-id", metavar="ID", help="of the model that proposed; default: beside --proposal")
-    correct.add_argument("--weights-sha256", default="", metavar="HEX", help="with --model-id")
-    correct.add_argument("--mirrorings", type=int, metavar="N", help="with which the model proposed")
+    correct.add_argument(
+        "--brain-mask", metavar="FILE", help="brain mask on the T1c image; without it, the brain is extracted"
+    )
+    correct.add_argument(
+        "--model-id",
+        metavar="ID",
+        help="id of the model that made the proposal (default: read from the summary beside --proposal)",
+    )
+    correct.add_argument("--weights-sha256", default="", metavar="HEX", help="sha256 of the weights of --model-id")
+    correct.add_argument("--mirrorings", type=int, metavar="N", help="number of mirrorings the proposal was made with")
     correct.add_argument("--json", action="store_true")
     do = correct.add_mutually_exclusive_group()
     do.add_argument(
-        "--consent", action="store_true", help="I say that the images are de-identified and may be used for training"
+        "--consent", action="store_true", help="confirm that the images are de-identified and may be used for training"
     )
-    do.add_argument("--check", action="store_true", help="only say, as JSON, what would be found; nothing is sent")
+    do.add_argument(
+        "--check", action="store_true", help="only report, as JSON, what intake would find; nothing is submitted"
+    )
     intake = add_command("intake", _intake, "examine corrected cases and make them a data set to train on")
     intake.add_argument("folder", help="folder of corrections")
-    intake.add_argument("--output", metavar="FOLDER", help="where the data set goes; default: the same folder")
-    intake.add_argument("--accept", action="append", default=[], metavar="CASE-vN", help="take a doubtful one; repeat")
-    intake.add_argument("--reason", default="", help="why --accept is right")
-    intake.add_argument("--withdraw", action="append", default=[], metavar="CASE-vN", help="delete one; repeat")
+    intake.add_argument(
+        "--output", metavar="FOLDER", help="folder for the data set (default: the folder of corrections)"
+    )
+    intake.add_argument(
+        "--accept", action="append", default=[], metavar="CASE-vN", help="accept a doubtful submission; can be repeated"
+    )
+    intake.add_argument("--reason", default="", help="why the accepted submissions are right")
+    intake.add_argument(
+        "--withdraw", action="append", default=[], metavar="CASE-vN", help="delete a submission; can be repeated"
+    )
     intake.add_argument("--json", action="store_true")
 
 
@@ -117,7 +147,7 @@ def _intake(options) -> int:
     from segmamba.learning.submissions.intake import format_intake, ingest
 
     if options.reason and not options.accept:
-        raise InputError("--reason says why --accept CASE-vN is right; name the case")
+        raise InputError("--reason explains --accept CASE-vN; give --accept as well")
     for folder in {options.folder, options.output or options.folder}:
         if Path(folder).is_dir() or folder == options.output:
             ready_for_output(folder)

@@ -19,7 +19,7 @@ def add(add_command) -> None:
 
     check = _action(actions, "check", _check, "read everything again and find what is wrong with it")
     check.add_argument("folder", help="folder of the data set")
-    check.add_argument("--all", action="store_true", help="every row, not the first ten of each kind")
+    check.add_argument("--all", action="store_true", help="print every row, not only the first ten of each kind")
     check.add_argument("--json", action="store_true")
     _add_jobs(check)
 
@@ -30,20 +30,24 @@ def add(add_command) -> None:
     split = _action(actions, "split", _split, "split by subject, once; later, add the new subjects")
     split.add_argument("folder", help="folder of the data set")
     parts = split.add_mutually_exclusive_group()
-    parts.add_argument("--folds", type=int, help="for cross-validation; default: 5")
-    parts.add_argument("--shares", metavar="70/10/20", help="percent for training, validation and test instead")
-    split.add_argument("--seed", type=int, help="default: 1")
+    parts.add_argument("--folds", type=int, help="number of folds for cross-validation (default: 5)")
+    parts.add_argument(
+        "--shares", metavar="70/10/20", help="instead of folds: percentages for training, validation and test"
+    )
+    split.add_argument("--seed", type=int, help="seed of the random split (default: 1)")
 
 
 def _action(actions, name: str, do, help: str) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=help, description=help)
-    action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="say more")
+    action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="print details")
     action.set_defaults(do=do)
     return action
 
 
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8), help="processes; default: %(default)s")
+    parser.add_argument(
+        "--jobs", type=int, default=min(os.cpu_count() or 1, 8), help="number of processes (default: %(default)s)"
+    )
 
 
 def _add_init(actions) -> None:
@@ -53,22 +57,34 @@ def _add_init(actions) -> None:
         metavar="FOLDER_OR_LIST",
         help="a folder of case folders, an MSD folder, or a .csv, .tsv or .json list",
     )
-    init.add_argument("--output", "-o", metavar="FOLDER", help="where the manifest goes; default: FOLDER itself")
-    init.add_argument("--name", help="of the data set; default: that of the folder")
+    init.add_argument("--output", "-o", metavar="FOLDER", help="folder for the manifest (default: FOLDER itself)")
+    init.add_argument("--name", help="name of the data set (default: the name of the folder)")
     init.add_argument(
         "--labels",
         metavar="CONVENTION",
-        help=f"of brain-tumour labels: {', '.join(LABEL_CONVENTIONS)}; needed unless values and names leave no doubt",
+        help=f"convention of the brain-tumour labels: {', '.join(LABEL_CONVENTIONS)}; needed unless values and names "
+        "are unambiguous",
     )
     init.add_argument("--task", metavar="FILE", help="TOML or JSON file of modalities, labels and regions")
-    init.add_argument("--modality", action="append", metavar="NAME", help="instead of the four of BraTS; repeat")
-    init.add_argument("--label", action="append", metavar="NAME=VALUE", help="instead of NCR, ED and ET; repeat")
-    init.add_argument("--region", action="append", metavar="NAME=LABEL+LABEL", help="default: each label; repeat")
     init.add_argument(
-        "--subject-pattern", metavar="REGEX", help="finds the subject in a case id: its first group, or all of it"
+        "--modality", action="append", metavar="NAME", help="modality, instead of the four of BraTS; can be repeated"
     )
-    init.add_argument("--update", action="store_true", help="take over cases that were added, removed or corrected")
-    init.add_argument("--skip-bad", action="store_true", help="exit with 0 although cases were left out")
+    init.add_argument(
+        "--label", action="append", metavar="NAME=VALUE", help="label, instead of NCR, ED and ET; can be repeated"
+    )
+    init.add_argument(
+        "--region",
+        action="append",
+        metavar="NAME=LABEL+LABEL",
+        help="region made of labels (default: each label is a region); can be repeated",
+    )
+    init.add_argument(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="regular expression that finds the subject in a case id (its first group, or the whole match)",
+    )
+    init.add_argument("--update", action="store_true", help="include cases that were added, removed or corrected")
+    init.add_argument("--skip-bad", action="store_true", help="exit with 0 even if cases were left out")
     _add_jobs(init)
 
 
@@ -85,7 +101,9 @@ def _init(options) -> int:
         given = [name for name in _MAKING if getattr(options, name)]
         if given:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"--update keeps what the data set was made with; leave out {names}, or make another one")
+            raise InputError(
+                f"--update keeps the settings of the data set; leave out {names}, or make another data set"
+            )
         source = options.output or options.source
         with _Bar("reading") as bar:
             result = update_dataset(source, jobs=options.jobs, progress=bar)
@@ -179,7 +197,9 @@ def _task(options):
 
     if options.task:
         if options.modality or options.label or options.region:
-            raise InputError("--task says everything; leave out --modality, --label and --region")
+            raise InputError(
+                "--task defines modalities, labels and regions; leave out --modality, --label and --region"
+            )
         return read_task(Path(options.task))
     if options.label:
         modalities = options.modality or Task().modalities

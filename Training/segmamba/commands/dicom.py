@@ -52,14 +52,18 @@ class DicomCase:
 
 def add(add_command) -> None:
     command = add_command("dicom", _run, "list the series in a folder of DICOM files, and find the four of a case")
-    command.add_argument("folder", help="folder of DICOM files, at any depth, among other files")
+    command.add_argument("folder", help="folder with DICOM files, at any depth, possibly among other files")
     add_series_argument(command)
     command.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def add_series_argument(command) -> None:
     command.add_argument(
-        "--series", action="append", default=[], metavar="MODALITY=NUMBER", help="take this series, e.g. t1c=7"
+        "--series",
+        action="append",
+        default=[],
+        metavar="MODALITY=NUMBER",
+        help="use this series for the modality, e.g. t1c=7; can be repeated",
     )
 
 

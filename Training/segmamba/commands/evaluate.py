@@ -14,8 +14,8 @@ _SCORINGS = ("brats2023", "paper")
 def add(add_command) -> None:
     command = add_command("evaluate", run, "Dice, HD95 and NSD of predictions against truths")
     command.add_argument("predictions", help="a label map, or a folder of them")
-    command.add_argument("truths", help="likewise")
-    command.add_argument("--csv", metavar="FILE", help="write the scores of every case there")
+    command.add_argument("truths", help="the reference: a label map, or a folder of them")
+    command.add_argument("--csv", metavar="FILE", help="write the scores of every case to this file")
     add_options(command)
 
 
@@ -31,16 +31,21 @@ def add_options(command) -> None:
     command.add_argument(
         "--prediction-labels",
         metavar="NAME",
-        help="that of the predictions; if left out, the engine's own, or that of the truths where one holds a 4",
+        help="label convention of the predictions (default: the engine's own, or that of the truths if a prediction "
+        "contains label 4)",
     )
-    command.add_argument("--dataset", metavar="FOLDER", help="labels and regions of another task, from its manifest")
+    command.add_argument(
+        "--dataset", metavar="FOLDER", help="data set whose manifest defines the labels and regions of another task"
+    )
     command.add_argument(
         "--convention",
         metavar="|".join(_SCORINGS),
-        help="scoring: brats2023 (the default), or paper for that of the SegMamba authors' script",
+        help="scoring rules: brats2023 (default), or paper for those of the SegMamba authors' script",
     )
-    command.add_argument("--tolerance", type=float, default=1.0, metavar="MM", help="of NSD; 1 by default")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that work at once")
+    command.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="MM", help="tolerance of NSD in mm (default: 1)"
+    )
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="number of processes")
 
 
 def read_options(options) -> dict:

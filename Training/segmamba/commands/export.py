@@ -10,7 +10,7 @@ from segmamba.commands.shared import ready_for_output
 def add(add_command) -> None:
     command = add_command("export", run, "write a model in the format of other software")
     command.add_argument("model", help="name or folder of a model")
-    command.add_argument("--format", default="monai-bundle", help="monai-bundle (the default)")
+    command.add_argument("--format", default="monai-bundle", help="monai-bundle (default)")
     command.add_argument("--output", required=True, metavar="FOLDER", help="new folder to write")
 
 

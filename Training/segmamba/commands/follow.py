@@ -32,18 +32,31 @@ def add(add_command) -> None:
         metavar="DATE",
         help="2026-01-31 or a number of days, one a timepoint; of DICOM they are read from the files",
     )
-    command.add_argument("--t1c", nargs="+", metavar="FILE", help="the T1c of each timepoint, where they are elsewhere")
     command.add_argument(
-        "--series", nargs="+", metavar="FOLDER", help="of label maps: the DICOM files of each one's T1c, for --dicom-sr"
+        "--t1c", nargs="+", metavar="FILE", help="T1c image of each timepoint, if it is not beside the label map"
     )
-    command.add_argument("--made-by", nargs="+", metavar="MODEL", help="of label maps: the model that made each")
+    command.add_argument(
+        "--series",
+        nargs="+",
+        metavar="FOLDER",
+        help="for label maps with --dicom-sr: folder of the DICOM files of each T1c",
+    )
+    command.add_argument(
+        "--made-by", nargs="+", metavar="MODEL", help="for label maps: name of the model that made each"
+    )
     command.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the report and the numbers")
     add_region(command)
     add_labels(command)
-    command.add_argument("--targets", type=int, default=3, metavar="N", help="largest lesions that are summed up; 3")
-    command.add_argument("--radiotherapy-end", metavar="DATE", help="given as the --dates are")
     command.add_argument(
-        "--confirm-weeks", type=float, default=12, metavar="N", help="after it, progression is to be confirmed; 12"
+        "--targets", type=int, default=3, metavar="N", help="number of largest lesions that are summed (default: 3)"
+    )
+    command.add_argument("--radiotherapy-end", metavar="DATE", help="end of radiotherapy, in the form of --dates")
+    command.add_argument(
+        "--confirm-weeks",
+        type=float,
+        default=12,
+        metavar="N",
+        help="weeks after radiotherapy during which progression must be confirmed (default: 12)",
     )
     command.add_argument(
         "--volumetric-minor",
@@ -52,13 +65,17 @@ def add(add_command) -> None:
         metavar="PERCENT",
         help="non-enhancing: decrease in volume from which a response is minor; 40",
     )
-    command.add_argument("--by-hand", metavar="FILE", help="JSON: lines that were moved, and what a physician says")
-    command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER", help="for what is to be segmented")
+    command.add_argument(
+        "--by-hand", metavar="FILE", help="JSON file with lines moved by hand and the physician's assessment"
+    )
+    command.add_argument(
+        "--model", default="quick", metavar="NAME_OR_FOLDER", help="model for timepoints that have no label map"
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
         "--dicom-sr",
         action="store_true",
-        help="write a DICOM SEG and a Structured Report of each DICOM timepoint; they name the patient",
+        help="write a DICOM SEG and a Structured Report of each DICOM timepoint; both contain the patient's name",
     )
     command.add_argument("--json", action="store_true", help="print everything as JSON, as in follow-up.json")
 
@@ -112,7 +129,9 @@ def _given(options) -> tuple[list[Given], Settings]:
     dates = options.dates or [date_of(place) for place in places]
     days = count_days(dates)
     if sorted(set(days)) != days:
-        raise InputError("the dates do not rise; give the timepoints in order, the baseline first, each date once")
+        raise InputError(
+            "the dates are not in increasing order; give the timepoints in order, the baseline first, each date once"
+        )
     end = count_days([dates[0], options.radiotherapy_end])[1] if options.radiotherapy_end else None
     settings = Settings(
         region=options.region,

@@ -12,12 +12,12 @@ def add(add_command) -> None:
     command = add_command("import", run, "make a model folder of a published SegMamba checkpoint")
     command.add_argument("checkpoint")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
-    command.add_argument("--id", help="name of the model; default: that of the file")
+    command.add_argument("--id", help="name of the model (default: the name of the file)")
     command.add_argument(
         "--mamba-residual",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="whether Mamba layers add their input; no checkpoint tells (default: as the code of its form does)",
+        help="whether Mamba layers add their input, which a checkpoint does not record (default: as its form does)",
     )
 
 

@@ -34,7 +34,7 @@ def run(options) -> int:
     if (options.case is not None) + bool(named) + (options.dicom is not None) != 1:
         raise InputError("give one of: a CASE folder, images by name (--t1n F --t1c F ...), --dicom FOLDER")
     if options.series and options.dicom is None:
-        raise InputError("--series goes with --dicom FOLDER")
+        raise InputError("--series requires --dicom FOLDER")
     if options.dicom is not None:
         with dicom_case(options.dicom, named_series(options.series), incomplete=True) as case:
             taken = {

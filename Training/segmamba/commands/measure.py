@@ -15,13 +15,13 @@ def add(add_command) -> None:
     command.add_argument("label_map", help="file of a label map")
     add_region(command)
     add_labels(command)
-    command.add_argument("--by-hand", metavar="FILE", help="JSON: lines that were moved, of day 0")
-    command.add_argument("--csv", metavar="FILE", help="write a row a lesion there")
+    command.add_argument("--by-hand", metavar="FILE", help="JSON file with lines moved by hand, of day 0")
+    command.add_argument("--csv", metavar="FILE", help="write one row per lesion to this file")
     command.add_argument("--json", action="store_true", help="print everything as JSON, with the ends of the lines")
 
 
 def add_region(command) -> None:
-    command.add_argument("--region", default="ET", choices=REGIONS, help="what is measured; ET by default")
+    command.add_argument("--region", default="ET", choices=REGIONS, help="region to measure (default: ET)")
 
 
 def add_labels(command) -> None:

@@ -13,21 +13,27 @@ from segmamba.errors import InputError
 
 def add(add_command) -> None:
     gate = add_command("gate", _gate, "hold a candidate against the model in use, and say whether to take it")
-    gate.add_argument("candidate", help="folder of a model, or the name of one in --models")
-    gate.add_argument("--models", metavar="FOLDER", help="registry of models; the one in use is the reference")
-    gate.add_argument("--champion", metavar="MODEL", help="another reference, or instead of --models")
-    gate.add_argument("--anchor", required=True, metavar="DATASET", help="cases that are never trained on")
-    gate.add_argument("--local", metavar="CORRECTIONS", help="folder of an intake; its validation cases count")
-    gate.add_argument("--margin", type=float, help="of mean Dice on the anchor set; default: from its spread")
+    gate.add_argument("candidate", help="folder of a model, or its name in --models")
+    gate.add_argument("--models", metavar="FOLDER", help="registry of models; the model in use is the reference")
+    gate.add_argument("--champion", metavar="MODEL", help="reference model, instead of the one in use")
+    gate.add_argument("--anchor", required=True, metavar="DATASET", help="data set of cases that are never trained on")
+    gate.add_argument(
+        "--local", metavar="CORRECTIONS", help="folder of corrections after intake; its validation cases are scored too"
+    )
+    gate.add_argument(
+        "--margin", type=float, help="allowed loss of mean Dice on the anchor set (default: from its spread)"
+    )
     gate.add_argument("--mirrorings", type=int, default=0, choices=(0, 1, 3, 7))
     gate.add_argument("--device", default="auto")
     gate.add_argument("--apply", action="store_true", help="promote or refuse the candidate in --models by the verdict")
     gate.add_argument("--json", action="store_true")
     models = add_command("models", _models, "the registry of models: what is in use, what was, and why")
-    models.add_argument("folder", metavar="MODELS", help="folder of the registry; may be shared")
+    models.add_argument("folder", metavar="MODELS", help="folder of the registry (may be shared)")
     actions = ("list", "current", "start", "add", "promote", "refuse", "adopt", "rollback")
     models.add_argument("action", nargs="?", default="list", choices=actions)
-    models.add_argument("model", nargs="?", help="of start, add, promote, refuse, adopt: name or folder")
+    models.add_argument(
+        "model", nargs="?", help="name or folder of the model, for start, add, promote, refuse and adopt"
+    )
     models.add_argument("--reason", default="")
     models.add_argument("--json", action="store_true")
 

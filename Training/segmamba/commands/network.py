@@ -6,7 +6,7 @@ from __future__ import annotations
 def add(add_command) -> None:
     command = add_command("network", run, "parameters of a network preset")
     command.add_argument("name", help="released, paper, v1 or quick")
-    command.add_argument("--keys", action="store_true", help="one line a tensor: name (shape) type")
+    command.add_argument("--keys", action="store_true", help="print one line per tensor: name (shape) type")
 
 
 def run(options) -> int:

@@ -14,10 +14,14 @@ def add(add_command) -> None:
     command = add_command("phantom", run, "make synthetic cases with real anatomy and exact labels")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
     command.add_argument("--count", type=int, default=1)
-    command.add_argument("--seed", type=int, default=1, help="of the first; the others follow")
-    command.add_argument("--spacing", type=float, default=1.0, help="mm")
-    command.add_argument("--oblique", type=float, default=0.0, help="degrees")
-    command.add_argument("--raw", action="store_true", help="as from a scanner: skull on, four grids, not registered")
+    command.add_argument(
+        "--seed", type=int, default=1, help="seed of the first case; the following cases count up from it"
+    )
+    command.add_argument("--spacing", type=float, default=1.0, help="voxel spacing in mm")
+    command.add_argument("--oblique", type=float, default=0.0, help="rotation of the grid in degrees")
+    command.add_argument(
+        "--raw", action="store_true", help="as from a scanner: with skull, on four grids, not registered"
+    )
 
 
 def run(options) -> int:

@@ -30,49 +30,65 @@ def add(add_command) -> None:
     command.add_argument(
         "--dicom-seg",
         action="store_true",
-        help="with --dicom: write case-seg.dcm too, which names the patient as every DICOM file does",
+        help="with --dicom: also write case-seg.dcm, which contains the patient's name like every DICOM file",
     )
     command.add_argument("--batch", metavar="FOLDER", help="a folder of case folders")
     command.add_argument(
-        "--output", "-o", required=True, metavar="OUT", help="folder, or .nii.gz file of the label map"
+        "--output",
+        "-o",
+        required=True,
+        metavar="OUT",
+        help="folder for the results, or .nii.gz file for the label map alone",
     )
     command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
-        "--mirrorings", type=int, default=0, choices=(0, 1, 3, 7), help="extra passes with flipped axes"
+        "--mirrorings",
+        type=int,
+        default=0,
+        choices=(0, 1, 3, 7),
+        help="test-time augmentation: extra passes with flipped axes (default: 0)",
     )
     command.add_argument(
         "--prepare",
         default="auto",
         choices=("auto", "never"),
-        help="auto: register images onto T1c and cut the brain out where they need it; never: take them as they are",
+        help="auto: register the images to T1c and extract the brain where needed; never: use the images as they are",
     )
-    command.add_argument("--brain-mask", metavar="FILE", help="the brain on T1c, instead of looking for it")
+    command.add_argument(
+        "--brain-mask", metavar="FILE", help="brain mask on the T1c image; without it, the brain is extracted"
+    )
     command.add_argument(
         "--on",
         action="append",
         default=[],
         choices=("t1n", "t1c", "t2w", "t2f"),
-        help="write the label map on the grid of this image too",
+        help="also write the label map on the grid of this image",
     )
-    command.add_argument("--probabilities", action="store_true", help="write the probability of each label too")
-    command.add_argument("--uncertainty", action="store_true", help="write the entropy map too")
+    command.add_argument("--probabilities", action="store_true", help="also write the probability of each label")
+    command.add_argument("--uncertainty", action="store_true", help="also write the entropy map")
     command.add_argument(
         "--remove-small",
         action="append",
         default=[],
         metavar="REGION=MM3",
-        help="smallest component that stays, e.g. WT=250, instead of the model's own",
+        help="smallest component to keep, e.g. WT=250, instead of the model's own limit; can be repeated",
     )
     command.add_argument(
         "--postprocess",
         choices=("auto", "never"),
         default="auto",
-        help="never: keep components and totals that the model's manifest calls too small",
+        help="never: keep components and totals below the limits in the model's manifest",
     )
-    command.add_argument("--left-out", action="store_true", help="write what was too small as a label map of its own")
     command.add_argument(
-        "--shard", metavar="I/N", help="of --batch every Nth case from the Ith on, 0 to N-1; under torchrun by rank"
+        "--left-out",
+        action="store_true",
+        help="also write the components that were left out as a label map of their own",
+    )
+    command.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="with --batch: process every Nth case, starting at case I (0 to N-1); set by rank under torchrun",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -80,10 +96,10 @@ def add(add_command) -> None:
 def run(options) -> int:
     if options.dicom is None:
         if options.series or options.dicom_seg:
-            raise InputError("--series and --dicom-seg go with --dicom FOLDER")
+            raise InputError("--series and --dicom-seg require --dicom FOLDER")
         return _predict(options)
     if options.case is not None or options.batch is not None or any(getattr(options, m) for m in _IMAGES):
-        raise InputError("--dicom FOLDER goes without a CASE folder, images by name, and --batch")
+        raise InputError("--dicom FOLDER cannot be combined with a CASE folder, images by name, or --batch")
     from segmamba.models.package import find_model, read_manifest
 
     incomplete = read_manifest(find_model(options.model)).incomplete is not None
@@ -102,9 +118,9 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
     if (options.case is not None) + bool(files) + (options.batch is not None) != 1:
         raise InputError("give one of: a CASE folder, the images by name (--t1n F --t1c F ...), --batch FOLDER")
     if options.shard and options.batch is None:
-        raise InputError("--shard goes with --batch FOLDER")
+        raise InputError("--shard requires --batch FOLDER")
     if options.brain_mask and options.batch is not None:
-        raise InputError("--brain-mask is of one case; it does not go with --batch FOLDER")
+        raise InputError("--brain-mask belongs to one case and cannot be combined with --batch FOLDER")
     output = Path(options.output)
     _check_output(output, options.batch is not None)
     model = load_package(find_model(options.model))
@@ -159,7 +175,7 @@ def _check_output(output: Path, batch: bool) -> None:
 
     if output.name.endswith((".nii", ".nii.gz")) and not output.is_dir():
         if batch:
-            raise InputError(f"--output {output}: a batch makes many files; give the name of a folder")
+            raise InputError(f"--output {output}: a batch writes many files; give the name of a folder")
         ready_for_output(output.parent)
         if output.parent.is_dir():
             check_output_file(output)

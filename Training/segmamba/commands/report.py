@@ -9,7 +9,7 @@ from segmamba.commands.shared import ready_for_output
 
 def add(add_command) -> None:
     command = add_command("report", run, "write RUN/report.html, everything about a training on one page")
-    command.add_argument("folder", metavar="RUN", help="folder that a training wrote")
+    command.add_argument("folder", metavar="RUN", help="run folder of a training")
 
 
 def run(options) -> int:

@@ -12,19 +12,27 @@ from segmamba.commands.shared import ready_for_output
 
 def add(add_command) -> None:
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
-    improve.add_argument("site", metavar="SITE", help="folder of the site; may be shared")
-    improve.add_argument("--way", choices=("finetune", "retrain"), help="default: finetune")
-    improve.add_argument("--steps", type=int, help="default: of fine-tuning 100 and 100 a corrected case, at most 800")
-    improve.add_argument("--run", dest="name", metavar="NAME", help="go on with this run, or begin one of this name")
+    improve.add_argument("site", metavar="SITE", help="folder of the site (may be shared)")
+    improve.add_argument(
+        "--way",
+        choices=("finetune", "retrain"),
+        help="fine-tune the model in use, or retrain from fresh weights (default: finetune)",
+    )
+    improve.add_argument(
+        "--steps",
+        type=int,
+        help="training steps (default for fine-tuning: 100, plus 100 per corrected case, at most 800)",
+    )
+    improve.add_argument("--run", dest="name", metavar="NAME", help="resume this run, or start one with this name")
     improve.add_argument("--device", default="auto")
-    improve.add_argument("--model", default="quick", help="the first one of a site that has none: name or folder")
+    improve.add_argument("--model", default="quick", help="name or folder of the first model, for a site that has none")
     do = improve.add_mutually_exclusive_group()
-    do.add_argument("--detach", action="store_true", help="work on after this command has ended")
+    do.add_argument("--detach", action="store_true", help="keep running after this command has ended")
     do.add_argument("--stop", metavar="RUN", help="ask a run to save its state and end")
     improve.add_argument("--json", action="store_true")
     status = add_command("status", _status, "how a site stands: corrections, models, runs")
     status.add_argument("site", metavar="SITE")
-    status.add_argument("--run", dest="name", metavar="NAME", help="with the log of this run")
+    status.add_argument("--run", dest="name", metavar="NAME", help="also print the log of this run")
     status.add_argument("--json", action="store_true")
 
 

@@ -12,11 +12,19 @@ def add(add_command) -> None:
     command = add_command(
         "table1", run, "train or collect the paper's networks with one configuration, print the table"
     )
-    command.add_argument("config", help="TOML file, see Training/configs; its [network] is replaced")
-    command.add_argument("--output", required=True, metavar="DIR", help="folder of the runs and of table1.md, .json")
-    command.add_argument("--networks", metavar="A,B,...", help="default: released and every baseline")
+    command.add_argument("config", help="TOML configuration (see Training/configs); its [network] is replaced")
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
+        "--output", required=True, metavar="DIR", help="folder for the runs, table1.md and table1.json"
+    )
+    command.add_argument(
+        "--networks", metavar="A,B,...", help="networks to train (default: released and every baseline)"
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, e.g. steps=100; can be repeated",
     )
     command.add_argument("--device", default="auto")
 

@@ -12,10 +12,14 @@ from segmamba.errors import InputError
 
 def add(add_command) -> None:
     command = add_command("train", run, "train a network from a configuration, or from corrected cases")
-    command.add_argument("config", nargs="?", help="TOML file, see Training/configs")
-    command.add_argument("--run-folder", help="default: runs/NAME")
+    command.add_argument("config", nargs="?", help="TOML configuration (see Training/configs)")
+    command.add_argument("--run-folder", help="folder of the run (default: runs/NAME)")
     command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a setting, e.g. steps=100"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, e.g. steps=100; can be repeated",
     )
     command.add_argument(
         "--resume",
@@ -23,18 +27,27 @@ def add(add_command) -> None:
         const="must",
         default="never",
         choices=("auto", "must", "never"),
-        help="go on from the run folder's checkpoint: auto, where there is one; must (also without a word)",
+        help="resume from the checkpoint in the run folder: auto, if there is one; must (also --resume alone)",
     )
     command.add_argument("--device", default="auto")
     way = command.add_mutually_exclusive_group()
-    way.add_argument("--finetune", metavar="CORRECTIONS", help="continue a model on the cases of `segmamba intake`")
-    way.add_argument("--retrain", metavar="CORRECTIONS", help="fresh weights, on all cases and those of an intake")
-    command.add_argument("--model", help="of --finetune: name or folder; default: that in use in --models, else quick")
+    way.add_argument("--finetune", metavar="CORRECTIONS", help="fine-tune a model on the cases of `segmamba intake`")
+    way.add_argument(
+        "--retrain",
+        metavar="CORRECTIONS",
+        help="train fresh weights on all cases, including those of `segmamba intake`",
+    )
+    command.add_argument(
+        "--model", help="model for --finetune: name or folder (default: the one in use in --models, otherwise quick)"
+    )
     command.add_argument("--models", metavar="FOLDER", help="registry of models (`segmamba models`)")
     command.add_argument(
-        "--replay", action="append", metavar="DATASET", help="old cases; repeat; 'none': only corrected ones"
+        "--replay",
+        action="append",
+        metavar="DATASET",
+        help="data set of earlier cases, can be repeated; 'none': only corrected cases",
     )
-    command.add_argument("--anchor", metavar="DATASET", help="validate on it too; none of it is trained on")
+    command.add_argument("--anchor", metavar="DATASET", help="data set to validate on as well; never trained on")
 
 
 def run(options) -> int:
@@ -63,7 +76,9 @@ def _config(options):
         given = {"--model": options.model, "--models": options.models}
         given |= {"--replay": options.replay, "--anchor": options.anchor}
         if strange := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{', '.join(strange)}: only with --finetune or --retrain; use --set sources...")
+            raise InputError(
+                f"{', '.join(strange)}: only valid with --finetune or --retrain; otherwise use --set sources..."
+            )
         return load_config(options.config, options.set)
     from segmamba.training.recipes import finetune, retrain
 

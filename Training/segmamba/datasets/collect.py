@@ -97,7 +97,7 @@ def update_dataset(source: Path | str, *, jobs: int = 1, progress: Progress | No
     path = Path(source)
     dataset = read_dataset(path if path.is_dir() or path.name == MANIFEST else path.parent)
     if "source" not in dataset.made:
-        raise InputError(f"data set {dataset.folder} does not say what it was made of; make it anew")
+        raise InputError(f"data set {dataset.folder} does not record what it was made of; make it again")
     folder = Path(dataset.folder)
     origin = folder / dataset.made["source"]
     task = Task(modalities=dataset.modalities, scheme=dataset.scheme, label_values=dataset.label_values)
@@ -134,9 +134,9 @@ def _check_free(folder: Path) -> None:
     except InputError:
         raise InputError(
             f"{path} is there and is none of ours, e.g. the description of an MSD data set; "
-            f"say where the manifest shall stand, e.g. --output {folder / 'segmamba'}"
+            f"choose where the manifest goes, e.g. --output {folder / 'segmamba'}"
         ) from None
-    raise InputError(f"{path} is there already; take over what changed with --update, or say another --output")
+    raise InputError(f"{path} already exists; add what changed with --update, or choose another --output")
 
 
 def _check_descriptions(folder: Path, found: Found) -> None:
@@ -145,8 +145,8 @@ def _check_descriptions(folder: Path, found: Found) -> None:
         for source in case.images.values():
             if source.volume is not None and folder.resolve() in source.path.resolve().parents[:2]:
                 raise InputError(
-                    f"{folder / MANIFEST} would be taken for the description of {source.path}; "
-                    f"say where the manifest shall stand, e.g. --output {folder / 'segmamba'}"
+                    f"{folder / MANIFEST} would be mistaken for the description of {source.path}; "
+                    f"choose where the manifest goes, e.g. --output {folder / 'segmamba'}"
                 )
 
 

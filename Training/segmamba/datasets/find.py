@@ -92,7 +92,7 @@ def _subject_namer(pattern: str | None):
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--subject-pattern {pattern!r} is no regular expression: {error}") from None
+        raise InputError(f"--subject-pattern {pattern!r} is not a regular expression: {error}") from None
 
     def name(case_id: str) -> str:
         found = compiled.search(case_id)
@@ -206,7 +206,7 @@ def _described_task(description: Path, names: list[str], labels: object) -> Task
         number, name = (key, value) if str(key).isdecimal() else (value, key)
         if not str(number).isdecimal() or not isinstance(name, str):
             raise InputError(
-                f"{description}: label {key!r}: {value!r} is no number; describe the labels in a --task file"
+                f"{description}: label {key!r}: {value!r} is not a number; describe the labels in a --task file"
             )
         if int(number):
             values[name.strip()] = [int(number)]
@@ -273,7 +273,7 @@ def _read_list(path: Path) -> list[dict]:
     try:
         rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count)))
     except csv.Error as error:
-        raise InputError(f"{path} is no table: {error}") from None
+        raise InputError(f"{path} is not a table: {error}") from None
     if any(None in row for row in rows):
         raise InputError(f"{path}: a line has more columns than the first, which names them: {header}")
     return rows

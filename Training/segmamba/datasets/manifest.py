@@ -81,7 +81,7 @@ class Dataset:
             raise InputError(f"label_values has {settings.shown(wrong)}: expected whole numbers above 0")
         ids = [case.id for case in self.cases]
         if twice := sorted({i for i in ids if ids.count(i) > 1}):
-            raise InputError(f"case ids stand twice: {', '.join(twice[:5])}")
+            raise InputError(f"case ids occur twice: {', '.join(twice[:5])}")
         for case in self.cases:
             if set(case.images) != set(self.modalities):
                 raise InputError(f"case {case.id} has {', '.join(case.images)}; expected {', '.join(self.modalities)}")

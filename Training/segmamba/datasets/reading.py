@@ -60,7 +60,7 @@ def _read_label(path: Path, case: Case | None) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         values = image.array.astype(np.int32)
     if image.array.dtype.kind not in "iub" and not np.array_equal(values, image.array):
-        raise InputError(f"{path}: label values are no whole numbers; expected a label map")
+        raise InputError(f"{path}: label values are not whole numbers; expected a label map")
     if case is not None and (
         values.shape != case.shape or corner_distance(case.shape, image.affine, case.affine) > GRID_TOLERANCE_MM
     ):

@@ -91,7 +91,7 @@ def make_split(
         asked = {"folds": folds, "shares": dict(shares) if shares else None, "seed": seed}
         if any(value is not None and value != getattr(old, name) for name, value in asked.items()):
             raise InputError(
-                f"{path} is there already, with {old.describe()}, and results may rest on it; it is added to, never "
+                f"{path} already exists, with {old.describe()}, and results may rest on it; it is added to, never "
                 "made anew. Leave the options out to add new subjects; for another split, make another data set "
                 "with --output, or move the file away"
             )

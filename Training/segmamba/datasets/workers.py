@@ -36,7 +36,7 @@ def map_cases(
                     progress(done, len(items))
         except BrokenProcessPool:
             raise InputError(
-                f"a process that read cases was ended, most likely for want of memory; use fewer than {jobs} jobs"
+                f"a process that read cases was ended, most likely because memory ran out; use fewer than {jobs} jobs"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

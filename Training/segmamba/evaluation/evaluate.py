@@ -209,7 +209,9 @@ def _workers(jobs: int) -> Iterator[Callable]:
     try:
         yield pool.map
     except BrokenProcessPool as error:
-        raise InputError(f"one of {jobs} processes was ended from outside; memory? try fewer --jobs") from error
+        raise InputError(
+            f"one of {jobs} processes was ended by the system, perhaps because memory ran out; try fewer --jobs"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -40,7 +40,7 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
         raise InputError(f"unknown format {form!r}; expected one of {', '.join(FORMATS)}")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} exists already; give the name of a new folder, or take the old one away")
+        raise InputError(f"{output} already exists; give the name of a new folder, or take the old one away")
     loaded = load_package(model)
     aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:

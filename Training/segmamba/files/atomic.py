@@ -32,11 +32,11 @@ def check_regular(path: Path) -> None:
         kind = path.stat().st_mode
     except FileNotFoundError:
         broken = path.is_symlink()
-        raise InputError(f"{path}: {'a link to nothing' if broken else 'no such file'}; check the path") from None
+        raise InputError(f"{path}: {'a broken link' if broken else 'no such file'}; check the path") from None
     except OSError as error:
         raise InputError(explain(error)) from None
     except ValueError:  # a null byte
-        raise InputError(f"{str(path)!r}: no name that a file can have; check the path") from None
+        raise InputError(f"{str(path)!r}: not a valid file name; check the path") from None
     if stat.S_ISDIR(kind):
         raise InputError(f"{path}: a folder; expected a file")
     if not stat.S_ISREG(kind):
@@ -52,7 +52,7 @@ def read_bytes(path: Path, most: int = limits.TEXT_BYTES) -> bytes:
     except OSError as error:
         raise InputError(explain(error)) from None
     if len(data) > most:
-        raise InputError(f"{path}: more than {most // 1024**2} MiB; expected a file of ours, which is smaller")
+        raise InputError(f"{path}: more than {most // 1024**2} MiB; files of this program are smaller")
     return data
 
 
@@ -62,7 +62,7 @@ def read_text(path: Path, most: int = limits.TEXT_BYTES) -> str:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} cannot be read: it is no text in UTF-8 ({error.reason} at byte {error.start})"
+            f"{path} cannot be read: it is not UTF-8 text ({error.reason} at byte {error.start})"
         ) from None
 
 
@@ -111,7 +111,7 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(explain(error)) from None
     except ValueError:
-        raise InputError(f"{str(path)!r}: no name that a folder can have; choose another one") from None
+        raise InputError(f"{str(path)!r}: not a valid folder name; choose another one") from None
     return path
 
 
@@ -142,7 +142,7 @@ def check_output_folder(path: Path) -> None:
         ancestor = path
         while not _is_there(ancestor):
             if ancestor.is_symlink() or ancestor.parent == ancestor:
-                raise InputError(f"{ancestor}: a link to nothing, or no such drive; choose another folder")
+                raise InputError(f"{ancestor}: a broken link, or no such drive; choose another folder")
             ancestor = ancestor.parent
         if not ancestor.is_dir():
             raise InputError(f"{ancestor}: a file; expected a folder, or nothing yet: choose another name")
@@ -155,7 +155,7 @@ def check_output_folder(path: Path) -> None:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{str(path)!r}: no name that a folder can have; choose another one") from None
+        raise InputError(f"{str(path)!r}: not a valid folder name; choose another one") from None
 
 
 def _is_there(path: Path) -> bool:

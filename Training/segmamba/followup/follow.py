@@ -109,7 +109,9 @@ def follow(
         raise InputError(f"{len(timepoints)} date was given; expected two or more (one alone: segmamba measure)")
     days, by_hand, known = [timepoint.day for timepoint in timepoints], by_hand or ByHand(), known or {}
     if sorted(set(days)) != days:
-        raise InputError(f"the days {', '.join(map(str, days))} do not rise; give the dates in order, each once")
+        raise InputError(
+            f"the days {', '.join(map(str, days))} are not in increasing order; give the dates in order, each once"
+        )
     if stray := by_hand.days - set(days):
         raise InputError(f"drawn or said by hand of day {min(stray)}, which is none of {', '.join(map(str, days))}")
     report = progress or (lambda text: None)

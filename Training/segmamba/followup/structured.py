@@ -33,7 +33,9 @@ def check_sr(region: str, output: Path) -> None:
             f"a Structured Report refers to one segment of the DICOM SEG, and {region} is several; use --region ET"
         )
     if output.exists():
-        raise InputError(f"{output}: is there already, and no DICOM file is overwritten; move it, or name another")
+        raise InputError(
+            f"{output}: already exists, and DICOM files are never overwritten; move it, or choose another name"
+        )
 
 
 def write_sr(

@@ -115,7 +115,7 @@ def check_image(image: Image, path: Path) -> Image:
     if spacing.min() < low or spacing.max() > high or extent.max() > limits.EXTENT_MM or extent.prod() > limits.VOXELS:
         raise InputError(
             f"{path}: {describe_shape(image.array.shape)} voxels of {describe_spacing(image.affine)} mm; expected "
-            f"{low:g} to {high:g} mm each, and no more than {limits.EXTENT_MM:g} mm and "
+            f"{low:g} to {high:g} mm each, and at most {limits.EXTENT_MM:g} mm and "
             f"{limits.VOXELS / 1e6:.0f} litres in all: check the header, it may be in other units"
         )
     return Image(image.array, image.affine, image.notes + _geometry_notes(image.affine))
@@ -173,7 +173,7 @@ def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarra
 def check_affine(affine: np.ndarray, path: Path) -> None:
     """Raises InputError for an affine that is not finite, or whose axes do not span three dimensions."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError(f"{path}: the affine is no 4 x 4 matrix of finite numbers; export the image again")
+        raise InputError(f"{path}: the affine is not a 4 x 4 matrix of finite numbers; export the image again")
     spacing = voxel_sizes(affine)
     # determinant of the axes' unit vectors: 1 where they are at right angles, 0 where they share a plane
     if spacing.min() < 1e-9 or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
@@ -252,7 +252,7 @@ def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
     size = int(header.get_data_offset()) + one * many * size
     if one > limits.VOXELS or many > limits.VOLUMES or size > limits.FILE_BYTES:
         raise InputError(
-            f"{path}: its header speaks of {describe_shape(shape)} voxels, {size / 2**20:.0f} MiB; expected at most "
+            f"{path}: its header declares {describe_shape(shape)} voxels, {size / 2**20:.0f} MiB; expected at most "
             f"{limits.VOXELS} voxels, {limits.VOLUMES} volumes and {limits.FILE_BYTES >> 20} MiB: is it damaged?"
         )
     return form, shape, size
@@ -263,7 +263,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
     form, _, size = _peek(path)
     if not path.name.lower().endswith(".gz"):
         if path.stat().st_size < size:
-            raise EOFError(f"it has {path.stat().st_size} bytes, and its header speaks of {size}")
+            raise EOFError(f"it has {path.stat().st_size} bytes, and its header declares {size}")
         return form.from_filename(path)
     # whole, because nibabel stops reading before the checksum at the end, and damage would go unseen
     data = io.BytesIO()
@@ -271,9 +271,9 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
         while block := file.read(_BLOCK):
             data.write(block)
             if data.tell() > size + _SLACK:
-                raise InputError(f"{path}: holds more than the {size} bytes that its header speaks of; export it again")
+                raise InputError(f"{path}: holds more than the {size} bytes that its header declares; export it again")
     if data.tell() < size:
-        raise EOFError(f"it has {data.tell()} bytes, and its header speaks of {size}")
+        raise EOFError(f"it has {data.tell()} bytes, and its header declares {size}")
     data.seek(0)
     return form.from_stream(data)
 

@@ -138,12 +138,12 @@ def _numbers(path: Path, name: str, text: str, count: int) -> list[float]:
 
 
 def _check_claim(path: Path, sizes: list[int], each: int) -> int:
-    """Bytes of data that the header speaks of."""
+    """Bytes of data that the header declares."""
     size = math.prod(sizes) * each
     if size > limits.FILE_BYTES or math.prod(sizes) > limits.VOXELS * _MOST_DIMENSIONS:
         text = " x ".join(map(str, sizes))
         raise InputError(
-            f"{path}: its header speaks of {text} voxels; expected at most {limits.VOXELS} and "
+            f"{path}: its header declares {text} voxels; expected at most {limits.VOXELS} and "
             f"{limits.FILE_BYTES >> 20} MiB: is it damaged?"
         )
     return size
@@ -169,7 +169,7 @@ def _beside(path: Path, name: str) -> Path:
 def _check_there(path: Path, data: Path, begins: int, size: int) -> None:
     there = data.stat().st_size - begins
     if there < size:
-        raise InputError(_damaged(path, f"it has {max(there, 0)} bytes of data, and its header speaks of {size}"))
+        raise InputError(_damaged(path, f"it has {max(there, 0)} bytes of data, and its header declares {size}"))
 
 
 def _damaged(path: Path, reason: str) -> str:

@@ -44,9 +44,7 @@ def _check_size(path: Path, reader: sitk.ImageFileReader) -> None:
     if len(size) != 3:
         raise InputError(f"{path}: a {len(size)}-D image, {text}; expected a 3-D image")
     if math.prod(size) > limits.VOXELS:
-        raise InputError(
-            f"{path}: its header speaks of {text} voxels; expected at most {limits.VOXELS}: is it damaged?"
-        )
+        raise InputError(f"{path}: its header declares {text} voxels; expected at most {limits.VOXELS}: is it damaged?")
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def load_package(folder: Path | str) -> Model:
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise InputError(f"model {folder}: {WEIGHTS} is no safetensors file ({error})") from None
+        raise InputError(f"model {folder}: {WEIGHTS} is not a safetensors file ({error})") from None
     network = build(manifest.network)
     load_strictly(network, {name: t.float() for name, t in tensors.items()}, str(folder))
     return Model(network.eval(), manifest, folder)
@@ -103,7 +103,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     """Raises InputError where model.json is missing, is no JSON, or says what this version does not know."""
     path = Path(folder) / MANIFEST
     if not path.exists():
-        raise InputError(f"{folder} is no model folder: it has no {MANIFEST}")
+        raise InputError(f"{folder} is not a model folder: it has no {MANIFEST}")
     values = settings.read_json(path)
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None

@@ -89,7 +89,7 @@ def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path
     if absent:
         missing = "keys that begin with vit. or mamba_encoder." if prefix is None else _some(absent)
         raise InputError(
-            f"checkpoint {path} is no SegMamba of a published form: missing {missing}; found {_some(state)}"
+            f"checkpoint {path} is not a SegMamba of a published form: missing {missing}; found {_some(state)}"
         )
     form = _FORMS[prefix]
     weights = [state[name] for name in needed]

@@ -26,8 +26,8 @@ def read_folder(folder: Path | str) -> Image:
     series, found = find_in_folder(folder)
     if series.geometry.fault:
         raise InputError(
-            f"{folder}: {_named(series)} is no volume: {series.geometry.fault}; look for missing slices and for slices "
-            "of something else, or resample the series to an upright grid first"
+            f"{folder}: {_named(series)} is not a volume: {series.geometry.fault}; look for missing slices and for "
+            "slices of something else, or resample the series to an upright grid first"
         )
     image = read_series(series)
     left = "; ".join(f"{_named(s)} ({s.left_out})" for s in found if s is not series)

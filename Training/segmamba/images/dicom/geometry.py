@@ -24,7 +24,7 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class Geometry:
     """shape: (X, Y, Z), of columns, rows and slices. affine: (4, 4) voxel indices to RAS mm, None where there is none.
 
-    fault: why the slices are no volume, or ''. notes: what is odd and does no harm.
+    fault: why the slices are not a volume, or ''. notes: what is odd and does no harm.
     """
 
     shape: tuple[int, int, int]
@@ -96,7 +96,7 @@ def arrange(frames: Sequence[Frame]) -> tuple[list[Frame], Geometry]:
     order = np.argsort(places(frames), kind="stable")
     frames = [frames[i] for i in order]
     if len(frames) == 1:
-        return frames, Geometry(shape, None, "one slice, which is no volume")
+        return frames, Geometry(shape, None, "one slice, which is not a volume")
     normal, positions = normal_of(frames[0]), np.array([frame.position for frame in frames])
     steps = np.diff(positions @ normal)
     if steps.min() < SAME_PLACE_MM:

@@ -30,7 +30,7 @@ def read_series(series: Series) -> Image:
     """
     geometry = series.geometry
     if geometry.fault:
-        raise InputError(f"series {series.name} ({series.description!r}) is no volume: {geometry.fault}")
+        raise InputError(f"series {series.name} ({series.description!r}) is not a volume: {geometry.fault}")
     if math.prod(geometry.shape) > limits.VOXELS:
         raise InputError(
             f"series {series.name} ({series.description!r}) has {describe_shape(geometry.shape)} voxels; expected at "
@@ -85,7 +85,7 @@ def _check_length(path: Path, frame: Frame) -> None:
 
 
 def _check_elements(path: Path) -> None:
-    """Raises InputError for an element that speaks of more bytes than there are: GDCM makes room for as many."""
+    """Raises InputError for an element that declares more bytes than there are: GDCM makes room for as many."""
     import pydicom
 
     with quiet():

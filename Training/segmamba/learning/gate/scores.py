@@ -104,7 +104,9 @@ def answer(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirror
     for file in (*(entry.images[m] for m in model.manifest.preprocess.modalities), entry.label):
         path = dataset.path(file)
         if not path.exists() or hash_file(path) != file.sha256:
-            raise InputError(f"{path} is not the file that data set {dataset.name} was made of; bring it back")
+            raise InputError(
+                f"{path} is not the file that data set {dataset.name} was made of; restore it from a backup"
+            )
     sources = {m: dataset.sources(entry)[m] for m in model.manifest.preprocess.modalities}
     case = load_case(sources, entry.id, model.manifest.preprocess.modalities)
     truth = load_label_map(dataset.path(entry.label), dataset.renumbering, case)

@@ -56,7 +56,7 @@ def read_registry(folder: Path | str) -> Registry:
     try:
         values = settings.read_json(path, "registry", optional=True)
     except InputError as error:
-        raise InputError(f"{error}; bring it back from a copy") from None
+        raise InputError(f"{error}; restore it from a backup") from None
     if values is None:
         return Registry(models={})
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
@@ -64,7 +64,7 @@ def read_registry(folder: Path | str) -> Registry:
     registry = settings.build(Registry, values, str(path))
     named = [*registry.before, *([registry.champion] if registry.champion else [])]
     if strange := [name for name in named if name not in registry.models]:
-        raise InputError(f"registry {path} names the model {strange[0]}, which it does not have; bring back a copy")
+        raise InputError(f"registry {path} names the model {strange[0]}, which it does not have; restore a backup")
     return registry
 
 

@@ -35,7 +35,7 @@ def summarise(site: Site, run: str | None = None) -> dict:
     Raises InputError where there is no such folder or run, or the registry is broken.
     """
     if not site.folder.is_dir():
-        raise InputError(f"{site.folder} is no folder; choose the folder of the site")
+        raise InputError(f"{site.folder} is not a folder; choose the folder of the site")
     found = {
         "schema": SCHEMA,
         "corrections": _corrections(site.corrections),

@@ -57,7 +57,7 @@ def examine(folder: Path, root: Path) -> Examined:
     """Everything that is wrong with one submission. root: where the manifest will stand; paths count from there."""
     try:
         if not folder.is_dir():
-            raise InputError(f"{folder.name} is no folder, or a link to nothing; send the case again")
+            raise InputError(f"{folder.name} is not a folder, or is a broken link; send the case again")
         record = read_record(folder)
     except InputError as error:
         return Examined(name=folder.name, findings=(Finding(kind="record", text=str(error)),))
@@ -120,7 +120,7 @@ def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
         if file.file not in present:
             yield "file", f"{path} is missing"
         elif path.is_symlink() or not path.is_file() or path.stat().st_size > limits.FILE_BYTES:
-            yield "file", f"{path} is no regular file of up to {limits.FILE_BYTES >> 20} MiB"
+            yield "file", f"{path} is not a regular file of up to {limits.FILE_BYTES >> 20} MiB"
         elif hash_file(path) != file.sha256:
             yield "changed", f"{path} is not the file that was sent"
         else:

@@ -114,7 +114,7 @@ def ingest(
     folder = Path(folder)
     output = Path(output) if output is not None else folder
     if not (folder / INCOMING).is_dir():
-        raise InputError(f"{folder} is no folder of corrections: it has no {INCOMING}; send a case first")
+        raise InputError(f"{folder} is not a folder of corrections: it has no {INCOMING}; send a case first")
     for swept in (output, make_folder(output / VERDICTS)):
         sweep(swept)
     with exclusive(output / LOCK):
@@ -273,7 +273,7 @@ def _place_subjects(output: Path, chosen: Collection[Examined]) -> Split:
     elif (output / MANIFEST).exists():
         raise InputError(
             f"{output / SPLIT} is gone; it says which patients are never trained on, and another choice would let the "
-            "model be tested on what it has learnt: bring it back from a copy"
+            "model be tested on what it has learnt: restore it from a backup"
         )
     else:
         shares = {"train": 1 - VALIDATION, "validation": VALIDATION, "test": 0.0}

@@ -141,7 +141,7 @@ def read_record(folder: Path) -> CaseRecord:
     if folder.name != record.name:
         raise InputError(f"{path} belongs into a folder {record.name}, it lies in {folder.name}; send the case again")
     if len(record.geometry.affine) != 4 or any(len(row) != 4 for row in record.geometry.affine):
-        raise InputError(f"{path}: geometry.affine is no 4 x 4 matrix")
+        raise InputError(f"{path}: geometry.affine is not a 4 x 4 matrix")
     record.scheme  # noqa: B018  checks labels and regions
     return record
 

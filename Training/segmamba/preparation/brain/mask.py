@@ -97,9 +97,9 @@ def _check(what: str, image: np.ndarray, affine: np.ndarray) -> None:
     if image.ndim != 3 or min(image.shape) < 2:
         raise InputError(f"{what}: an image of shape {image.shape}; expected (X, Y, Z)")
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{what}: the affine is no invertible 4 x 4 matrix; give the image's own")
+        raise InputError(f"{what}: the affine is not an invertible 4 x 4 matrix; give the image's own")
     if not np.isfinite(image).all():
-        raise InputError(f"{what}: the image has values that are no numbers; export it again")
+        raise InputError(f"{what}: the image has values that are not numbers; export it again")
     if image.min() == image.max():
         raise InputError(f"{what}: the image is {image.min():g} everywhere; expected a head: choose another series")
     extent = np.linalg.norm(affine[:3, :3], axis=0) * image.shape
