@@ -432,5 +432,5 @@ def test_a_folder_that_was_moved_is_still_a_data_set(tmp_path, phantoms):
 
 
 def test_a_folder_without_submissions(tmp_path):
-    with pytest.raises(InputError, match="no folder of corrections"):
+    with pytest.raises(InputError, match="not a folder of corrections"):
         ingest(tmp_path)

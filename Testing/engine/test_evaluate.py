@@ -377,7 +377,7 @@ def test_values_that_are_no_labels_are_refused(folders, value):
     labels = tumour().astype(np.float32)
     labels[0, 0, 0] = value
     file = save(labels, predictions, "a.nii.gz")
-    with pytest.raises(InputError, match="no labels") as caught:
+    with pytest.raises(InputError, match="not labels") as caught:
         evaluate_folders(predictions, truths, convention="brats2021")
     assert str(file) in str(caught.value)
 

@@ -320,7 +320,7 @@ def test_what_is_no_date_is_refused(dates):
     [
         (["{one}", "--dates", "0"], "expected two or more"),
         (["{one}", "{two}", "--dates", "0"], "1 given for 2 timepoints"),
-        (["{one}", "{two}", "--dates", "50", "0"], "do not rise"),
+        (["{one}", "{two}", "--dates", "50", "0"], "not in increasing order"),
         (["{one}", "{two}"], "give --dates"),
         (["{one}", "{two}", "--dates", "0", "1", "--dicom-sr", "--region", "TC"], "use --region ET"),
         (["{one}", "{missing}", "--dates", "0", "1"], "no such folder"),

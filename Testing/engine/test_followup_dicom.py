@@ -89,7 +89,7 @@ def test_a_region_of_several_segments_and_a_file_that_is_there_are_refused(tmp_p
     with pytest.raises(InputError, match="use --region ET"):
         check_sr("TC", tmp_path / "x.dcm")
     (tmp_path / "x.dcm").write_bytes(b"x")
-    with pytest.raises(InputError, match="no DICOM file is overwritten"):
+    with pytest.raises(InputError, match="DICOM files are never overwritten"):
         check_sr("ET", tmp_path / "x.dcm")
 
 

@@ -333,7 +333,7 @@ def test_saving_replaces(tmp_path):
         ("x/a.nii", noise(0), AFFINE, np.float32, "there is no folder .*x; create it first"),
         ("a.nii", noise(0, (3, 4)), AFFINE, np.float32, r"shape \(3, 4\); expected \(X, Y, Z\)"),
         ("a.nii", noise(0), np.diag([1, 1, 0, 1]), np.float32, "singular"),
-        ("a.nii", noise(0), np.eye(3), np.float32, "no 4 x 4 matrix"),
+        ("a.nii", noise(0), np.eye(3), np.float32, "not a 4 x 4 matrix"),
         (
             "a.nii",
             np.full(SHAPE, 300),

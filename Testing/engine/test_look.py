@@ -201,7 +201,7 @@ def test_exchanged_files(folder, capsys):
     [
         ([], "give one of"),
         (["CASE", "--t1c", "x.nii"], "give one of"),
-        (["CASE", "--series", "t1c=7"], "--series goes with --dicom"),
+        (["CASE", "--series", "t1c=7"], "--series requires --dicom"),
         (["CASE/none"], "no such folder"),
     ],
 )

@@ -153,7 +153,7 @@ def test_truncated_weights(folder):
 def test_weights_that_are_no_safetensors_though_the_hash_is_right(folder, data):
     (folder / "model.safetensors").write_bytes(data)
     edit(folder, lambda values: values.update(weights_sha256=hashlib.sha256(data).hexdigest()))
-    assert "no safetensors file" in refused(folder)
+    assert "not a safetensors file" in refused(folder)
 
 
 def test_weights_of_another_network(folder):
