@@ -11,9 +11,10 @@ import slicer
 from .parameters import Parameters
 from .report import scrub
 from .results import history
+from .results.places import placesToCheck
 from .results.segments import createSegmentation, labelArray, switchRepresentation
 from .results.statistics import updateTable
-from .results.uncertainty import addUncertainty, placesToCheck
+from .results.uncertainty import addUncertainty
 from .volumes.checks import checkVolumes
 from .volumes.modalities import guessModalities
 from .volumes.scene import exportCase, exportVolume, readLabelMap, temporaryFolder

@@ -10,7 +10,7 @@ import synth
 from editor import Editor
 from scipy import ndimage
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.results import lesions, segments, uncertainty
+from SegMambaSlicerLib.results import lesions, places, segments, uncertainty
 from SegMambaSlicerLib.results import statistics as results
 
 LABEL_MAP = synth.labelMap()
@@ -120,14 +120,14 @@ def test_thick_spots_come_before_thin_outlines(scene):
     transform = synth.addTransform()
     volume.SetAndObserveTransformNodeID(transform.GetID())
     node = uncertainty.addUncertainty(array, volume)
-    places = uncertainty.placesToCheck(node)
+    found = places.placesToCheck(node)
     world = slicer.util.arrayFromVTKMatrix(transform.GetMatrixTransformToParent()) @ GRID
     expected = [(world @ [i, j, k, 1])[:3] for k, j, i, _radius, _value in (SPOTS[1], SPOTS[2], SPOTS[0])]
-    for place, centre in zip(places, expected):
+    for place, centre in zip(found, expected):
         np.testing.assert_allclose(place.ras, centre, atol=3)
-    distances = [np.linalg.norm(np.subtract(a.ras, b.ras)) for a, b in combinations(places, 2)]
-    assert min(distances) >= uncertainty.APART_MM
-    assert places[0].volume > 0.5
+    distances = [np.linalg.norm(np.subtract(a.ras, b.ras)) for a, b in combinations(found, 2)]
+    assert min(distances) >= places.APART_MM
+    assert found[0].volume > 0.5
 
 
 def test_places_say_what_is_there(scene):
@@ -139,27 +139,62 @@ def test_places_say_what_is_there(scene):
     segmentation = segments.createSegmentation(labels, volume)
     node = uncertainty.addUncertainty(array, volume, segmentation)
     assert uncertainty.uncertaintyOf(segmentation) is node
-    texts = [place.text for place in uncertainty.placesToCheck(node, segmentation)]
-    assert texts[:3] == ["inside ET", "outside the tumor", texts[2]]
-    assert texts[2] in ("between ED and no tumor", "between no tumor and ED")
+    texts = [place.text for place in places.placesToCheck(node, segmentation)]
+    assert texts[:3] == ["is all of this enhancing tumor?", "is there tumor here?", "edema or no tumor?"]
 
 
-def test_next_place_goes_round(scene):
+def test_places_are_found_in_steps_and_follow_edits(scene):
+    """What is there is told from the segments of the moment; another map has other places."""
     array = _unsure(*SPOTS)
-    node = uncertainty.addUncertainty(array, _mapVolume(array))
-    places = uncertainty.placesToCheck(node)
-    number, seen = -1, []
-    for _step in range(len(places) + 1):
-        number, place = uncertainty.nextPlaceToCheck(node, after=number)
-        seen.append(place)
-    assert seen == [*places, places[0]]
+    volume = _mapVolume(array)
+    segmentation = segments.createSegmentation(np.zeros(array.shape, np.uint8), volume)
+    node = uncertainty.addUncertainty(array, volume, segmentation)
+    found = places.Places(node)
+    steps = found.steps()
+    next(steps)
+    assert found.count is None
+    assert len(list(steps)) > 3
+    assert found.count == len(places.placesToCheck(node))
+    assert found.place(0, segmentation).text == "is there tumor here?"
+    segments.setLabels(segmentation, np.full(array.shape, 3, np.uint8))
+    assert found.place(0, segmentation).text == "is all of this enhancing tumor?"
+    assert found.isOf(node)
+    transform = synth.addTransform()
+    before = np.array(found.place(0).ras)
+    for part in (node, segmentation):
+        part.SetAndObserveTransformNodeID(transform.GetID())
+    world = slicer.util.arrayFromVTKMatrix(transform.GetMatrixTransformToParent())
+    np.testing.assert_allclose(found.place(0).ras, (world @ [*before, 1])[:3])
+    assert found.place(0, segmentation).text == "is all of this enhancing tumor?"
+    slicer.util.updateVolumeFromArray(node, np.zeros_like(array))
+    assert not found.isOf(node)
+
+
+def test_smoothing_in_slabs_is_smoothing(monkeypatch):
+    """Axis after axis and slab after slab, as scipy does it at once."""
+    monkeypatch.setattr(places, "STEP_VOXELS", 500)
+    array = np.zeros((14, 19, 23), np.float32)
+    array[6:8, 8:11, 10:14] = 1
+    spacing = np.array([3.0, 1.5, 2.0])
+    steps = places._smoothed(array, spacing)
+    count = 0
+    while True:
+        try:
+            next(steps)
+            count += 1
+        except StopIteration as end:
+            smooth = end.value
+            break
+    assert count > 12
+    radius = (places.RADII * places.SMOOTHING_MM / spacing).astype(int)
+    expected = ndimage.gaussian_filter(array, places.SMOOTHING_MM / spacing, radius=radius, mode="constant")
+    np.testing.assert_allclose(smooth, expected, atol=1e-6)
 
 
 def test_nothing_uncertain(scene):
     array = np.zeros((10, 11, 12), np.float32)
     node = uncertainty.addUncertainty(array, _mapVolume(array))
-    assert uncertainty.placesToCheck(node) == []
-    assert uncertainty.nextPlaceToCheck(node) is None
+    assert places.placesToCheck(node) == []
 
 
 def test_jump_moves_all_slices(scene):
@@ -193,7 +228,7 @@ def test_map_is_saved_with_its_colors(scene, tmp_path):
     node = uncertainty.addUncertainty(array, volume, segmentation)
     results.updateTable(segmentation)
     name = segmentation.GetName()
-    before = uncertainty.placesToCheck(node, segmentation)
+    before = places.placesToCheck(node, segmentation)
     assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
     scene.Clear(0)
     assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"))
@@ -205,7 +240,7 @@ def test_map_is_saved_with_its_colors(scene, tmp_path):
     display.GetColorNode().GetColor(255, color)
     np.testing.assert_allclose(color[:3], (1, 0, 0), atol=0.01)
     assert (display.GetApplyThreshold(), display.GetLowerThreshold()) == (1, pytest.approx(uncertainty.SHOWN_FROM))
-    after = uncertainty.placesToCheck(node, segmentation)
+    after = places.placesToCheck(node, segmentation)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(one.ras, other.ras, atol=1e-3)
         assert one.text == other.text

@@ -8,6 +8,7 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..results import history, uncertainty
+from ..results.places import Places
 from ..results.segments import representation, show3D, surfaceSteps, switchRepresentation
 from ..results.statistics import updateTable
 from .resultfacts import ResultFacts
@@ -25,8 +26,13 @@ class ResultsPanel:
 
     def __init__(self, ui, shown):
         self._ui, self._shown = ui, shown
-        self._node, self._place, self._filling = None, -1, False
-        self._surfaces, self._firstLesion = Steps(), 0
+        self._node = None
+        self._surfaces = Steps()
+        self._firstLesion = 0  # its row in the table
+        self._places: Places | None = None  # of the map of this result
+        self._search = Steps()  # for them
+        self._place = -1  # number of the one that the views went to last
+        self._isAsked = False  # for a place, while they are looked for
         self._facts = ResultFacts(ui, ui.placeLabel.setText, self.measure)
         self._edits = EditWatch(self._edited, self._showSurfaces)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
@@ -58,12 +64,12 @@ class ResultsPanel:
     def setSegmentation(self, node) -> None:
         """Shows the result in `node`, or that there is none."""
         if node is not self._node:
-            self._place = -1
             self._surfaces.stop()
             self._edits.watch(node)
             self._node = node
             self._facts.setSegmentation(node)
             self._followOverlay()
+            self._findPlaces(uncertainty.uncertaintyOf(node) if node is not None else None)
         self._ui.resultLabel.setText(self._facts.title())
         self.show()
         self.measure()
@@ -86,10 +92,12 @@ class ResultsPanel:
         unsure = node is not None and uncertainty.uncertaintyOf(node) is not None
         allow(ui.show3DButton, node is not None, _("Surfaces of the segments in the 3-D view."), nothing)
         allow(ui.editButton, node is not None, _("Opens the result in the Segment Editor."), nothing)
-        text = _("Where the model hesitates, laid over the slices.")
+        text = _("Shows over the slices where the model is uncertain.")
         none = nothing if node is None else _("There is no uncertainty map with this result.")
         allow(ui.uncertaintyButton, unsure, text, none)
-        allow(ui.nextPlaceButton, unsure, _("Goes to the next place where the model hesitates (Ctrl+Shift+J)."), none)
+        allow(
+            ui.nextPlaceButton, unsure, _("Goes to the next place where the model is uncertain (Ctrl+Shift+J)."), none
+        )
         allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
         allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
         if node is None:
@@ -190,14 +198,48 @@ class ResultsPanel:
         volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
         if volume is None:
             return
-        found = uncertainty.nextPlaceToCheck(volume, self._node, self._place)
-        if found is None:
-            self._ui.placeLabel.setText(_("The model hesitates nowhere for long."))
+        if self._places is None or not self._places.isOf(volume):
+            self._findPlaces(volume)
+        if self._places.count is None:
+            self._isAsked = True
+            self._ui.placeLabel.setText(_("Looking for the places to check..."))
+        else:
+            self._goToNextPlace()
+
+    def _findPlaces(self, volume) -> None:
+        """Begins to look for the places of another map, or None, in steps: Slicer goes on meanwhile."""
+        self._places = None if volume is None else Places(volume)
+        self._place = -1
+        self._isAsked = False
+        self._search.run(None if volume is None else self._placeSteps(self._places), self._placesFound)
+
+    def _placeSteps(self, places: Places):
+        try:
+            yield from places.steps()
+        except InputError as error:  # the map is under a warp
+            self._places = None
+            self._ui.placeLabel.setText(str(error))
+
+    def _placesFound(self) -> None:
+        if self._isAsked and self._places is not None:
+            self._isAsked = False
+            self._goToNextPlace()
+
+    def _goToNextPlace(self) -> None:
+        count = self._places.count
+        if not count:
+            self._ui.placeLabel.setText(_("The model is certain everywhere: there is no place to check."))
             return
-        self._place, place = found
+        self._place = (self._place + 1) % count
+        try:
+            place = self._places.place(self._place, self._node)
+        except InputError as error:
+            self._ui.placeLabel.setText(str(error))
+            return
         uncertainty.jumpTo(place.ras)
-        text = _("Place {number}: {what} ({volume} mL)")
-        self._ui.placeLabel.setText(text.format(number=self._place + 1, what=place.text, volume=f"{place.volume:.1f}"))
+        text = _("Check {number} of {count}: {question} {volume} mL")
+        text = text.format(number=self._place + 1, count=count, question=place.text, volume=f"{place.volume:.1f}")
+        self._ui.placeLabel.setText(text)
 
     def onEdit(self, checked=False):
         if self._node is None:
@@ -223,6 +265,7 @@ class ResultsPanel:
         """Observes nothing any more; for the end of the widget."""
         self._timer.stop()
         self._surfaces.stop()
+        self._search.stop()
         self._edits.watch(None)
         self._node = None
 

@@ -73,6 +73,11 @@ def cutGeometry(segmentationNode, segmentIds, images=()):
     low, high = np.maximum(box[0], limits[::2]), np.minimum(box[1], limits[1::2])
     if (high < low).any():
         return whole
+    return boxGeometry(whole, low, high)
+
+
+def boxGeometry(whole, low, high):
+    """A part of the geometry `whole`: the voxels from `low` to `high`, both (I, J, K) and both in it."""
     cut = slicer.vtkOrientedImageData()
     cut.CopyDirections(whole)
     cut.SetOrigin(whole.GetOrigin())

@@ -212,8 +212,24 @@ def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
     assert composite.GetForegroundVolumeID() == ready.parameters.result("Uncertainty").GetID()
     ready.ui.uncertaintyButton.click()
     assert composite.GetForegroundVolumeID() is None
+
+
+def test_next_place_goes_round(ready, pump):
+    """Also where it is asked for before the places are found; a result of another map begins anew."""
+    segment(ready, pump)
+    ready.results._findPlaces(ready.parameters.result("Uncertainty"))  # anew, so that they are not there yet
     ready.ui.nextPlaceButton.click()
-    assert ready.ui.placeLabel.text.startswith("Place 1:")
+    assert ready.ui.placeLabel.text == "Looking for the places to check..."
+    pump(lambda: ready.ui.placeLabel.text.startswith("Check 1 of "))
+    assert ready.ui.placeLabel.text.endswith("? 0.3 mL")
+    count = int(ready.ui.placeLabel.text.split()[3].rstrip(":"))
+    for number in (*range(2, count + 1), 1):
+        ready.ui.nextPlaceButton.click()
+        assert ready.ui.placeLabel.text.startswith(f"Check {number} of {count}: ")
+    segment(ready, pump)
+    slicer.util.updateVolumeFromArray(ready.parameters.result("Uncertainty"), np.zeros(synth.SHAPE, np.float32))
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: "there is no place to check" in ready.ui.placeLabel.text)
 
 
 def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):

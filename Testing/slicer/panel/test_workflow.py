@@ -84,7 +84,7 @@ def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture,
     assert edited[stroke].all()
     pump(lambda: ui.volumesTable.item(2, 3).text() != "0.00")
     ui.nextPlaceButton.click()
-    assert ui.placeLabel.text
+    pump(lambda: ui.placeLabel.text.startswith("Check 1 of "))
 
     # saved, closed, loaded
     bundle = str(tmp_path / "patient.mrb")
