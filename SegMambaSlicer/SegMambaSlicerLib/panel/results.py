@@ -8,9 +8,9 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..results import history, uncertainty
-from ..results.places import Places
 from ..results.segments import representation, show3D, surfaceSteps, switchRepresentation
 from ..results.statistics import updateTable
+from .checking import CheckingPanel
 from .resultfacts import ResultFacts
 from .steps import Steps
 from .widgets import EditWatch, allow
@@ -29,10 +29,7 @@ class ResultsPanel:
         self._node = None
         self._surfaces = Steps()
         self._firstLesion = 0  # its row in the table
-        self._places: Places | None = None  # of the map of this result
-        self._search = Steps()  # for them
-        self._place = -1  # number of the one that the views went to last
-        self._isAsked = False  # for a place, while they are looked for
+        self._checking = CheckingPanel(ui, ui.placeLabel.setText)
         self._facts = ResultFacts(ui, ui.placeLabel.setText, self.measure)
         self._edits = EditWatch(self._edited, self._showSurfaces)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
@@ -43,7 +40,6 @@ class ResultsPanel:
         ui.regionsRadio.clicked.connect(self.onMode)
         ui.show3DButton.clicked.connect(self.onShow3D)
         ui.uncertaintyButton.clicked.connect(self.onUncertainty)
-        ui.nextPlaceButton.clicked.connect(self.onNextPlace)
         ui.editButton.clicked.connect(self.onEdit)
         ui.undoButton.clicked.connect(self.onUndo)
         ui.redoButton.clicked.connect(self.onRedo)
@@ -69,7 +65,7 @@ class ResultsPanel:
             self._node = node
             self._facts.setSegmentation(node)
             self._followOverlay()
-            self._findPlaces(uncertainty.uncertaintyOf(node) if node is not None else None)
+            self._checking.setSegmentation(node)
         self._ui.resultLabel.setText(self._facts.title())
         self.show()
         self.measure()
@@ -194,53 +190,6 @@ class ResultsPanel:
         if 0 <= row - self._firstLesion < len(self._facts.lesions):
             self._facts.goTo(row - self._firstLesion)
 
-    def onNextPlace(self, checked=False):
-        volume = uncertainty.uncertaintyOf(self._node) if self._node is not None else None
-        if volume is None:
-            return
-        if self._places is None or not self._places.isOf(volume):
-            self._findPlaces(volume)
-        if self._places.count is None:
-            self._isAsked = True
-            self._ui.placeLabel.setText(_("Looking for the places to check..."))
-        else:
-            self._goToNextPlace()
-
-    def _findPlaces(self, volume) -> None:
-        """Begins to look for the places of another map, or None, in steps: Slicer goes on meanwhile."""
-        self._places = None if volume is None else Places(volume)
-        self._place = -1
-        self._isAsked = False
-        self._search.run(None if volume is None else self._placeSteps(self._places), self._placesFound)
-
-    def _placeSteps(self, places: Places):
-        try:
-            yield from places.steps()
-        except InputError as error:  # the map is under a warp
-            self._places = None
-            self._ui.placeLabel.setText(str(error))
-
-    def _placesFound(self) -> None:
-        if self._isAsked and self._places is not None:
-            self._isAsked = False
-            self._goToNextPlace()
-
-    def _goToNextPlace(self) -> None:
-        count = self._places.count
-        if not count:
-            self._ui.placeLabel.setText(_("The model is certain everywhere: there is no place to check."))
-            return
-        self._place = (self._place + 1) % count
-        try:
-            place = self._places.place(self._place, self._node)
-        except InputError as error:
-            self._ui.placeLabel.setText(str(error))
-            return
-        uncertainty.jumpTo(place.ras)
-        text = _("Check {number} of {count}: {question} {volume} mL")
-        text = text.format(number=self._place + 1, count=count, question=place.text, volume=f"{place.volume:.1f}")
-        self._ui.placeLabel.setText(text)
-
     def onEdit(self, checked=False):
         if self._node is None:
             return
@@ -265,7 +214,7 @@ class ResultsPanel:
         """Observes nothing any more; for the end of the widget."""
         self._timer.stop()
         self._surfaces.stop()
-        self._search.stop()
+        self._checking.release()
         self._edits.watch(None)
         self._node = None
 

@@ -217,7 +217,7 @@ def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
 def test_next_place_goes_round(ready, pump):
     """Also where it is asked for before the places are found; a result of another map begins anew."""
     segment(ready, pump)
-    ready.results._findPlaces(ready.parameters.result("Uncertainty"))  # anew, so that they are not there yet
+    ready.results._checking.setSegmentation(ready.results.segmentation)  # anew, so that they are not there yet
     ready.ui.nextPlaceButton.click()
     assert ready.ui.placeLabel.text == "Looking for the places to check..."
     pump(lambda: ready.ui.placeLabel.text.startswith("Check 1 of "))
