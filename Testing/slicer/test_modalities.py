@@ -5,7 +5,7 @@ import pytest
 import slicer
 import synth
 from SegMambaSlicerLib.volumes.dicomtags import TAGS, judgeTags
-from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities
+from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities, undecidedVolumes
 from SegMambaSlicerLib.volumes.names import judgeName
 from SegMambaSlicerLib.volumes.scene import readImage
 from series_names import SAID
@@ -146,6 +146,19 @@ def test_attributes_of_dicom(scene, monkeypatch):
     guesses = guessModalities(nodes.values())
     assert {modality: guess.node for modality, guess in guesses.items()} == {m: nodes[m] for m in MODALITIES}
     assert guesses["t1c"].reason == "TE 2.3, TR 1900, TI 900 ms; contrast agent noted in DICOM"
+
+
+def test_computed_images_are_none_of_the_four(scene, monkeypatch):
+    """A subtraction has the times of the T1 that it was made from."""
+    mprage = {"EchoTime": "2.3", "RepetitionTime": "1900", "InversionTime": "900", "ScanningSequence": "GR\\IR"}
+    nodes = _fromDicom(
+        monkeypatch,
+        plain=mprage | {"ImageType": "ORIGINAL\\PRIMARY\\M\\ND\\NORM"},
+        difference=mprage | {"ImageType": "DERIVED\\SECONDARY\\SUBTRACTION", "ContrastBolusAgent": "Gadovist"},
+    )
+    guesses = guessModalities(nodes.values())
+    assert {modality: guess.node for modality, guess in guesses.items()} == {"t1n": nodes["plain"]}
+    assert undecidedVolumes(dict.fromkeys(MODALITIES)) == [nodes["plain"]]
 
 
 def test_agent_that_was_not_given():

@@ -189,7 +189,7 @@ class InputsPanel:
         self._showPreparation({name: node for name, node in volumes.items() if node is not None}, blocked)
         for modality in MODALITIES:
             self._showHint(modality, volumes[modality])
-        self._undecided = [] if None not in volumes.values() else undecidedVolumes(volumes.values())
+        self._undecided = undecidedVolumes(volumes) if None in volumes.values() else []
         showThumbnails(self._ui.thumbnailsLabel, self._undecided)
         self._changed()
 
@@ -201,9 +201,10 @@ class InputsPanel:
         missing = [problem for problem in self.problems if problem.kind == "missing"]
         if missing and self._undecided:
             names = ", ".join(node.GetName() for node in self._undecided[:MOST_NAMES])
-            text = _("Choose {modalities} above: the names of {volumes} do not say which is which.")
             absent = [name for name in MODALITIES if self._parameters.volume(name) is None]
-            return text.format(modalities=listed(absent), volumes=names)
+            one = _("Choose {modalities} above. It could be {volumes}; the names do not tell.")
+            several = _("Choose {modalities} above. They could be among {volumes}; the names do not tell.")
+            return (one if len(absent) == 1 else several).format(modalities=listed(absent), volumes=names)
         if len(missing) == len(MODALITIES):
             return _("Load the four MRI volumes T1, T1c, T2 and FLAIR of a patient, or a sample case.")
         return "\n".join(problem.text for problem in self.problems if problem.blocking)

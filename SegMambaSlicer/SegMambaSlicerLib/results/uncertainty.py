@@ -12,7 +12,7 @@ import slicer
 import vtk
 
 from ..i18n import _
-from ..volumes.scene import readScalarMap
+from ..volumes.scene import DERIVED, readScalarMap
 from .history import UNCERTAINTY_ROLE, nameCompanions
 
 COLOR_NAME = "SegMamba uncertainty"
@@ -48,6 +48,7 @@ def makeUncertainty(uncertaintyMap: np.ndarray, referenceVolume):
     """The volume node outside the scene: what takes its time, without a change that anybody sees."""
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(_("{volume} uncertainty").format(volume=referenceVolume.GetName()))
+    node.SetAttribute(DERIVED, "uncertainty")
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(uncertaintyMap, np.float32))
     matrix = vtk.vtkMatrix4x4()
     referenceVolume.GetIJKToRASMatrix(matrix)

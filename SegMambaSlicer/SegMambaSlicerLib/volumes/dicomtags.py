@@ -20,6 +20,11 @@ TAGS = {
     "EchoTime": "0018,0081",
     "InversionTime": "0018,0082",
 }
+# third and later values of ImageType for what is computed from images, or is no picture of tissue alone
+_COMPUTED = {
+    "ADC", "CBF", "CBV", "DIFFUSION", "FA", "MINIP", "MIP", "MNIP", "MTT", "P", "PERFUSION", "PHASE",
+    "PROJECTION IMAGE", "RCBV", "SUB", "SUBTRACTION", "SWI", "TRACE", "TRACEW", "TTP",
+}  # fmt: skip
 _NO_AGENT = {"", "no", "none", "n/a", "na", "0", "without", "nein", "ohne", "keine", "non", "aucun"}
 
 
@@ -46,6 +51,10 @@ def judgeTags(tags: dict[str, str]) -> tuple[dict[str, float], list[str]]:
         return dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), -8.0), [
             _("a {modality} image").format(modality=tags["Modality"])
         ]
+    kinds = _COMPUTED.intersection(part.strip().upper() for part in tags.get("ImageType", "").split("\\")[2:])
+    if kinds:
+        text = _("DICOM calls it a computed image ({kind})")
+        return dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), -8.0), [text.format(kind=", ".join(sorted(kinds)))]
     scores, reasons = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), 0.0), []
     echo, repetition, inversion = (_number(tags, f"{name}Time") for name in ("Echo", "Repetition", "Inversion"))
     if echo and repetition:

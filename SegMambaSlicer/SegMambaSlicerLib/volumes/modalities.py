@@ -13,7 +13,7 @@ from .checks import Problem, checkVolumes
 from .dicomtags import dicomTags, judgeTags
 from .intensities import guessByIntensities
 from .names import judgeName, stemOf
-from .scene import ijkToRas
+from .scene import DERIVED, ijkToRas
 from .swaps import swapWarnings
 
 __all__ = ["MODALITIES", "Guess", "Problem", "checkVolumes", "guessModalities", "swapWarnings"]
@@ -74,15 +74,25 @@ def guessModalities(volumeNodes: Iterable | None = None, fixed: Mapping[str, obj
     return {modality: guesses[modality] for modality in MODALITIES if modality in guesses}
 
 
-def undecidedVolumes(chosen: Iterable) -> list:
-    """Volumes of the scene that may be one of the four and are not among `chosen`; in the order of the scene."""
-    taken = [node for node in chosen if node is not None]
+def undecidedVolumes(volumes: Mapping[str, object]) -> list:
+    """Volumes of the scene that may be those which are None in `volumes` (modality -> node), in the scene's order.
+
+    What was computed from images is none of them, nor is a volume whose name or DICOM attributes speak against it.
+    """
+    missing = [modality for modality, node in volumes.items() if node is None]
+    taken = [node for node in volumes.values() if node is not None]
     nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isPlainVolume(node)]
-    return [node for node in nodes if node not in taken and max(_judge(node).scores.values()) > -MINIMUM_SCORE]
+    return [node for node in nodes if node not in taken and _mayBe(_judge(node), missing)]
+
+
+def _mayBe(candidate: _Candidate, modalities: Iterable[str]) -> bool:
+    return any(candidate.scores[modality] > -MINIMUM_SCORE for modality in modalities)
 
 
 def _isPlainVolume(node) -> bool:
     if node.IsA("vtkMRMLLabelMapVolumeNode") or not node.IsA("vtkMRMLScalarVolumeNode"):
+        return False
+    if node.GetAttribute(DERIVED):
         return False
     image = node.GetImageData()
     return image is not None and image.GetNumberOfScalarComponents() == 1 and not node.GetHideFromEditors()

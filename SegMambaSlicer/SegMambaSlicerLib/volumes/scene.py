@@ -28,6 +28,7 @@ GRID_TOLERANCE_MM = 1e-2
 # Largest cosine between two axes of a grid that still counts as no shear (0.06 degrees).
 SHEAR_TOLERANCE = 1e-3
 LABEL_VALUES = (0, 1, 2, 3)
+DERIVED = "SegMamba.Derived"  # attribute of a volume that was computed here and is no image of a patient: what it is
 _TEMPORARY = "SegMamba-"
 _LEFT_SECONDS = 3600.0
 

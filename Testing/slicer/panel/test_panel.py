@@ -295,8 +295,8 @@ def test_volumes_whose_names_say_nothing_are_shown_to_choose_from(panel, module,
     pump(lambda: panel.setup.plan is not None and panel.inputs.problems is not None)
     pump(lambda: "Series 6" in panel.ui.stateLabel.text)
     assert panel.ui.stateLabel.text == (
-        "Choose T1, T1c, T2 and FLAIR above: the names of Series 3, Series 4, Series 5, Series 6 do not say which is "
-        "which."
+        "Choose T1, T1c, T2 and FLAIR above. They could be among Series 3, Series 4, Series 5, Series 6; the names do "
+        "not tell."
     )
     picture = panel.ui.thumbnailsLabel
     assert not picture.isHidden() and picture.toolTip.splitlines()[0] == "Series 3"
@@ -307,6 +307,22 @@ def test_volumes_whose_names_say_nothing_are_shown_to_choose_from(panel, module,
         getattr(panel.ui, f"{modality}Selector").setCurrentNode(node)
     pump(lambda: panel.ui.applyButton.isEnabled())
     assert picture.isHidden()
+
+
+def test_only_what_could_be_the_missing_volume_is_offered(ready, volumes, pump):
+    """Neither the map of a result, however it is called, nor a second T1c, nor what was computed from images."""
+    segment(ready, pump)
+    ready.parameters.result("Uncertainty").SetName("Map")
+    for place, name in enumerate(("AX T1 +C again", "ADC", "T1 SUB")):
+        synth.addVolume(name, "oblique-left", seed=30 + place)
+    for modality in ("t1n", "t2f"):  # without both the model cannot be used
+        slicer.mrmlScene.RemoveNode(volumes[modality])
+    pump(lambda: ready.ui.stateLabel.text == "T1 is missing. Choose a volume.\nFLAIR is missing. Choose a volume.")
+    assert ready.ui.thumbnailsLabel.isHidden()
+    synth.addVolume("Series 7", "oblique-left", seed=40)
+    several = "Choose T1 and FLAIR above. They could be among Series 7; the names do not tell."
+    pump(lambda: ready.ui.stateLabel.text == several)
+    assert ready.ui.thumbnailsLabel.toolTip == "Series 7"
 
 
 def test_a_transform_is_noticed_when_it_comes_and_when_it_goes(ready, volumes, pump):
