@@ -25,13 +25,13 @@ CHAPTERS = {
 # rows with room at their right end, so that the "?" takes no height of its own
 _ROWS = {
     "inputsSection": "inputButtons",
-    "runSection": "progressLayout",
+    "runSection": "applyRow",
     "resultSection": "modeLayout",
     "followUpSection": "",
-    "correctionsSection": "caseProgressLayout",
-    "trainingSection": "improveButtons",
+    "correctionsSection": "caseCheckRow",
+    "trainingSection": "",
     "modelsSection": "backRow",
-    "optionsSection": "",
+    "optionsSection": "postprocessRow",
     "setupSection": "setupButtons",
     "logSection": "logButtons",
 }
@@ -78,7 +78,8 @@ def helpTexts() -> dict[str, str]:
         "optionsSection": _(
             "The model, and how it runs: better quality looks at mirrored heads too and takes longer; the device is "
             "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain is cut "
-            "out. Look closer has the engine say what it takes each volume for, and what it would do to it."
+            "out. Look closer says what each volume is taken for and what would be done to it. Very small spots, most of "
+            "which are no tumor, are left out where the box is checked."
         ),
         "setupSection": _(
             "Which Python runs the engine and which packages it has. Nothing is installed before you are asked. A "
@@ -111,7 +112,7 @@ def addHelp(uiWidget) -> None:
         button.setToolTip(_("What this section is for"))
         button.setAccessibleName(_("Help: {section}").format(section=section.text))
         button.toggled.connect(label.setVisible)
-        _rowOf(section, _ROWS[name]).addWidget(button, 0, qt.Qt.AlignRight)
+        _rowOf(section, _ROWS[name]).addWidget(button)
         section.layout().addWidget(label)
         label.setVisible(False)  # now, so that the section knows of it and does not show it when it is unfolded
 
@@ -119,8 +120,9 @@ def addHelp(uiWidget) -> None:
 def _rowOf(section, name: str):
     """The row `name` of a section or, where it has none, one of its own at the end."""
     for row in section.findChildren(qt.QHBoxLayout):
-        if row.objectName == name:
+        if name and row.objectName == name:
             return row
     row = qt.QHBoxLayout()
+    row.addStretch(1)
     section.layout().addLayout(row)
     return row

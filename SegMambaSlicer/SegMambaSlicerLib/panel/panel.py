@@ -301,7 +301,7 @@ class Panel:
             "Scan": machine.get("scan_backend", ""),
         }
         if self.parameters is not None:
-            names = ("Model", "Mirrorings", "Device", "Mode", "Prepare")
+            names = ("Model", "Mirrorings", "Device", "Mode", "Prepare", "Postprocess")
             facts["Settings"] = ", ".join(f"{name} {self.parameters.get(name)}" for name in names)
         return makeReport(self.ui.logText.toPlainText().splitlines(), facts)
 

@@ -45,8 +45,10 @@ class ResultsPanel:
         ui.redoButton.clicked.connect(self.onRedo)
         ui.volumesTable.cellClicked.connect(self.onCell)
         ui.volumesTable.setColumnCount(_COLUMNS)
-        titles = [_("Structure"), _("mL"), _("Diameters, mm"), _("Edited, mL")]
+        titles = [_("Structure"), _("mL"), _("Diameters\nmm"), _("Edited\nmL")]
         ui.volumesTable.setHorizontalHeaderLabels(titles)
+        ui.volumesTable.setWordWrap(False)
+        ui.volumesTable.setTextElideMode(qt.Qt.ElideMiddle)  # in a narrow dock the abbreviation stays
         ui.volumesTable.verticalHeader().setVisible(False)
         ui.volumesTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in range(1, _COLUMNS):
@@ -142,6 +144,7 @@ class ResultsPanel:
         for index, row in enumerate(rows):
             for column, text in enumerate(row):
                 cell = qt.QTableWidgetItem(text)
+                cell.setToolTip(text)
                 if column:
                     cell.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
                 table.setItem(index, column, cell)

@@ -33,10 +33,13 @@ class RunPanel:
 
     def __init__(self, ui, start, cancel, watch):
         self._ui, self._watch = ui, watch
-        self._parameters, self._filling, self._isRaw = None, False, False
+        self._parameters = None
+        self._filling = False
+        self._isRaw = False
         self.machine: dict | None = None
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.currentIndexChanged.connect(self.onChosen)
+        ui.postprocessBox.clicked.connect(self.onPostprocess)
         ui.applyButton.clicked.connect(start)
         ui.cancelButton.clicked.connect(cancel)
         watch.onChange.append(self.show)
@@ -78,6 +81,7 @@ class RunPanel:
             about = timeText(expected.get(str(mirrorings)))
             qualities.append((_("{name} (about {time})").format(name=name, time=about) if about else name, mirrorings))
         self._fill(self._ui.qualityCombo, qualities, self._parameters.mirrorings)
+        self._ui.postprocessBox.setChecked(self._parameters.postprocess == "auto")
 
     def onChosen(self, index=0):
         if self._filling or self._parameters is None:
@@ -87,6 +91,10 @@ class RunPanel:
             for name, combo in combos.items():
                 value = combo.itemData(combo.currentIndex)
                 self._parameters.set(name, "" if value is None else value)
+
+    def onPostprocess(self, checked=False):
+        if self._parameters is not None:
+            self._parameters.set("Postprocess", "auto" if self._ui.postprocessBox.isChecked() else "never")
 
     def model(self) -> str:
         """Name or folder of the chosen model; of the one in use at the site what its registry says at this moment.
@@ -140,8 +148,7 @@ class RunPanel:
         ui.cancelButton.setEnabled(True)
         for widget in (ui.progressBar, ui.cancelButton, ui.progressLabel):
             widget.setVisible(True)
-        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
-            combo.setEnabled(False)
+        self._allowChoices(False)
 
     def showStage(self, text: str) -> None:
         self._ui.progressLabel.setText(text)
@@ -158,8 +165,11 @@ class RunPanel:
         ui.progressLabel.setText(text)
         paint(ui.progressLabel, "wrong" if failed else "")
         ui.progressLabel.setVisible(bool(text))
-        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
-            combo.setEnabled(True)
+        self._allowChoices(True)
+
+    def _allowChoices(self, allowed: bool) -> None:
+        for widget in (self._ui.modelCombo, self._ui.qualityCombo, self._ui.deviceCombo, self._ui.postprocessBox):
+            widget.setEnabled(allowed)
 
     def _siteChoice(self) -> list[tuple[str, str]]:
         if self._watch.site.reason:

@@ -87,6 +87,19 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     assert panel.parameters.result("Segmentation") is segmentation
 
 
+def test_very_small_spots_stay_where_the_box_is_not_checked(choose, panel, module, volumes, pump):
+    choose("leaving-out")
+    module.widget.enter()
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    box = panel.ui.postprocessBox
+    assert box.isChecked() and panel.parameters.postprocess == "auto"
+    box.click()
+    labels = segments.labelArray(segment(panel, pump))[0]
+    assert (labels[:2, :2, :2] == 2).all() and panel.ui.leftOutWidget.isHidden()
+    panel.parameters.set("Postprocess", "auto")  # as by a scene that is loaded
+    assert box.isChecked()
+
+
 def test_lesions_are_gone_through_and_t1c_lies_under_flair(ready, pump, volumes):
     view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
