@@ -7,7 +7,8 @@ import pytest
 import torch
 from monai.transforms import RandShiftIntensity
 from scipy import ndimage
-from segmamba.training.augment import Augmentation, EachChannel, Shading, Warp, build_augmentation
+from segmamba.training.augment import Augmentation, Warp, build_augmentation
+from segmamba.training.intensity import EachChannel, Shading
 
 PATCH = (12, 16, 20)
 

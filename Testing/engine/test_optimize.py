@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.losses import DiceLoss
+from segmamba.networks.heads import region_shares
 from segmamba.networks.presets import preset_config
 from segmamba.networks.segmamba import SegMamba
 from segmamba.training.config import OptimizerConfig
-from segmamba.training.optimize import average_of, build_optimizer, learning_rate, parameter_groups
+from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, parameter_groups
 
 
 @pytest.mark.parametrize("schedule", ["poly", "cosine"])
@@ -90,3 +92,19 @@ print(uses_bf16(TrainingConfig(name="a", sources=(SourceConfig(dataset="d"),), p
     assert done.returncode == 0, done.stderr
     flags = {word for line in CPUINFO.read_text().splitlines() if line.startswith("flags") for word in line.split()}
     assert done.stdout.strip() == str(needs is not None and needs <= flags)
+
+
+@pytest.mark.parametrize("nested", [(), (1, 2, 3)])
+def test_the_dice_loss_is_monais(nested):
+    """A class that is nowhere, and shares between 0 and 1, among them."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3 if nested else 4, 5, 6, 7, generator=generator, dtype=torch.float64)
+    shares = torch.rand(2, 4, 5, 6, 7, generator=generator, dtype=torch.float64)
+    shares[:, 3] = 0
+    shares /= shares.sum(1, keepdim=True)
+    target = region_shares(shares, nested) if nested else shares
+    probabilities = logits.sigmoid() if nested else logits.softmax(1)
+    dice = DiceLoss(include_background=bool(nested))(probabilities, target)
+    entropy = torch.nn.BCEWithLogitsLoss() if nested else torch.nn.CrossEntropyLoss()
+    expected = dice + entropy(logits, target)
+    assert HeadLoss("dice_ce", nested)(logits, shares).item() == pytest.approx(expected.item(), rel=1e-6)

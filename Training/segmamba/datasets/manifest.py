@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segmamba import settings
-from segmamba.cases.case_folder import Source
 from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
+
+if TYPE_CHECKING:
+    from segmamba.cases.case_folder import Source
 
 MANIFEST = "dataset.json"
 SCHEMA = 1
@@ -97,6 +100,8 @@ class Dataset:
 
     def sources(self, case: CaseEntry) -> dict[str, Source]:
         """modality -> image file, in the data set's order of modalities."""
+        from segmamba.cases.case_folder import Source  # brings readers of images, which packed cases do without
+
         return {m: Source(self.path(case.images[m]), case.images[m].volume) for m in self.modalities}
 
     def path(self, entry: FileEntry) -> Path:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
-from segmamba.cases.case import Case
 from segmamba.cases.labels import LABELS
 from segmamba.cases.structures import STRUCTURES
 from segmamba.files.atomic import write_aside
+
+if TYPE_CHECKING:
+    from segmamba.cases.case import Case
 
 COLOURS = {name: STRUCTURES[name].color for name in LABELS}
 # for labels and regions of other tasks, in turn
@@ -40,6 +41,8 @@ def save_picture(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from nibabel.affines import voxel_sizes
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
     orientation = ornt_transform(io_orientation(case.affine), axcodes2ornt("LPS"))
     head = _head(case)

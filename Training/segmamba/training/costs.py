@@ -19,10 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segmamba.cases.case import load_case
 from segmamba.errors import is_out_of_memory
 from segmamba.networks.mamba import D_CONV, D_STATE, TriMamba
-from segmamba.prediction.segment import segment
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
 from segmamba.training.experiment import Experiment, load_experiment
@@ -108,6 +106,9 @@ def _stepper(config: TrainingConfig, experiment: Experiment, device: str, parts:
 
 
 def _case_runner(config: TrainingConfig, experiment: Experiment, device: str) -> Callable[[], None]:
+    from segmamba.cases.case import load_case  # here: without held-out cases no image is read
+    from segmamba.prediction.segment import segment
+
     entry, network = experiment.held_out[0], experiment.network.eval()
     case = load_case(entry.sources, entry.id, config.preprocess.modalities)
     return lambda: segment(case, network, config.preprocess, experiment.inference, device=device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -13,6 +12,8 @@ from segmamba.errors import InputError
 from segmamba.networks.heads import region_shares
 from segmamba.networks.mamba import parameters_without_decay
 from segmamba.training.config import OptimizerConfig, TrainingConfig
+
+_SMOOTH = 1e-5  # a class that is nowhere, in either, has no loss
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -63,7 +64,7 @@ class HeadLoss(nn.Module):
         super().__init__()
         self.nested = nested
         self.cross_entropy = (nn.BCEWithLogitsLoss if nested else nn.CrossEntropyLoss)(reduction="none")
-        self.dice = DiceLoss(include_background=bool(nested)) if name == "dice_ce" else None
+        self.with_dice = name == "dice_ce"
 
     def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
         known = (shares.sum(1, keepdim=True) > 0.5).float()
@@ -72,10 +73,23 @@ class HeadLoss(nn.Module):
         entropy = entropy.mean(1, keepdim=True) if self.nested else entropy[:, None]
         spatial = (1, 2, 3, 4)
         loss = ((entropy * known).sum(spatial) / known.sum(spatial).clamp(min=1)).mean()
-        if not self.dice:
+        if not self.with_dice:
             return loss
         probabilities = torch.sigmoid(logits) if self.nested else torch.softmax(logits, 1)
-        return loss + self.dice(probabilities * known, target)
+        classes = slice(None) if self.nested else slice(1, None)  # a softmax has the background too
+        return loss + dice_loss((probabilities * known)[:, classes], target[:, classes])
+
+
+def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice loss of (B, K, D, H, W), the mean over samples and classes, as MONAI's DiceLoss has it.
+
+    Milletari et al., V-Net, arXiv 1606.04797, with sums in the denominator. Written here because training then needs
+    no MONAI, which takes seconds to load and is not on every machine that trains.
+    """
+    spatial = (2, 3, 4)
+    overlap = (probabilities * target).sum(spatial)
+    sizes = probabilities.sum(spatial) + target.sum(spatial)
+    return (1 - (2 * overlap + _SMOOTH) / (sizes + _SMOOTH)).mean()
 
 
 def uses_bf16(config: TrainingConfig, device: str) -> bool:

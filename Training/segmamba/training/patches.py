@@ -23,9 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.images.resample import Axis, to_model
@@ -73,6 +71,8 @@ def read_patches(path: Path | str, labels: int) -> PatchFile:
 
 
 def _checked(path: Path, arrays: dict[str, np.ndarray], labels: int) -> PatchFile:
+    from segmamba.datasets.reading import hash_file  # here: it brings readers of images
+
     image, label, valid = arrays["image"], arrays["label"], arrays["valid"]
     modalities = tuple(map(str, np.atleast_1d(arrays["modalities"])))
     ids = tuple(map(str, np.atleast_1d(arrays["ids"])))
@@ -118,6 +118,8 @@ def _wrong(label: np.ndarray, labels: int) -> str:
 
 def prepare_patch(file: PatchFile, index: int, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
     """Brings patch `index` onto the model's grid, into `cache`, or finds it there. Raises InputError."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+
     if missing := [m for m in spec.modalities if m not in file.modalities]:
         raise InputError(
             f"file of patches {file.path} has no {', '.join(missing)}; it has {', '.join(file.modalities)}"

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,14 +22,14 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from segmamba.cases.case import Source, load_case, load_label_map
 from segmamba.datasets.manifest import CaseEntry, Dataset
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models.specs import PreprocessSpec
-from segmamba.prediction.preprocess import preprocess, preprocess_label
-from segmamba.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from segmamba.cases.case import Source
+    from segmamba.training.augment import Augmentation
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
 
     Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
     """
+    from segmamba.cases.case import load_case, load_label_map  # here: packed cases need no reader of images
+    from segmamba.datasets.reading import hash_file
+    from segmamba.prediction.preprocess import preprocess, preprocess_label
+
     if entry.label is None:
         raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
     if missing := [m for m in spec.modalities if m not in entry.images]:

@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 from torch import nn
 
-from segmamba.cases.case import load_case, load_label_map
 from segmamba.cases.labels import LabelScheme
-from segmamba.evaluation.metrics import region_scores
-from segmamba.evaluation.picture import save_picture
 from segmamba.models.package import load_package
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
-from segmamba.prediction.segment import segment
 from segmamba.training.distributed import World
 from segmamba.training.samples import TrainingCase
 
@@ -33,6 +28,12 @@ def validate(
 
     The network is left in the mode it came in.
     """
+    from nibabel.affines import voxel_sizes  # here: a training that validates nothing reads no images
+
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.evaluation.metrics import region_scores
+    from segmamba.prediction.segment import segment
+
     training = network.training
     network.eval()
     rows = []
@@ -66,6 +67,10 @@ def mean_dice(metrics: dict) -> float:
 
 def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device: str, count: int = 3) -> None:
     """Pictures `folder`/CASE.png of the cases on which a package did worst in its own validation."""
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.evaluation.picture import save_picture
+    from segmamba.prediction.segment import segment
+
     package = load_package(model)
     manifest = package.manifest
     scores = manifest.metrics["cases"]
