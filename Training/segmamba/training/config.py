@@ -27,7 +27,8 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """What to train on. dataset: a data set's folder or manifest (`segmamba dataset init`). patches, instead of it: a
-    file of patches that come without their case (training.patches), labelled in part or whole.
+    file of patches that come without their case (training.patches), labelled in part or whole. packed, instead of it: a
+    folder of cases preprocessed elsewhere (training.packed), with the same preprocessing.
 
     share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
     the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
@@ -37,6 +38,7 @@ class SourceConfig:
 
     dataset: str = ""
     patches: str = ""
+    packed: str = ""
     share: float = 1.0
     validate: bool = False
     fold: int | None = None
@@ -45,13 +47,15 @@ class SourceConfig:
 
     def __post_init__(self):
         _check(
-            bool(self.dataset) != bool(self.patches),
-            f"a source needs one of the two, dataset or patches; it has {self.dataset!r} and {self.patches!r}",
+            sum(map(bool, (self.dataset, self.patches, self.packed))) == 1,
+            f"a source needs one of dataset, patches and packed; it has {self.dataset!r}, {self.patches!r} and "
+            f"{self.packed!r}",
         )
         learnt = not (self.validate or self.held_out)
         _check(learnt or not self.patches, f"source {self.patches}: patches are trained on, never validated on")
+        _check(learnt or not self.packed, f"source {self.packed}: packed cases are trained on, never validated on")
         _check(not (self.held_out and self.validate), f"source {self.dataset}: validate or held_out, not both")
-        name = self.dataset or self.patches
+        name = self.dataset or self.patches or self.packed
         _check(self.share > 0 and math.isfinite(self.share), f"source {name}: share must be above 0")
         _check(self.fold is None or self.validate, f"source {self.dataset}: a fold needs validate = true")
         _check(self.at_most is None or self.at_most > 0, f"source {name}: at_most must be 1 or more")
@@ -169,7 +173,7 @@ class TrainingConfig:
         _check(self.workers is None or self.workers >= 0, f"workers {self.workers} must be 0 or more")
         learning = [source for source in self.sources if not source.held_out]
         _check(bool(learning), "a training needs at least one [[sources]] entry, and one that is not held out")
-        sets = [source for source in self.sources if source.dataset]
+        sets = [source for source in self.sources if source.dataset or source.packed]
         _check(bool(sets), "a training needs a data set beside its patches, which says what the labels mean")
 
 
@@ -201,7 +205,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict:
         raise InputError(f"configuration {path} is its own base, by way of {below[-1]}")
     sources = values.get("sources")
     tables = [values, *(s for s in (sources if isinstance(sources, list) else []) if isinstance(s, dict))]
-    for table, key in itertools.product(tables, ("dataset", "patches", "initial_model", "cache", "base")):
+    for table, key in itertools.product(tables, ("dataset", "patches", "packed", "initial_model", "cache", "base")):
         if table.get(key) and isinstance(table[key], str):  # anything else is refused later, by its type
             table[key] = str(place.parent / table[key])
     base = values.pop("base", None)
@@ -224,6 +228,6 @@ def resolved(config: TrainingConfig) -> dict:
     """The configuration as plain JSON, for run/config.json and manifests: names instead of this machine's folders."""
     values = dataclasses.asdict(config)
     for source in values["sources"]:
-        source.update({key: Path(source[key]).name for key in ("dataset", "patches")})
+        source.update({key: Path(source[key]).name for key in ("dataset", "patches", "packed")})
     values.update(cache="", initial_model=Path(config.initial_model).name)
     return values

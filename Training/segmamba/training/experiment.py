@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
-from segmamba.training.patches import PatchFile, prepare_patch, read_patches
+from segmamba.training.packed import Packed, prepare_packed, read_packed
+from segmamba.training.patches import prepare_patch, read_patches
 from segmamba.training.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ class Experiment:
 
 def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     """Reads, checks and preprocesses all data, each process its part. Raises InputError."""
-    scheme, plan = _plan(config)
-    groups, held_out = _prepare(plan, scheme, config, world)
+    scheme, plan, packed = _plan(config)
+    groups, held_out = _prepare(plan, packed, scheme, config, world)
     nested = nested_labels(scheme) if config.head == "regions" else ()
     channels = count_channels(len(scheme.labels), nested)
     network_config = config.network.resolve(len(config.preprocess.modalities), channels, tuple(config.patch))
@@ -85,16 +87,19 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
 
 
 def _plan(config: TrainingConfig):
-    """-> the label scheme, and {number of the source: (data set, training entries, validation entries)}."""
-    plan, scheme = {}, None
+    """-> the label scheme, {number of the source: (data set, training entries, validation entries)}, and {number of
+    the source: packed cases}."""
+    plan, packed = {}, {}
+    schemes: dict[str, LabelScheme] = {}
     for number, source in enumerate(config.sources):
         if source.patches:
             continue
+        if source.packed:
+            packed[number] = _read_packed(source.packed, config)
+            _take_scheme(schemes, f"packed cases {source.packed}", packed[number].scheme)
+            continue
         dataset = read_dataset(source.dataset)
-        if scheme is not None and dataset.scheme != scheme:
-            first = next(iter(plan.values()))[0]
-            raise InputError(f"data set {dataset.name} has other labels or regions than {first.name}")
-        scheme = dataset.scheme
+        _take_scheme(schemes, f"data set {dataset.name}", dataset.scheme)
         labelled = tuple(case for case in dataset.cases if case.label)
         if source.held_out:
             training, validation = (), labelled
@@ -112,7 +117,25 @@ def _plan(config: TrainingConfig):
             "nothing; draw what there is to label, then `segmamba dataset init --update`"
         )
     _check_apart(list(plan.values()))
-    return scheme, plan
+    return next(iter(schemes.values())), plan, packed
+
+
+def _take_scheme(schemes: dict[str, LabelScheme], name: str, scheme: LabelScheme) -> None:
+    """Raises InputError where the labels of a source are not those of the sources before it."""
+    for first, known in schemes.items():
+        if known != scheme:
+            raise InputError(f"{name} has other labels or regions than {first.removeprefix('data set ')}")
+    schemes[name] = scheme
+
+
+def _read_packed(folder: str, config: TrainingConfig) -> Packed:
+    found = read_packed(folder)
+    if found.preprocess != config.preprocess:
+        raise InputError(
+            f"packed cases {folder} were preprocessed otherwise than the configuration asks: {found.preprocess}, not "
+            f"{config.preprocess}"
+        )
+    return found
 
 
 def _may_hold_labels(entry: CaseEntry) -> bool:
@@ -139,19 +162,19 @@ def _check_apart(plan) -> None:
                 )
 
 
-def _check_patients_apart(file: PatchFile, held_out: list[CaseEntry]) -> None:
+def _check_patients_apart(kind: str, where: str, ids: Sequence[str], held_out: list[CaseEntry]) -> None:
     """Raises InputError where a patch bears the name of a validation case or of its subject, or begins with it."""
     for entry in held_out:
         for name in (entry.id, entry.subject):
-            if found := [i for i in file.ids if i == name or i.startswith(f"{name}_") or i.startswith(f"{name}-")]:
+            if found := [i for i in ids if i == name or i.startswith(f"{name}_") or i.startswith(f"{name}-")]:
                 raise InputError(
-                    f"patch {found[0]} of {file.path} is named as case {entry.id}, which is validated on; take it out "
-                    "of the patches"
+                    f"{kind} {found[0]} of {where} is named as case {entry.id}, which is validated on; take it out of "
+                    "there"
                 )
 
 
 def _prepare(
-    plan, scheme: LabelScheme, config: TrainingConfig, world: World
+    plan, packed: dict[int, Packed], scheme: LabelScheme, config: TrainingConfig, world: World
 ) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
     """-> the training cases of each source that is trained on, and the validation cases of all."""
     spec, cache = config.preprocess, Path(config.cache)
@@ -161,11 +184,17 @@ def _prepare(
         for kind, entries in (("training", training), ("validation", validation))
         for entry in entries
     ]
+    validated = [case for _, _, validation in plan.values() for case in validation]
     for number, source in enumerate(config.sources):
+        if number in packed:
+            ids = [case.id for case in packed[number].cases]
+            _check_patients_apart("packed case", source.packed, ids, validated)
+            indices = range(len(ids))[: source.at_most]
+            jobs += [(number, "training", partial(prepare_packed, packed[number], i, cache)) for i in indices]
         if source.patches:
             labels = len(scheme.labels)
             file = read_patches(source.patches, labels)
-            _check_patients_apart(file, [case for _, _, validation in plan.values() for case in validation])
+            _check_patients_apart("patch", str(file.path), file.ids, validated)
             indices = range(len(file.ids))[: source.at_most]
             jobs += [(number, "training", partial(prepare_patch, file, i, spec, labels, cache)) for i in indices]
     mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size]]

@@ -137,7 +137,7 @@ class PatchDataset(TorchDataset):
             grid = stored.get_slice("image").get_shape()[1:]
             centre = self._centre(stored, grid, rng)
             image = _read_box(stored, "image", centre, reach).float()
-            label = _shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
+            label = label_shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
             partly = "valid" in stored.keys()  # noqa: SIM118  safe_open is no dict
             valid = _read_box(stored, "valid", centre, reach).float() if partly else image[:0]
         if warp:
@@ -211,7 +211,8 @@ def _read_box(stored, name: str, centre: Sequence[int], size: Sequence[int]) -> 
     return result
 
 
-def _shares(label: Tensor, count: int) -> Tensor:
+def label_shares(label: Tensor, count: int) -> Tensor:
+    """A stored label, (1, D, H, W) uint8 or (K, D, H, W) half -> shares (K, D, H, W) float32."""
     if label.dtype != torch.uint8:
         return label.float()
     return torch.nn.functional.one_hot(label[0].long(), count).movedim(-1, 0).float()
