@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from segmamba.errors import InputError
-from segmamba.training.config import load_config
+from segmamba.training.config import load_config, resolved
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "Training" / "configs").glob("*.toml"))
 
@@ -78,6 +78,10 @@ MINIMAL = 'name = "a"\n[[sources]]\ndataset = "cases"\n'
         ("base = 5\n" + MINIMAL, [], r"base 5 must be the name of a file"),
         (MINIMAL, ["sources.0.share=0"], r"share must be above 0"),
         (MINIMAL, ["network.preset=realised"], r"unknown network preset 'realised'"),
+        (MINIMAL, ["network.depths=[2, 2, 2]"], r"network: depths: expected 4 values"),
+        (MINIMAL, ['network.directions=["forwards"]'], r"directions .* must be some of"),
+        (MINIMAL, ["network.form=second"], r"unknown network form 'second'"),
+        (MINIMAL, ["network.name=unetr", "network.bottleneck=64"], r"network.bottleneck is for SegMamba"),
         (MINIMAL, ["network.name=vnet"], r"network.name 'vnet' must be one of segmamba, segresnet"),
         (MINIMAL, ["batch=0"], r"batch 0 must be 1 or more"),
     ],
@@ -86,6 +90,28 @@ def test_configurations_with_a_mistake(tmp_path, text, overrides, message):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "config.toml", overrides)
+
+
+def test_an_ablation_is_a_preset_with_single_settings_replaced(tmp_path):
+    (tmp_path / "config.toml").write_text(
+        MINIMAL
+        + """
+[network]
+preset = "released"
+features = [8, 16, 24, 32]
+depths = [1, 2, 1, 1]
+directions = ["forward", "slices"]
+mamba_residual = false
+"""
+    )
+    config = load_config(tmp_path / "config.toml", ["network.bottleneck=40"])
+    network = config.network.resolve(3, 2, (64, 64, 64))
+    assert (network.in_channels, network.out_channels, network.form) == (3, 2, "released")
+    assert (network.features, network.depths) == ((8, 16, 24, 32), (1, 2, 1, 1))
+    assert (network.full_features, network.bottleneck) == (48, 40)
+    assert network.directions == ("forward", "slices") and not network.mamba_residual
+    record = resolved(config)["network"]
+    assert record["bottleneck"] == 40 and "form" not in record and "full_features" not in record
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 from torch import nn
@@ -23,16 +23,34 @@ _OWN_BLOCKS = (MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBloc
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkChoice:
-    """name: "segmamba", then with a preset, or that of a baseline (networks.baselines). Channels come from the data."""
+    """name: "segmamba", then with a preset, or that of a baseline (networks.baselines). Channels come from the data.
+
+    The others replace single settings of the preset (NetworkConfig), as for ablations; None: as the preset has it.
+    """
 
     name: str = "segmamba"
     preset: str = "released"
+    form: str | None = None
+    features: tuple[int, int, int, int] | None = None
+    full_features: int | None = None
+    bottleneck: int | None = None
+    depths: tuple[int, int, int, int] | None = None
+    directions: tuple[str, ...] | None = None
+    mamba_residual: bool | None = None
 
     def __post_init__(self):
         if self.name != "segmamba" and self.name not in BASELINES:
             raise InputError(f"network.name {self.name!r} must be one of segmamba, {', '.join(BASELINES)}")
         if self.name == "segmamba":
-            preset_config(self.preset)
+            preset_config(self.preset, **self.overrides)
+        elif self.overrides:
+            raise InputError(f"network.{next(iter(self.overrides))} is for SegMamba; {self.name} has sizes of its own")
+
+    @property
+    def overrides(self) -> dict:
+        """The settings that replace those of the preset."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: value for key, value in values.items() if key not in ("name", "preset") and value is not None}
 
     def resolve(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]) -> AnyNetworkConfig:
         """Raises InputError where `patch` is not what the network takes."""
@@ -42,7 +60,8 @@ class NetworkChoice:
             raise InputError(
                 f"patch {patch} must be three multiples of {STRIDE}, at least one of them {2 * STRIDE} or more"
             )
-        return preset_config(self.preset, in_channels=in_channels, out_channels=out_channels)
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        return preset_config(self.preset, **channels, **self.overrides)
 
 
 def build(config: AnyNetworkConfig) -> nn.Module:

@@ -230,4 +230,5 @@ def resolved(config: TrainingConfig) -> dict:
     for source in values["sources"]:
         source.update({key: Path(source[key]).name for key in ("dataset", "patches", "packed")})
     values.update(cache="", initial_model=Path(config.initial_model).name)
+    values["network"] = {key: value for key, value in values["network"].items() if value is not None}
     return values

@@ -154,7 +154,8 @@ def _choice(manifest: Manifest, patch: tuple[int, int, int]) -> NetworkChoice:
         choice = NetworkChoice(preset=preset)
         if choice.resolve(network.in_channels, network.out_channels, patch) == network:
             return choice
-    raise InputError(f"the network of model {manifest.id} is none of {', '.join(PRESETS)}: it cannot be continued")
+    sizes = {key: value for key, value in network.to_dict().items() if key not in ("in_channels", "out_channels")}
+    return NetworkChoice(**sizes)  # of no preset: all its settings, each by its name
 
 
 def _build(values: dict, overrides: Sequence[str], what: str) -> TrainingConfig:
