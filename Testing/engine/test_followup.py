@@ -211,9 +211,9 @@ def test_three_dates_from_files_to_numbers(written):
     assert [date["day"] for date in record["dates"]] == [0, 50, 80]
     one, two, three = record["dates"]
     assert record["targets"] == [1, 2]
-    assert one["sum_of_products_mm2"] == pytest.approx(2 * 28**2 + 2 * 16**2)
-    assert two["sum_of_products_mm2"] == pytest.approx(2 * 20**2)
-    assert three["sum_of_products_mm2"] == pytest.approx(2 * 24**2)
+    assert one["burdens"][0]["sum_of_products_mm2"] == pytest.approx(2 * 28**2 + 2 * 16**2)
+    assert two["burdens"][0]["sum_of_products_mm2"] == pytest.approx(2 * 20**2)
+    assert three["burdens"][0]["sum_of_products_mm2"] == pytest.approx(2 * 24**2)
     assert [d["volume_ml"] for d in record["dates"]] == pytest.approx(
         [n * 0.064 for n in (8 * 8 * 4 + 5 * 5 * 3, 6 * 6 * 4, 7 * 7 * 4 + 5 * 5 * 3)]
     )
@@ -288,7 +288,7 @@ def test_a_registration_that_fails_is_said_and_the_date_still_measured(phantom_c
         Settings(),
     )
     date = result.dates[1]
-    assert date.problem and date.spd is None and date.measured.lesions[0].measurable
+    assert date.problem and date.burdens[0].spd is None and date.measured.lesions[0].measurable
     assert date.suggestions["bidimensional"].category == "not assessed"
     assert date.suggestions["volumetric"].category == "SD"
     assert any("could not be registered" in warning and "not followed" in warning for warning in result.warnings)
@@ -322,7 +322,7 @@ def test_what_is_no_date_is_refused(dates):
         (["{one}", "{two}", "--dates", "0"], "1 given for 2 timepoints"),
         (["{one}", "{two}", "--dates", "50", "0"], "not in increasing order"),
         (["{one}", "{two}"], "give --dates"),
-        (["{one}", "{two}", "--dates", "0", "1", "--dicom-sr", "--region", "TC"], "use --region ET"),
+        (["{one}", "{two}", "--dates", "0", "1", "--targets", "0"], "expected 1 or more"),
         (["{one}", "{missing}", "--dates", "0", "1"], "no such folder"),
     ],
 )
@@ -367,8 +367,8 @@ def test_a_moved_line_wins_and_is_marked(patient, written, tmp_path):
     product = 40 * 28 * np.sqrt(2)
     assert first["lesions"][0]["by_hand"] == ["D1"] and first["lesions"][1]["by_hand"] == []
     assert first["lesions"][0]["product_mm2"] == pytest.approx(product)
-    assert first["sum_of_products_mm2"] == pytest.approx(product + 2 * 16**2)
-    assert min(v["sum_of_products_mm2"] for v in first["spread"].values()) >= product
+    assert first["burdens"][0]["sum_of_products_mm2"] == pytest.approx(product + 2 * 16**2)
+    assert min(v["sum_of_products_mm2"] for v in first["burdens"][0]["spread"].values()) >= product
     assert first["volume_ml"] == before["dates"][0]["volume_ml"]
     assert "day 0, lesion 1: D1 drawn by hand" in record["warnings"]
     assert any("lies on no lesion" in warning for warning in record["warnings"])
@@ -428,8 +428,10 @@ def test_a_registration_is_made_once(patient, tmp_path, capsys):
     again = json.loads(shown.out)
     assert again == json.loads((output / "follow-up.json").read_text())
     assert [d["registration"] for d in again["dates"]] == [d["registration"] for d in first["dates"]]
-    assert again["dates"][1]["sum_of_products_mm2"] == first["dates"][1]["sum_of_products_mm2"]
-    assert again["dates"][0]["sum_of_products_mm2"] == pytest.approx(2 * 28**2)
+    assert (
+        again["dates"][1]["burdens"][0]["sum_of_products_mm2"] == first["dates"][1]["burdens"][0]["sum_of_products_mm2"]
+    )
+    assert again["dates"][0]["burdens"][0]["sum_of_products_mm2"] == pytest.approx(2 * 28**2)
     first["software"] = "segmamba 0"
     (output / "follow-up.json").write_text(json.dumps(first))
     assert main(command) == 0 and capsys.readouterr().err.count("registering") == 2
@@ -438,9 +440,9 @@ def test_a_registration_is_made_once(patient, tmp_path, capsys):
 @pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])
 def test_the_volumetric_minor_response_is_a_setting(share, expected):
     settings = Settings(region="non-enhancing", volumetric_minor=share)
-    assert category("volumetric", [100, 60], minor=settings.minor("volumetric")).category == expected
-    assert Settings(volumetric_minor=share).minor("volumetric") is None
-    assert settings.minor("bidimensional") == 0.25
+    assert category("volumetric", [100, 60], minor=settings.minor("non-enhancing")["volumetric"]).category == expected
+    assert Settings(volumetric_minor=share).minor("ET") == {"bidimensional": None, "volumetric": None}
+    assert settings.minor("non-enhancing")["bidimensional"] == 0.25
 
 
 # --- rules that need no registration: the same head twice
@@ -463,17 +465,17 @@ def square(n, corner=(5, 5, 3)):
 def test_a_target_that_is_no_longer_measurable_keeps_its_value():
     """10 sqrt(2) to 5 sqrt(2) mm: 50 mm2, not 0; nothing left is 0."""
     date = twice([square(11)], [square(6)])
-    assert not date.measured.lesions[0].measurable and date.spd == pytest.approx(50)
+    assert not date.measured.lesions[0].measurable and date.burdens[0].spd == pytest.approx(50)
     assert date.suggestions["bidimensional"].category == "PR"
     gone = twice([square(11)], [])
-    assert gone.spd == 0 and {found.category for found in gone.suggestions.values()} == {"CR"}
+    assert gone.burdens[0].spd == 0 and {found.category for found in gone.suggestions.values()} == {"CR"}
 
 
 def test_a_change_near_a_threshold_is_marked():
     """800 to 392 mm2 is -51.0 %; a voxel more at both, 22 x 20 and 16 x 14 steps, 884 to 452 mm2, is -48.9 %."""
     date = twice([square(21)], [square(15)])
     assert date.suggestions["bidimensional"].from_baseline == pytest.approx(392 / 800 - 1)
-    assert date.spread["one voxel more"][0] == pytest.approx(452)
+    assert date.burdens[0].spread["one voxel more"][0] == pytest.approx(452)
     assert (date.suggestions["bidimensional"].category, date.near["bidimensional"]) == ("PR", ("SD",))
     assert "bidimensional" not in twice([square(21)], [square(11)]).near
 
@@ -490,7 +492,7 @@ def test_twelve_weeks_after_radiotherapy_are_84_days(days_after, expected):
 def test_the_largest_measurable_lesions_are_the_targets(targets, expected):
     """Of 15 x 15, 13 x 13 and 6 x 6 the last is not measurable, and no target however many are asked for."""
     lesions = [square(15), square(13, (30, 5, 3)), square(6, (5, 40, 3))]
-    assert twice(lesions, lesions, targets=targets).spd == pytest.approx(expected)
+    assert twice(lesions, lesions, targets=targets).burdens[0].spd == pytest.approx(expected)
 
 
 def test_a_new_lesion_that_is_not_measurable_is_said_and_no_progression():

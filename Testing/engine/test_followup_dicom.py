@@ -85,12 +85,44 @@ def test_the_scanner_and_the_day_come_from_the_files(written):
     assert dicom_facts(written[3]) == ("20260102", "Maker Model 3")
 
 
-def test_a_region_of_several_segments_and_a_file_that_is_there_are_refused(tmp_path):
-    with pytest.raises(InputError, match="use --region ET"):
-        check_sr("TC", tmp_path / "x.dcm")
+def test_a_file_that_is_there_is_refused(tmp_path):
     (tmp_path / "x.dcm").write_bytes(b"x")
     with pytest.raises(InputError, match="DICOM files are never overwritten"):
-        check_sr("ET", tmp_path / "x.dcm")
+        check_sr(tmp_path / "x.dcm")
+
+
+def test_lesions_of_a_mixed_tumor_are_all_there_and_refer_to_a_segment_where_they_are_one(tmp_path):
+    array, affine = head(spacing=(5.5, 5.5, 5.0))
+    write_series(tmp_path / "series", array, affine, 7, SeriesDescription="T1 KM")
+    (series,) = find_series(tmp_path / "series")
+    label_map = np.zeros(series.geometry.shape, np.uint8)
+    label_map[3:7, 4:8, 5:8] = 3
+    label_map[3:7, 9:14, 5:8] = 2
+    label_map[5, 11, 6] = 1
+    seg = write_seg(
+        label_map,
+        series.geometry.affine,
+        series,
+        tmp_path / "seg.dcm",
+        ModelFacts(name="quick", version="0", software="0.1"),
+    )
+    measured = measure(label_map, series.geometry.affine, "mixed")
+    assert [(one.number, one.region, one.voxels) for one in measured.lesions] == [
+        (1, "ET", 48),
+        (2, "non-enhancing", 60),
+    ]
+    tracking = {1: ("Lesion 1 (ET)", "1.2.3.1"), 2: ("Lesion 2 (non-enhancing)", "1.2.3.2")}
+    data = pydicom.dcmread(write_sr(measured, series, seg, tracking, tmp_path / "sr.dcm"))
+    found = {}
+    for group in groups(data):
+        (uid,) = {i.UID for i in items(group, "UIDREF")}
+        numbers = {i.ConceptNameCodeSequence[0].CodeMeaning: i.MeasuredValueSequence[0] for i in items(group, "NUM")}
+        found.setdefault(uid, {}).update({name: float(value.NumericValue) for name, value in numbers.items()})
+        segments = [i.ReferencedSOPSequence[0].get("ReferencedSegmentNumber") for i in items(group, "IMAGE")]
+        assert (3 in segments) == (uid == "1.2.3.1" and "Volume" in numbers)
+    for lesion in measured.lesions:
+        values = {"Long Axis": lesion.d1, "Short Axis": lesion.d2, "Volume": lesion.volume_ml}
+        assert found[f"1.2.3.{lesion.number}"] == pytest.approx(values, abs=1e-3)
 
 
 def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, capsys):
@@ -115,7 +147,7 @@ def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, 
     assert [date["day"] for date in record["dates"]] == [0, 89]
     assert any("another scanner" in warning for warning in record["warnings"])
     assert record["dates"][0]["made_by"]["model"] == "tiny"
-    assert {"P >= 0.3", "P >= 0.7"} <= set(record["dates"][0]["spread"])
+    assert {"P >= 0.3", "P >= 0.7"} <= set(record["dates"][0]["burdens"][0]["spread"])
     for date in record["dates"]:
         seg = output / "segmentations" / f"day-{date['day']:04d}-seg.dcm"
         assert (output / f"day-{date['day']:04d}-sr.dcm").exists() == seg.exists()

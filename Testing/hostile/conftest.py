@@ -18,5 +18,12 @@ def many():
 @pytest.fixture(scope="session")
 def tell(request):
     """Prints a line of counts, past pytest's capturing."""
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    return lambda text: reporter.write_line(text) if reporter else None
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
+
+    def write(text):
+        if reporter:
+            with capture.global_and_fixture_disabled():
+                reporter.write_line(f"\n{text}")
+
+    return write

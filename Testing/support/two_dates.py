@@ -13,24 +13,27 @@ LATER = (((-12, -4, 0), (6, 6, 4)),)
 
 
 def addDate(head, places, name: str, move=None):
-    """A T1c and its segmentation; head: a nibabel image. move: (4, 4) where the head lies instead, RAS mm."""
+    """A T1c and its segmentation; head: a nibabel image. places: corner, size, and the label where it is not ET's.
+
+    move: (4, 4) where the head lies instead, RAS mm.
+    """
     array = np.asarray(head.dataobj, np.float32)
     matrix = head.affine if move is None else move @ head.affine
     volume = slicer.util.addVolumeFromArray(
         np.ascontiguousarray(array.transpose(2, 1, 0)), ijkToRAS=matrix, name=f"{name} T1c"
     )
     labels, middle = np.zeros(array.shape, np.uint8), np.array(array.shape) // 2
-    for corner, size in places:
+    for corner, size, *label in places:
         start = middle + corner
-        labels[tuple(slice(a, a + n) for a, n in zip(start, size))] = 3
+        labels[tuple(slice(a, a + n) for a, n in zip(start, size))] = label[0] if label else 3
     segmentation = createSegmentation(labels.transpose(2, 1, 0), volume, name=f"{name} tumor")
     history.keepOrigin(segmentation, {"t1c": volume}, {"model": "quick"})
     return segmentation
 
 
-def addTwoDates(head):
+def addTwoDates(head, first=FIRST, later=LATER):
     """(first, later): the later one is turned by 8 degrees and shifted."""
     angle, move = np.radians(8), np.eye(4)
     move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     move[:3, 3] = (9, -6, 4)
-    return addDate(head, FIRST, "first"), addDate(head, LATER, "later", move)
+    return addDate(head, first, "first"), addDate(head, later, "later", move)

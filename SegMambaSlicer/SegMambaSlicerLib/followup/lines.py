@@ -15,6 +15,7 @@ from ..i18n import _
 
 SEGMENTATION_ROLE = "SegMambaLesion"
 _LESION, _WHICH, _MEASURED = "SegMamba.Lesion", "SegMamba.Which", "SegMamba.Measured"
+_REGION = "SegMamba.Region"
 _ENDS = {"D1": "line1_ras_mm", "D2": "line2_ras_mm"}
 _COLORS = {"D1": (1.0, 0.35, 0.35), "D2": (0.35, 0.78, 1.0)}
 _BY_HAND = (1.0, 0.85, 0.2)
@@ -43,9 +44,16 @@ class Lines:
                 slicer.mrmlScene.RemoveNode(node)
 
     def byHand(self, segmentationNode) -> list[dict]:
-        """The moved lines of a result: "which" and "ends", RAS mm."""
-        moved = [node for node in linesOf(segmentationNode) if isMoved(node)]
-        return [{"which": node.GetAttribute(_WHICH), "ends": endsOf(node).tolist()} for node in moved]
+        """The moved lines of a result: "which", "ends" in RAS mm, and "region", that of the lesion."""
+        return [
+            {
+                "which": node.GetAttribute(_WHICH),
+                "ends": endsOf(node).tolist(),
+                "region": node.GetAttribute(_REGION) or "",
+            }
+            for node in linesOf(segmentationNode)
+            if isMoved(node)
+        ]
 
     def canUndo(self) -> bool:
         return bool(self._undo)
@@ -79,6 +87,7 @@ class Lines:
         byHand = which in lesion["by_hand"]
         if node is None:
             node = _newLine(segmentationNode, number, which)
+        node.SetAttribute(_REGION, lesion["region"])
         if not byHand or node.GetAttribute(_MEASURED) is None:
             node.SetAttribute(_MEASURED, json.dumps([] if byHand else ends.tolist()))
         if node.GetNumberOfControlPoints() != 2 or not _same(endsOf(node), ends):

@@ -24,7 +24,8 @@ from ..results.segments import labelArray
 from ..volumes.scene import exportLabels, exportVolume, rightHanded, temporaryFolder
 from .dates import DatedResult, inOrder
 
-REGIONS = ("ET", "TC", "WT", "non-enhancing")
+MIXED = "mixed"  # enhancing and non-enhancing lesions, judged beside one another
+REGIONS = ("ET", "TC", "WT", "non-enhancing", MIXED)
 KINDS = {"csv": "follow-up.csv", "pdf": "report.pdf", "html": "report.html"}
 
 
@@ -76,7 +77,7 @@ class Measuring:
             exportLabels(labelArray(result.segmentation, frame)[0], frame, place / "seg.nii")
 
     def measure(self, byHand: dict, onDone: Callable, onError: Callable):
-        """onDone gets the record: "dates" (each with "day" and "lesions"), "targets" and "warnings"."""
+        """onDone gets the record: "dates" (each with "day", "lesions" and "burdens"), "targets" and "warnings"."""
         self.cancel()
         hand = self.folder / "by-hand.json"
         hand.write_text(json.dumps({"schema": 1, **byHand}), encoding="utf-8")
@@ -156,9 +157,9 @@ class Measuring:
     def _heard(self, answer, onDone: Callable, onError: Callable) -> None:
         try:
             if len(self.results) == 1:
-                answer = {"dates": [{**answer, "day": 0}], "targets": [], "warnings": answer["notes"]}
+                answer = {"dates": [{**answer, "day": 0, "burdens": []}], "targets": [], "warnings": answer["notes"]}
             for date in answer["dates"]:
-                [(lesion["line1_ras_mm"], lesion["by_hand"]) for lesion in date["lesions"]]
+                [(lesion["line1_ras_mm"], lesion["by_hand"], lesion["region"]) for lesion in date["lesions"]]
         except (TypeError, KeyError):
             onError(EngineError("internal", _("The engine's answer was not understood."), repr(answer)[:500]))
             return

@@ -10,7 +10,7 @@ from ..engine.client import EngineError
 from ..errors import InputError
 from ..followup import chart, dates
 from ..followup.lines import Lines
-from ..followup.measuring import REGIONS, Measuring, Settings
+from ..followup.measuring import MIXED, REGIONS, Measuring, Settings
 from ..followup.views import SideBySide
 from ..i18n import _
 from .colors import paint
@@ -52,7 +52,7 @@ class FollowUpPanel:
         prepareTables(ui)
         ui.followUpDatesTable.cellChanged.connect(self.onDates)
         ui.followUpLesionsTable.cellClicked.connect(self.onLesion)
-        ui.followUpRegionCombo.currentIndexChanged.connect(self.onSettings)
+        ui.followUpRegionCombo.currentIndexChanged.connect(self.onRegion)
         for box in (ui.followUpTargetsSpin, ui.followUpWeeksSpin, ui.followUpMinorSpin):
             box.valueChanged.connect(self.onSettings)
         ui.followUpEndEdit.textChanged.connect(self.onSettings)
@@ -146,6 +146,11 @@ class FollowUpPanel:
         if self._answer is not None or self._isBusy:
             self._drop(_("A setting has changed. Measure again."))
         self.showState()
+
+    def onRegion(self, index=0):
+        """RANO 2.0 has three targets, of a mixed tumor two of each kind."""
+        self._ui.followUpTargetsSpin.setValue(2 if self._ui.followUpRegionCombo.currentText == MIXED else 3)
+        self.onSettings()
 
     def onSaid(self, index=0):
         """The physician has said something: it is in the report after measuring again, which is quick."""

@@ -92,8 +92,6 @@ class Reports:
 
     def _foreign(self) -> str:
         """Why there can be no Structured Report, or ""."""
-        if self._measuring.settings.region != "ET":
-            return _("A Structured Report refers to one segment: choose the region ET.")
         names = [result.volume.GetName() for result in self._measuring.results if not isOfDicom(result.volume)]
         text = _("Not loaded from DICOM, to which a Structured Report refers: {names}")
         return text.format(names=", ".join(names)) if names else ""

@@ -6,6 +6,7 @@ import html
 
 import qt
 
+from ..followup.measuring import MIXED
 from ..i18n import _
 from .colors import painted
 
@@ -83,25 +84,37 @@ def summary(answer: dict, label) -> str:
     """Sums, changes, what they are compatible with, and warnings; as rich text, everything from outside escaped."""
     lines = []
     for date in answer["dates"]:
-        spd = date.get("sum_of_products_mm2")
         text = _("<b>Day {day}</b>: {volume} mL").format(day=date["day"], volume=f"{date['volume_ml']:.2f}")
-        if spd is not None:
-            text += _(", sum of products {sum} mm\u00b2").format(sum=f"{spd:.0f}")
+        burdens = date["burdens"]
+        if len(burdens) == 1 and burdens[0]["sum_of_products_mm2"] is not None:
+            text += _sum(burdens[0])
         lines.append(text)
-        for name, found in (date.get("suggestions") or {}).items():
-            title = _("by products") if name == "bidimensional" else _("by volume")
-            near = ", ".join(found["near_threshold"])
-            text = _("{title}: compatible with {category}").format(title=title, category=html.escape(found["category"]))
-            changes = [
-                _change(_("from baseline"), found["from_baseline"]),
-                _change(_("from nadir"), found["from_nadir"]),
-            ]
-            text += f" ({', '.join(filter(None, changes))})" if any(changes) else ""
-            text += _("; near threshold: {near}").format(near=html.escape(near)) if near else ""
-            rules = "; ".join(rule["text"] for rule in found["rules"] if rule["met"])
-            lines.append(f"&nbsp;&nbsp;{text}<br>&nbsp;&nbsp;&nbsp;&nbsp;<i>{html.escape(rules)}</i>")
+        for burden in burdens if len(burdens) > 1 else ():  # of a mixed tumor; what follows is overall then
+            text = html.escape(f"{burden['region']}: {burden['volume_ml']:.2f} mL")
+            lines.append(f"&nbsp;&nbsp;{text}{'' if burden['sum_of_products_mm2'] is None else _sum(burden)}")
+            lines += [f"&nbsp;&nbsp;{line}" for line in _compatible(burden["suggestions"])]
+        lines += _compatible(date.get("suggestions") or {})
     lines += [painted(f"\u26a0 {text}", "doubtful", label) for text in answer["warnings"]]
     return "<br>".join(lines)
+
+
+def _sum(burden: dict) -> str:
+    return _(", sum of products {sum} mm\u00b2").format(sum=f"{burden['sum_of_products_mm2']:.0f}")
+
+
+def _compatible(suggestions: dict) -> list[str]:
+    """A line a criterion set, with the rules that are met."""
+    lines = []
+    for name, found in suggestions.items():
+        title = _("by products") if name == "bidimensional" else _("by volume")
+        near = ", ".join(found["near_threshold"])
+        text = _("{title}: compatible with {category}").format(title=title, category=html.escape(found["category"]))
+        changes = [_change(_("from baseline"), found["from_baseline"]), _change(_("from nadir"), found["from_nadir"])]
+        text += f" ({', '.join(filter(None, changes))})" if any(changes) else ""
+        text += _("; near threshold: {near}").format(near=html.escape(near)) if near else ""
+        rules = "; ".join(rule["text"] for rule in found["rules"] if rule["met"])
+        lines.append(f"&nbsp;&nbsp;{text}<br>&nbsp;&nbsp;&nbsp;&nbsp;<i>{html.escape(rules)}</i>")
+    return lines
 
 
 def _change(title: str, share) -> str:
@@ -113,8 +126,9 @@ def _rows(answer: dict) -> list[tuple[int, dict]]:
 
 
 def _remark(answer: dict, number: int, lesion: dict) -> str:
-    """Target, new or which lesion of the first date it was; and why it is not measurable."""
-    date, parts = answer["dates"][number], []
+    """Of a mixed tumor its kind; target, new or which lesion of the first date it was; why it is not measurable."""
+    date = answer["dates"][number]
+    parts = [lesion["region"]] if date["region"] == MIXED else []
     of = [int(first) for first, own in (date.get("parts") or {}).items() if lesion["number"] in own]
     if lesion["number"] in (date.get("new") or []):
         parts.append(_("new"))

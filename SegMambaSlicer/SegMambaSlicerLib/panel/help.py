@@ -78,8 +78,8 @@ def helpTexts() -> dict[str, str]:
         "optionsSection": _(
             "The model, and how it runs: better quality looks at mirrored heads too and takes longer; the device is "
             "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain is cut "
-            "out. Look closer says what each volume is taken for and what would be done to it. Very small spots, most of "
-            "which are no tumor, are left out where the box is checked."
+            "out. Look closer says what each volume is taken for and what would be done to it. Very small spots, "
+            "most of which are no tumor, are left out where the box is checked."
         ),
         "setupSection": _(
             "Which Python runs the engine and which packages it has. Nothing is installed before you are asked. A "

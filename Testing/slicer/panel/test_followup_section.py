@@ -344,6 +344,51 @@ def test_what_the_physician_says_goes_to_the_engine(panel, both, pump):
     assert ui.followUpSteroidsCombo.currentIndex == 0
 
 
+def test_a_mixed_tumor_has_targets_of_both_kinds(panel, head, pump):
+    """Enhancing 8 x 8 becomes 6 x 6 (-49 %), 10 x 10 of edema 7 x 7 (-56 %): SD with PR is PR."""
+    ui, edema = panel.ui, 2
+    nodes = two_dates.addTwoDates(
+        head,
+        (*two_dates.FIRST[:1], ((2, -4, 0), (10, 10, 4), edema)),
+        (*two_dates.LATER[:1], ((2, -4, 0), (7, 7, 4), edema)),
+    )
+    for node, date in zip(nodes, ("0", "60")):
+        dates.setDate(node, date)
+    panel.parameters.setResult("Segmentation", nodes[1])
+    pump(lambda: ui.followUpDatesTable.rowCount == 2)
+    tick(panel, 0)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("mixed"))
+    assert ui.followUpTargetsSpin.value == 2
+    compare(panel, pump)
+    rows = cells(ui.followUpLesionsTable)
+    assert [row[:2] + row[5:] for row in rows] == [
+        ["0", "1", "ET; target"],
+        ["0", "2", "non-enhancing; target"],
+        ["60", "1", "ET; target 1"],
+        ["60", "2", "non-enhancing; target 2"],
+    ]
+    summary = ui.followUpSummaryLabel.text
+    for text in ("ET: ", "sum of products 1568", "sum of products 2592", "ET SD, non-enhancing PR: together PR"):
+        assert text in summary, text
+    assert "-49.0% from baseline" in summary and "-55.6% from baseline" in summary
+    ui.followUpChartButton.click()
+    chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
+    assert chart.GetNumberOfPlotSeriesNodes() == 4
+    table = chart.GetNthPlotSeriesNode(0).GetTableNode()
+    assert [table.GetColumnName(n) for n in (1, 3)] == [f"Sum of products, cm2, {n}" for n in ("ET", "non-enhancing")]
+    assert [float(table.GetCellText(r, 3)) for r in range(2)] == pytest.approx([25.92, 11.52])
+    moved = line(nodes[1], "D1", "2")
+    start, end = endsOf(moved)
+    moved.SetNthControlPointPositionWorld(1, *(start + (end - start) / 2))
+    release(moved)
+    pump(lambda: "moved" in ui.followUpLesionsTable.item(3, 2).text(), PATIENCE)
+    settled(panel, pump)
+    assert panel.followUp._byHand()["lines"][0]["region"] == "non-enhancing"
+    ui.followUpRegionCombo.setCurrentIndex(0)
+    assert ui.followUpTargetsSpin.value == 3 and "setting has changed" in ui.followUpStateLabel.text
+
+
 def test_from_the_files_of_two_dates_through_segmentation_to_the_report(panel, module, pump, tmp_path):
     """One synthetic patient, whose tumor is smaller at the later date: loaded, segmented by the model that ships,
     compared; the report's change is that of the true label maps, roughly."""

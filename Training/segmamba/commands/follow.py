@@ -48,7 +48,10 @@ def add(add_command) -> None:
     add_region(command)
     add_labels(command)
     command.add_argument(
-        "--targets", type=int, default=3, metavar="N", help="number of largest lesions that are summed (default: 3)"
+        "--targets",
+        type=int,
+        metavar="N",
+        help="number of largest lesions that are summed (default: 3; of mixed tumors 2 of each kind)",
     )
     command.add_argument("--radiotherapy-end", metavar="DATE", help="end of radiotherapy, in the form of --dates")
     command.add_argument(
@@ -153,7 +156,7 @@ def _sr_targets(options, output: Path, given: list[Given]) -> dict[int, Path]:
         return {}
     paths = {one.day: output / f"{one.name}-sr.dcm" for one in given}
     for path in paths.values():
-        check_sr(options.region, path)
+        check_sr(path)
     return paths
 
 

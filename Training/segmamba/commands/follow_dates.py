@@ -81,6 +81,7 @@ def _segmented(given: Given, options, output: Path) -> tuple[Timepoint, Refers |
     from segmamba.cases.case import find_case
     from segmamba.cases.dicom_seg import ModelFacts, check_seg
     from segmamba.followup.dates import dicom_facts, read_probability, read_timepoint
+    from segmamba.followup.lesions import regions_of
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.predict import PredictOptions, predict_case
 
@@ -101,12 +102,13 @@ def _segmented(given: Given, options, output: Path) -> tuple[Timepoint, Refers |
         print(f"day {given.day}: segmenting", file=sys.stderr, flush=True)
         summary = predict_case(model, sources, folder, given.name, settings, bar)
         bar.close()
+        probabilities = folder / summary["files"]["probabilities"]
         timepoint = read_timepoint(
             given.day,
             folder / summary["files"]["label_map"],
             sources["t1c"],
             "brats2023",
-            probability=read_probability(folder / summary["files"]["probabilities"], options.region),
+            probabilities={name: read_probability(probabilities, name) for name in regions_of(options.region)},
             made_by={"model": manifest.id, "weights": manifest.weights_sha256[:16], "software": __version__},
             absent=tuple(summary["absent"]),
             scanner=dicom_facts(series)[1] if series else "",

@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-REGIONS = ("ET", "TC", "WT", "non-enhancing")
-LABELS = ("brats2023", "brats2021", "msd")
+from segmamba.commands.shared import LABEL_CONVENTIONS
+
+REGIONS = ("ET", "TC", "WT", "non-enhancing", "mixed")
 
 
 def add(add_command) -> None:
@@ -21,12 +22,20 @@ def add(add_command) -> None:
 
 
 def add_region(command) -> None:
-    command.add_argument("--region", default="ET", choices=REGIONS, help="region to measure (default: ET)")
+    command.add_argument(
+        "--region",
+        default="ET",
+        choices=REGIONS,
+        help="region to measure (default: ET); mixed: enhancing and non-enhancing lesions, each by itself",
+    )
 
 
 def add_labels(command) -> None:
     command.add_argument(
-        "--labels", choices=LABELS, help="label convention of label maps; if left out, it is found from them"
+        "--labels",
+        choices=LABEL_CONVENTIONS,
+        metavar="|".join(LABEL_CONVENTIONS),
+        help="label convention of label maps; if left out, it is found from them",
     )
 
 
@@ -47,7 +56,8 @@ def run(options) -> int:
         return 0
     for lesion in measured.lesions:
         state = "measurable" if lesion.measurable else f"not measurable: {lesion.not_measurable}"
-        size = f"{lesion.d1:.1f} x {lesion.d2:.1f} mm = {lesion.product:.0f} mm2"
+        size = f"{lesion.region} " if options.region == "mixed" else ""
+        size += f"{lesion.d1:.1f} x {lesion.d2:.1f} mm = {lesion.product:.0f} mm2"
         print(f"{lesion.number:>3}  {size}, {lesion.volume_ml:.2f} mL, slice {lesion.slice}; {state}")
         for note in lesion.notes:
             print(f"note: lesion {lesion.number}: {note}", file=sys.stderr)

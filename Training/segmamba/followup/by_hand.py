@@ -1,7 +1,8 @@
 """What a person adds to a follow-up: lines that were moved, which win over measured ones, and what images do not say.
 
 The file is JSON: {"schema": 1, "lines": [{"day", "which": "D1" or "D2", "ends": two points in RAS mm}],
-"clinician": [{"day", "steroids", "clinical_status", "non_target_lesions"}]}, each part optional.
+"clinician": [{"day", "steroids", "clinical_status", "non_target_lesions"}]}, each part optional. A line may have a
+"region", that of its lesion, where several are measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nibabel.affines import apply_affine
 from scipy.spatial import cKDTree
 
 from segmamba.errors import InputError
-from segmamba.followup.lesions import Lesion, Measured, unmeasurable_reason
+from segmamba.followup.lesions import REGIONS, Lesion, Measured, unmeasurable_reason
 from segmamba.settings import read_json, shown
 
 STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
@@ -26,10 +27,11 @@ _MOST_TEXT = 500
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """which: "D1" or "D2". ends: (2, 3) RAS mm at that date."""
+    """which: "D1" or "D2". ends: (2, 3) RAS mm at that date. region: of the lesion, "" for any."""
 
     which: str
     ends: np.ndarray
+    region: str = ""
 
     @property
     def length(self) -> float:
@@ -81,7 +83,11 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
         number: cKDTree(apply_affine(measured.affine, np.argwhere(measured.labelled == number))) for number in lesions
     }
     for line in lines:
-        away = {number: tree.query(line.ends.mean(0))[0] for number, tree in trees.items()}
+        away = {
+            number: tree.query(line.ends.mean(0))[0]
+            for number, tree in trees.items()
+            if line.region in ("", lesions[number].region)
+        }
         nearest = min(away, key=lambda number: (away[number], number), default=None)
         if nearest is None or away[nearest] > NEAR_MM + max(measured.spacing) / 2:
             notes.append(f"a line moved by hand ({line.which}, {line.length:.1f} mm) lies on no lesion and is left out")
@@ -118,14 +124,14 @@ def _day(entry, path: Path) -> int:
 
 
 def _line(entry, path: Path) -> tuple[int, Line]:
-    day, which = _day(entry, path), entry.get("which")
+    day, which, region = _day(entry, path), entry.get("which"), entry.get("region", "")
     try:
         ends = np.array(entry.get("ends"), float)
     except (TypeError, ValueError):
         ends = np.empty(0)
-    if which not in _LINES or ends.shape != (2, 3) or not np.isfinite(ends).all():
+    if which not in _LINES or region not in ("", *REGIONS) or ends.shape != (2, 3) or not np.isfinite(ends).all():
         raise InputError(f"{path}: {shown(entry)}; expected which (D1 or D2) and ends, two points in mm")
-    return day, Line(which, ends)
+    return day, Line(which, ends, region)
 
 
 def _clinician(entry, path: Path) -> tuple[int, Clinician]:

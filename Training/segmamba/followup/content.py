@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segmamba import __version__
+from segmamba.followup.burden import Burden
 from segmamba.followup.by_hand import Clinician
-from segmamba.followup.criteria import SETS
+from segmamba.followup.criteria import PRELIMINARY, SETS
 from segmamba.followup.draw import draw_chart, draw_dates
-from segmamba.followup.follow import Date, FollowUp
+from segmamba.followup.follow import Date, FollowUp, Settings
+from segmamba.followup.lesions import MIXED
 
 TITLE = "Follow-up report"
 NOT_A_DEVICE = "Research use only, not a medical device. Categories are suggestions from measurements alone."
@@ -28,7 +30,8 @@ _METHOD = (
 )
 # rules that could not be checked in the criteria's own text: each is a setting, or says what was taken
 REMARKS = (
-    "Not confirmed in the text of RANO 2.0: up to 3 targets (setting --targets).",
+    "Not confirmed in the text of RANO 2.0: up to 3 targets, of a mixed tumor 2 enhancing and 2 non-enhancing ones "
+    "(setting --targets).",
     "Not confirmed in the text of RANO 2.0: until 12 weeks after radiotherapy progression needs a confirming scan "
     "(settings --radiotherapy-end, --confirm-weeks).",
     "Not confirmed in the text of RANO 2.0: a minor response in volume from 40 % (setting --volumetric-minor); MR is "
@@ -36,6 +39,15 @@ REMARKS = (
     "The first date is taken for the baseline. RANO recommends the scan after radiotherapy for newly diagnosed tumours "
     "and the one before treatment for recurrent ones: give that one first.",
     "A lesion is new where the baseline has none within 5 mm. That CR and PR last 4 weeks is not looked at.",
+)
+REMARK_MIXED = (
+    "Mixed tumor: enhancing and non-enhancing lesions are judged each for themselves. Overall, PD of either is PD; PR "
+    "or MR with SD is PR or MR; CR with SD, PR or MR is SD, PR or MR; so others quote RANO 2.0. PR with MR is not in "
+    "what they quote, and PR is taken."
+)
+REMARK_NON_ENHANCING = (
+    "Non-enhancing is what the label map calls edema, or necrotic and non-enhancing core: it does not tell "
+    "infiltrating tumor from edema, nor solid tumor from necrosis, as RANO 2.0 wants. Look at each lesion."
 )
 CLINICIAN = {
     "Steroids (less, same, more)": "steroids",
@@ -53,6 +65,12 @@ class Section:
     table: tuple[tuple[str, ...], ...] = ()
     picture: bytes | None = None
     shows: str = ""
+
+
+def remarks(settings: Settings) -> tuple[str, ...]:
+    """What could not be confirmed, or is to be known of these settings."""
+    found = (REMARK_MIXED,) if settings.region == MIXED else ()
+    return (*REMARKS, *found, *((REMARK_NON_ENHANCING,) if settings.region in (MIXED, "non-enhancing") else ()))
 
 
 def made_by(result: FollowUp) -> str:
@@ -76,7 +94,7 @@ def sections(result: FollowUp) -> list[Section]:
         Section("Warnings", result.warnings or ("none",)),
         Section("Rules", table=_rules(result.dates)),
         Section("From the physician", table=(("", *_days(result.dates)), *_said(result))),
-        Section("How it was measured", (*_METHOD, *REMARKS)),
+        Section("How it was measured", (*_METHOD, *remarks(result.settings))),
     ]
 
 
@@ -96,13 +114,19 @@ def _said(result: FollowUp) -> tuple[tuple[str, ...], ...]:
 def _suggestions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
     rows = [("", *(f"{rule_set.title} criteria" for rule_set in SETS.values()))]
     for date in result.dates[1:]:
-        cells = []
-        for name in SETS:
-            text = date.suggestions[name].category
-            text = f"measurements compatible with {text}" if len(text) <= len("preliminary PD") else text
-            cells.append(text + (f" (near threshold: {', '.join(date.near[name])})" if name in date.near else ""))
-        rows.append((f"day {date.day}", *cells))
+        parts = date.burdens if len(date.burdens) > 1 else ()
+        rows.append((f"day {date.day}", *_categories(date)))
+        rows += [(f"day {date.day}, {burden.region} alone", *_categories(burden)) for burden in parts]
     return tuple(rows)
+
+
+def _categories(judged: Date | Burden) -> list[str]:
+    cells = []
+    for name in SETS:
+        text = judged.suggestions[name].category
+        text = f"measurements compatible with {text}" if len(text) <= len(PRELIMINARY) else text
+        cells.append(text + (f" (near threshold: {', '.join(judged.near[name])})" if name in judged.near else ""))
+    return cells
 
 
 def _sums(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
@@ -110,14 +134,15 @@ def _sums(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
     head += ("volume, mL", "other borders", "from baseline", "from nadir")
     rows = [head]
     for date in dates:
-        cells = [f"day {date.day}"]
-        for name, form in (("bidimensional", "{:.0f}"), ("volumetric", "{:.2f}")):
-            value, found = date.value(name), date.suggestions.get(name)
-            variants = [date.value(name, variant) for variant in date.spread]
-            cells.append("not known" if value is None else form.format(value))
-            cells.append("" if value is None else f"{form.format(min(variants))} to {form.format(max(variants))}")
-            cells += [_share(found.from_baseline), _share(found.from_nadir)] if found else ["", ""]
-        rows.append(tuple(cells))
+        for burden in date.burdens:
+            cells = [f"day {date.day}" + (f", {burden.region}" if len(date.burdens) > 1 else "")]
+            for name, form in (("bidimensional", "{:.0f}"), ("volumetric", "{:.2f}")):
+                value, found = burden.value(name), burden.suggestions.get(name)
+                variants = [burden.value(name, variant) for variant in burden.spread]
+                cells.append("not known" if value is None else form.format(value))
+                cells.append("" if value is None else f"{form.format(min(variants))} to {form.format(max(variants))}")
+                cells += [_share(found.from_baseline), _share(found.from_nadir)] if found else ["", ""]
+            rows.append(tuple(cells))
     return tuple(rows)
 
 
@@ -126,7 +151,8 @@ def _share(value: float | None) -> str:
 
 
 def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
-    rows = [("", "lesion", "at baseline", "D1 x D2, mm", "product, mm2", "volume, mL", "slice", "measurable")]
+    rows = [("", "lesion", "region", "at baseline", "D1 x D2, mm", "product, mm2", "volume, mL", "slice", "measurable")]
+    regions = {lesion.number: lesion.region for lesion in result.dates[0].measured.lesions}
     for date in result.dates:
         origin = (
             {part: number for number, parts in date.matches.parts.items() for part in parts} if date.matches else {}
@@ -141,6 +167,7 @@ def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
                 (
                     f"day {date.day}",
                     str(lesion.number),
+                    lesion.region,
                     came,
                     size,
                     f"{lesion.product:.0f}",
@@ -152,15 +179,19 @@ def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
         for number, parts in (date.matches.parts if date.matches else {}).items():
             if not parts and number not in date.matches.merged:
                 what = f"{number} (target)" if number in result.targets else str(number)
-                rows.append((f"day {date.day}", "-", what, "gone", "0", "0", "", ""))
+                rows.append((f"day {date.day}", "-", regions[number], what, "gone", "0", "0", "", ""))
     return tuple(rows)
 
 
 def _rules(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
     rows = [("", "criteria", "category", "met", "rule")]
     for date in dates:
-        for name, found in date.suggestions.items():
-            rows += [
-                (f"day {date.day}", name, rule.category, "yes" if rule.met else "no", rule.text) for rule in found.rules
-            ]
+        several = len(date.burdens) > 1
+        judged = [(f", {burden.region}", burden.suggestions) for burden in date.burdens] if several else []
+        for region, suggestions in (*judged, ("", date.suggestions)):
+            for name, found in suggestions.items():
+                rows += [
+                    (f"day {date.day}", name + region, rule.category, "yes" if rule.met else "no", rule.text)
+                    for rule in found.rules
+                ]
     return tuple(rows)

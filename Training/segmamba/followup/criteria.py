@@ -7,11 +7,15 @@ not measured are for a physician to weigh.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _SLACK = 1e-9
 NO_DISEASE, NOT_ASSESSED = "no measurable disease", "not assessed"
+PRELIMINARY = "preliminary PD"
+# Mixed tumors: both parts are judged, and the first of these that either is, is the overall category. RANO 2.0, as
+# rano2.0-assist quotes it: PD with any is PD; PR or MR with SD is PR or MR; CR with SD, MR or PR is SD, MR or PR.
+_OVERALL = ("PD", PRELIMINARY, NOT_ASSESSED, "PR", "MR", "SD", "CR", NO_DISEASE)
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,16 @@ def suggest(
     if met == NO_DISEASE:
         rules.append(Rule(NO_DISEASE, True, f"the {rule_set.quantity} at baseline is 0: no change can be given"))
     if met == "PD" and early:
-        met = "preliminary PD"
+        met = PRELIMINARY
         rules.append(Rule(met, True, f"{early}: a later scan is to confirm it"))
     return Suggestion(met, from_baseline, from_nadir, nadir_day, tuple(rules))
+
+
+def overall(categories: Mapping[str, str]) -> Suggestion:
+    """Region -> its category: that of a mixed tumor."""
+    category = next(one for one in _OVERALL if one in categories.values())
+    text = ", ".join(f"{region} {found}" for region, found in categories.items())
+    return Suggestion(category, None, None, None, (Rule(category, True, f"{text}: together {category}"),))
 
 
 def _growth(rule_set: CriterionSet, now, nadir, nadir_day, from_nadir, measurable_again: bool) -> Rule:

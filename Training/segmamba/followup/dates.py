@@ -23,7 +23,7 @@ from segmamba.images.sources import read_source
 class Timepoint:
     """day: since the baseline. label_map: (X, Y, Z) of the engine's labels; affine: (4, 4), voxels to RAS mm.
 
-    probability: (X, Y, Z) of the region that is followed, or None. made_by: model and software, {} where nobody said.
+    probabilities: (X, Y, Z) of each region that is followed, or {}. made_by: model and software, {} where nobody said.
     scanner: of DICOM, "" where unknown. Nothing in here names the patient.
     """
 
@@ -31,7 +31,7 @@ class Timepoint:
     label_map: np.ndarray
     affine: np.ndarray
     t1c: Image
-    probability: np.ndarray | None = None
+    probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     made_by: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -7,19 +7,23 @@ import io
 import numpy as np
 from nibabel.affines import apply_affine
 
+from segmamba.followup.burden import Burden
 from segmamba.followup.follow import Date, FollowUp
+from segmamba.followup.lesions import Measured
 from segmamba.preparation.grids import upright
 
 _INK, _FAINT = "#22303c", "#9fb0bd"
 _OUTLINE, _LINE1, _LINE2 = "#ffd84a", "#ff5050", "#50c8ff"
+_CURVES = (_INK, "#b3591b")
 _COLUMNS = 4
 
 
 def draw_dates(result: FollowUp) -> bytes:
-    """A PNG with a picture a date, as radiologists look at it: the patient's right on the left."""
-    figure, subplots = _figure(len(result.dates))
-    for ax, date in zip(subplots, result.dates):
-        _draw_date(ax, date)
+    """A PNG with a picture a date and region, as radiologists look at it: the patient's right on the left."""
+    shown = [(date, burden) for date in result.dates for burden in date.burdens]
+    figure, subplots = _figure(len(shown))
+    for ax, (date, burden) in zip(subplots, shown):
+        _draw_date(ax, date, burden)
     for ax in subplots:
         ax.set_axis_off()
     return _png(figure, "black")
@@ -35,17 +39,23 @@ def draw_chart(result: FollowUp) -> bytes:
     for ax, (name, title) in zip(
         figure.subplots(1, 2), (("bidimensional", "Sum of products, mm2"), ("volumetric", "Volume, mL"))
     ):
-        dates = [date for date in result.dates if date.value(name) is not None]
-        days, values = [date.day for date in dates], [date.value(name) for date in dates]
-        ranges = [[date.value(name, variant) for variant in date.spread] + [date.value(name)] for date in dates]
-        ax.vlines(days, [min(r) for r in ranges], [max(r) for r in ranges], color=_FAINT, linewidth=5)
-        ax.plot(days, values, color=_INK, marker="o")
-        for day, value in zip(days, values):
-            text = f"{value:.0f}" if name == "bidimensional" else f"{value:.1f}"
-            ax.annotate(text, (day, value), (6, 6), textcoords="offset points", fontsize=9, color=_INK)
+        highest = 0.0
+        for place, color in zip(range(len(result.dates[0].burdens)), _CURVES):
+            known = [(date.day, date.burdens[place]) for date in result.dates]
+            known = [(day, burden) for day, burden in known if burden.value(name) is not None]
+            days, values = [day for day, _ in known], [burden.value(name) for _, burden in known]
+            ranges = [[one.value(name, v) for v in one.spread] + [one.value(name)] for _, one in known]
+            ax.vlines(days, [min(r) for r in ranges], [max(r) for r in ranges], color=_FAINT, linewidth=5)
+            ax.plot(days, values, color=color, marker="o", label=result.dates[0].burdens[place].region)
+            for day, value in zip(days, values):
+                text = f"{value:.0f}" if name == "bidimensional" else f"{value:.1f}"
+                ax.annotate(text, (day, value), (6, 6), textcoords="offset points", fontsize=9, color=color)
+            highest = max(highest, *map(max, ranges))
+        if len(result.dates[0].burdens) > 1:
+            ax.legend(fontsize=9, frameon=False)
         ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
         ax.set_xlabel("days since baseline", fontsize=9, color=_INK)
-        ax.set_ylim(0, None if max(map(max, ranges), default=0) > 0 else 1)
+        ax.set_ylim(0, None if highest > 0 else 1)
         ax.margins(x=0.12)
         ax.set_xticks([date.day for date in result.dates])
         ax.spines[["top", "right"]].set_visible(False)
@@ -64,10 +74,10 @@ def _figure(count: int):
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
-def _draw_date(ax, date: Date) -> None:
+def _draw_date(ax, date: Date, burden: Burden) -> None:
     image, affine = upright(date.timepoint.t1c.array, date.timepoint.t1c.affine)
-    measured = date.measured
-    level = _level(date)
+    measured = date.measured.of(burden.region)
+    level = _level(measured)
     low, high = _window(image)
     shown = np.clip((image[:, :, level].T - low) / (high - low), 0, 1)
     aspect = measured.spacing[1] / measured.spacing[0]
@@ -95,13 +105,14 @@ def _draw_date(ax, date: Date) -> None:
             )
     _crop(ax, image)
     ax.invert_xaxis()  # the first axis runs to the patient's right
-    spd = "not followed" if date.spd is None else f"SPD {date.spd:.0f} mm2"
-    ax.set_title(f"day {date.day}\n{spd}, {measured.volume_ml:.2f} mL", color="white", fontsize=10)
+    spd = "not followed" if burden.spd is None else f"SPD {burden.spd:.0f} mm2"
+    name = f", {burden.region}" if len(date.burdens) > 1 else ""
+    ax.set_title(f"day {date.day}{name}\n{spd}, {burden.volume_ml:.2f} mL", color="white", fontsize=10)
 
 
-def _level(date: Date) -> int:
+def _level(measured: Measured) -> int:
     """The slice of the largest lesion's diameters; without a lesion that of the middle."""
-    lesions, measured = date.measured.lesions, date.measured
+    lesions = measured.lesions
     if not lesions:
         return measured.labelled.shape[2] // 2
     place = lesions[0].centre if lesions[0].line1 is None else lesions[0].line1[0]

@@ -8,21 +8,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from segmamba.errors import InputError
+from segmamba.followup.burden import Burden, judge, together
 from segmamba.followup.by_hand import ByHand, Clinician, with_lines
-from segmamba.followup.criteria import SETS, Suggestion, suggest
+from segmamba.followup.criteria import SETS, Suggestion
 from segmamba.followup.dates import Timepoint
-from segmamba.followup.lesions import REGIONS, Measured, measure
+from segmamba.followup.lesions import MIXED, Measured, measure, regions_of
 from segmamba.followup.match import Matches, Registered, fingerprint, match, register_dates
 from segmamba.followup.spread import spread
 from segmamba.preparation.register import Registration
 
 MINOR = 0.25  # share of decrease of the sum of products
+TARGETS, MIXED_TARGETS = 3, 2  # the latter of each region
 _OTHER_SPACING = 0.1  # share by which voxels of two dates may differ without a word
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """region: of lesions.REGIONS. targets: how many lesions are followed in the sum, the largest measurable ones.
+    """region: of lesions.CHOICES. targets: how many lesions are followed in a sum, the largest measurable ones; None
+    is 3 or, of mixed tumors, 2 of each region.
 
     radiotherapy_end: day it ended, counted from the baseline, or None where it is not known. confirm_weeks: until so
     long after it, progression is preliminary. volumetric_minor: share of decrease in volume from which a response is
@@ -30,35 +33,41 @@ class Settings:
     """
 
     region: str = "ET"
-    targets: int = 3
+    targets: int | None = None
     radiotherapy_end: int | None = None
     confirm_weeks: float = 12
     volumetric_minor: float = 0.40
 
     def __post_init__(self) -> None:
-        if self.region not in REGIONS:
-            raise InputError(f"region {self.region!r}: expected one of {', '.join(REGIONS)}")
-        if self.targets < 1:
+        regions_of(self.region)
+        if self.most_targets < 1:
             raise InputError(f"targets {self.targets}: expected 1 or more")
         if not self.confirm_weeks >= 0:
             raise InputError(f"weeks until progression counts {self.confirm_weeks}: expected 0 or more")
         if not 0 < self.volumetric_minor < 1:
             raise InputError(f"minor response in volume {self.volumetric_minor}: expected a share between 0 and 1")
 
-    def minor(self, name: str) -> float | None:
-        """Of a criterion set: the share of decrease from which a response is minor, None where there is no such."""
-        if self.region != "non-enhancing":
-            return None
-        return MINOR if name == "bidimensional" else self.volumetric_minor
+    @property
+    def most_targets(self) -> int:
+        """Of each region."""
+        if self.targets is not None:
+            return self.targets
+        return MIXED_TARGETS if self.region == MIXED else TARGETS
+
+    def minor(self, region: str) -> dict[str, float | None]:
+        """By criterion set: the share of decrease from which a response is minor, None where there is no such."""
+        if region != "non-enhancing":
+            return dict.fromkeys(SETS)
+        return {"bidimensional": MINOR, "volumetric": self.volumetric_minor}
 
 
 @dataclass(frozen=True, eq=False)
 class Date:
     """One date's results. registration: of its T1c onto the baseline's, None at the baseline. problem: why lesions were
-    not followed, or "". matches: None where they were not. spd: sum of products of the targets, mm^2, or None.
+    not followed, or "". matches: None where they were not. burdens: of each region that is judged, in order.
 
-    spread: see segmamba.followup.spread. near: criterion sets of which a variant of the border gives another category,
-    with these categories.
+    suggestions: by criterion set; of a mixed tumor overall. near: criterion sets of which a variant of the border gives
+    another category, with these categories.
     """
 
     timepoint: Timepoint
@@ -66,20 +75,13 @@ class Date:
     registration: Registration | None
     problem: str
     matches: Matches | None
-    spd: float | None
-    spread: dict[str, tuple[float, float]]
+    burdens: tuple[Burden, ...]
     suggestions: dict[str, Suggestion] = field(default_factory=dict)
     near: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def day(self) -> int:
         return self.timepoint.day
-
-    def value(self, name: str, variant: str | None = None) -> float | None:
-        """What a criterion set compares, as measured or with another border."""
-        if name == "bidimensional":
-            return None if self.spd is None else self.spd if variant is None else self.spread[variant][0]
-        return self.measured.volume_ml if variant is None else self.spread[variant][1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +125,9 @@ def follow(
         measured = with_lines(measured, by_hand.lines.get(timepoint.day, ()))
         found, problem, matches = None, "", None
         if not dates:
-            largest = sorted(measured.lesions, key=lambda lesion: -lesion.product)
-            targets = tuple(lesion.number for lesion in largest if lesion.measurable)[: settings.targets]
+            targets = tuple(
+                n for region in regions_of(settings.region) for n in _targets(measured.of(region), settings)
+            )
             own = {lesion.number: (lesion.number,) for lesion in measured.lesions}
             matches = Matches(own, {}, ())
         else:
@@ -134,37 +137,46 @@ def follow(
             found, problem = known[pair] if pair in known else register_dates(timepoints[0].t1c, timepoint.t1c)
             if found is not None and not problem:
                 matches = match(dates[0].measured, measured, found.transform)
-        counted = matches.lesions(list(targets)) if matches else []
-        products = {lesion.number: lesion.product for lesion in measured.lesions}
-        spd = float(sum(products[number] for number in counted)) if matches else None
         report(f"day {timepoint.day}: other borders")
-        moved = spread(measured, counted, timepoint.probability, timepoint.affine)
-        date = Date(timepoint, measured, found, problem, matches, spd, moved)
-        dates.append(_judged(date, dates, targets, settings))
+        counted = matches.lesions(list(targets)) if matches else None
+        burdens = [_burden(measured.of(region), counted, timepoint) for region in regions_of(settings.region)]
+        date = Date(timepoint, measured, found, problem, matches, tuple(burdens))
+        dates.append(_judged(date, dates, counted or [], settings))
     warnings = _warnings(dates, targets, by_hand.clinician)
     return FollowUp(settings, targets, tuple(dates), tuple(warnings), by_hand.clinician)
 
 
-def _judged(date: Date, earlier: Sequence[Date], targets: Sequence[int], settings: Settings) -> Date:
+def _targets(measured: Measured, settings: Settings) -> list[int]:
+    largest = sorted(measured.lesions, key=lambda lesion: -lesion.product)
+    return [lesion.number for lesion in largest if lesion.measurable][: settings.most_targets]
+
+
+def _burden(measured: Measured, counted: Sequence[int] | None, timepoint: Timepoint) -> Burden:
+    """Of one region. counted: what sums are made of, of all regions, or None where lesions were not followed."""
+    products = {lesion.number: lesion.product for lesion in measured.lesions if lesion.number in (counted or ())}
+    moved = spread(measured, list(products), timepoint.probabilities.get(measured.region), timepoint.affine)
+    spd = None if counted is None else float(sum(products.values()))
+    return Burden(measured.region, spd, measured.volume_ml, moved)
+
+
+def _judged(date: Date, earlier: Sequence[Date], counted: Sequence[int], settings: Settings) -> Date:
     if not earlier:
         return date
-    days = [*(other.day for other in earlier), date.day]
-    lesions = {lesion.number: lesion for lesion in date.measured.lesions}
-    counted = _counted(date, targets)
-    facts = {
-        "lesions": len(lesions),
-        "new_measurable": sum(lesions[n].measurable for n in date.matches.new) if date.matches else 0,
-        "measurable_again": any(lesions[n].measurable for n in counted),
-        "early": _early(date.day, settings),
-    }
-    suggestions, near = {}, {}
-    variants = [v for v in date.spread if all(v in other.spread for other in earlier)]
-    for name in SETS:
-        facts["minor"] = settings.minor(name)
-        suggestions[name] = suggest(name, days, [d.value(name) for d in (*earlier, date)], **facts)
-        others = [suggest(name, days, [d.value(name, v) for d in (*earlier, date)], **facts).category for v in variants]
-        near[name] = tuple(sorted(set(others) - {suggestions[name].category}))
-    return replace(date, suggestions=suggestions, near={name: other for name, other in near.items() if other})
+    days, burdens = [*(other.day for other in earlier), date.day], []
+    for place, burden in enumerate(date.burdens):
+        lesions = {lesion.number: lesion for lesion in date.measured.lesions if lesion.region == burden.region}
+        facts = {
+            "lesions": len(lesions),
+            "new_measurable": sum(n in lesions and lesions[n].measurable for n in date.matches.new)
+            if date.matches
+            else 0,
+            "measurable_again": any(n in lesions and lesions[n].measurable for n in counted),
+            "early": _early(date.day, settings),
+        }
+        before = [other.burdens[place] for other in earlier]
+        burdens.append(judge(burden, before, days, settings.minor(burden.region), **facts))
+    suggestions, near = together(burdens)
+    return replace(date, burdens=tuple(burdens), suggestions=suggestions, near=near)
 
 
 def _counted(date: Date, targets: Sequence[int]) -> list[int]:
@@ -183,6 +195,13 @@ def _early(day: int, settings: Settings) -> str:
 
 def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[int, Clinician]) -> list[str]:
     first, found = dates[0], []
+    regions = {lesion.region for lesion in first.measured.lesions if lesion.number in targets}
+    if len(first.burdens) > 1:
+        found += [
+            f"day 0: no measurable lesion of {one.region}: this is no mixed tumor, and the other region alone decides"
+            for one in first.burdens
+            if one.region not in regions
+        ]
     for date in dates:
         day, timepoint = f"day {date.day}", date.timepoint
         found += [f"{day}: {note}" for note in (*timepoint.notes, *date.measured.notes)]

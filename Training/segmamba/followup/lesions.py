@@ -19,6 +19,8 @@ from segmamba.preparation.grids import upright
 
 # label values of what may be followed: the regions of a glioma, and what of it does not enhance
 REGIONS = {**{name: GLIOMA.values(name) for name in ("ET", "TC", "WT")}, "non-enhancing": (1, 2)}
+MIXED = "mixed"  # RANO 2.0: enhancing and non-enhancing lesions, measured beside one another
+CHOICES = (*REGIONS, MIXED)
 LEAST_VOXELS = 3
 MERGED_MM = 2.0
 LEAST_MM, THICK_MM, LEAST_SLICES = 10.0, 5.0, 2
@@ -29,13 +31,15 @@ _UNEQUAL = 2.0  # of the voxels' sides in a slice: such images were not taken in
 class Lesion:
     """One lesion at one date.
 
-    number: from 1, the largest product of diameters first, then the largest volume. d1, d2: mm, in one slice.
+    number: from 1, the largest product of diameters first, then the largest volume; of several regions the first
+    region's first. region: of REGIONS. d1, d2: mm, in one slice.
     line1, line2: (2, 3) RAS mm, their ends, or None. slice: index along the stored axis closest to the body's, from 0.
     slices: how many the lesion is seen on. centre: RAS mm. not_measurable: why, in plain words, or "".
     by_hand: "D1", "D2" where a person has drawn that line.
     """
 
     number: int
+    region: str
     voxels: int
     volume_ml: float
     d1: float
@@ -82,15 +86,31 @@ class Measured:
     def volume_ml(self) -> float:
         return float(sum(lesion.volume_ml for lesion in self.lesions))
 
+    def of(self, region: str) -> Measured:
+        """The lesions of one of its regions alone, under their numbers."""
+        if region == self.region:
+            return self
+        own = tuple(lesion for lesion in self.lesions if lesion.region == region)
+        labelled = np.where(np.isin(self.labelled, [lesion.number for lesion in own]), self.labelled, 0)
+        return replace(self, region=region, lesions=own, labelled=labelled)
+
+
+def regions_of(region: str) -> tuple[str, ...]:
+    """Those of REGIONS that are judged each for itself: one, or of MIXED both. Raises InputError for an unknown one."""
+    if region not in CHOICES:
+        raise InputError(f"region {region!r}: expected one of {', '.join(CHOICES)}")
+    return ("ET", "non-enhancing") if region == MIXED else (region,)
+
 
 def measure(label_map: np.ndarray, affine: np.ndarray, region: str = "ET") -> Measured:
     """The lesions of `region` in a label map (X, Y, Z) of the engine's labels, on its own grid, never resampled.
 
-    affine: (4, 4), voxel indices to RAS mm. Raises InputError for an unknown region.
+    region: of CHOICES. affine: (4, 4), voxel indices to RAS mm. Raises InputError for an unknown region.
     """
-    if region not in REGIONS:
-        raise InputError(f"region {region!r}: expected one of {', '.join(REGIONS)}")
-    return measure_mask(np.isin(label_map, REGIONS[region]), affine, region)
+    first, *others = (measure_mask(np.isin(label_map, REGIONS[name]), affine, name) for name in regions_of(region))
+    for other in others:
+        first = _together(region, first, other)
+    return first
 
 
 def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
@@ -109,7 +129,7 @@ def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
     groups = _merged(pieces, spacing)
     stored = _stored_slices(mask.shape, np.asarray(affine, float))
     boxes = ndimage.find_objects(pieces)
-    found = [_lesion(pieces, group, boxes, ras, stored) for group in groups]
+    found = [_lesion(region, pieces, group, boxes, ras, stored) for group in groups]
     order = sorted(range(len(found)), key=lambda k: (-found[k].product, -found[k].voxels, *found[k].centre))
     labelled = np.zeros(turned.shape, np.int32)
     number = np.zeros(count + 1, np.int32)
@@ -127,6 +147,21 @@ def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
     if left_out:
         notes.append(f"{left_out} voxels in pieces of fewer than {LEAST_VOXELS} are left out")
     return Measured(region, lesions, labelled, ras, tuple(map(float, spacing)), stored, left_out, tuple(notes))
+
+
+def _together(region: str, one: Measured, other: Measured) -> Measured:
+    """Two regions of one label map, which share no voxel; the other's lesions are numbered on."""
+    more = len(one.lesions)
+    lesions = (*one.lesions, *(replace(lesion, number=lesion.number + more) for lesion in other.lesions))
+    labelled = one.labelled + np.where(other.labelled > 0, other.labelled + more, 0)
+    return replace(
+        one,
+        region=region,
+        lesions=lesions,
+        labelled=labelled,
+        small_voxels=one.small_voxels + other.small_voxels,
+        notes=tuple(dict.fromkeys((*one.notes, *other.notes))),
+    )
 
 
 def measure_pieces(mask: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
@@ -153,7 +188,7 @@ def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> 
     return "; ".join(reasons)
 
 
-def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray, stored: np.ndarray) -> Lesion:
+def _lesion(region: str, pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray, stored) -> Lesion:
     box = tuple(
         slice(min(boxes[p - 1][axis].start for p in group), max(boxes[p - 1][axis].stop for p in group))
         for axis in range(3)
@@ -179,6 +214,7 @@ def _lesion(pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray,
         notes.append(f"D2 is {found.off:.1f} degrees off a right angle, as near as voxels allow")
     return Lesion(
         number=0,
+        region=region,
         voxels=voxels,
         volume_ml=float(voxels * _voxel_ml(affine)),
         d1=found.d1,

@@ -55,17 +55,21 @@ def register_dates(first: Image, later: Image) -> Registered:
 def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
     """transform: (4, 4), a point of the later date to the same point of the head at the first, RAS mm.
 
-    A later lesion belongs to the lesion of the first date that it lies on or, within 5 mm, nearest to. Where it comes
+    A later lesion belongs to the lesion of the same region and the first date that it lies on or, within 5 mm, nearest
+    to. Where it comes
     that near to others, of which nothing else is left, they have merged. The label maps stay as they are.
     """
     trees = {lesion.number: cKDTree(_points(first, lesion.number)) for lesion in first.lesions}
     parts: dict[int, list[int]] = {number: [] for number in trees}
+    regions = {lesion.number: lesion.region for lesion in first.lesions}
     touched: dict[int, list[tuple[float, int]]] = {number: [] for number in trees}
     new = []
     for lesion in later.lesions:
         points = apply_affine(transform, _points(later, lesion.number))
         close = {}
         for number, tree in trees.items():
+            if regions[number] != lesion.region:
+                continue
             away, _ = tree.query(points, distance_upper_bound=NEAR_MM)
             if np.isfinite(away).any():
                 close[number] = float((NEAR_MM - away[np.isfinite(away)]).sum())

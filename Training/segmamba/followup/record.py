@@ -13,7 +13,8 @@ import numpy as np
 from segmamba import __version__
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
-from segmamba.followup.content import REMARKS
+from segmamba.followup.burden import Burden
+from segmamba.followup.content import remarks
 from segmamba.followup.follow import Date, FollowUp
 from segmamba.followup.lesions import Lesion, Measured, least_mm
 from segmamba.followup.match import Registered, fingerprint
@@ -21,7 +22,18 @@ from segmamba.preparation.register import Registration
 from segmamba.settings import read_json
 
 SCHEMA = Path(__file__).with_name("record.schema.json")
-_COLUMNS = ("day", "lesion", "baseline_lesion", "target", "d1_mm", "d2_mm", "product_mm2", "volume_ml", "slice")
+_COLUMNS = (
+    "day",
+    "lesion",
+    "region",
+    "baseline_lesion",
+    "target",
+    "d1_mm",
+    "d2_mm",
+    "product_mm2",
+    "volume_ml",
+    "slice",
+)
 _COLUMNS += ("slices", "measurable", "remark")
 
 
@@ -45,7 +57,7 @@ def as_json(result: FollowUp) -> dict:
         "software": f"segmamba {__version__}",
         "settings": {
             "region": settings.region,
-            "targets": settings.targets,
+            "targets": settings.most_targets,
             "radiotherapy_end_day": settings.radiotherapy_end,
             "confirm_weeks": settings.confirm_weeks,
             "volumetric_minor": settings.volumetric_minor,
@@ -53,7 +65,7 @@ def as_json(result: FollowUp) -> dict:
         "targets": list(result.targets),
         "dates": [_date(date) for date in result.dates],
         "warnings": list(result.warnings),
-        "remarks": list(REMARKS),
+        "remarks": list(remarks(settings)),
         # what a physician has said: nothing here is known from images
         "clinician": [{"day": day, **asdict(said)} for day, said in sorted(result.clinician.items())],
     }
@@ -88,7 +100,8 @@ def write_json(result: FollowUp, path: Path) -> None:
 
 def write_csv(result: FollowUp, path: Path) -> None:
     """A row a lesion and date."""
-    rows = [row for date in result.dates for row in _rows(date, result.targets)]
+    regions = {lesion.number: lesion.region for lesion in result.dates[0].measured.lesions}
+    rows = [row for date in result.dates for row in _rows(date, result.targets, regions)]
     write_aside(path, _table(rows).encode())
 
 
@@ -105,7 +118,8 @@ def _table(rows: list[dict]) -> str:
     return text.getvalue()
 
 
-def _rows(date: Date, targets: tuple[int, ...]) -> list[dict]:
+def _rows(date: Date, targets: tuple[int, ...], regions: dict[int, str]) -> list[dict]:
+    """regions: of the baseline's lesions."""
     origin = {part: number for number, parts in date.matches.parts.items() for part in parts} if date.matches else {}
     new = date.matches.new if date.matches else ()
     rows = []
@@ -118,15 +132,15 @@ def _rows(date: Date, targets: tuple[int, ...]) -> list[dict]:
             into = date.matches.merged.get(number)
             gone = {"d1_mm": 0, "d2_mm": 0, "product_mm2": 0, "volume_ml": 0, "remark": "disappeared"}
             more = gone if into is None else {"remark": f"merged into lesion {into}"}
-            rows.append(
-                {"day": date.day, "baseline_lesion": number, "target": "yes" if number in targets else "no", **more}
-            )
+            row = {"day": date.day, "region": regions[number], "baseline_lesion": number, **more}
+            rows.append({**row, "target": "yes" if number in targets else "no"})
     return rows
 
 
 def _row(lesion: Lesion) -> dict:
     return {
         "lesion": lesion.number,
+        "region": lesion.region,
         "d1_mm": f"{lesion.d1:.2f}",
         "d2_mm": f"{lesion.d2:.2f}",
         "product_mm2": f"{lesion.product:.1f}",
@@ -146,6 +160,7 @@ def _remarks(lesion: Lesion) -> list[str]:
 def _lesion(lesion: Lesion) -> dict:
     return {
         "number": lesion.number,
+        "region": lesion.region,
         "d1_mm": round(lesion.d1, 6),
         "d2_mm": round(lesion.d2, 6),
         "product_mm2": round(lesion.product, 6),
@@ -182,20 +197,33 @@ def _date(date: Date) -> dict:
         "parts": None if matches is None else {str(number): list(parts) for number, parts in matches.parts.items()},
         "merged": None if matches is None else {str(number): into for number, into in matches.merged.items()},
         "new": None if matches is None else list(matches.new),
-        "sum_of_products_mm2": None if date.spd is None else round(date.spd, 6),
+        "burdens": [_burden(burden) for burden in date.burdens],
+        "suggestions": _suggestions(date),
+    }
+
+
+def _burden(burden: Burden) -> dict:
+    return {
+        "region": burden.region,
+        "sum_of_products_mm2": None if burden.spd is None else round(burden.spd, 6),
+        "volume_ml": round(burden.volume_ml, 6),
         "spread": {
             name: {"sum_of_products_mm2": round(spd, 6), "volume_ml": round(volume, 6)}
-            for name, (spd, volume) in date.spread.items()
+            for name, (spd, volume) in burden.spread.items()
         },
-        "suggestions": {
-            name: {
-                "category": found.category,
-                "near_threshold": list(date.near.get(name, ())),
-                "from_baseline": None if found.from_baseline is None else round(found.from_baseline, 6),
-                "from_nadir": None if found.from_nadir is None else round(found.from_nadir, 6),
-                "nadir_day": found.nadir_day,
-                "rules": [{"category": r.category, "met": r.met, "text": r.text} for r in found.rules],
-            }
-            for name, found in date.suggestions.items()
-        },
+        "suggestions": _suggestions(burden),
+    }
+
+
+def _suggestions(judged: Date | Burden) -> dict:
+    return {
+        name: {
+            "category": found.category,
+            "near_threshold": list(judged.near.get(name, ())),
+            "from_baseline": None if found.from_baseline is None else round(found.from_baseline, 6),
+            "from_nadir": None if found.from_nadir is None else round(found.from_nadir, 6),
+            "nadir_day": found.nadir_day,
+            "rules": [{"category": r.category, "met": r.met, "text": r.text} for r in found.rules],
+        }
+        for name, found in judged.suggestions.items()
     }

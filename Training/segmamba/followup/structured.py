@@ -1,7 +1,7 @@
 """The measurements of one date as a DICOM Structured Report (TID 1500), made with highdicom.
 
-It refers to the DICOM SEG of that date and to the series that the SEG lies on, and belongs to the patient's record: as
-every DICOM file it names the patient.
+It refers to the DICOM SEG of that date, where a region is one segment of it, and to the series that the SEG lies on,
+and belongs to the patient's record: as every DICOM file it names the patient.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ _SERIES_NUMBER = 9500
 _LPS = np.array([-1.0, -1.0, 1.0])
 
 
-def check_sr(region: str, output: Path) -> None:
+def check_sr(output: Path) -> None:
     """Raises InputError for what would stop `write_sr`, before there is anything to write."""
     _need_highdicom()
-    if region not in LABELS:
-        raise InputError(
-            f"a Structured Report refers to one segment of the DICOM SEG, and {region} is several; use --region ET"
-        )
     if output.exists():
         raise InputError(
             f"{output}: already exists, and DICOM files are never overwritten; move it, or choose another name"
@@ -43,10 +39,12 @@ def write_sr(
 ) -> Path:
     """Writes the lesions of one date: of each a group with its volume, and one with its diameters and their lines.
 
+    A lesion of a region that is several segments has one group with all of it: DICOM refers to one segment there.
+
     series: the images; seg: the DICOM SEG over them. tracking: number of a lesion -> (identifier, UID), the same at all
     dates for one lesion. Raises InputError where the series' attributes do not suffice, and as `check_sr`.
     """
-    check_sr(measured.region, output)
+    check_sr(output)
     hd = _need_highdicom()
     import pydicom
 
@@ -54,7 +52,7 @@ def write_sr(
         with quiet():
             segmentation = pydicom.dcmread(seg)
             images = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in series.files]
-            groups = [g for one in measured.lesions for g in _groups(hd, one, measured.region, segmentation, tracking)]
+            groups = [g for one in measured.lesions for g in _groups(hd, one, segmentation, tracking)]
             data = _build(hd, groups, segmentation, images)
             buffer = io.BytesIO()
             data.save_as(buffer, enforce_file_format=True)
@@ -94,7 +92,7 @@ def _build(hd, groups: list, segmentation, images: list):
     )
 
 
-def _groups(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int, tuple[str, str]]):
+def _groups(hd, lesion: Lesion, segmentation, tracking: Mapping[int, tuple[str, str]]):
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -129,7 +127,9 @@ def _groups(hd, lesion: Lesion, region: str, segmentation, tracking: Mapping[int
         "finding_type": Code("108369006", "SCT", "Neoplasm"),
         "finding_sites": [hd.sr.FindingSite(anatomic_location=Code("12738006", "SCT", "Brain"))],
     }
-    segment = hd.sr.ReferencedSegment.from_segmentation(segmentation, LABELS[region])
+    if lesion.region not in LABELS:
+        return [hd.sr.MeasurementsAndQualitativeEvaluations(measurements=[*measurements, volume], **common)]
+    segment = hd.sr.ReferencedSegment.from_segmentation(segmentation, LABELS[lesion.region])
     # TID 1411, of a segment, takes no lines: these have a group of their own (TID 1501), of the same tracking UID
     groups = [
         hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -154,12 +154,17 @@ def tracking(result: FollowUp) -> dict[int, dict[int, tuple[str, str]]]:
     """Day -> number of a lesion -> (identifier, UID): those of the baseline's lesion, for each part it has become."""
     from pydicom.uid import generate_uid
 
-    baseline = {one.number: (f"Lesion {one.number}", str(generate_uid())) for one in result.dates[0].measured.lesions}
+    kinds = len(result.dates[0].burdens) > 1
+
+    def name(text: str, lesion: Lesion) -> tuple[str, str]:
+        return f"{text} ({lesion.region})" if kinds else text, str(generate_uid())
+
+    baseline = {one.number: name(f"Lesion {one.number}", one) for one in result.dates[0].measured.lesions}
     names = {}
     for date in result.dates:
         parts = date.matches.parts if date.matches else {}
         own = {part: baseline[number] for number, found in parts.items() for part in found}
         for lesion in date.measured.lesions:
-            own.setdefault(lesion.number, (f"Day {date.day}, lesion {lesion.number}", str(generate_uid())))
+            own.setdefault(lesion.number, name(f"Day {date.day}, lesion {lesion.number}", lesion))
         names[date.day] = own
     return names

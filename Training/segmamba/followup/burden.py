@@ -1,0 +1,72 @@
+"""What the lesions of one region amount to at a date, and the categories that this is compatible with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from segmamba.followup.criteria import SETS, Suggestion, overall, suggest
+
+
+@dataclass(frozen=True, eq=False)
+class Burden:
+    """spd: sum of products of the targets, mm^2, None where lesions were not followed. volume_ml: of all lesions.
+
+    spread: see segmamba.followup.spread. suggestions: by criterion set. variants: of each, border -> category.
+    """
+
+    region: str
+    spd: float | None
+    volume_ml: float
+    spread: Mapping[str, tuple[float, float]]
+    suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def value(self, name: str, variant: str | None = None) -> float | None:
+        """What a criterion set compares, as measured or with another border."""
+        if name == "bidimensional":
+            return None if self.spd is None else self.spd if variant is None else self.spread[variant][0]
+        return self.volume_ml if variant is None else self.spread[variant][1]
+
+    @property
+    def near(self) -> dict[str, tuple[str, ...]]:
+        return near(self.suggestions, self.variants)
+
+
+def judge(
+    burden: Burden, earlier: Sequence[Burden], days: Sequence[int], minor: Mapping[str, float | None], **facts
+) -> Burden:
+    """The same with suggestions. earlier: of the same region, the baseline first. days: of these and of `burden`.
+
+    minor, facts: as `criteria.suggest` has them, the first by criterion set.
+    """
+    both = (*earlier, burden)
+    borders = [v for v in burden.spread if all(v in other.spread for other in earlier)]
+    suggestions, variants = {}, {}
+    for name in SETS:
+        more = {**facts, "minor": minor[name]}
+        suggestions[name] = suggest(name, days, [one.value(name) for one in both], **more)
+        variants[name] = {
+            v: suggest(name, days, [one.value(name, v) for one in both], **more).category for v in borders
+        }
+    return replace(burden, suggestions=suggestions, variants=variants)
+
+
+def together(burdens: Sequence[Burden]) -> tuple[dict[str, Suggestion], dict[str, tuple[str, ...]]]:
+    """Suggestions, and `near`, of a date: those of its only burden, or overall of several."""
+    if len(burdens) == 1 or not all(burden.suggestions for burden in burdens):
+        return dict(burdens[0].suggestions), burdens[0].near
+    suggestions, variants = {}, {}
+    for name in SETS:
+        suggestions[name] = overall({one.region: one.suggestions[name].category for one in burdens})
+        borders = [v for v in burdens[0].variants[name] if all(v in one.variants[name] for one in burdens)]
+        variants[name] = {v: overall({one.region: one.variants[name][v] for one in burdens}).category for v in borders}
+    return suggestions, near(suggestions, variants)
+
+
+def near(
+    suggestions: Mapping[str, Suggestion], variants: Mapping[str, Mapping[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    """Criterion sets of which another border gives another category -> these categories."""
+    others = {name: set(variants[name].values()) - {found.category} for name, found in suggestions.items()}
+    return {name: tuple(sorted(found)) for name, found in others.items() if found}
