@@ -13,7 +13,7 @@ from segmamba.training.augment import build_augmentation
 from segmamba.training.config import SourceConfig
 from segmamba.training.loop import train
 from segmamba.training.optimize import HeadLoss
-from segmamba.training.patches import prepare_patch, read_patches
+from segmamba.training.patches import arrange, prepare_patches, read_patches
 from segmamba.training.samples import PatchDataset
 from training_runs import MODALITIES, narrow_network, small_config
 
@@ -45,10 +45,14 @@ def write_patches(path, count=3, side=16, spacing=(2.0, 2.0, 2.0), **changes):
     return path
 
 
+def alone(number):
+    return np.full((1, 1, 1), number)
+
+
 def test_a_patch_on_the_grid_of_the_model_is_only_turned(tmp_path):
     """LPS to SPL: the axes in reverse, none flipped; z-scores are the integers times step."""
     file = read_patches(write_patches(tmp_path / "patches.npz"), labels=3)
-    case = prepare_patch(file, 1, SPEC, 3, tmp_path / "cache")
+    case = prepare_patches(file, alone(1), SPEC, 3, tmp_path / "cache")
     with safe_open(case.cached, framework="np") as stored:
         image, label, valid = (stored.get_tensor(name) for name in ("image", "label", "valid"))
         places = stored.get_tensor("places3")
@@ -61,7 +65,7 @@ def test_a_patch_on_the_grid_of_the_model_is_only_turned(tmp_path):
 
 def test_modalities_go_by_name_and_handedness_by_axes(tmp_path):
     turned = read_patches(write_patches(tmp_path / "a.npz", axes="RPS", modalities=["t1c", "t1n", "t2w", "t2f"]), 3)
-    case = prepare_patch(turned, 0, SPEC, 3, tmp_path / "cache")
+    case = prepare_patches(turned, alone(0), SPEC, 3, tmp_path / "cache")
     with safe_open(case.cached, framework="np") as stored:
         image, label = stored.get_tensor("image"), stored.get_tensor("label")
     assert image[0, 7, 6, 15 - 3] == pytest.approx(4.0, abs=2e-3)  # t1n is the second channel of the file
@@ -70,7 +74,7 @@ def test_modalities_go_by_name_and_handedness_by_axes(tmp_path):
 
 def test_another_spacing_keeps_the_volume_and_the_known_part(tmp_path):
     file = read_patches(write_patches(tmp_path / "a.npz", spacing=(1.0, 2.0, 2.0)), 3)
-    case = prepare_patch(file, 0, SPEC, 3, tmp_path / "cache")
+    case = prepare_patches(file, alone(0), SPEC, 3, tmp_path / "cache")
     with safe_open(case.cached, framework="np") as stored:
         label, valid = stored.get_tensor("label"), stored.get_tensor("valid")
     assert valid.shape == (1, 16, 16, 8)
@@ -78,10 +82,43 @@ def test_another_spacing_keeps_the_volume_and_the_known_part(tmp_path):
     assert valid[0, 0, 0].tolist() == [1, 1, 1, 1, 1, 1, 0, 0]  # 13 valid voxels of 1 mm: six whole ones of 2 mm
 
 
+def test_small_patches_lie_side_by_side_each_in_four_blocks(tmp_path):
+    """Cubes of 32 mm for training patches of 64 mm: blocks of 96 mm, 27 patches each; 30 of them fill one a turn."""
+    file = read_patches(write_patches(tmp_path / "patches.npz", count=30), labels=3)
+    blocks = arrange(file, 64.0)
+    assert [block.shape for block in blocks] == 4 * [(3, 3, 3)]
+    assert all(len(set(block.flat)) == 27 for block in blocks)
+    assert not np.array_equal(blocks[0], blocks[1])
+    assert all(np.array_equal(a, b) for a, b in zip(blocks, arrange(file, 64.0)))
+
+
+@pytest.mark.parametrize(("count", "training_patch"), [(30, 32.0), (26, 64.0)])
+def test_patches_as_large_as_those_of_the_training_or_too_few_stand_alone(tmp_path, count, training_patch):
+    file = read_patches(write_patches(tmp_path / "patches.npz", count=count), labels=3)
+    assert [block.tolist() for block in arrange(file, training_patch)] == [[[[number]]] for number in range(count)]
+
+
+def test_a_block_holds_its_patches_in_their_places_and_knows_nothing_at_their_faces(tmp_path):
+    label = np.zeros((8, 16, 16, 16), np.uint8)
+    label[np.arange(8), 4:8, 4:8, 4:8] = (np.arange(8) % 3 + 1)[:, None, None, None]
+    image = np.zeros((8, 4, 16, 16, 16), np.int8) + np.arange(8, dtype=np.int8)[:, None, None, None, None]
+    file = read_patches(write_patches(tmp_path / "patches.npz", count=8, label=label, image=image), labels=3)
+    block = np.arange(8)[::-1].reshape(2, 2, 2)
+    case = prepare_patches(file, block, SPEC, 3, tmp_path / "cache")
+    with safe_open(case.cached, framework="np") as stored:
+        image, label, valid = (stored.get_tensor(name)[0] for name in ("image", "label", "valid"))
+    assert label.shape == (32, 32, 32)
+    for (x, y, z), number in np.ndenumerate(block):  # SPL is the file's LPS in reverse
+        part = tuple(slice(16 * n, 16 * n + 16) for n in (z, y, x))
+        assert image[part] == pytest.approx(0.05 * number, abs=1e-3)
+        assert np.argwhere(label[part] == number % 3 + 1).min(0).tolist() == [4, 4, 4]
+        assert valid[part].sum() == 14 * 14 * 12 and not valid[part][0].any() and valid[part][1:15, 1:15, 1:13].all()
+
+
 @pytest.mark.parametrize("augmentation", ["none", "segmamba"])
 def test_samples_know_no_label_where_a_patch_is_not_valid(tmp_path, augmentation):
     file = read_patches(write_patches(tmp_path / "a.npz"), 3)
-    cases = [prepare_patch(file, n, SPEC, 3, tmp_path / "cache") for n in range(3)]
+    cases = [prepare_patches(file, alone(n), SPEC, 3, tmp_path / "cache") for n in range(3)]
     samples = PatchDataset([cases], [1.0], (32, 32, 32), build_augmentation(augmentation), 0.75, 4)
     for index in range(10):
         shares = samples[index]["label"]
@@ -158,11 +195,11 @@ def test_no_file_of_patches(tmp_path):
         read_patches(tmp_path / "c.npz", 3)
     file = replace(read_patches(write_patches(tmp_path / "a.npz"), 3), modalities=("t1n", "t1c", "t2w", "pd"))
     with pytest.raises(InputError, match="has no t2f"):
-        prepare_patch(file, 0, SPEC, 3, tmp_path)
+        prepare_patches(file, alone(0), SPEC, 3, tmp_path)
 
 
 def test_sources_say_what_they_are():
-    with pytest.raises(InputError, match="one of the two"):
+    with pytest.raises(InputError, match="needs one of dataset, patches and packed"):
         SourceConfig()
     with pytest.raises(InputError, match="never validated on"):
         SourceConfig(patches="a.npz", validate=True)

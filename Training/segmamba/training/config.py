@@ -32,8 +32,8 @@ class SourceConfig:
 
     share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
     the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
-    shares. Without it every labelled case is trained on. at_most: train on the first so many cases only.
-    held_out: train on none of it, validate on all: an anchor set.
+    shares. Without it every labelled case is trained on. at_most: train on the first so many cases, or blocks of
+    patches, only. held_out: train on none of it, validate on all: an anchor set.
     """
 
     dataset: str = ""

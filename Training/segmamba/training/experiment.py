@@ -24,7 +24,7 @@ from segmamba.training.augment import build_augmentation
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
 from segmamba.training.packed import Packed, prepare_packed, read_packed
-from segmamba.training.patches import prepare_patch, read_patches
+from segmamba.training.patches import arrange, prepare_patches, read_patches
 from segmamba.training.samples import PatchDataset, TrainingCase, prepare
 
 log = logging.getLogger(__name__)
@@ -195,8 +195,11 @@ def _prepare(
             labels = len(scheme.labels)
             file = read_patches(source.patches, labels)
             _check_patients_apart("patch", str(file.path), file.ids, validated)
-            indices = range(len(file.ids))[: source.at_most]
-            jobs += [(number, "training", partial(prepare_patch, file, i, spec, labels, cache)) for i in indices]
+            longest = max(side * spacing for side, spacing in zip(config.patch, spec.spacing))
+            blocks = arrange(file, longest)[: source.at_most]
+            jobs += [
+                (number, "training", partial(prepare_patches, file, block, spec, labels, cache)) for block in blocks
+            ]
     mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size]]
     done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id))  # the same order in every process
     learning = sorted({number for number, kind, _ in done if kind == "training"})

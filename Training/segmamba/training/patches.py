@@ -11,6 +11,8 @@ A file of patches is an .npz with
     ids         (N,)             of the patches
     step        ()               optional
 Nothing validates on patches: a part of a brain has no false findings elsewhere.
+Patches that are smaller than what the network is trained on are laid side by side in blocks: alone, a crop of 60 mm
+would fill a tenth of a training patch of 128 mm, and the rest of the step would be spent on nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ from segmamba.models.specs import PreprocessSpec
 from segmamba.training.samples import TrainingCase, store
 
 _KEYS = ("ids", "image", "label", "valid", "spacing_mm", "axes", "modalities")
-_VERSION = 1  # raise it when what is written to the cache changes
+_VERSION = 2  # raise it when what is written to the cache changes
 _KNOWN = 0.999  # share of a voxel of the model that must be valid
+_TURNS = 4  # times that each patch is laid beside others
+_REACH = 1.5  # a training patch is centred anywhere in a block, and should not reach far beyond it
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,32 +120,69 @@ def _wrong(label: np.ndarray, labels: int) -> str:
     return f"label of {label.dtype} from {label.min()} to {label.max()}; expected whole numbers from 0 to {labels}"
 
 
-def prepare_patch(file: PatchFile, index: int, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
-    """Brings patch `index` onto the model's grid, into `cache`, or finds it there. Raises InputError."""
-    from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
+    """Which patches lie side by side: blocks of numbers of patches, (A, B, C) along the axes of the file.
 
+    training_patch_mm: longest side of what the network is trained on; a block is longer by half. Each patch comes in up
+    to _TURNS blocks, in other company each time; one that is as long, or of too few to fill a block, is its own block.
+    """
+    sides = np.asarray(file.labels.shape[1:]) * file.spacing
+    shape = np.ceil(_REACH * training_patch_mm / sides).astype(int) if (sides < training_patch_mm).all() else (1, 1, 1)
+    count, many = len(file.ids), int(np.prod(shape))
+    if many == 1 or count < many:
+        return [np.full((1, 1, 1), number) for number in range(count)]
+    rng = np.random.default_rng(0)  # the blocks of a file are the same in every training, and cached once
+    turns = (rng.permutation(count)[: count - count % many] for _ in range(_TURNS))
+    return [block.reshape(shape) for turn in turns for block in turn.reshape(-1, many)]
+
+
+def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
+    """Brings the patches of a block (`arrange`) onto the model's grid, into `cache`, or finds them there.
+
+    Raises InputError where the file has not the modalities of the model, or the block is valid nowhere.
+    """
     if missing := [m for m in spec.modalities if m not in file.modalities]:
         raise InputError(
             f"file of patches {file.path} has no {', '.join(missing)}; it has {', '.join(file.modalities)}"
         )
-    settings = {"spec": asdict(spec), "labels": labels, "patch": index, "file": file.sha256, "version": _VERSION}
+    layout = block.tolist()
+    settings = {"spec": asdict(spec), "labels": labels, "block": layout, "file": file.sha256, "version": _VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    name = file.ids[block.flat[0]] if block.size == 1 else f"block-{digest[:12]}"
     cached = cache / f"{digest[:32]}.safetensors"
     if not cached.exists():
+        from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
+
         turn = ornt_transform(axcodes2ornt(file.axes), axcodes2ornt(spec.orientation))
         spacing = np.asarray(file.spacing)[np.argsort(turn[:, 0])]
 
-        def turned(volume: np.ndarray) -> torch.Tensor:
+        def turned(patches: np.ndarray) -> torch.Tensor:
+            volume = _side_by_side(patches, block)
             return torch.from_numpy(np.array(apply_orientation(volume, turn), dtype=np.float32, order="C"))
 
-        label = turned(file.labels[index])
+        label = turned(file.labels)
         axes = tuple(Axis.over(0, n, own, wanted) for n, own, wanted in zip(label.shape, spacing, spec.spacing))
-        channels = [file.images[index][file.modalities.index(m)] for m in spec.modalities]
+        channels = [file.images[:, file.modalities.index(m)] for m in spec.modalities]
         image = torch.stack([to_model(turned(channel), axes) for channel in channels])
         shares = torch.stack([to_model((label == value).float(), axes) for value in range(1 + labels)])
-        known = to_model(turned(file.valid[index]), axes) >= _KNOWN
+        known = to_model(turned(file.valid if block.size == 1 else _without_faces(file.valid)), axes) >= _KNOWN
         if not known.any():
-            raise InputError(f"file of patches {file.path}: patch {file.ids[index]} is valid nowhere; leave it out")
+            raise InputError(f"file of patches {file.path}: patch {name} is valid nowhere; leave it out")
         cache.mkdir(parents=True, exist_ok=True)
         write_aside(cached, store(image, shares, bytes.fromhex(digest), known))
-    return TrainingCase(file.ids[index], {}, file.path, {}, cached, digest)
+    return TrainingCase(name, {}, file.path, {}, cached, digest)
+
+
+def _side_by_side(patches: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """(N, X, Y, Z) and (A, B, C) -> (A X, B Y, C Z)."""
+    laid = patches[block]  # (A, B, C, X, Y, Z)
+    (a, b, c), (x, y, z) = block.shape, patches.shape[1:]
+    return laid.transpose(0, 3, 1, 4, 2, 5).reshape(a * x, b * y, c * z)
+
+
+def _without_faces(valid: np.ndarray) -> np.ndarray:
+    """(N, X, Y, Z) without the outermost voxels of each patch: resampling mixes them with their neighbours'."""
+    inner = np.zeros_like(valid)
+    inside = (slice(None), *3 * (slice(1, -1),))
+    inner[inside] = valid[inside]
+    return inner
