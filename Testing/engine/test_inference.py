@@ -251,28 +251,28 @@ def test_rounding_does_not_push_the_uncertainty_out_of_its_range():
 def test_too_little_gpu_memory_is_tried_elsewhere_and_said(caplog):
     cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
     attempts = inference._attempts(gpu)
-    assert [attempt[:2] for attempt in attempts] == [(gpu, gpu), (gpu, cpu), (cpu, cpu)]
-    assert inference._attempts(cpu) == [(cpu, cpu, "")]
+    assert [(a.run_on, a.accumulate_on) for a in attempts] == [(gpu, gpu), (gpu, cpu), (cpu, cpu)]
+    assert inference._attempts(cpu) == [inference._Attempt(cpu, cpu)]
     for enough in range(3):
         tried = []
 
-        def run(run_on, accumulate_on, tried=tried, enough=enough):
-            tried.append((run_on, accumulate_on))
+        def run(attempt, tried=tried, enough=enough):
+            tried.append(attempt)
             if len(tried) <= enough:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return "result"
 
         result, notes = inference._first_that_fits(attempts, run)
         assert result == "result"
-        assert tried == [attempt[:2] for attempt in attempts[: enough + 1]]
-        assert notes == tuple(attempt[2] for attempt in attempts[1 : enough + 1])
+        assert tried == attempts[: enough + 1]
+        assert notes == tuple(attempt.note for attempt in attempts[1 : enough + 1])
         assert all("GPU memory ran short" in note for note in notes)
     assert "the network ran on the CPU" in caplog.text
 
 
 def test_where_no_attempt_fits_or_something_else_fails_the_error_is_raised():
-    def run(run_on, accumulate_on):
-        tried.append(run_on)
+    def run(attempt):
+        tried.append(attempt)
         raise error
 
     for error, count in ((torch.cuda.OutOfMemoryError("full"), 3), (RuntimeError("broken"), 1)):

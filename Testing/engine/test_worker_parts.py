@@ -302,17 +302,17 @@ def test_several_windows_at_once_are_the_first_thing_to_be_given_up():
     attempts = inference._attempts(torch.device("cuda"), 2)
     tried = []
 
-    def run(*where):
-        tried.append(where)
+    def run(attempt):
+        tried.append((attempt.run_on, attempt.accumulate_on, attempt.sw_batch_size))
         if len(tried) < 3:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
         return "result"
 
     result, notes = inference._first_that_fits(attempts, run)
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    assert result == "result" and tried == [(cuda, cuda, 2), (cuda, cuda), (cuda, cpu)]
+    assert result == "result" and tried == [(cuda, cuda, 2), (cuda, cuda, 1), (cuda, cpu, 1)]
     assert "one by one" in notes[0] and "main memory" in notes[1] and len(notes) == 2
-    assert inference._attempts(cpu, 2) == [(cpu, cpu, "")]
+    assert inference._attempts(cpu, 2) == [inference._Attempt(cpu, cpu)]
 
 
 def test_windows_at_once_change_nothing_but_the_calls():
@@ -330,7 +330,8 @@ def test_windows_at_once_change_nothing_but_the_calls():
     assert set(sizes) == {1}
     sizes.clear()
     cpu = torch.device("cpu")
+    forced = inference._Attempt(cpu, cpu, sw_batch_size=2)
     with torch.inference_mode():
-        mean, passes, _ = inference._mean_probabilities(Network(), image, spec, cpu, cpu, 2, [()], None)
-    assert max(sizes) == 2 and passes == alone.passes == sum(sizes)
-    assert torch.allclose(mean, alone.probabilities, atol=1e-6)
+        both = inference._predict(Network(), image, spec, attempt=forced, flips=[()], progress=None)
+    assert max(sizes) == 2 and both.passes == alone.passes == sum(sizes)
+    assert torch.allclose(both.probabilities, alone.probabilities, atol=1e-6)

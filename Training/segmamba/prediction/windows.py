@@ -10,8 +10,9 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from segmamba.models.specs import InferenceSpec
 from segmamba.networks.heads import label_probabilities
 from segmamba.networks.segmamba import STRIDE
 from segmamba.prediction.tiling import mean_of_windows, window_places
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +77,15 @@ def predict(
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")
 
-    def run(run_on: torch.device, accumulate_on: torch.device, sw_batch_size: int = 1):
-        network.to(run_on, memory_format=_memory_format(run_on))
-        return run_on, *_mean_probabilities(
-            network, tensor, spec, run_on, accumulate_on, sw_batch_size, MIRRORINGS[mirrorings], progress
-        )
+    def run(attempt: _Attempt) -> Prediction:
+        # torch documents memory_format, and its types know it not beside a device
+        cast(Any, network).to(attempt.run_on, memory_format=_memory_format(attempt.run_on))
+        return _predict(network, tensor, spec, attempt=attempt, flips=MIRRORINGS[mirrorings], progress=progress)
 
     attempts = _attempts(torch.device(device), sw_batch_size)
     with _asked_before_each_layer(network, cancelled):
-        (run_on, mean, passes, precision), notes = _first_that_fits(attempts, run)
-    mean = mean.float().cpu()
-    return Prediction(mean, _entropy(mean), passes, str(run_on), precision, notes)
+        prediction, notes = _first_that_fits(attempts, run)
+    return replace(prediction, notes=notes)
 
 
 def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
@@ -96,8 +97,8 @@ def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
 def _asked_before_each_layer(network: nn.Module, cancelled: Callable[[], bool] | None) -> Iterator[None]:
     """Raises Cancelled between two layers: on a CPU a whole window can take a minute."""
 
-    def ask(module, inputs) -> None:
-        if cancelled():
+    def ask(module: nn.Module, inputs: Any) -> None:
+        if cancelled is not None and cancelled():
             raise Cancelled("segmentation was cancelled")
 
     hooks = [module.register_forward_pre_hook(ask) for module in network.modules()] if cancelled else []
@@ -108,46 +109,71 @@ def _asked_before_each_layer(network: nn.Module, cancelled: Callable[[], bool] |
             hook.remove()
 
 
-def _attempts(device: torch.device, sw_batch_size: int = 1) -> list[tuple]:
-    """Where to run the network, where to accumulate, windows at once if not 1, and what to say about it, in order."""
+@dataclass(frozen=True)
+class _Attempt:
+    """One way to run the network, which may need more memory than there is."""
+
+    run_on: torch.device
+    """Where the network runs."""
+    accumulate_on: torch.device
+    """Where the probabilities of the windows are summed."""
+    sw_batch_size: int = 1
+    """Windows that go through the network together."""
+    note: str = ""
+    """What users are told where it comes to this."""
+
+
+def _attempts(device: torch.device, sw_batch_size: int = 1) -> list[_Attempt]:
+    """The ways to run on `device`, in the order in which they are tried."""
     cpu = torch.device("cpu")
     if device.type == "cpu":
-        return [(cpu, cpu, "")]
-    one_by_one = "GPU memory ran short: windows went through the network one by one" if sw_batch_size > 1 else ""
-    return [
-        *([(device, device, sw_batch_size, "")] if sw_batch_size > 1 else []),
-        (device, device, one_by_one),
-        (device, cpu, "GPU memory ran short: results were accumulated in main memory"),
-        (cpu, cpu, "GPU memory ran short: the network ran on the CPU"),
+        return [_Attempt(cpu, cpu)]
+    attempts = [
+        _Attempt(device, device),
+        _Attempt(device, cpu, note="GPU memory ran short: results were accumulated in main memory"),
+        _Attempt(cpu, cpu, note="GPU memory ran short: the network ran on the CPU"),
     ]
+    if sw_batch_size > 1:
+        attempts[0] = replace(attempts[0], note="GPU memory ran short: windows went through the network one by one")
+        attempts.insert(0, _Attempt(device, device, sw_batch_size))
+    return attempts
 
 
-def _first_that_fits(attempts, run):
-    """-> (what `run(run_on, accumulate_on, ...)` gives in the first attempt that finds enough memory, the notes)."""
+def _first_that_fits(attempts: list[_Attempt], run: Callable[[_Attempt], T]) -> tuple[T, tuple[str, ...]]:
+    """What `run` gives in the first attempt that finds enough memory, and the notes of the attempts up to it."""
     notes: list[str] = []
-    for *where, note in attempts:
-        if note:
-            log.warning(note)
-            notes.append(note)
+    for attempt in attempts:
+        if attempt.note:
+            log.warning(attempt.note)
+            notes.append(attempt.note)
         try:
-            return run(*where), tuple(notes)
+            return run(attempt), tuple(notes)
         except RuntimeError as error:
-            if not is_out_of_memory(error) or (*where, note) == attempts[-1]:
+            if not is_out_of_memory(error) or attempt == attempts[-1]:
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # out here, where the failed attempt's tensors are gone
     raise AssertionError("no attempts")
 
 
-def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, sw_batch_size, mirrorings, progress):
-    """-> (K, D, H, W) on accumulate_on, forward passes, precision."""
+def _predict(
+    network: nn.Module,
+    tensor: Tensor,
+    spec: InferenceSpec,
+    *,
+    attempt: _Attempt,
+    flips: Sequence[tuple[int, ...]],
+    progress: Callable[[float], None] | None,
+) -> Prediction:
+    """The prediction for (C, D, H, W) by a network that is on `attempt.run_on`; flips: a value of MIRRORINGS."""
+    run_on = attempt.run_on
     shape = tuple(tensor.shape[1:])
     padded = _padded(shape, spec)
     missing = [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)]
-    image = F.pad(tensor.to(accumulate_on), missing)
+    image = F.pad(tensor.to(attempt.accumulate_on), missing)
     places = window_places(padded, _window(shape, spec), spec.overlap)
     bf16 = spec.bf16 and _bf16_is_fast(run_on)
-    total = len(mirrorings) * len(places)
+    total = len(flips) * len(places)
     done = 0
 
     def run(windows: Tensor) -> Tensor:
@@ -159,17 +185,23 @@ def _mean_probabilities(network, tensor, spec, run_on, accumulate_on, sw_batch_s
             progress(min(1.0, done / total))
         return label_probabilities(logits, spec.nested)
 
-    mean = None
-    for axes in mirrorings:
+    mean: Tensor | None = None
+    for axes in flips:
         dims = [axis + 1 for axis in axes]
         flipped = image.flip(dims) if dims else image
         result = mean_of_windows(
-            flipped, places, run, sw_batch_size=sw_batch_size, run_on=run_on, accumulate_on=accumulate_on
+            flipped,
+            places,
+            run,
+            sw_batch_size=attempt.sw_batch_size,
+            run_on=run_on,
+            accumulate_on=attempt.accumulate_on,
         )
         result = result.flip(dims) if dims else result
         mean = result if mean is None else mean.add_(result)
-    mean = mean[(slice(None), *(slice(side) for side in shape))] / len(mirrorings)
-    return mean, done, "bf16" if bf16 else "fp32"
+    assert mean is not None  # there is a plain pass
+    mean = (mean[(slice(None), *(slice(side) for side in shape))] / len(flips)).float().cpu()
+    return Prediction(mean, _entropy(mean), done, str(run_on), "bf16" if bf16 else "fp32", ())
 
 
 def _padded(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
