@@ -6,11 +6,17 @@ import pytest
 import torch
 from scan_inputs import in_process
 from segmamba.networks import norm
-from segmamba.networks.norm import cpu, instance_norm, norm_act
+from segmamba.networks.norm import Residual, cpu, instance_norm
 from torch.utils.checkpoint import checkpoint
 
 LAST = torch.channels_last_3d
-HOWS = ("", "add", "add normed", "add after")
+AT = {
+    "": Residual.NONE,
+    "add": Residual.BEFORE_ACT,
+    "add normed": Residual.NORMED_BEFORE_ACT,
+    "add after": Residual.AFTER_ACT,
+}
+HOWS = tuple(AT)
 SLOPES = (0.0, 0.01, 1.0)
 # Channels that fill vectors of 4, 8 and 16 and that do not; grids of unequal sides, one tile and several.
 SHAPES = [(1, 48, 6, 10, 14), (2, 24, 8, 6, 10), (2, 4, 12, 16, 20), (1, 5, 16, 4, 4), (2, 64, 2, 1, 2)]
@@ -20,6 +26,10 @@ TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 8e-3}
 @pytest.fixture(autouse=True)
 def automatic(monkeypatch):
     monkeypatch.delenv("SEGMAMBA_SCAN", raising=False)
+
+
+def norm_act(x, slope, r=None, how="", reuse=False):
+    return norm.norm_act(x, slope=slope, residual=r, residual_at=AT[how], reuse=reuse)
 
 
 def by_definition(x, slope, r, how):

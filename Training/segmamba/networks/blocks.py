@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segmamba.networks.conv import convolution, pointwise
 from segmamba.networks.mamba import DIRECTIONS, TriMamba
-from segmamba.networks.norm import instance_norm, norm_act
+from segmamba.networks.norm import RELU, Residual, instance_norm, norm_act
 
 
 class GatedSpatialConv(nn.Module):
@@ -28,10 +28,11 @@ class GatedSpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        a = norm_act(convolution([x], self.proj), 0.0, reuse=True)
-        a = norm_act(convolution([a], self.proj2), 0.0, reuse=True)
-        both = norm_act(pointwise([x], self.proj3), 0.0, a, "add after", reuse=True)
-        return norm_act(pointwise([both], self.proj4), 0.0, x, "add after", reuse=True)
+        a = norm_act(convolution([x], self.proj), slope=RELU, reuse=True)
+        a = norm_act(convolution([a], self.proj2), slope=RELU, reuse=True)
+        at = Residual.AFTER_ACT
+        both = norm_act(pointwise([x], self.proj3), slope=RELU, residual=a, residual_at=at, reuse=True)
+        return norm_act(pointwise([both], self.proj4), slope=RELU, residual=x, residual_at=at, reuse=True)
 
 
 class GatedSpatialConvProduct(nn.Module):

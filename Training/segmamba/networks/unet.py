@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segmamba.networks.conv import convolution, pointwise
-from segmamba.networks.norm import norm_act
+from segmamba.networks.norm import Residual, norm_act
 
 SLOPE = 0.01  # of LeakyReLU
 
@@ -22,18 +22,19 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv1 = _named(nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False))
-        self.conv2 = _named(nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False))
+        self.conv1 = _Named(nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False))
+        self.conv2 = _Named(nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False))
         self.projected = in_channels != out_channels
         if self.projected:
-            self.conv3 = _named(nn.Conv3d(in_channels, out_channels, 1, bias=False))
+            self.conv3 = _Named(nn.Conv3d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        y = norm_act(convolution(inputs, self.conv1.conv), SLOPE, reuse=True)
+        y = norm_act(convolution(inputs, self.conv1.conv), slope=SLOPE, reuse=True)
         y = convolution([y], self.conv2.conv)
+        residual, where = inputs[0], Residual.BEFORE_ACT
         if self.projected:
-            return norm_act(y, SLOPE, pointwise(inputs, self.conv3.conv), "add normed", reuse=True)
-        return norm_act(y, SLOPE, inputs[0], "add", reuse=True)
+            residual, where = pointwise(inputs, self.conv3.conv), Residual.NORMED_BEFORE_ACT
+        return norm_act(y, slope=SLOPE, residual=residual, residual_at=where, reuse=True)
 
 
 class BasicBlock(nn.Module):
@@ -52,7 +53,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.transp_conv = _named(nn.ConvTranspose3d(in_channels, out_channels, 2, stride=2, bias=False))
+        self.transp_conv = _Named(nn.ConvTranspose3d(in_channels, out_channels, 2, stride=2, bias=False))
         self.conv_block = ResidualBlock(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -64,14 +65,17 @@ class OutBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = _named(nn.Conv3d(in_channels, out_channels, 1))
+        self.conv = _Named(nn.Conv3d(in_channels, out_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise([x], self.conv.conv)
 
 
-def _named(conv: nn.Module) -> nn.Sequential:
-    """The convolution as MONAI's Convolution holds it."""
-    block = nn.Sequential()
-    block.add_module("conv", conv)
-    return block
+class _Named(nn.Sequential):
+    """A convolution as MONAI's Convolution holds it: the names of parameters are those of its checkpoints."""
+
+    conv: nn.Conv3d
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.add_module("conv", conv)

@@ -15,38 +15,64 @@ last and float32 or bfloat16; without numba, elsewhere or in another layout the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from . import cpu
+from .residual import Residual
 
+__all__ = ["IDENTITY", "RELU", "InstanceNorm", "Residual", "instance_norm", "norm_act", "use_instance_norm"]
+
+RELU = 0.0  # slopes of nonlinearities below 0
+IDENTITY = 1.0
 _GRID = (2, 3, 4)
 
 
 def instance_norm(x: Tensor) -> Tensor:
     """(B, C, D, H, W) -> each channel of each sample to mean 0 and variance 1, in x's layout on the CPU."""
-    return norm_act(x, slope=1.0)
+    return norm_act(x, slope=IDENTITY)
 
 
-def norm_act(x: Tensor, slope: float, r: Tensor | None = None, how: str = "", *, reuse: bool = False) -> Tensor:
-    """The norm of x and what follows it: a nonlinearity of that slope below 0 (0 is ReLU, 1 nothing) and a sum with r.
+def norm_act(
+    x: Tensor,
+    *,
+    slope: float,
+    residual: Tensor | None = None,
+    residual_at: Residual = Residual.NONE,
+    reuse: bool = False,
+) -> Tensor:
+    """The instance norm of x with what follows it in one: a nonlinearity, and a sum with a residual.
 
-    how: "add" norm + r, then the nonlinearity; "add normed" the same with the norm of r; "add after" nonlinearity + r.
-    reuse: x is wanted no more, and may be overwritten where no gradient is.
+    Args:
+        x: (B, C, D, H, W), floating point.
+        slope: of the nonlinearity below 0; RELU and IDENTITY are the ends of its range.
+        residual: of x's shape; given where `residual_at` is not NONE, and only there.
+        residual_at: where it is added.
+        reuse: x is not needed any more, and may be overwritten where no gradient is asked for.
+
+    Returns:
+        (B, C, D, H, W), in the wider of the two dtypes.
     """
-    if r is not None and r.dtype != x.dtype:  # mixed precision: as torch's sum would have it
-        wide = torch.promote_types(x.dtype, r.dtype)
-        x, r = x.to(wide), r.to(wide)
-    if cpu.fits(x, r):
-        return cpu.norm_act(x, r, how, slope, reuse=reuse)
+    assert (residual is None) == (residual_at is Residual.NONE)
+    if residual is not None and residual.dtype != x.dtype:  # mixed precision: as torch's sum would have it
+        wide = torch.promote_types(x.dtype, residual.dtype)
+        x, residual = x.to(wide), residual.to(wide)
+    if cpu.fits(x, residual):
+        return cpu.norm_act(x, residual, residual_at, slope, reuse=reuse)
     y = _norm(x)
-    if how in ("add", "add normed"):
-        y = y + (_norm(r) if how == "add normed" else r)
-    if slope != 1.0:
-        y = F.relu_(y) if slope == 0.0 else F.leaky_relu_(y, slope)
-    return y + r if how == "add after" else y
+    if residual is not None and residual_at is Residual.BEFORE_ACT:
+        y = y + residual
+    if residual is not None and residual_at is Residual.NORMED_BEFORE_ACT:
+        y = y + _norm(residual)
+    if slope != IDENTITY:
+        y = F.relu_(y) if slope == RELU else F.leaky_relu_(y, slope)
+    if residual is not None and residual_at is Residual.AFTER_ACT:
+        y = y + residual
+    return y
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -65,7 +91,7 @@ class _InstanceNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         mean = x.mean(_GRID, keepdim=True)
         y = x - mean
         scale = torch.rsqrt((y * y).mean(_GRID, keepdim=True) + cpu.EPS)
@@ -74,7 +100,7 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g: Tensor) -> Tensor:
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         x, mean, scale = ctx.saved_tensors
         y = (x - mean).mul_(scale)
         along = (g * y).mean(_GRID, keepdim=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +19,15 @@ from torch.autograd.function import once_differentiable
 from segmamba.networks.scan import choose_backend
 from segmamba.networks.scan.work import Call, parts, run
 
+from .residual import Residual
+
 EPS = 1e-5
 TILE = 1 << 17  # bytes of one tile of a sum: half of a small second-level cache
 TYPES = (torch.float32, torch.bfloat16)
 
 
 @cache
-def _kernels():
+def _kernels() -> ModuleType:
     from segmamba.networks.scan import jit
 
     from . import kernels
@@ -43,8 +47,8 @@ def fits(x: Tensor, r: Tensor | None) -> bool:
     return math.prod(x.shape[2:]) % _fold(x.shape[1]) == 0
 
 
-def norm_act(x: Tensor, r: Tensor | None, kind: str, slope: float, *, reuse: bool = False) -> Tensor:
-    """As the public function, for what `fits`. kind: how r is added: "", "add", "add normed", "add after"."""
+def norm_act(x: Tensor, r: Tensor | None, kind: Residual, slope: float, *, reuse: bool = False) -> Tensor:
+    """As `segmamba.networks.norm.norm_act`, for what `fits`. r: the residual; kind: where it is added."""
     r = None if r is None else _as_rows(r)
     if torch.is_grad_enabled() and (x.requires_grad or (r is not None and r.requires_grad)):
         return _Norm.apply(x, r, kind, slope)
@@ -53,35 +57,36 @@ def norm_act(x: Tensor, r: Tensor | None, kind: str, slope: float, *, reuse: boo
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, r, kind, slope):
+    def forward(ctx: Any, x: Tensor, r: Tensor | None, kind: Residual, slope: float) -> Tensor:
         inputs = _Inputs(x, r, kind, slope)
-        ctx.save_for_backward(x, r if kind in ("add", "add normed") else None, *inputs.statistics)
+        ctx.save_for_backward(x, r if kind.is_before_act else None, *inputs.statistics)
         ctx.kind, ctx.slope = kind, slope
         return _forward(inputs, torch.empty_like(x))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, r, *statistics = ctx.saved_tensors
-        kind = "" if ctx.kind == "add after" else ctx.kind
+        after = ctx.kind is Residual.AFTER_ACT
+        kind = Residual.NONE if after else ctx.kind
         x_grad, r_grad = _backward(_Inputs(x, r, kind, ctx.slope, statistics), _as_rows(grad))
-        return x_grad, grad if ctx.kind == "add after" else r_grad, None, None
+        return x_grad, grad if after else r_grad, None, None
 
 
 class _Inputs:
     """x and r as rows, and their statistics, by the names that the kernels give them."""
 
-    def __init__(self, x: Tensor, r: Tensor | None, kind: str, slope: float, statistics: list | None = None):
+    def __init__(self, x: Tensor, r: Tensor | None, kind: Residual, slope: float, statistics: list | None = None):
         k = _kernels()
         self.channels, self.fold = x.shape[1], _fold(x.shape[1])
         self.x, self.r = self.rows(x), None if r is None else self.rows(r)
-        number = {"": k.PLAIN, "add": k.ADD, "add normed": k.ADD_NORMED, "add after": k.ADD_AFTER}[kind]
         self.half = k.HALF if x.dtype == torch.bfloat16 else 0
-        self.variant = number + self.half
+        self.variant = kind + self.half
         self.blocks = self.x.shape[2] // k.LANES
         if statistics is None:
-            r_statistics = self._statistics(self.r) if kind == "add normed" else (None, None)
-            statistics = [*self._statistics(self.x), *r_statistics]
+            statistics = [*self._statistics(self.x), None, None]
+            if self.r is not None and kind is Residual.NORMED_BEFORE_ACT:
+                statistics[2:] = self._statistics(self.r)
         self.statistics = statistics
         self.slope = torch.tensor([slope], dtype=torch.float32)
 

@@ -11,10 +11,13 @@ Half: x, r, grad and what is written are bfloat16, everything in between is floa
 
 from __future__ import annotations
 
-from segmamba.networks.scan.simd import CELL, WIDTH, Emitter, Fields
+from collections.abc import Sequence
 
-PLAIN, ADD, ADD_NORMED, ADD_AFTER = range(4)  # what happens to r
-HALF = 4  # added to the variant
+from segmamba.networks.scan.simd import CELL, WIDTH, Emitter, Fields, Value
+
+from .residual import Residual
+
+HALF = len(Residual)  # added to the variant
 KINDS = HALF
 LANES = WIDTH  # channels in a vector
 
@@ -45,22 +48,22 @@ def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
-    io, kind = _InOut(emitter, variant), variant % KINDS
+    io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
-        r = io.load(f.r + i * f.r_row, block) if kind != PLAIN else None
+        r = io.load(f.r + i * f.r_row, block) if kind is not Residual.NONE else emitter.lanes(0.0)
         _, _, p = _inner(emitter, f, kind, block, io.load(f.x + i * f.x_row, block), r)
         y = emitter.where_positive(p, p, p * slope)
-        io.store(y + r if kind == ADD_AFTER else y, f.out + i * f.out_row, block)
+        io.store(y + r if kind is Residual.AFTER_ACT else y, f.out + i * f.out_row, block)
 
 
 def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
-    """For each tile the sums of q, q x^ and, for ADD_NORMED, q r^."""
-    io, kind = _InOut(emitter, variant), variant % KINDS
+    """For each tile the sums of q, q x^ and, for Residual.NORMED_BEFORE_ACT, q r^."""
+    io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
         start, lane = number * f.tile, block * CELL
-        totals = [emitter.variable() for _ in range(3 if kind == ADD_NORMED else 2)]
+        totals = [emitter.variable() for _ in range(3 if kind is Residual.NORMED_BEFORE_ACT else 2)]
         with emitter.loop(emitter.smaller(f.rows - start, f.tile)) as i:
             q, x, r = _outer(emitter, f, io, kind, slope, start + i, block)
             for total, factor in zip(totals, (1.0, x, r)):
@@ -69,7 +72,7 @@ def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, variant: int) -> None:
-    io, kind = _InOut(emitter, variant), variant % KINDS
+    io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
         lane = block * CELL
@@ -80,10 +83,10 @@ def emit_backward(emitter: Emitter, f: Fields, variant: int) -> None:
             f.x_grad + i * f.x_grad_row,
             block,
         )
-        if kind == ADD_NORMED:
+        if kind is Residual.NORMED_BEFORE_ACT:
             r_grad = (centred - r * emitter.load(f.m_r_along + lane)) * emitter.load(f.r_scale + lane)
             io.store(r_grad, f.r_grad + i * f.r_grad_row, block)
-        if kind == ADD:
+        if kind is Residual.BEFORE_ACT:
             io.store(q, f.r_grad + i * f.r_grad_row, block)
 
 
@@ -96,10 +99,10 @@ class _InOut:
             (emitter.load_half, emitter.store_half) if self.half else (emitter.load, emitter.store)
         )
 
-    def load(self, row, block):
+    def load(self, row: Value, block: Value) -> Value:
         return self.load_vector(row + block * self._step)
 
-    def store(self, value, row, block) -> None:
+    def store(self, value: Value, row: Value, block: Value) -> None:
         self.store_vector(value, row + block * self._step)
 
     @property
@@ -107,24 +110,26 @@ class _InOut:
         return CELL // 2 if self.half else CELL
 
 
-def _inner(emitter: Emitter, f: Fields, kind: int, block, x, r):
+def _inner(emitter: Emitter, f: Fields, kind: Residual, block: Value, x: Value, r: Value) -> tuple[Value, Value, Value]:
     """x^, r^ (or r) and p."""
     lane = block * CELL
     x = (x - emitter.load(f.mean + lane)) * emitter.load(f.scale + lane)
-    if kind == ADD_NORMED:
+    if kind is Residual.NORMED_BEFORE_ACT:
         r = (r - emitter.load(f.r_mean + lane)) * emitter.load(f.r_scale + lane)
-    return x, r, x + r if kind in (ADD, ADD_NORMED) else x
+    return x, r, x + r if kind.is_before_act else x
 
 
-def _outer(emitter: Emitter, f: Fields, io: _InOut, kind: int, slope, i, block):
+def _outer(
+    emitter: Emitter, f: Fields, io: _InOut, kind: Residual, slope: Value, i: Value, block: Value
+) -> tuple[Value, Value, Value]:
     """q, x^ and r^ (or r) of row i; what is added after the nonlinearity changes none of them."""
-    r = io.load(f.r + i * f.r_row, block) if kind in (ADD, ADD_NORMED) else None
+    r = io.load(f.r + i * f.r_row, block) if kind.is_before_act else emitter.lanes(0.0)
     x, r, p = _inner(emitter, f, kind, block, io.load(f.x + i * f.x_row, block), r)
     g = io.load(f.grad + i * f.grad_row, block)
     return emitter.where_positive(p, g, g * slope), x, r
 
 
-def _store(emitter: Emitter, vectors, address, blocks) -> None:
+def _store(emitter: Emitter, vectors: Sequence[Value], address: Value, blocks: Value) -> None:
     for number, vector in enumerate(vectors):
         emitter.store(vector, address + blocks * (number * CELL))
 
