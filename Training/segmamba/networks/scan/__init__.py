@@ -27,11 +27,13 @@ from torch import Tensor
 from segmamba.errors import InputError
 
 from . import chunked, cpu, cuda, reference, triton_backend
+from .interface import SelectiveScan
 from .orders import ORDERS, index_map, unwalk, walk
 
 __all__ = [
     "BACKENDS",
     "ORDERS",
+    "SelectiveScan",
     "available_backends",
     "causal_conv1d_silu",
     "choose_backend",
@@ -39,7 +41,13 @@ __all__ = [
     "selective_scan",
 ]
 
-BACKENDS = {"cuda": cuda, "triton": triton_backend, "cpu": cpu, "torch": chunked, "reference": reference}
+BACKENDS: dict[str, SelectiveScan] = {
+    "cuda": cuda,
+    "triton": triton_backend,
+    "cpu": cpu,
+    "torch": chunked,
+    "reference": reference,
+}
 OVERRIDE = "SEGMAMBA_SCAN"
 _PREFERENCE = {"cuda": ("cuda", "triton", "torch"), "cpu": ("cpu", "torch")}  # by device type; others: torch
 
@@ -77,7 +85,8 @@ def selective_scan(
             places = index_map(order, u.shape[1], slices)
             return triton_backend.selective_scan(u, delta, A, B, C, D, delta_bias, z, places)
         name = "torch"
-    u, delta, B, C, z = (None if x is None else walk(x, order, slices) for x in (u, delta, B, C, z))
+    u, delta, B, C = (walk(x, order, slices) for x in (u, delta, B, C))
+    z = None if z is None else walk(z, order, slices)
     return unwalk(BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z), order, slices)
 
 
@@ -169,7 +178,8 @@ def _tokens(name: str, x: Tensor) -> tuple[int, int, int]:
         raise InputError(f"{name} of the scan has shape {tuple(x.shape)}, {x.dtype}; expected floating point (B, L, d)")
     if 0 in x.shape:
         raise InputError(f"{name} of the scan is empty, shape {tuple(x.shape)}; every one of B, L, d must be 1 or more")
-    return tuple(x.shape)
+    batch, length, d = x.shape
+    return batch, length, d
 
 
 def _check_order(x: Tensor, order: str, slices: int) -> None:
@@ -190,7 +200,9 @@ def _expect(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
         )
 
 
-def _check_scan(u, delta, A, B, C, D, delta_bias, z) -> None:
+def _check_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+) -> None:
     batch, length, d = _tokens("u", u)
     if A.ndim != 2 or A.shape[0] != d or A.shape[1] < 1:
         raise InputError(f"A of the scan has shape {tuple(A.shape)}; expected ({d}, N) to fit u {tuple(u.shape)}")

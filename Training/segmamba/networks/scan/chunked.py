@@ -11,6 +11,7 @@ the starts of segments are kept. The idea is Blelloch's (1990, prefix sums), its
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,9 @@ def unavailable_reason(device: torch.device) -> str:
     return ""
 
 
-def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+) -> Tensor:
     dtype = u.dtype
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     with torch.autocast(u.device.type, enabled=False):
@@ -54,7 +57,7 @@ class _Scan(torch.autograd.Function):
     """y_t = <C_t, h_t>, h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t; backward computes the states again."""
 
     @staticmethod
-    def forward(ctx, dt, u, A, B, C):
+    def forward(ctx: Any, dt: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
         state, starts, y = dt.new_zeros(len(dt), *A.shape), [], torch.empty_like(dt)
         for part in _segments(dt, A):
             starts.append(state)
@@ -67,7 +70,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """With e_t = dL/dh_t = C_t g_t + a_{t+1} e_{t+1}: the same recurrence, walked backwards."""
         dt, u, A, B, C, starts = ctx.saved_tensors
         dt_grad, u_grad, B_grad, C_grad = (torch.empty_like(x) for x in (dt, u, B, C))

@@ -9,7 +9,9 @@ tokens beyond the tile, so tiles are independent. Its arguments are those named 
 
 from __future__ import annotations
 
-from .simd import CELL, Emitter, Fields
+from collections.abc import Sequence
+
+from .simd import CELL, Emitter, Fields, Value, Variable
 
 FORWARD_FIELDS = "first count blocks x x_row weight weight_row bias out out_row"
 # after: tokens between the tile's end and the sequence's, at most K - 1. weight, weight_grad: (K, d).
@@ -42,7 +44,7 @@ def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
         later = [emitter.variable() for _ in range(taps - 1)]
         w_grad, bias_grad = [emitter.variable() for _ in range(taps)], emitter.variable()
 
-        def step(t):
+        def step(t: Value) -> tuple[list[Value], list[Value]]:
             window = [*(x.get() for x in ahead), _row(emitter, f, t - (taps - 1), lane)]
             p = _dot(emitter, w, window, bias)
             s = emitter.sigmoid(p)
@@ -67,26 +69,26 @@ def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
         emitter.store(bias_grad.get(), f.bias_grad + lane)
 
 
-def _weights(emitter: Emitter, f: Fields, lane, taps: int):
+def _weights(emitter: Emitter, f: Fields, lane: Value, taps: int) -> tuple[list[Value], Value]:
     """w[j] weighs the token j steps back."""
     return [emitter.load(f.weight + f.weight_row * (taps - 1 - j) + lane) for j in range(taps)], emitter.load(
         f.bias + lane
     )
 
 
-def _dot(emitter: Emitter, w, window, start):
+def _dot(emitter: Emitter, w: Sequence[Value], window: Sequence[Value], start: Value) -> Value:
     for a, b in zip(w, window):
         start = emitter.fma(a, b, start)
     return start
 
 
-def _row(emitter: Emitter, f: Fields, t, lane):
+def _row(emitter: Emitter, f: Fields, t: Value, lane: Value) -> Value:
     """x_t, or 0 before the sequence's start."""
     inside = emitter.load(f.x + emitter.larger(t, 0) * f.x_row + lane)
     return emitter.where(emitter.larger(t, -1) + 1, inside, emitter.lanes(0.0))
 
 
-def _push(variables, values) -> None:
+def _push(variables: Sequence[Variable], values: Sequence[Value]) -> None:
     """Shifts a window by one: the first value enters, the last one leaves."""
     for variable, value in zip(variables, values):
         variable.set(value)

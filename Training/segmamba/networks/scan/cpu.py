@@ -10,6 +10,7 @@ so results are the same bits whatever the number of threads.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,9 @@ def _problem() -> str:
     return ""
 
 
-def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+) -> Tensor:
     from . import kernels
 
     if bool((A > 0).any()):  # states that grow: the kernels' exponential is made for decay
@@ -64,7 +67,7 @@ def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
     return (y[..., :d] if pad_channels else y).to(dtype)
 
 
-def causal_conv1d_silu(x, weight, bias) -> Tensor:
+def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     from . import kernels
 
     taps = weight.shape[2]
@@ -89,24 +92,28 @@ class _Scan(torch.autograd.Function):
     """Keeps its inputs and the states at the starts of chunks; backward computes the rest again."""
 
     @staticmethod
-    def forward(ctx, *inputs):
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
         y, states = _scan_forward(*inputs, keep=True)
         ctx.save_for_backward(*inputs, states)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        return _scan_backward(*ctx.saved_tensors, grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, D, bias, z, state = ctx.saved_tensors
+        return _scan_backward(u, delta, A, B, C, D, bias, z, state, grad)
 
 
-def _scan_forward(u, delta, A, B, C, D, bias, z, keep: bool) -> tuple[Tensor, Tensor]:
+def _scan_forward(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor, z: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor]:
     """y, and the states (batch, chunks + 1, N, d) at the starts of chunks when `keep`, else only the last."""
     from . import kernels as k
     from .simd import LOG2E
 
     (batch, length, d), states = u.shape, A.shape[1]
-    u, delta, B, C, z, D, bias = (rows(x) for x in (u, delta, B, C, z, D, bias))
+    u, delta, B, C, D, bias = (rows(x) for x in (u, delta, B, C, D, bias))
+    z = None if z is None else rows(z)
     a, out = (A.detach() * LOG2E).T.contiguous(), torch.empty(batch, length, d)
     state = torch.empty(batch, -(-length // k.CHUNK) + 1 if keep else 1, states, d)
     state[:, 0] = 0.0
@@ -138,13 +145,25 @@ def _scan_forward(u, delta, A, B, C, D, bias, z, keep: bool) -> tuple[Tensor, Te
     return out, state
 
 
-def _scan_backward(u, delta, A, B, C, D, bias, z, state, grad) -> tuple[Tensor | None, ...]:
+def _scan_backward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    z: Tensor | None,
+    state: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor | None, ...]:
     """The gradients of u, delta, A, B, C, D, bias and z."""
     from . import kernels as k
     from .simd import LOG2E
 
     (batch, length, d), states = u.shape, A.shape[1]
-    u, delta, B, C, z, D, bias, grad = (rows(x) for x in (u, delta, B, C, z, D, bias, grad))
+    u, delta, B, C, D, bias, grad = (rows(x) for x in (u, delta, B, C, D, bias, grad))
+    z = None if z is None else rows(z)
     a = (A * LOG2E).T.contiguous()
     u_grad, delta_grad = torch.empty(batch, length, d), torch.empty(batch, length, d)
     z_grad = None if z is None else torch.empty(batch, length, d)
@@ -173,7 +192,7 @@ def _scan_backward(u, delta, A, B, C, D, bias, z, state, grad) -> tuple[Tensor |
             carry=carry[i, :, lanes],
             u_grad=u_grad[i, :, lanes],
             delta_grad=delta_grad[i, :, lanes],
-            z_grad=None if z is None else z_grad[i, :, lanes],
+            z_grad=None if z_grad is None else z_grad[i, :, lanes],
             b_grad=b_grad[i, share],
             c_grad=c_grad[i, share],
             a_grad=a_grad[i, :, lanes],
@@ -196,17 +215,18 @@ class _Conv(torch.autograd.Function):
     """x (B, L, d), weight (K, d), bias (d,); backward computes the convolution again."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         return _conv_forward(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        return _conv_backward(*ctx.saved_tensors, grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias = ctx.saved_tensors
+        return _conv_backward(x, weight, bias, grad)
 
 
-def _conv_forward(x, weight, bias) -> Tensor:
+def _conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     from . import kernels as k
 
     batch, length, d = x.shape
@@ -230,7 +250,7 @@ def _conv_forward(x, weight, bias) -> Tensor:
     return out
 
 
-def _conv_backward(x, weight, bias, grad) -> tuple[Tensor, Tensor, Tensor]:
+def _conv_backward(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from . import kernels as k
 
     (batch, length, d), taps = x.shape, len(weight)

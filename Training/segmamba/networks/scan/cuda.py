@@ -6,6 +6,7 @@ The scan wants one dtype for u, delta, B, C and z, float32 for A, D and the bias
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,7 +26,7 @@ def unavailable_reason(device: torch.device) -> str:
 
 
 @lru_cache(maxsize=1)
-def _scan_function():
+def _scan_function() -> tuple[Callable[..., Tensor] | None, str]:
     """mamba-ssm's scan and "", or None and the reason why it is missing.
 
     Since 2.3.2 mamba-ssm can be installed, and imported, without the kernels of this scan: they are asked for first.
@@ -39,29 +40,31 @@ def _scan_function():
         )
     try:
         import_module(_KERNELS)
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
     except Exception as error:  # a library built for another torch, a missing symbol
         return None, f"mamba-ssm cannot be imported: {type(error).__name__}: {error}"
     return selective_scan_fn, ""
 
 
 @lru_cache(maxsize=1)
-def _conv_function():
+def _conv_function() -> Callable[..., Tensor] | None:
     try:
-        from causal_conv1d import causal_conv1d_fn
+        from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
     except Exception:  # not installed, or built for another torch
         return None
     return causal_conv1d_fn
 
 
-def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+) -> Tensor:
     dtype = u.dtype
     # (B, L, d) -> (B, d, L) with L contiguous, as the kernel reads it
     u, delta, B, C = (x.to(dtype).transpose(1, 2).contiguous() for x in (u, delta, B, C))
     z = None if z is None else z.to(dtype).transpose(1, 2).contiguous()
-    y = _scan_function()[0](
-        u, delta, A.float(), B, C, D=D.float(), z=z, delta_bias=delta_bias.float(), delta_softplus=True
-    )
+    scan, reason = _scan_function()
+    assert scan is not None, reason
+    y = scan(u, delta, A.float(), B, C, D=D.float(), z=z, delta_bias=delta_bias.float(), delta_softplus=True)
     return y.transpose(1, 2)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -24,11 +27,11 @@ KERNELS = {
 
 
 @intrinsic(prefer_literal=True)
-def _body(typing_context, arguments, recipe):
+def _body(typing_context: Any, arguments: Any, recipe: Any) -> tuple[Any, Callable]:
     name, variant, _ = recipe.literal_value.split("|")
     emit, _ = KERNELS[name]
 
-    def generate(context, builder, signature, values):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, values[0])
         emitter = Emitter(builder)
         address = emitter.value(builder.ptrtoint(array.data, simd.WORD))
@@ -44,7 +47,7 @@ def fields_of(name: str) -> list[str]:
 
 
 @cache
-def build(name: str, variant: int):
+def build(name: str, variant: int) -> Callable[[np.ndarray], None]:
     """The compiled kernel: a function of one int64 array, its fields in order. Releases the GIL.
 
     variant: for the scan 1 with a gate, 0 without; for the convolution its number of taps.
@@ -53,8 +56,10 @@ def build(name: str, variant: int):
     """
     recipe = f"{name}|{variant}|{_sources(KERNELS[name][0].__module__)}"
 
-    def kernel(arguments):
-        _body(arguments, recipe)  # numba's cache tells closures apart by the values they hold
+    emit: Any = _body  # numba gives the typing context itself
+
+    def kernel(arguments: np.ndarray) -> None:
+        emit(arguments, recipe)  # numba's cache tells closures apart by the values they hold
 
     try:
         return njit("void(int64[::1])", nogil=True, cache=True)(kernel)
@@ -67,5 +72,5 @@ def _sources(module: str) -> str:
     """A digest of the files that a module's kernels are made of: of those numba watches only this one."""
     digest = hashlib.sha256(str(simd.WIDTH).encode())
     for name in (simd.__name__, module):
-        digest.update(Path(sys.modules[name].__file__).read_bytes())
+        digest.update(Path(str(sys.modules[name].__file__)).read_bytes())
     return digest.hexdigest()[:16]

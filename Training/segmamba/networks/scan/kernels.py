@@ -17,7 +17,7 @@ A kernel's arguments are those named in its ``*_FIELDS``: counts, addresses, and
 
 from __future__ import annotations
 
-from .simd import CELL, LN2, WIDTH, Emitter, Fields
+from .simd import CELL, LN2, WIDTH, Emitter, Fields, Value
 
 CHUNK = 64  # tokens between saved states
 GROUP = max(8, WIDTH)  # states held in registers at a time; the number of states is padded to a multiple
@@ -154,7 +154,17 @@ def emit_backward(emitter: Emitter, f: Fields, gated: int) -> None:
             emitter.store(emitter.load(base + lane) + total.get(), base + lane)
 
 
-def _states_again(emitter: Emitter, f: Fields, gated: int, start, count, group, a, state, places) -> None:
+def _states_again(
+    emitter: Emitter,
+    f: Fields,
+    gated: int,
+    start: Value,
+    count: Value,
+    group: Value,
+    a: Value,
+    state: Value,
+    places: tuple[Value, Value, Value, Value, Value],
+) -> None:
     """Forward through one chunk: decays and states go to the scratch, and the output if the gate needs it."""
     s_dt, s_x, s_y, s_decay, s_h = places
     h = [emitter.variable(emitter.load(state + f.a_row * n)) for n in range(GROUP)]

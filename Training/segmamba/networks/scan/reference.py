@@ -11,7 +11,9 @@ def unavailable_reason(device: torch.device) -> str:
     return "this device has no float64" if device.type == "mps" else ""
 
 
-def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+) -> Tensor:
     dtype = u.dtype
     u, delta, A, B, C, D, delta_bias = (x.double() for x in (u, delta, A, B, C, D, delta_bias))
     dt = F.softplus(delta + delta_bias)
@@ -24,7 +26,7 @@ def selective_scan(u, delta, A, B, C, D, delta_bias, z) -> Tensor:
     return (y if z is None else y * F.silu(z.double())).to(dtype)
 
 
-def causal_conv1d_silu(x, weight, bias) -> Tensor:
+def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     taps = weight.shape[2]
     padded = F.pad(x.double(), (0, 0, taps - 1, 0))
     length = x.shape[1]

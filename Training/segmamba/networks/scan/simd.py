@@ -10,7 +10,9 @@ Importing this file imports numba: only ``cpu.py`` does, at first use.
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -21,7 +23,8 @@ def _native_width() -> int:
     """Floats in one vector register of what numba compiles for: this processor, or what NUMBA_CPU_FEATURES names."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return 4
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    context: Any = cpu_target.target_context
+    _, _, features = context.codegen().magic_tuple()
     return 16 if {"+avx512f", "+avx512vl"} <= set(features.split(",")) else 8
 
 
@@ -49,42 +52,46 @@ class Value:
 
     __slots__ = ("emitter", "ir")
 
-    def __init__(self, emitter: Emitter, value):
-        self.emitter, self.ir = emitter, value
+    def __init__(self, emitter: Emitter, value: Any):
+        self.emitter = emitter
+        self.ir = value
 
-    def _emit(self, other, on_floats: str, on_words: str, swap: bool = False) -> Value:
+    def _emit(self, other: Operand, on_floats: str, on_words: str, swap: bool = False) -> Value:
         vector = self.ir.type == LANES
         left, right = self.ir, self.emitter.like(other, self).ir
         if swap:
             left, right = right, left
         return Value(self.emitter, getattr(self.emitter.builder, on_floats if vector else on_words)(left, right))
 
-    def __add__(self, other):
+    def __add__(self, other: Operand) -> Value:
         return self._emit(other, "fadd", "add")
 
-    def __mul__(self, other):
+    def __mul__(self, other: Operand) -> Value:
         return self._emit(other, "fmul", "mul")
 
-    def __sub__(self, other):
+    def __sub__(self, other: Operand) -> Value:
         return self._emit(other, "fsub", "sub")
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: Operand) -> Value:
         return self._emit(other, "fsub", "sub", swap=True)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Operand) -> Value:
         return self._emit(other, "fdiv", "sdiv")
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: Operand) -> Value:
         return self._emit(other, "fdiv", "sdiv", swap=True)
 
     __radd__ = __add__
     __rmul__ = __mul__
 
 
+Operand = Value | float
+
+
 class Variable:
     """A vector that changes inside loops; LLVM keeps it in a register."""
 
-    def __init__(self, emitter: Emitter, start):
+    def __init__(self, emitter: Emitter, start: Operand):
         self.emitter = emitter
         self.slot = cgutils.alloca_once(emitter.builder, LANES)
         self.set(start)
@@ -92,58 +99,58 @@ class Variable:
     def get(self) -> Value:
         return Value(self.emitter, self.emitter.builder.load(self.slot))
 
-    def set(self, value) -> None:
+    def set(self, value: Operand) -> None:
         self.emitter.builder.store(self.emitter.lanes(value).ir, self.slot)
 
 
 class Emitter:
     """Writes LLVM IR at the builder's place. Addresses are 64-bit integers in bytes."""
 
-    def __init__(self, builder):
+    def __init__(self, builder: Any):
         self.builder = builder
 
     # --- constants, memory, loops
-    def lanes(self, x) -> Value:
+    def lanes(self, x: Operand) -> Value:
         return x if isinstance(x, Value) else Value(self, ir.Constant(LANES, [float(x)] * WIDTH))
 
-    def word(self, x) -> Value:
+    def word(self, x: Operand) -> Value:
         return x if isinstance(x, Value) else Value(self, ir.Constant(WORD, int(x)))
 
-    def value(self, raw) -> Value:
+    def value(self, raw: Any) -> Value:
         return Value(self, raw)
 
-    def like(self, x, model: Value) -> Value:
+    def like(self, x: Operand, model: Value) -> Value:
         return self.lanes(x) if model.ir.type == LANES else self.word(x)
 
-    def _pointer(self, address, kind):
+    def _pointer(self, address: Value, kind: Any) -> Any:
         return self.builder.inttoptr(self.word(address).ir, kind.as_pointer())
 
-    def load(self, address) -> Value:
+    def load(self, address: Value) -> Value:
         """WIDTH floats from an address."""
         return Value(self, self.builder.load(self._pointer(address, LANES), align=4))
 
-    def load_half(self, address) -> Value:
+    def load_half(self, address: Value) -> Value:
         """WIDTH bfloat16, the upper halves of floats, from an address."""
         b = self.builder
         bits = b.zext(b.load(self._pointer(address, HALF_BITS), align=2), LANE_BITS)
         return Value(self, b.bitcast(b.shl(bits, ir.Constant(LANE_BITS, [16] * WIDTH)), LANES))
 
-    def load_word(self, address) -> Value:
+    def load_word(self, address: Value) -> Value:
         return Value(self, self.builder.load(self._pointer(address, WORD), align=8))
 
-    def load_all(self, address) -> Value:
+    def load_all(self, address: Value) -> Value:
         """One float from an address, in every lane."""
         return self._everywhere(self.builder.load(self._pointer(address, FLOAT), align=4))
 
-    def _everywhere(self, one) -> Value:
+    def _everywhere(self, one: Any) -> Value:
         empty = ir.Constant(LANES, ir.Undefined)
         first = self.builder.insert_element(empty, one, ir.Constant(ir.IntType(32), 0))
         return Value(self, self.builder.shuffle_vector(first, empty, ir.Constant(LANE_BITS, [0] * WIDTH)))
 
-    def store(self, value, address) -> None:
+    def store(self, value: Operand, address: Value) -> None:
         self.builder.store(self.lanes(value).ir, self._pointer(address, LANES), align=4)
 
-    def store_half(self, value, address) -> None:
+    def store_half(self, value: Operand, address: Value) -> None:
         """Rounded to the nearest bfloat16, ties to even. Infinities stay; so do the NaNs that arithmetic makes."""
         b = self.builder
         bits = b.bitcast(self.lanes(value).ir, LANE_BITS)
@@ -153,18 +160,18 @@ class Emitter:
         b.store(b.trunc(rounded, HALF_BITS), self._pointer(address, HALF_BITS), align=2)
 
     @contextmanager
-    def loop(self, count, backwards: bool = False):
+    def loop(self, count: Operand, backwards: bool = False) -> Iterator[Value]:
         """for i in range(count), or from count - 1 down to 0."""
         count = self.word(count)
         with cgutils.for_range(self.builder, count.ir) as turn:
             index = Value(self, turn.index)
             yield (count - 1) - index if backwards else index
 
-    def larger(self, a, b) -> Value:
+    def larger(self, a: Operand, b: Operand) -> Value:
         a, b = self.word(a), self.word(b)
         return Value(self, self.builder.select(self.builder.icmp_signed(">", a.ir, b.ir), a.ir, b.ir))
 
-    def smaller(self, a, b) -> Value:
+    def smaller(self, a: Operand, b: Operand) -> Value:
         a, b = self.word(a), self.word(b)
         return Value(self, self.builder.select(self.builder.icmp_signed("<", a.ir, b.ir), a.ir, b.ir))
 
@@ -177,37 +184,37 @@ class Emitter:
         """An integer as a float, in every lane."""
         return self._everywhere(self.builder.sitofp(word.ir, FLOAT))
 
-    def where_positive(self, x, yes, no) -> Value:
+    def where_positive(self, x: Operand, yes: Operand, no: Operand) -> Value:
         return self._select(">", x, 0.0, yes, no)
 
-    def variable(self, start=0.0) -> Variable:
+    def variable(self, start: Operand = 0.0) -> Variable:
         return Variable(self, start)
 
     # --- arithmetic
-    def fma(self, a, b, c) -> Value:
+    def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
         """a b + c, fused where the processor can."""
         kind = ir.FunctionType(LANES, [LANES] * 3)
         call = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.fmuladd.v{WIDTH}f32")
         return Value(self, self.builder.call(call, [self.lanes(x).ir for x in (a, b, c)]))
 
-    def _select(self, test: str, a, b, yes, no) -> Value:
+    def _select(self, test: str, a: Operand, b: Operand, yes: Operand, no: Operand) -> Value:
         condition = self.builder.fcmp_ordered(test, self.lanes(a).ir, self.lanes(b).ir)
         return Value(self, self.builder.select(condition, self.lanes(yes).ir, self.lanes(no).ir))
 
-    def at_least(self, x, floor) -> Value:
+    def at_least(self, x: Operand, floor: float) -> Value:
         return self._select("<", x, floor, floor, x)  # a NaN stays NaN
 
-    def at_most(self, x, ceiling) -> Value:
+    def at_most(self, x: Operand, ceiling: float) -> Value:
         return self._select(">", x, ceiling, ceiling, x)
 
-    def polynomial(self, x, coefficients) -> Value:
+    def polynomial(self, x: Operand, coefficients: Sequence[float]) -> Value:
         """Horner, highest power first."""
         total = self.lanes(coefficients[0])
         for c in coefficients[1:]:
             total = self.fma(total, x, c)
         return total
 
-    def exp2(self, x) -> Value:
+    def exp2(self, x: Value) -> Value:
         """2^x for x <= 127; below 2^-126 it stays there, which is as good as 0."""
         b = self.builder
         x = self.at_least(x, -126.0)
@@ -217,10 +224,10 @@ class Emitter:
         mantissa = self.fma(self.polynomial(fraction, EXP2_COEFFICIENTS), fraction, 1.0)
         return Value(self, b.bitcast(b.add(b.bitcast(mantissa.ir, LANE_BITS), power), LANES))
 
-    def sigmoid(self, x) -> Value:
+    def sigmoid(self, x: Value) -> Value:
         return 1.0 / (self.exp2(self.at_most(x * -LOG2E, 126.0)) + 1.0)
 
-    def softplus_and_slope(self, x) -> tuple[Value, Value]:
+    def softplus_and_slope(self, x: Value) -> tuple[Value, Value]:
         """softplus(x) = max(x, 0) + log1p(exp(-|x|)), without cancellation, and its derivative sigmoid(x)."""
         positive = self.at_least(x, 0.0)
         e = self.exp2((x - positive * 2.0) * LOG2E)  # -|x|
@@ -247,7 +254,7 @@ class Emitter:
                     lanes = [source + cell * unit + k for k in range(unit)]
                     (odd if (cell - start // unit) % 2 else even).extend(lanes)
 
-        def pick(mask):
+        def pick(mask: list[int]) -> Value:
             shuffle = ir.Constant(LANE_BITS, mask)
             return Value(self, self.builder.shuffle_vector(a.ir, b.ir, shuffle))
 
@@ -257,6 +264,8 @@ class Emitter:
 class Fields:
     """The kernel's arguments by name."""
 
-    def __init__(self, emitter: Emitter, names, address):
-        for i, name in enumerate(names):
-            setattr(self, name, emitter.load_word(address + 8 * i))
+    def __init__(self, emitter: Emitter, names: Sequence[str], address: Value):
+        self._values = {name: emitter.load_word(address + 8 * i) for i, name in enumerate(names)}
+
+    def __getattr__(self, name: str) -> Value:
+        return self._values[name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,17 @@ def _problem(interpreted: bool) -> str:
     return ""
 
 
-def selective_scan(u, delta, A, B, C, D, delta_bias, z, places: IndexMap | None = None) -> Tensor:
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor | None,
+    places: IndexMap | None = None,
+) -> Tensor:
     """As `segmamba.networks.scan.selective_scan`, in the order of an index map."""
     inputs = (u, delta, A.float(), B, C, D.float(), delta_bias.float(), z)
     places = places or index_map("forward", u.shape[1], 1)
@@ -72,7 +83,7 @@ def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, places: IndexMap
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, places, *inputs):
+    def forward(ctx: Any, places: IndexMap, *inputs: Any) -> Tensor:
         y, starts, sums = _scan_forward(places, *inputs)
         ctx.places = places
         ctx.save_for_backward(*inputs, starts, sums)
@@ -80,8 +91,9 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        return None, *_scan_backward(ctx.places, *ctx.saved_tensors, grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, delta, A, B, C, D, bias, z, starts, sums = ctx.saved_tensors
+        return None, *_scan_backward(ctx.places, u, delta, A, B, C, D, bias, z, starts, sums, grad)
 
 
 class _Walk:
@@ -103,12 +115,16 @@ class _Walk:
     def new(self, *shape: int) -> Tensor:
         return torch.empty(shape, device=self.device, dtype=torch.float32)
 
-    def starts(self, v: Tensor, delta: Tensor, b: Tensor, z: Tensor | None, A: Tensor, bias: Tensor, sums=None):
+    def starts(
+        self, v: Tensor, delta: Tensor, b: Tensor, z: Tensor | None, A: Tensor, bias: Tensor, sums: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """States at the starts of chunks (B, chunks, N, d), and the sums of dt in them (B, chunks, d).
 
         With those sums given: the adjoint's K at the ends of chunks instead, v being the gradient and b C.
         """
-        from . import triton_kernels as kernels
+        from . import triton_kernels
+
+        kernels: Any = triton_kernels  # called as kernels.name[grid](...)
 
         adjoint = sums is not None
         ends, starts = (self.new(self.batch, self.chunks, self.states, self.d) for _ in range(2))
@@ -122,9 +138,21 @@ class _Walk:
         return starts, sums
 
 
-def _scan_forward(places, u, delta, A, B, C, D, bias, z) -> tuple[Tensor, Tensor, Tensor]:
+def _scan_forward(
+    places: IndexMap,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    z: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """y, and what `starts` gives."""
-    from . import triton_kernels as kernels
+    from . import triton_kernels
+
+    kernels: Any = triton_kernels  # called as kernels.name[grid](...)
 
     work, A = _Walk(u, A, places), A.T.contiguous()
     starts, sums = work.starts(u, delta, B, None, A, bias)
@@ -135,9 +163,24 @@ def _scan_forward(places, u, delta, A, B, C, D, bias, z) -> tuple[Tensor, Tensor
     return y, starts, sums
 
 
-def _scan_backward(places, u, delta, A, B, C, D, bias, z, starts, sums, grad) -> tuple[Tensor | None, ...]:
+def _scan_backward(
+    places: IndexMap,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    z: Tensor | None,
+    starts: Tensor,
+    sums: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor | None, ...]:
     """The gradients of u, delta, A, B, C, D, bias and z."""
-    from . import triton_kernels as kernels
+    from . import triton_kernels
+
+    kernels: Any = triton_kernels  # called as kernels.name[grid](...)
 
     work, A = _Walk(u, A, places), A.T.contiguous()
     batch, chunks, states, d = starts.shape
@@ -163,8 +206,10 @@ class _Conv(torch.autograd.Function):
     """x (B, L, d), weight (K, d), bias (d,); backward computes the convolution again."""
 
     @staticmethod
-    def forward(ctx, places, x, weight, bias):
-        from . import triton_conv as kernels
+    def forward(ctx: Any, places: IndexMap, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        from . import triton_conv
+
+        kernels: Any = triton_conv  # called as kernels.name[grid](...)
 
         ctx.places = places
         ctx.save_for_backward(x, weight, bias)
@@ -176,8 +221,10 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        from . import triton_conv as kernels
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from . import triton_conv
+
+        kernels: Any = triton_conv  # called as kernels.name[grid](...)
 
         x, weight, bias = ctx.saved_tensors
         grid, taps = _conv_grid(x), len(weight)

@@ -21,7 +21,7 @@ class Call:
     A field `x_row` is the step in bytes along the first axis of the tensor `x`.
     """
 
-    def __init__(self, kernel: str, variant: int, **fields):
+    def __init__(self, kernel: str, variant: int, **fields: Tensor | int | None):
         from . import jit
 
         self.kernel, self.fields = jit.build(kernel, int(variant)), fields
@@ -30,7 +30,7 @@ class Call:
     def _value(self, name: str) -> int:
         if name.endswith("_row"):
             x = self.fields[name.removesuffix("_row")]
-            return 0 if x is None else x.element_size() * x.stride(0)
+            return x.element_size() * x.stride(0) if isinstance(x, Tensor) else 0
         x = self.fields[name]
         return x.data_ptr() if isinstance(x, Tensor) else int(x or 0)
 
@@ -61,9 +61,7 @@ def parts(count: int, pieces: int, unit: int = 1) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def rows(x: Tensor | None) -> Tensor | None:
+def rows(x: Tensor) -> Tensor:
     """x as kernels read it: float32, any step from token to token, channels side by side."""
-    if x is None:
-        return None
     x = x.detach().float()
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
