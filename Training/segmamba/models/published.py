@@ -6,7 +6,9 @@ Distributed trainings prefix keys with ``module.``; some tools wrap the tensors 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -42,7 +44,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], where: str) -> N
     found = {name: tuple(t.shape) for name, t in state.items()}
     if wanted != found:
         differing = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
-        kind = network.config.form if isinstance(network, SegMamba) else network.config.name
+        kind = network.config.form if isinstance(network, SegMamba) else cast(Any, network.config).name
         raise InputError(
             f"{where}: {len(found)} tensors do not fit the {kind!r} network of {len(wanted)}: missing "
             f"{_some(wanted.keys() - found.keys())}; unexpected {_some(found.keys() - wanted.keys())}; "
@@ -86,7 +88,7 @@ def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path
     ]
     needed += ["encoder5.layer.conv1.conv.weight", "out.conv.conv.weight"]
     absent = [name for name in needed if name not in state or state[name].ndim != 5]
-    if absent:
+    if prefix is None or absent:
         missing = "keys that begin with vit. or mamba_encoder." if prefix is None else _some(absent)
         raise InputError(
             f"checkpoint {path} is not a SegMamba of a published form: missing {missing}; found {_some(state)}"
@@ -103,15 +105,15 @@ def _recognise(state: dict[str, Tensor], mamba_residual: bool | None, path: Path
         form=form,
         in_channels=weights[0].shape[1],
         out_channels=weights[6].shape[0],
-        features=tuple(w.shape[0] for w in weights[:4]),
+        features=cast(tuple[int, int, int, int], tuple(w.shape[0] for w in weights[:4])),
         full_features=weights[4].shape[0],
         bottleneck=weights[5].shape[0],
-        depths=tuple(depths),
+        depths=cast(tuple[int, int, int, int], tuple(depths)),
         directions=tuple(directions),
         mamba_residual=(form == "released") if mamba_residual is None else mamba_residual,
     )
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"

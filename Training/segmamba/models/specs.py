@@ -81,7 +81,7 @@ class InferenceSpec:
     fixed: bool = False
     nested: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "window", tuple(self.window))
         object.__setattr__(self, "nested", tuple(self.nested))
         if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):

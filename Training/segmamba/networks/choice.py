@@ -38,7 +38,7 @@ class NetworkChoice:
     directions: tuple[str, ...] | None = None
     mamba_residual: bool | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name != "segmamba" and self.name not in BASELINES:
             raise InputError(f"network.name {self.name!r} must be one of segmamba, {', '.join(BASELINES)}")
         if self.name == "segmamba":

@@ -7,6 +7,7 @@ a matrix product; and it copies, where channels lie last.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
     if not _onednn(x, conv) or (len(inputs) > 1 and torch.is_grad_enabled()):
         return conv(side_by_side(inputs))
     weights = conv.weight.split([x.shape[1] for x in inputs], dim=1)
-    shape = conv.padding, conv.stride, conv.dilation, conv.groups
+    shape = cast(tuple[int, ...], conv.padding), conv.stride, conv.dilation, conv.groups
     y = torch.mkldnn_convolution(x, weights[0], conv.bias, *shape)
     for x, weight in zip(inputs[1:], weights[1:]):
         y += torch.mkldnn_convolution(x, weight, None, *shape)

@@ -18,6 +18,7 @@ Parameter names are those of the published checkpoints: the direction's letter s
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class TriMamba(nn.Module):
             total = out if total is None else total + out
         return self.out_proj(total)
 
-    def _scan(self, xz_BLd: Tensor, letter: str, **order) -> Tensor:
+    def _scan(self, xz_BLd: Tensor, letter: str, **order: Any) -> Tensor:
         """One direction over its tokens: (B, L, 2d) -> (B, L, d), gated. order: where they do not lie in it already."""
         conv, x_proj, dt_proj = (getattr(self, name + letter) for name in ("conv1d", "x_proj", "dt_proj"))
         x, z = xz_BLd.chunk(2, dim=-1)

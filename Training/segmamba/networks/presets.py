@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segmamba.errors import InputError
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
@@ -13,13 +15,13 @@ PRESETS = {
 }
 
 
-def preset_config(preset: str, **overrides) -> NetworkConfig:
+def preset_config(preset: str, **overrides: Any) -> NetworkConfig:
     """The configuration of a preset, with single settings replaced. Raises InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(f"unknown network preset {preset!r}; known are {', '.join(PRESETS)}")
     return NetworkConfig.from_dict({**PRESETS[preset].to_dict(), **overrides})
 
 
-def build_network(preset: str = "released", **overrides) -> SegMamba:
+def build_network(preset: str = "released", **overrides: Any) -> SegMamba:
     """A network with fresh weights, e.g. ``build_network("released", in_channels=1, out_channels=2)``."""
     return SegMamba(preset_config(preset, **overrides))

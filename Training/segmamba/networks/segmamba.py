@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -56,7 +57,7 @@ class NetworkConfig:
     directions: tuple[str, ...] = tuple(DIRECTIONS)
     mamba_residual: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.form not in _ENCODERS:
             raise InputError(f"unknown network form {self.form!r}; known are {', '.join(_ENCODERS)}")
         for name in ("features", "depths", "directions"):
@@ -100,7 +101,7 @@ class ReleasedEncoder(nn.Module):
         skips = []
         for downsample, gsc, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
             # x is the input, or normed already: the skip before wanted the same norm as its Sequential begins with
-            normed = instance_norm(stage(gsc(downsample[-1](x))))
+            normed = instance_norm(stage(gsc(cast(nn.Sequential, downsample)[-1](x))))
             skips.append(mlp(normed))
             x = normed
         return skips

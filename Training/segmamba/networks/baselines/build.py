@@ -15,6 +15,8 @@ nnformer     149.51 M      embedding 192: Zhou et al., arXiv 2109.03201 (its 150
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from monai.networks.blocks.transformerblock import TransformerBlock
 from monai.networks.nets import UNETR, MedNeXt, SegResNet, SwinUNETR
 from monai.networks.nets.swin_unetr import WindowAttention
@@ -75,7 +77,7 @@ def _unetr(config: BaselineConfig, width: int) -> nn.Module:
     )
     for module in network.modules():
         if isinstance(module, TransformerBlock):  # MONAI 1.6.1 makes this norm and never uses it: DDP would wait for it
-            module.norm_cross_attn = nn.Identity()
+            cast(Any, module).norm_cross_attn = nn.Identity()
     return network
 
 
@@ -83,7 +85,8 @@ def _swinunetr(config: BaselineConfig, width: int) -> nn.Module:
     network = SwinUNETR(feature_size=width, use_v2=config.name == "swinunetr-v2", **_channels(config))
     for module in network.modules():
         if isinstance(module, WindowAttention):  # its table of places, up to 2196: no weight, and too large for float16
-            module.register_buffer("relative_position_index", module.relative_position_index, persistent=False)
+            index = cast(Tensor, module.relative_position_index)
+            module.register_buffer("relative_position_index", index, persistent=False)
     return network
 
 
@@ -92,7 +95,7 @@ def _nnformer(config: BaselineConfig, width: int) -> nn.Module:
     return NNFormer(patch=config.patch, embedding=width, heads=heads, **_channels(config))
 
 
-def _channels(config: BaselineConfig) -> dict[str, int]:
+def _channels(config: BaselineConfig) -> dict[str, Any]:
     return {"in_channels": config.in_channels, "out_channels": config.out_channels}
 
 

@@ -48,7 +48,7 @@ class BaselineConfig:
     patch: tuple[int, int, int] = (128, 128, 128)
     width: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
         if self.name not in BASELINES:
             raise InputError(f"unknown baseline {self.name!r}; known are {', '.join(BASELINES)}")

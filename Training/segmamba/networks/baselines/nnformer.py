@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast
 
 import torch
 from monai.networks.layers import DropPath
@@ -83,9 +84,14 @@ class VolumeAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, grid: Grid, window: Grid, shift: Grid, crossed: bool):
         super().__init__()
-        self.heads, self.grid, self.window, self.shift = heads, grid, window, shift
+        self.heads = heads
+        self.grid = grid
+        self.window = window
+        self.shift = shift
         self.project = nn.Linear(channels, (2 if crossed else 3) * channels)
         self.out = nn.Linear(channels, channels)
+        self.index: Tensor
+        self.mask: Tensor | None
         offsets = math.prod(2 * width - 1 for width in window)
         self.bias = nn.Parameter(nn.init.trunc_normal_(torch.empty(offsets, heads), std=0.02))
         self.register_buffer("index", relative_index(window), persistent=False)
@@ -180,14 +186,14 @@ class NNFormer(nn.Module):
         tokens = self.embedding(x.movedim(1, -1))
         skips = []
         for i, (stage, norm) in enumerate(zip(self.encoder, self.norms)):
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 tokens = block(tokens)
             skips.append(norm(tokens))
             if i < len(self.down):
                 tokens = self.down[i](tokens)
         tokens = skips.pop()
         for stage, up in zip(reversed(self.decoder), reversed(self.up)):
-            plain, shifted = stage
+            plain, shifted = cast(nn.ModuleList, stage)
             tokens = shifted(plain(up(tokens), skips.pop()))
         return self.expand(tokens).movedim(-1, 1).contiguous()
 
@@ -198,10 +204,13 @@ def _drop_rates(stages: int, highest: float) -> list[list[float]]:
     return [[highest * (DEPTH * stage + block) / last for block in range(DEPTH)] for stage in range(stages)]
 
 
-def _stage(channels: int, heads: int, grid: Grid, stage: int, rates: list[float], crossed: bool = False):
+def _stage(
+    channels: int, heads: int, grid: Grid, stage: int, rates: list[float], crossed: bool = False
+) -> nn.ModuleList:
     """The pair of blocks of one stage; in the decoder the first one attends to the skip."""
-    window = tuple(min(VOLUME, side) for side in grid) if stage < 2 else grid
-    shifts = (0, 0, 0), tuple(0 if width == side else width // 2 for width, side in zip(window, grid))
+    window = cast(Grid, tuple(min(VOLUME, side) for side in grid)) if stage < 2 else grid
+    half = tuple(0 if width == side else width // 2 for width, side in zip(window, grid))
+    shifts = ((0, 0, 0), cast(Grid, half))
     return nn.ModuleList(
         Block(VolumeAttention(channels, heads, grid, window, shift, crossed and i == 0), channels, rate)
         for i, (shift, rate) in enumerate(zip(shifts, rates))
@@ -210,8 +219,8 @@ def _stage(channels: int, heads: int, grid: Grid, stage: int, rates: list[float]
 
 def _embedding(in_channels: int, channels: int, stride: Grid) -> nn.Module:
     """Four 3x3x3 convolutions with GELU and LayerNorm between them; the first and the third share the stride."""
-    first = tuple(min(step, 2) for step in stride)
-    third = tuple(step // a for step, a in zip(stride, first))
+    first = cast(Grid, tuple(min(step, 2) for step in stride))
+    third = cast(Grid, tuple(step // a for step, a in zip(stride, first)))
     half = channels // 2
 
     def conv(a: int, b: int, step: Grid | int) -> TokenConv:
