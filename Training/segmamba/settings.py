@@ -12,12 +12,15 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.files.atomic import read_text
+
+T = typing.TypeVar("T")
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +42,7 @@ def read_toml(path: Path, what: str = "") -> dict:
     return _read(path, what, False, limits.TEXT_BYTES, parse_toml)
 
 
-def _read(path: Path, what: str, optional: bool, most: int, parse) -> Any:
+def _read(path: Path, what: str, optional: bool, most: int, parse: Callable[[str, str], Any]) -> Any:
     if optional and "\0" not in str(path) and not path.exists() and not path.is_symlink():
         return None
     try:
@@ -121,12 +124,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def build(cls: type, values: Any, where: str):
+def build(cls: type[T], values: Any, where: str) -> T:
     """`values`, as TOML or JSON gives them, to the dataclass `cls`. Raises InputError naming the key at fault."""
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a table of settings, got {values!r}")
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cast(Any, cls))
+    known = [f.name for f in fields]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -134,7 +138,7 @@ def build(cls: type, values: Any, where: str):
                 f"{where}: unknown setting {key!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")
             )
-    if missing := [f.name for f in dataclasses.fields(cls) if _is_required(f) and f.name not in values]:
+    if missing := [f.name for f in fields if _is_required(f) and f.name not in values]:
         raise InputError(f"{where}: missing {', '.join(map(repr, missing))}")
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
@@ -174,7 +178,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         options = [a for a in typing.get_args(hint) if a is not type(None)]
         return None if value is None else _convert(_fitting(options, value), value, where)
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)
+        return build(cast(type, hint), value, where)
     if typing.get_origin(hint) is dict:
         if not isinstance(value, dict):
             raise InputError(f"{where}: expected a table, got {shown(value)}")

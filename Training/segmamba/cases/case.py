@@ -146,7 +146,8 @@ def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None,
 
 
 def _in_order(sources: Mapping[str, Path | str | Source], modalities: Sequence[str]) -> dict[str, Source]:
-    return {m: sources[m] if isinstance(sources[m], Source) else Source(Path(sources[m])) for m in modalities}
+    given = {m: sources[m] for m in modalities}
+    return {m: source if isinstance(source, Source) else Source(Path(source)) for m, source in given.items()}
 
 
 def _check_names(sources: Mapping[str, object], modalities: Sequence[str]) -> None:

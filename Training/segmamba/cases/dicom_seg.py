@@ -11,6 +11,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
@@ -22,6 +24,9 @@ from segmamba.files.atomic import write_aside
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.headers import quiet
 from segmamba.images.image_io import GRID_TOLERANCE_MM, corner_distance, describe_grid, read_image
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +96,15 @@ def write_seg(
     return output
 
 
-def _build(hd, label_map, series: Series, facts: ModelFacts, scheme: LabelScheme, names: list[str], regions: bool):
+def _build(
+    hd: ModuleType,
+    label_map: np.ndarray,
+    series: Series,
+    facts: ModelFacts,
+    scheme: LabelScheme,
+    names: list[str],
+    regions: bool,
+) -> Dataset:
     return hd.seg.Segmentation(
         source_images=_sources(series),
         pixel_array=_pixels(label_map, scheme, names if regions else None),
@@ -141,7 +154,7 @@ def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> 
         raise InputError(f"series {series.name} is spread over several multi-frame files; a DICOM SEG refers to one")
 
 
-def _need_highdicom():
+def _need_highdicom() -> ModuleType:
     try:
         import highdicom
         import highdicom.seg
@@ -150,7 +163,7 @@ def _need_highdicom():
     return highdicom
 
 
-def _segment(hd, number: int, name: str, facts: ModelFacts):
+def _segment(hd: ModuleType, number: int, name: str, facts: ModelFacts) -> Dataset:
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -178,6 +191,7 @@ def _segment(hd, number: int, name: str, facts: ModelFacts):
 def _on_series(label_map: np.ndarray, affine: np.ndarray, series: Series) -> np.ndarray:
     """The map with the axes of the series. Raises InputError where it lies on another grid."""
     geometry = series.geometry
+    assert geometry.affine is not None  # what has none was refused
     turn = ornt_transform(io_orientation(affine), io_orientation(geometry.affine))
     turned = apply_orientation(label_map, turn)
     affine = affine @ inv_ornt_aff(turn, label_map.shape)
@@ -209,7 +223,7 @@ def _sources(series: Series) -> list:
     return sources
 
 
-def _is_sound(source, name: str) -> bool:
+def _is_sound(source: Dataset, name: str) -> bool:
     from pydicom.valuerep import DA, TM
 
     kind = DA if name.endswith("Date") else TM if name.endswith("Time") else str
@@ -219,7 +233,7 @@ def _is_sound(source, name: str) -> bool:
         return False
 
 
-def _restore_frame_numbers(data, series: Series) -> None:
+def _restore_frame_numbers(data: Dataset, series: Series) -> None:
     """Frames are referred to by their number in the file again, not among those of `_sources`."""
     if series.frames[0].header.frames == 1:
         return

@@ -27,7 +27,7 @@ class LabelScheme:
     labels: dict[str, int]
     regions: dict[str, tuple[str, ...]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if sorted(self.labels.values()) != list(range(1, len(self.labels) + 1)):
             raise InputError(f"labels {self.labels} must have the values 1 to {len(self.labels)}, each once")
         if not self.regions:

@@ -117,7 +117,7 @@ def _check_case(given: tuple[Dataset, CaseEntry]) -> tuple[list[Finding], dict[s
             contents = {m: content(image) for m, image in reading.case.images.items()}
             found += [("note", note) for note in reading.case.checks[1:]]
             found += _images(reading.case)
-        if reading.label is not None:
+        if reading.label is not None and label_path is not None:
             if reading.label.any():
                 contents["label"] = content(reading.label)
             found += check_label(dataset, reading.case, reading.label, label_path)
@@ -131,7 +131,7 @@ def _images(case: Case) -> Iterator[tuple[str, str]]:
         if image.mirrored:
             yield "registration", f"{image.modality} fits the others better mirrored {image.mirrored}"
         else:
-            where = ", ".join(f"{v:+.0f}" for v in image.shift_mm)
+            where = ", ".join(f"{v:+.0f}" for v in image.shift_mm or ())
             yield (
                 "registration",
                 f"{image.modality} fits the others better {image.distance:.0f} mm away ({where} mm along the axes)",

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from nibabel.affines import voxel_sizes
 
@@ -116,8 +117,8 @@ class _PathStyle:
     relative: bool
 
     def text(self, path: Path) -> str:
-        path = os.path.abspath(path)  # noqa: PTH100  links are kept: many data sets are made of them
-        return Path(os.path.relpath(path, self.folder) if self.relative else path).as_posix()
+        absolute = os.path.abspath(path)  # noqa: PTH100  links are kept: many data sets are made of them
+        return Path(os.path.relpath(absolute, self.folder) if self.relative else absolute).as_posix()
 
 
 def _relative_to(source: Path, folder: Path) -> bool:
@@ -178,7 +179,7 @@ def _do(job: _Job) -> _Done:
         if job.old is not None and _same(job.old, images, label):
             return _Done(files.id, replace(job.old, subject=files.subject, images=images, label=label))
         reading = read_case(files.id, files.images, files.label)
-        if reading.errors:
+        if reading.case is None or reading.errors:
             return _Done(files.id, read=True, error="; ".join(reading.errors))
         case = reading.case
         entry = CaseEntry(
@@ -186,8 +187,8 @@ def _do(job: _Job) -> _Done:
             subject=files.subject,
             images=images,
             label=label,
-            shape=tuple(int(n) for n in case.shape),
-            spacing=tuple(round(float(s), 6) for s in voxel_sizes(case.affine)),
+            shape=cast(tuple[int, int, int], tuple(int(n) for n in case.shape)),
+            spacing=cast(tuple[float, float, float], tuple(round(float(s), 6) for s in voxel_sizes(case.affine))),
             statistics=measure(case, reading.label),
         )
         return _Done(files.id, entry, read=True)
@@ -209,8 +210,9 @@ def _files(job: _Job) -> tuple[dict[str, FileEntry], FileEntry | None]:
             raise InputError(f"{path}: no such file; check the path")
         text, (size, modified) = job.style.text(path), size_and_time(path)
         old = known.get(text)
-        unchanged = old is not None and (old.size, old.modified) == (size, modified)
-        return text, old.sha256 if unchanged else hash_file(path), size, modified
+        if old is not None and (old.size, old.modified) == (size, modified):
+            return text, old.sha256, size, modified
+        return text, hash_file(path), size, modified
 
     def entry(path: Path, volume: int | None = None) -> FileEntry:
         text, digest, size, modified = facts(path)
@@ -221,7 +223,7 @@ def _files(job: _Job) -> tuple[dict[str, FileEntry], FileEntry | None]:
 
 
 def _same(old: CaseEntry, images: dict[str, FileEntry], label: FileEntry | None) -> bool:
-    def essence(entry: FileEntry | None):
+    def essence(entry: FileEntry | None) -> tuple | None:
         return entry and (entry.path, entry.sha256, entry.volume)
 
     return essence(old.label) == essence(label) and all(essence(old.images[m]) == essence(images[m]) for m in images)
@@ -242,6 +244,7 @@ def _collect(dataset: Dataset, found: Found, style: _PathStyle, jobs: int, progr
     made = dict(dataset.made)
     if not settled:
         convention = settle_convention(seen, final=True)
+        assert convention is not None  # as `final` makes it
         made["convention"] = f"{convention}, from the values of all cases" if seen else _UNSEEN
         dataset = replace(dataset, label_values=glioma_values(convention))
     cases, left_out = [], dict(found.bad)
@@ -277,7 +280,7 @@ def name_labels(entry: CaseEntry, dataset: Dataset) -> CaseEntry:
     if unknown := [value for value in raw if str(value) not in names]:
         counts = ", ".join(f"{v} ({raw[v]['voxels']} voxels)" for v in unknown[:5])
         known = ", ".join(f"{v} {n}" for v, n in names.items())
-        raise InputError(f"{entry.label.path}: label values {counts} are unknown; expected {known}")
+        raise InputError(f"{entry.label and entry.label.path}: label values {counts} are unknown; expected {known}")
     named = {name: {"voxels": 0, "ml": 0.0} for name in dataset.labels}
     for value, measured in raw.items():
         total = named[names[str(value)]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from segmamba import settings
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label, holds_results_only
@@ -43,6 +44,9 @@ class CaseFiles:
     subject: str
     images: dict[str, Source]
     label: Path | None = None
+
+
+SubjectNamer = Callable[[str], str]  # case id -> subject
 
 
 @dataclass(kw_only=True)
@@ -86,7 +90,7 @@ def find_cases(source: Path, task: Task | None = None, subject_pattern: str | No
     return found
 
 
-def _subject_namer(pattern: str | None):
+def _subject_namer(pattern: str | None) -> SubjectNamer:
     if pattern is None:
         return lambda case_id: next((g for g in _match(_SUBJECTS, case_id) if g), case_id)
     try:
@@ -112,7 +116,7 @@ def _match(pattern: re.Pattern, text: str) -> tuple:
 # --- a folder of cases
 
 
-def _find_in_folder(root: Path, task: Task, name_subject) -> Found:
+def _find_in_folder(root: Path, task: Task, name_subject: SubjectNamer) -> Found:
     found = Found(task=task)
     if (root / "imagesTr").is_dir():
         root = root / "imagesTr"
@@ -155,7 +159,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and image_suffix(p) and not p.name.startswith("."))
 
 
-def _try(found: Found, case_id: str, path: Path, name_subject) -> None:
+def _try(found: Found, case_id: str, path: Path, name_subject: SubjectNamer) -> None:
     subject = name_subject(case_id)
     try:
         images, label = find_case(path, found.task.modalities), find_label(path)
@@ -168,9 +172,10 @@ def _try(found: Found, case_id: str, path: Path, name_subject) -> None:
 # --- MSD, and what is laid out like it
 
 
-def _find_described(description: Path, described: dict, task: Task | None, name_subject) -> Found:
+def _find_described(description: Path, described: dict, task: Task | None, name_subject: SubjectNamer) -> Found:
     """imagesTr with one (4-D) file a case, or nnU-Net's CASE_0000.nii.gz, one a channel; labelsTr beside it."""
-    root, channels = description.parent, described.get("channel_names", described.get("modality"))
+    root = description.parent
+    channels: Any = described.get("channel_names", described.get("modality"))
     try:
         names = [str(channels[str(i)]) for i in range(len(channels))]
     except (KeyError, TypeError) as error:
@@ -225,7 +230,7 @@ def _described_task(description: Path, names: list[str], labels: object) -> Task
 # --- lists
 
 
-def _find_listed(path: Path, task: Task, name_subject) -> Found:
+def _find_listed(path: Path, task: Task, name_subject: SubjectNamer) -> Found:
     found = Found(task=task)
     for number, row in enumerate(_read_list(path), start=1):
         where = f"{path}, case {number}"

@@ -6,7 +6,8 @@ Geometry is in the order of the body's axes (right, anterior, superior), however
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def fingerprint(cases: Sequence[CaseEntry], modalities: Sequence[str], labels: S
     }
 
 
-def _statistic(case: CaseEntry, *keys: str):
+def _statistic(case: CaseEntry, *keys: str) -> Any:
     values = case.statistics
     for key in keys:
         values = values[key]
@@ -52,7 +53,7 @@ def _to_body(case: CaseEntry, values: Sequence[float]) -> list[float]:
     return [next(v for code, v in zip(codes, values) if code in axis) for axis in _AXES]
 
 
-def _count(values) -> dict[str, int]:
+def _count(values: Iterable[str]) -> dict[str, int]:
     values = list(values)
     return {value: values.count(value) for value in sorted(set(values))}
 

@@ -75,7 +75,7 @@ class Dataset:
     schema: int = SCHEMA
     folder: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = sorted(set(self.label_values.values()) - set(self.labels))
         if unknown:
             raise InputError(f"label_values name {settings.shown(unknown)}; known labels are {', '.join(self.labels)}")

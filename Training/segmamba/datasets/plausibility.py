@@ -80,7 +80,7 @@ def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping)
                 if {t1, t2} <= set(level) and level[t1] > level[t2]:
                     found.append((t1, t2, f"tumour without enhancement is brighter on {t1} than on {t2}", tumour))
     for one, other, why, mask in found:
-        yield "modalities", f"{one} and {other} may be exchanged: {why}", np.count_nonzero(mask)
+        yield "modalities", f"{one} and {other} may be exchanged: {why}", int(np.count_nonzero(mask))
     if "ET" in masks and {"t1n", "t1c"} <= set(scaled):
         # five cases with enhancement: 1.4 to 3.9 as named
         gain = float(np.median((scaled["t1c"] - scaled["t1n"])[masks["ET"]]))
@@ -91,7 +91,7 @@ def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping)
 def _unenhanced(case: Case, enhancing: np.ndarray) -> tuple[str, str, int]:
     """Of ET that is brighter on t1n than on t1c: the images are exchanged, or, where they themselves show that they
     are not (vessels and mucosa take up contrast agent in every head), what was drawn does not enhance."""
-    why, count = "enhancing tumor is brighter on t1n than on t1c", np.count_nonzero(enhancing)
+    why, count = "enhancing tumor is brighter on t1n than on t1c", int(np.count_nonzero(enhancing))
     pair = {name: case.images[name] for name in ("t1n", "t1c")}
     told = gains(sample_together(pair, dict.fromkeys(pair, case.affine)).values)
     if told.get(("t1n", "t1c"), 0.0) > LIMIT:
@@ -105,7 +105,7 @@ def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tupl
         # five cases: 1.1 to 5.1 brighter
         et, ed = (float(np.median(scaled["t1c"][masks[name]])) for name in ("ET", "ED"))
         if et < ed:
-            few = min(np.count_nonzero(masks[name]) for name in ("ET", "ED"))
+            few = min(int(np.count_nonzero(masks[name])) for name in ("ET", "ED"))
             yield "labels", "ET is darker on t1c than ED: labels may follow another convention", few
     if {"NCR", "ED"} <= set(masks):
         # oedema lies around the core; nine cases: 16 to 54 % of it on the surface, 0 to 14 % of the core
@@ -113,7 +113,7 @@ def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tupl
         surface = whole & ~ndimage.binary_erosion(whole)
         ncr, ed = (np.count_nonzero(surface & masks[n]) / np.count_nonzero(masks[n]) for n in ("NCR", "ED"))
         if ncr > ed:
-            few = min(np.count_nonzero(masks[name]) for name in ("NCR", "ED"))
+            few = min(int(np.count_nonzero(masks[name])) for name in ("NCR", "ED"))
             yield "labels", "NCR lies around ED, not within it: labels may follow another convention", few
 
 

@@ -64,8 +64,13 @@ def find_misplaced(case: Case) -> list[Misplaced]:
             names = {"R": "left-right", "L": "left-right", "A": "front-back", "P": "front-back"}
             found.append(Misplaced(modality, mirrored=names.get(code, "top-bottom")))
         elif np.linalg.norm(shift * spacing * factors) >= SHIFT_MM:
-            found.append(Misplaced(modality, tuple(float(v) for v in shift * spacing * factors)))
+            found.append(Misplaced(modality, _three(shift * spacing * factors)))
     return _blame_reference(found, others, reference)
+
+
+def _three(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
 
 
 def _blame_reference(found: list[Misplaced], others: list[str], reference: str) -> list[Misplaced]:
@@ -76,7 +81,7 @@ def _blame_reference(found: list[Misplaced], others: list[str], reference: str) 
         return [Misplaced(reference, mirrored=axes[0])]
     shifts = [np.array(f.shift_mm) for f in found if f.shift_mm]
     if len(shifts) == len(found) and max(np.linalg.norm(s - shifts[0]) for s in shifts) < SHIFT_MM:
-        return [Misplaced(reference, tuple(float(v) for v in 0 - np.mean(shifts, 0)))]
+        return [Misplaced(reference, _three(0 - np.mean(shifts, 0)))]
     return found
 
 
@@ -108,10 +113,10 @@ def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tupl
         return None
 
     @functools.cache
-    def fit(shift: tuple[int, int, int]) -> float:
+    def fit(shift: tuple[int, ...]) -> float:
         return _information(fixed, moving, shift, _OVERLAP * overlap)
 
-    line = [here]
+    line: list[tuple[int, ...]] = [here]
     for axis in range(3):
         reach = round(_FIRST_MM / step[axis])
         steps = range(-reach, reach + 1, 2 if reach > 3 else 1)
@@ -126,7 +131,7 @@ def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tupl
     axis = int(np.argmax([_information(fixed, image, here, _FEWEST) for image in mirrored]))
 
     @functools.cache
-    def fit_mirrored(shift: tuple[int, int, int]) -> float:
+    def fit_mirrored(shift: tuple[int, ...]) -> float:
         return _information(fixed, mirrored[axis], shift, _OVERLAP * overlap)
 
     if fit_mirrored(_climb(here, fit_mirrored, step, _MIRROR_MM)) > fit(best):
@@ -134,7 +139,9 @@ def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tupl
     return np.array(best), None
 
 
-def _climb(best: tuple[int, int, int], fit: Callable[[tuple], float], step: np.ndarray, most_mm: float):
+def _climb(
+    best: tuple[int, ...], fit: Callable[[tuple[int, ...]], float], step: np.ndarray, most_mm: float
+) -> tuple[int, ...]:
     """From voxel to neighbouring voxel while the fit grows, at most so far from where the image lies."""
     while True:
         near = [tuple(int(v) for v in np.add(best, d)) for d in itertools.product((-1, 0, 1), repeat=3)]
@@ -144,7 +151,7 @@ def _climb(best: tuple[int, int, int], fit: Callable[[tuple], float], step: np.n
         best = better
 
 
-def _information(fixed: np.ndarray, moving: np.ndarray, shift: tuple[int, int, int], fewest: float) -> float:
+def _information(fixed: np.ndarray, moving: np.ndarray, shift: tuple[int, ...], fewest: float) -> float:
     """(H(A) + H(B)) / H(A, B) over voxels that are foreground in both; 0 where they are fewer than `fewest`."""
     to = tuple(slice(max(0, k), n + min(0, k)) for k, n in zip(shift, fixed.shape))
     of = tuple(slice(max(0, -k), n + min(0, -k)) for k, n in zip(shift, fixed.shape))

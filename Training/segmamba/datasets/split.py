@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from segmamba import settings
 from segmamba.datasets.manifest import CaseEntry, Dataset
@@ -33,7 +34,7 @@ class Split:
     subjects: dict[str, int | str]
     schema: int = _SCHEMA
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.folds is None) == (self.shares is None):
             raise InputError("a split has either folds or shares")
         if self.folds is not None and self.folds < 2:
@@ -61,13 +62,14 @@ class Split:
     def describe(self) -> str:
         if self.folds is not None:
             return f"{self.folds} folds, seed {self.seed}"
-        return "/".join(f"{100 * self.shares[part]:g}" for part in PARTS) + f" of {'/'.join(PARTS)}, seed {self.seed}"
+        shares = self.shares or {}
+        return "/".join(f"{100 * shares[part]:g}" for part in PARTS) + f" of {'/'.join(PARTS)}, seed {self.seed}"
 
 
 def extend(split: Split, subjects: set[str]) -> Split:
     """The split with the subjects that it lacked; all others stay."""
     placed = dict(split.subjects)
-    share = split.shares or dict.fromkeys(split.parts, 1 / len(split.parts))
+    share: dict[Any, float] = dict(split.shares) if split.shares else dict.fromkeys(split.parts, 1 / len(split.parts))
     count = {part: sum(p == part for p in placed.values()) for part in split.parts}
     for subject in sorted(subjects - set(placed), key=lambda s: _hash(split.seed, s)):
         total = sum(count.values()) + 1

@@ -32,7 +32,7 @@ class Task:
     scheme: LabelScheme = GLIOMA
     label_values: dict[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise InputError(f"modalities {', '.join(self.modalities) or 'none'}: expected at least one, each once")
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from segmamba.errors import InputError
 
-Given, Result = TypeVar("Given"), TypeVar("Result")
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # (cases done, cases in all)
 
 

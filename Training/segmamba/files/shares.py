@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from segmamba import limits
 from segmamba.errors import InputError, explain
@@ -93,7 +94,7 @@ def exclusive(path: Path, wait: float = _WAIT) -> Iterator[None]:
             _give_back(file)
 
 
-def _open_lock(path: Path):
+def _open_lock(path: Path) -> IO[bytes]:
     """Raises InputError where another account made the file, and the folder's group may not write to it."""
     try:
         fresh = not path.exists()
@@ -154,7 +155,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _take(file, shared: bool = False) -> bool:
+def _take(file: IO[bytes], shared: bool = False) -> bool:
     try:
         if sys.platform == "win32":  # knows no shared locks
             file.seek(0)
@@ -166,7 +167,7 @@ def _take(file, shared: bool = False) -> bool:
     return True
 
 
-def _give_back(file) -> None:
+def _give_back(file: IO[bytes]) -> None:
     if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)

@@ -8,6 +8,7 @@ edges of the volume, where no head reaches, not even that of an image cut close 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -94,7 +95,7 @@ def _edges(array: np.ndarray) -> np.ndarray:
     lines = []
     for axis in range(3):
         for ends in itertools.product((0, -1), repeat=2):
-            place = [*ends]
+            place: list[Any] = [*ends]
             place.insert(axis, slice(None))
             lines.append(array[tuple(place)])
     return np.concatenate(lines)

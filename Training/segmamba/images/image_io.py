@@ -285,7 +285,7 @@ def _volumes(shape: tuple[int, ...]) -> int:
 def _read_nifti(source: Source) -> Image:
     path, volume = source.path, source.volume
     image = _open_nifti(path)
-    dtype, shape, volumes = image.get_data_dtype(), image.shape, _volumes(image.shape)
+    dtype, shape, volumes = np.dtype(image.get_data_dtype()), image.shape, _volumes(image.shape)
     if dtype.fields or dtype.kind == "c":
         kind = "colours" if dtype.fields else "complex numbers"
         raise InputError(f"{path}: voxels are {kind} ({dtype}); expected one number per voxel")
@@ -298,7 +298,7 @@ def _read_nifti(source: Source) -> Image:
         )
     if volume is not None and not 0 <= volume < volumes:
         raise InputError(f"{path}: no volume {volume}; it holds {volumes}, counted from 0")
-    if volumes > 1:
+    if volume is not None and volumes > 1:
         array = np.asanyarray(image.dataobj[(..., *np.unravel_index(volume, shape[3:], order="F"))])
     else:
         array = np.asanyarray(image.dataobj).reshape(shape[:3], order="F")
@@ -319,8 +319,8 @@ def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]
         unit = header.get_xyzt_units()[0]
     except KeyError:
         raise ValueError(f"its lengths are in a unit of no meaning, {int(header['xyzt_units'])}") from None
-    if unit in _MM_PER_UNIT:
-        affine[:3] *= _MM_PER_UNIT[unit]
+    if str(unit) in _MM_PER_UNIT:
+        affine[:3] *= _MM_PER_UNIT[str(unit)]
         notes.append(f"lengths are in {unit}s; turned into mm")
     return affine, tuple(notes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from segmamba import limits
@@ -108,7 +109,7 @@ def _check_nrrd(path: Path) -> None:
         _check_there(path, data, begins, size)
 
 
-def _lines(path: Path):
+def _lines(path: Path) -> Iterator[tuple[str, int]]:
     """(line, where the next one begins) of the text at the head of a file."""
     with path.open("rb") as file:
         while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,4 +101,4 @@ def _linear(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def _apply(weights: np.ndarray, image: torch.Tensor, dim: int) -> torch.Tensor:
-    return torch.tensordot(torch.from_numpy(weights.astype(np.float32)), image, ([1], [dim])).movedim(0, dim)
+    return torch.tensordot(torch.from_numpy(weights.astype(np.float32)), image, cast(Any, ([1], [dim]))).movedim(0, dim)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from nibabel.affines import voxel_sizes
+from nibabel.affines import apply_affine, voxel_sizes
 
 from segmamba.images.image_io import GRID_TOLERANCE_MM
 
@@ -30,12 +31,12 @@ class Grid:
     @property
     def centre(self) -> np.ndarray:
         """RAS mm of the middle of the volume."""
-        return nib.affines.apply_affine(self.affine, (np.array(self.shape) - 1) / 2)
+        return apply_affine(self.affine, (np.array(self.shape) - 1) / 2)
 
     def is_on(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
         """Whether every voxel lies where that of `other` lies."""
         corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(self.shape) - 1)
-        apart = nib.affines.apply_affine(self.affine, corners) - nib.affines.apply_affine(other.affine, corners)
+        apart = apply_affine(self.affine, corners) - apply_affine(other.affine, corners)
         return self.shape == other.shape and float(np.linalg.norm(apart, axis=1).max()) <= tolerance_mm
 
     def with_spacing(self, spacing: np.ndarray) -> Grid:
@@ -45,7 +46,7 @@ class Grid:
         affine = self.affine.copy()
         affine[:3, :3] *= spacing / own
         affine[:3, 3] = self.centre - affine[:3, :3] @ ((count - 1) / 2)
-        return Grid(tuple(int(n) for n in count), affine)
+        return Grid(cast(tuple[int, int, int], tuple(int(n) for n in count)), affine)
 
 
 def upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +122,7 @@ def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, transform: np.nd
     return np.asfortranarray(nib.orientations.apply_orientation(values, way))
 
 
-def blocks(array: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+def blocks(array: np.ndarray, parts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Means over blocks of `parts` voxels; what is over at the far end is left out."""
     if max(parts) == 1:
         return array

@@ -281,7 +281,8 @@ class Finder:
             if level and self.brain is not None:
                 inside &= _grown(self.brain[level], _AROUND_BRAIN_MM / step)
             arrays = ((fixed.array, fixed.grid), (moving.array, moving.grid), (inside, fixed.grid))
-            self._images[level] = tuple(to_itk(array, grid.affine) for array, grid in arrays)
+            first, second, third = (to_itk(array, grid.affine) for array, grid in arrays)
+            self._images[level] = (first, second, third)
         return self._images[level]
 
     def _method(self, level: int) -> sitk.ImageRegistrationMethod:

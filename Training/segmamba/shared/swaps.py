@@ -45,7 +45,7 @@ def find_exchange(found: Mapping[tuple[str, str], float], is_head: bool) -> tupl
     limit = HEAD_LIMIT if is_head else LIMIT
     pairs = [pair for pair in found if found[pair] < -limit]
     # whatever stands in the place of T1 or T1c has its own bright tail: another pair that is found says more
-    return min([pair for pair in pairs if pair != ("t1n", "t1c")] or pairs, key=found.get, default=None)
+    return min([pair for pair in pairs if pair != ("t1n", "t1c")] or pairs, key=found.__getitem__, default=None)
 
 
 def gains(values: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
@@ -78,10 +78,11 @@ def fit(values: Mapping[str, np.ndarray]) -> float:
     t1n, t1c, t2w, t2f = (values.get(name) for name in MODALITIES)
     t1 = [image for image in (t1n, t1c) if image is not None]
     total = 0.0
-    if len(t1) == 2:
+    if t1n is not None and t1c is not None:
         total += _likeness(t1n, t1c)
     if t1 and t2w is not None and t2f is not None:
-        total += _correlation(sum(t1), t2f) - _correlation(sum(t1), t2w)
+        both = t1[0] if len(t1) == 1 else t1[0] + t1[1]
+        total += _correlation(both, t2f) - _correlation(both, t2w)
     if t2w is not None:
         dry = t2w < np.percentile(t2w, _FLUID)
         if t2f is not None:
@@ -128,7 +129,7 @@ def _look_up(
     images: Mapping[str, np.ndarray], affines: Mapping[str, np.ndarray], world: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Of points (4, N): the nearest voxels' values by image, whether all images show them, and more than air there."""
-    values, common, brightness = {}, np.ones(world.shape[1], bool), 0.0
+    values, common, brightness = {}, np.ones(world.shape[1], bool), np.zeros(world.shape[1])
     for name, image in images.items():
         place = np.rint((np.linalg.inv(affines[name]) @ world)[:3]).astype(int)
         inside = ((place >= 0) & (place < np.array(image.shape)[:, None])).all(0)

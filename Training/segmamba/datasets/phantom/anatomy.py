@@ -90,7 +90,7 @@ def make_head(rng: np.random.Generator, atlas: Atlas) -> Head:
     shift = rng.normal(0, 2.0, 3)
     middle = (CENTRE + shift).astype(np.float32)[:, None]
 
-    def to_atlas(points):
+    def to_atlas(points: np.ndarray) -> np.ndarray:
         return ((turn.T / scale[:, None]) @ (points - middle) + _MIDDLE[:, None]).astype(np.float32)
 
     # the skull is smooth: small bends stay within
@@ -107,7 +107,7 @@ def make_head(rng: np.random.Generator, atlas: Atlas) -> Head:
     widening = rng.choice([rng.uniform(-1.0, 1.5), rng.uniform(1.5, 6.0)], p=[0.6, 0.4])
     distance = atlas.sample("ventricle_distance", at).reshape(FINE.shape)
     nearness = np.exp(-((distance / 9) ** 2))
-    outward = np.stack(np.gradient(-nearness, FINE.step)) * 9 / 0.86
+    outward = np.stack([*np.gradient(-nearness, FINE.step)]) * 9 / 0.86
     at = at - widening * (outward.reshape(3, -1))
 
     edge = 0.6 * FINE.noise(rng, 18.0)

@@ -138,7 +138,8 @@ def _grid(step: np.ndarray, turn: np.ndarray) -> tuple[tuple[int, int, int], np.
     affine = np.eye(4)
     affine[:3, :3] = turn @ _AXES @ np.diag(step)
     affine[:3, 3] = middle - affine[:3, :3] @ ((count - 1) / 2)
-    return tuple(int(n) for n in count), affine
+    x, y, z = (int(n) for n in count)
+    return (x, y, z), affine
 
 
 def _brain(depth: np.ndarray, shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

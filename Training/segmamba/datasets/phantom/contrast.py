@@ -5,6 +5,8 @@ Values are relative to normal white matter = 1; their ranges are those measured 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from segmamba.datasets.phantom.anatomy import FINE, sigmoid
@@ -106,7 +108,7 @@ def paint(
     return images
 
 
-def _vessels(rng, points, tissues) -> np.ndarray:
+def _vessels(rng: np.random.Generator, points: np.ndarray, tissues: Mapping[str, np.ndarray]) -> np.ndarray:
     """0..1: curves where two smooth fields both vanish, near fluid; the sagittal sinus; patches of dura."""
     curve = 0
     for scale, width in ((18.0, 0.012), (11.0, 0.02)):
@@ -121,7 +123,7 @@ def _vessels(rng, points, tissues) -> np.ndarray:
     return np.clip(curve + rng.uniform(0.3, 1) * sinus + rng.uniform(0.1, 0.7) * dura, 0, 1)
 
 
-def _hyperintensities(rng, points, tissues) -> np.ndarray:
+def _hyperintensities(rng: np.random.Generator, points: np.ndarray, tissues: Mapping[str, np.ndarray]) -> np.ndarray:
     """0..1: periventricular caps and spots in white matter, which old brains have and no label marks."""
     caps = np.exp(-tissues["ventricle_distance"] / rng.uniform(1.5, 9)) * rng.uniform(0.1, 0.8)
     field = FINE.sample(FINE.noise(rng, 9.0), points)
@@ -129,7 +131,7 @@ def _hyperintensities(rng, points, tissues) -> np.ndarray:
     return (np.clip(caps + spots, 0, 1) * tissues["white"]).astype(np.float32)
 
 
-def _plexus(rng, points, tissues) -> np.ndarray:
+def _plexus(rng: np.random.Generator, points: np.ndarray, tissues: Mapping[str, np.ndarray]) -> np.ndarray:
     """0..1: the choroid plexus, which enhances inside the ventricles."""
     field = FINE.sample(FINE.noise(rng, 7.0), points)
     near = tissues["fluid"] * (tissues["ventricle_distance"] < 1)

@@ -22,7 +22,9 @@ _COARSE = 2.0  # mm, of the lattice on which surfaces are laid out
 _MARGINS = ((26, 26), (34, 30), (60, 22))  # mm of head around the brain: left, right, behind, before, below, above
 
 
-def add_head(brain: np.ndarray, step: float, rng: np.random.Generator, modality: str = "t1c"):
+def add_head(
+    brain: np.ndarray, step: float, rng: np.random.Generator, modality: str = "t1c"
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """`brain` (X, Y, Z), axes to the right, front and top, voxels of `step` mm, 0 outside ->
     (head, brain's mask), both on a larger grid, and the voxels added before each axis."""
     pads = [tuple(round(m / step) for m in pair) for pair in _MARGINS]
@@ -57,7 +59,7 @@ def add_head(brain: np.ndarray, step: float, rng: np.random.Generator, modality:
 
     image = np.full(shape, bright["air"], np.float32)
 
-    def paint(name, amount):
+    def paint(name: str, amount: np.ndarray) -> None:
         amount = np.clip(amount, 0, 1)
         image[:] = image * (1 - amount) + bright[name] * amount
 
@@ -136,7 +138,7 @@ def _places(mask: np.ndarray) -> np.ndarray:
 class _Fields:
     """Smooth random fields: mean and deviation as asked, of blobs of some mm."""
 
-    def __init__(self, rng, shape):
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, ...]):
         self.rng, self.shape = rng, shape
 
     def __call__(self, size: float, mean: float, deviation: float) -> np.ndarray:
@@ -147,20 +149,20 @@ class _Fields:
         return (mean + deviation * values / values.std()).astype(np.float32)
 
 
-def _at(image, shape, ratio):
+def _at(image: np.ndarray, shape: tuple[int, ...], ratio: float) -> np.ndarray:
     """`image` at indices ratio * (0, 1, ...), linear, after averaging where that skips voxels."""
     if ratio > 1:
         image = ndimage.uniform_filter(image, round(ratio))
     return ndimage.affine_transform(image, np.full(3, ratio), output_shape=shape, order=1, mode="nearest")
 
 
-def _far(mask):
+def _far(mask: np.ndarray) -> np.ndarray:
     return ndimage.distance_transform_edt(~mask, sampling=_COARSE).astype(np.float32)
 
 
-def _grow(mask, mm):
+def _grow(mask: np.ndarray, mm: float) -> np.ndarray:
     return _far(mask) <= mm
 
 
-def _step(value, width):
+def _step(value: np.ndarray, width: float) -> np.ndarray:
     return 0.5 * (1 + np.tanh(value / width))

@@ -27,7 +27,8 @@ class Lattice:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return tuple(int(n) for n in np.ceil(2 * _HALF / self.step) + 1)
+        x, y, z = (int(n) for n in np.ceil(2 * _HALF / self.step) + 1)
+        return x, y, z
 
     def points(self) -> np.ndarray:
         """World positions of the nodes, (3, N) float32."""

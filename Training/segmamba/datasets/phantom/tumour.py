@@ -134,12 +134,14 @@ def _displace(head: Head, centre: np.ndarray, radius: float, push: float) -> Non
     head.move(np.stack([FINE.sample(p, source) for p in head.position]).reshape(head.position.shape))
 
 
-def _core_level(rng, head: Head, centre: np.ndarray, volume: float, fluid: np.ndarray) -> np.ndarray:
+def _core_level(
+    rng: np.random.Generator, head: Head, centre: np.ndarray, volume: float, fluid: np.ndarray
+) -> np.ndarray:
     """A field that grows outward from the core's centre(s), in mm; the core is where it is small."""
     radius = (volume / 4.19 * 1000) ** (1 / 3)
     nodes = FINE.points()
 
-    def ball(middle, size):
+    def ball(middle: np.ndarray, size: float) -> np.ndarray:
         turn = rotation(rng.standard_normal(3), rng.uniform(0, 180))
         offset = np.diag(np.exp(rng.normal(0, 0.22, 3))) @ turn @ (nodes - middle[:, None])
         return (np.linalg.norm(offset, axis=0) - size).reshape(FINE.shape)
@@ -161,7 +163,9 @@ def _core_level(rng, head: Head, centre: np.ndarray, volume: float, fluid: np.nd
     return level + 5 * fluid + 10 * sigmoid(-side - 1)  # fluid and the falx are barriers
 
 
-def _enhancement(rng, kind: str, depth: np.ndarray, brain: np.ndarray):
+def _enhancement(
+    rng: np.random.Generator, kind: str, depth: np.ndarray, brain: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
     """(rim thickness, patch level, name of the pattern); both negative where nothing enhances."""
     none = np.full(FINE.shape, -9.0, np.float32)
     core = (depth > 0) & brain
@@ -178,7 +182,7 @@ def _enhancement(rng, kind: str, depth: np.ndarray, brain: np.ndarray):
     if kind == "trace":
         pattern, share = "trace", rng.uniform(0.1, 1.5) / (core.sum() * _CELL)
 
-    def best(part):  # the level whose positive side is this part of the core
+    def best(part: float) -> np.ndarray:  # the level whose positive side is this part of the core
         return 5.0 * (noise - np.quantile(noise[core], 1 - min(part, 0.9)))
 
     patch = best(share) if share > 0 else none
@@ -190,7 +194,7 @@ def _enhancement(rng, kind: str, depth: np.ndarray, brain: np.ndarray):
     return rim, patch, pattern
 
 
-def _spread(rng, core: np.ndarray, brain: np.ndarray, cost: np.ndarray) -> np.ndarray:
+def _spread(rng: np.random.Generator, core: np.ndarray, brain: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """Length of the cheapest way from the core, at `cost` a mm, roughened; none leads out of the brain."""
     rough = rng.uniform(0.2, 0.6) * FINE.fractal(rng, 16.0, 3, 0.7)
     cost = np.where(brain, cost * np.exp(rough), -1)

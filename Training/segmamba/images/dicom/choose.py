@@ -45,15 +45,15 @@ def choose_four(
     a user named all the others. Raises InputError that says what is missing,
     or which series are equally good, and how to name one.
     """
-    named = _find_named(series, dict(named or {}), modalities)
-    studies = sorted({s.study for s in series}) if not named else sorted({s.study for s in named.values()})
-    if len(studies) > 1 and named:
+    wanted = _find_named(series, dict(named or {}), modalities)
+    studies = sorted({s.study for s in (wanted.values() if wanted else series)})
+    if len(studies) > 1 and wanted:
         raise InputError(f"the named series belong to {len(studies)} studies ({', '.join(studies)}); name those of one")
     chosen, errors = {}, {}
     for study in studies:
         own = [s for s in series if s.study == study]
         try:
-            chosen[study] = _choose(own, named, modalities)
+            chosen[study] = _choose(own, wanted, modalities)
         except InputError as error:
             errors[study] = error
     complete = [*chosen, *(study for study, error in errors.items() if isinstance(error, _Ambiguous))]
@@ -67,7 +67,7 @@ def choose_four(
         )
     if len(complete) == 1:
         raise errors[complete[0]]
-    if incomplete and (partial := _choose_incomplete(series, studies, named, modalities)):
+    if incomplete and (partial := _choose_incomplete(series, studies, wanted, modalities)):
         return partial
     texts = [f"study {study}: {error}" if len(errors) > 1 else str(error) for study, error in errors.items()]
     hint = "`segmamba dicom FOLDER` lists all, --series MODALITY=NUMBER takes one"
@@ -183,6 +183,7 @@ def _normalised(series: list[Series]) -> list[Series]:
 
 def _edge(series: Series) -> float:
     """Largest edge of a voxel in mm."""
+    assert series.geometry.spacing is not None  # of a series that fits
     return max(series.geometry.spacing)
 
 
@@ -205,5 +206,6 @@ def _could_be(modality: str, series: Series) -> bool:
 
 
 def _line(series: Series) -> str:
+    assert series.geometry.spacing is not None  # of a series that fits
     step = series.geometry.spacing[2]
     return f"{series.name} ({series.description!r}, {series.geometry.shape[2]} slices every {step:.3g} mm)"

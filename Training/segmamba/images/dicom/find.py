@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 from segmamba.errors import InputError
 from segmamba.images.dicom.geometry import Geometry, arrange
 from segmamba.images.dicom.guess import Guess, conclude, is_reformat, judge, why_left_out
 from segmamba.images.dicom.headers import Frame, read_headers
-from segmamba.images.dicom.splitting import split
+from segmamba.images.dicom.splitting import Part, split
 from segmamba.shared.contrast_words import agent_said
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def series_of(frames: Sequence[Frame]) -> list[Series]:
     return _after_agent(found)
 
 
-def _series(name: str, part, study: str) -> Series:
+def _series(name: str, part: Part, study: str) -> Series:
     frames, geometry = arrange(part.frames)
     if part.notes:
         geometry = replace(geometry, notes=geometry.notes + part.notes)
@@ -131,7 +132,7 @@ def _studies(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
     return dict(sorted(groups.items(), key=lambda item: (min((f.time or 0) for f in item[1]), item[0])))
 
 
-def _group(frames: Sequence[Frame], key) -> dict[str, list[Frame]]:
+def _group(frames: Sequence[Frame], key: Callable[[Frame], Any]) -> dict[Any, list[Frame]]:
     groups = defaultdict(list)
     for frame in frames:
         groups[key(frame)].append(frame)

@@ -37,12 +37,13 @@ class Geometry:
         """Between columns, rows and slices, in mm."""
         if self.affine is None:
             return None
-        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        x, y, z = (float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
 
     @property
     def extent_mm(self) -> float:
         """From the first slice's middle to the last one's, and one slice more."""
-        return self.shape[2] * self.spacing[2] if self.affine is not None else 0.0
+        return self.shape[2] * self.spacing[2] if self.spacing is not None else 0.0
 
     @property
     def plane(self) -> str:
@@ -62,7 +63,7 @@ class Geometry:
     def describe(self) -> str:
         """'24 axial slices every 6 mm, 256 x 256 pixels of 0.9 x 0.9 mm, oblique by 8 degrees'."""
         x, y, z = self.shape
-        if self.affine is None:
+        if self.spacing is None:
             return f"{z} slice{'s' * (z != 1)}, {x} x {y} pixels"
         dx, dy, dz = self.spacing
         text = f"{z} {self.plane} slices every {dz:.4g} mm, {x} x {y} pixels of {dx:.4g} x {dy:.4g} mm"

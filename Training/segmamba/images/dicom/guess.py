@@ -58,7 +58,8 @@ class Guess:
 
 def judge(frame: Frame) -> tuple[dict[str, float], list[str]]:
     """Scores by modality from one slice of the series, and the reasons."""
-    scores, reasons = dict.fromkeys(MODALITIES, 0.0), []
+    scores: dict[str, float] = {modality: 0.0 for modality in MODALITIES}
+    reasons = []
     for evidence in (_from_times, _from_contrast, _from_description, _from_agent):
         more, reason = evidence(frame)
         for modality, value in more.items():
@@ -99,7 +100,7 @@ def why_left_out(frame: Frame, geometry: Geometry, volumes: int) -> str:
     x, y, z = geometry.shape
     if z < _LEAST_SLICES:
         return f"{z} slice{'s' * (z != 1)} only: a localizer, or part of a series"
-    if geometry.affine is not None:
+    if geometry.spacing is not None:
         if geometry.spacing[2] > _LARGEST_STEP_MM:
             return f"slices {geometry.spacing[2]:.3g} mm apart: a localizer"
         least = min(geometry.extent_mm, x * geometry.spacing[0], y * geometry.spacing[1])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from segmamba import limits
 from segmamba.errors import InputError
@@ -204,7 +205,7 @@ def _looks_like_dicom(start: bytes) -> bool:
 def _tags() -> dict[str, int]:
     from pydicom.datadict import tag_for_keyword
 
-    return {name: tag_for_keyword(name) for name in _FILE_TAGS}
+    return {name: cast(int, tag_for_keyword(name)) for name in _FILE_TAGS}
 
 
 def _frames(path: Path, data: Attributes, transfer_syntax: str) -> list[Frame]:

@@ -29,7 +29,7 @@ def read_series(series: Series) -> Image:
     Raises InputError for slices that make up no volume, and pixels that are cut off or cannot be decoded.
     """
     geometry = series.geometry
-    if geometry.fault:
+    if geometry.fault or geometry.affine is None:
         raise InputError(f"series {series.name} ({series.description!r}) is not a volume: {geometry.fault}")
     if math.prod(geometry.shape) > limits.VOXELS:
         raise InputError(
@@ -38,7 +38,8 @@ def read_series(series: Series) -> Image:
         )
     dtype = np.float64 if series.frames[0].header.bits > 16 else np.float32
     array = np.empty(geometry.shape, dtype)
-    path, pixels = None, None
+    path: Path | None = None
+    pixels = np.empty(0)
     for k in sorted(range(len(series.frames)), key=lambda k: str(series.frames[k].header.path)):
         frame = series.frames[k]
         if frame.header.path != path:

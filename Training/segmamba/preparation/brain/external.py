@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from segmamba.errors import Cancelled, InputError
 from segmamba.files.shares import work_folder
@@ -79,7 +81,7 @@ def run(key: str, image: np.ndarray, affine: np.ndarray, cancelled: Callable[[],
             raise InputError(
                 f"brain extraction: {tool.name} ended well but wrote no mask; try it by hand: {tool.program}"
             )
-        mask = np.asarray(nib.load(files["mask"]).dataobj)
+        mask = np.asarray(cast(SpatialImage, nib.load(files["mask"])).dataobj)
     if mask.shape != image.shape:
         raise InputError(f"brain extraction: {tool.name} gave a mask of {mask.shape} voxels; expected {image.shape}")
     return mask > 0.5

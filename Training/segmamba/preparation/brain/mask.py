@@ -76,7 +76,9 @@ def brain_mask(
     return BrainMask(mask, chosen, quality, steps.seconds, notes)
 
 
-def _extract(method: str, image: np.ndarray, affine: np.ndarray, steps: _Steps):
+def _extract(
+    method: str, image: np.ndarray, affine: np.ndarray, steps: _Steps
+) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """-> mask, the method that made it, notes."""
     notes: tuple[str, ...] = ()
     key = external.find() if method == "auto" else method

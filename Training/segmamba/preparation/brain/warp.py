@@ -41,7 +41,9 @@ def fit_affine(template: Template, image: WorkImage, bright: float, pose: Pose) 
     return start
 
 
-def carry(values: np.ndarray, template: Template, image: WorkImage, transform: sitk.Transform, outside: float):
+def carry(
+    values: np.ndarray, template: Template, image: WorkImage, transform: sitk.Transform, outside: float
+) -> np.ndarray:
     """A map of the template at the image's lattice; `transform` goes from the image's mm to MNI mm."""
     source = as_itk(values.astype(np.float32), template.origin, STEP)
     like = image.as_itk(image.values)
