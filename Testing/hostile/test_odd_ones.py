@@ -403,9 +403,9 @@ def test_words_that_may_be_a_name_a_number_or_a_place(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["registered to t1c", "skull-stripped", "T2 registered: moved by 17.6 mm on average",
+    ["registered to t1c", "skull-stripped", "T2 registered: 17.6 mm away before, aligned after",
      "brain of T1c found, 1432 mL (atlas)",
-     "FLAIR lies right already (0.4 mm): left as it is", "the brain mask that was given, 1500 mL",
+     "FLAIR is aligned already (within 0.4 mm): left as it is", "the brain mask that was given, 1500 mL",
      "looked at on 182 x 218 x 182 voxels of 1 x 1 x 1 mm, orientation LPS, kept on the grid of T1c"],
 )  # fmt: skip
 def test_the_words_of_the_trade(text):

@@ -59,8 +59,8 @@ class ReportView:
         ui.diceLabel.setText(_("Dice of the model's answer: {values}").format(values=values))
         ui.diceLabel.setVisible(bool(values))
         lines = findingLines(report)
-        ui.findingsText.setPlainText("\n".join(lines))
-        ui.findingsText.setVisible(bool(lines))
+        ui.findingsLabel.setText("\n".join(lines))
+        ui.findingsLabel.setVisible(bool(lines))
         self._empty = list(report.get("empty") or [])
         for name, box in self._boxes.items():
             box.setVisible(name in self._empty)

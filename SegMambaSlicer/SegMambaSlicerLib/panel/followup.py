@@ -15,7 +15,7 @@ from ..followup.views import SideBySide
 from ..i18n import _
 from .colors import paint
 from .followupreports import Reports
-from .followuptables import clickedPlace, fillDates, fillLesions, prepareTables, summary, tickedRows
+from .followuptables import clearLesions, clickedPlace, fillDates, fillLesions, prepareTables, summary, tickedRows
 from .widgets import EditWatch, allow, singleTimer
 
 LIST_MILLISECONDS = 200
@@ -65,6 +65,7 @@ class FollowUpPanel:
         scene = slicer.mrmlScene
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent)
         self._observed = [scene.AddObserver(event, self._sceneChanged) for event in events]
+        clearLesions(ui.followUpLesionsTable)
         self._say("")
         self.refresh()
 
@@ -306,7 +307,7 @@ class FollowUpPanel:
         self.lines.drop()
         self.views.hide()
         self._ui.followUpSideButton.setChecked(False)
-        self._ui.followUpLesionsTable.setRowCount(0)
+        clearLesions(self._ui.followUpLesionsTable)
         self._ui.followUpSummaryLabel.setText("")
         self._say(why)
 

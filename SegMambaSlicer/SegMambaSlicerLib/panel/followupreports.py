@@ -29,6 +29,7 @@ class Reports:
         ui.followUpFolder.currentPathChanged.connect(self.onFolder)
         ui.followUpCsvButton.clicked.connect(self.onCsv)
         ui.followUpPdfButton.clicked.connect(self.onPdf)
+        ui.followUpHtmlButton.clicked.connect(self.onHtml)
         ui.followUpSrButton.clicked.connect(self.onSr)
 
     def showState(self, measuring, answer, busy: str) -> None:
@@ -41,6 +42,7 @@ class Reports:
         one = answer is not None and len(answer["dates"]) < 2
         reason = reason or (_("For two dates and more: tick another date, and compare.") if one else "")
         allow(ui.followUpPdfButton, not reason, _("Write the report."), reason)
+        allow(ui.followUpHtmlButton, not reason, _("Write the report for a browser."), reason)
         reason = reason or self._foreign()
         text = _("Write a DICOM SEG and a Structured Report of each date. They name the patient, as all DICOM does.")
         allow(ui.followUpSrButton, not reason, text, reason)
@@ -54,6 +56,9 @@ class Reports:
 
     def onPdf(self, checked=False):
         self._save("pdf")
+
+    def onHtml(self, checked=False):
+        self._save("html")
 
     def onSr(self, checked=False):
         measuring = self._measuring

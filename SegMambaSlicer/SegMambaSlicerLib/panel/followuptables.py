@@ -14,7 +14,7 @@ from .colors import painted
 def prepareTables(ui) -> None:
     heads = {
         ui.followUpDatesTable: [_("Measure"), _("Date"), _("Result")],
-        ui.followUpLesionsTable: [_("Day"), _("Lesion"), _("D1 \u00d7 D2, mm"), _("mm\u00b2"), _("mL"), _("Remark")],
+        ui.followUpLesionsTable: [_("Day"), _("No."), _("D1 \u00d7 D2\nmm"), _("mm\u00b2"), _("mL"), _("Remark")],
     }
     for table, titles in heads.items():
         table.setColumnCount(len(titles))
@@ -51,6 +51,7 @@ def fillLesions(table, answer: dict, results: list) -> None:
     """A row a lesion and date; `clickedPlace` says where it is."""
     rows = _rows(answer)
     table.setRowCount(len(rows))
+    table.setVisible(bool(rows))
     for row, (number, lesion) in enumerate(rows):
         date = answer["dates"][number]
         moved = f" ({', '.join(lesion['by_hand'])} {_('moved')})" if lesion["by_hand"] else ""
@@ -68,6 +69,11 @@ def fillLesions(table, answer: dict, results: list) -> None:
             cell.setToolTip("\n".join([results[number].segmentation.GetName(), *lesion["notes"]]))
             table.setItem(row, column, cell)
     table.resizeRowsToContents()
+
+
+def clearLesions(table) -> None:
+    table.setRowCount(0)
+    table.setVisible(False)
 
 
 def clickedPlace(answer: dict, row: int):

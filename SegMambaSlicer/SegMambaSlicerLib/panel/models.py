@@ -121,8 +121,8 @@ class ModelsPanel:
         self._pictures = sorted(folder.glob("gate-*.png")) if folder is not None and report else []
         self._picture = 0
         ui.verdictLabel.setText(self._evidence.verdictText if name else _("There is no candidate."))
-        ui.criteriaText.setPlainText(self._evidence.criteriaText)
-        ui.criteriaText.setVisible(bool(report))
+        ui.criteriaLabel.setText(self._evidence.criteriaText)
+        ui.criteriaLabel.setVisible(bool(report))
         rows = rowsOf(report)
         table = ui.comparisonTable
         table.clearSpans()

@@ -23,7 +23,8 @@ class TrainingPanel:
     """watch: a SiteWatch."""
 
     def __init__(self, ui, watch):
-        self._ui, self._watch, self._filling = ui, watch, True
+        self._ui, self._watch = ui, watch
+        self._filling = True
         self._waiting = WaitingPanel(ui, watch)
         self._stopping = ""  # the run that was asked to stop
         self._chosen: tuple[int, int] | None = None  # way and steps for the next run, while those of another are shown
@@ -110,7 +111,7 @@ class TrainingPanel:
             starting = _("A training is under way. Stop it first, or wait for it.")
         starting = starting or self._nothingToTrainOn(counts)
         says = _("Trains a candidate from the corrected cases and holds it against the model in use.")
-        first = _("The first run at a site makes 72 synthetic cases before it trains, which takes some minutes.")
+        first = _("The first run in this folder makes 72 synthetic cases before it trains: 2 to 10 minutes, once.")
         says = says if watch.isPrepared else f"{says} {first}"
         allow(ui.startButton, not starting, says, starting)
         stopping = common or ("" if watch.isRunning else _("No training is under way."))

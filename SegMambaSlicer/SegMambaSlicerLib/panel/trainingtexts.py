@@ -34,7 +34,9 @@ def runText(run: dict, curve) -> str:
     if step is not None and steps and state != "done":
         text += _(", step {step} of {steps}").format(step=int(step), steps=int(steps))
     says = str(run.get("text") or "")
-    if state == "training" and step:  # it says the same in its own words
+    if state == "stopped":  # it says the same in its own words
+        says = _("It can be resumed.")
+    if state == "training" and step:  # likewise
         says = ""
         text += _(", about {time} left").format(time=longTimeText(left)) if left is not None else ""
     lines = [text + ".", says]

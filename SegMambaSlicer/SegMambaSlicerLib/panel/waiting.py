@@ -76,7 +76,7 @@ class WaitingPanel:
             for f in found
             if isinstance(f, dict)
         ]
-        ui.waitingText.setPlainText("\n".join(findingLines({"findings": findings}, advice=False)))
+        ui.waitingTextLabel.setText("\n".join(findingLines({"findings": findings}, advice=False)))
         pixmap = qt.QPixmap(str(self._picture)) if self._picture is not None else qt.QPixmap()
         for widget in (ui.waitingPicture, ui.enlargeWaitingButton):
             widget.setVisible(not pixmap.isNull())

@@ -133,7 +133,7 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
     assert int(added) > 0 and int(removed) == 0
     assert float(mlNow) - float(mlBefore) == pytest.approx(int(added) * voxel, abs=0.011)
     assert "WT" in ui.diceLabel.text and "ET 0." in ui.diceLabel.text
-    assert "Doubtful: " in ui.findingsText.toPlainText()  # the volumes are noise
+    assert "Doubtful: " in ui.findingsLabel.text  # the volumes are noise
     assert sendings(site) == [] and asked == []
 
     press(ready, "caseSendButton")
@@ -143,7 +143,7 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
     assert temporaryFiles() == []
 
     press(ready, "caseCheckButton")
-    assert "Note: this case was sent before; adding it makes version 2" in ui.findingsText.toPlainText()
+    assert "Note: this case was sent before; adding it makes version 2" in ui.findingsLabel.text
     asked.answer = False
     ui.caseSendButton.click()
     assert len(asked) == 2 and "sent already as version 1" in asked[1] and "as version 2?" in asked[1]
@@ -214,7 +214,7 @@ def test_raw_series_are_prepared_for_the_folder_and_the_panel_says_how(choose, m
     assert ui.caseStateLabel.text.startswith("Checking the case... The volumes are prepared as for the model")
     pump(lambda: not panel.corrections._isBusy, 500)
     assert ui.caseStateLabel.text == "Checked. Nothing has been sent yet."
-    assert "Note: prepared: FLAIR registered: moved by 10." in ui.findingsText.toPlainText()
+    assert "Note: prepared: FLAIR registered: 10." in ui.findingsLabel.text
     ui.caseSendButton.click()
     pump(lambda: not panel.corrections._isBusy, 500)
     assert ui.caseStateLabel.text.startswith("Added as version 1")
@@ -244,7 +244,7 @@ def test_the_number_of_one_patient_is_not_kept_for_the_next(ready):
 def test_without_consent_nothing_is_sent_and_it_is_asked_again(ready, press, asked, site, temporaryFiles):
     asked.answer = False
     press(ready, "caseCheckButton")
-    assert "accepted as it was" in ready.ui.findingsText.toPlainText()
+    assert "accepted as it was" in ready.ui.findingsLabel.text
     for count in (1, 2):
         ready.ui.caseSendButton.click()
         assert len(asked) == count

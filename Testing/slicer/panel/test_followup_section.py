@@ -163,6 +163,8 @@ def test_two_dates_from_the_table_to_reports_and_back(panel, both, pump, views, 
     rows = list(csv.DictReader((tmp_path / "follow-up.csv").open()))
     assert rows[2]["product_mm2"] == "400.0" and "D1 drawn by hand" in rows[2]["remark"]
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    ui.followUpHtmlButton.click()
+    assert "D1 drawn by hand" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not from DICOM" in ui.followUpSrButton.toolTip or "Not loaded from DICOM" in ui.followUpSrButton.toolTip
     ui.followUpUndoButton.click()
     pump(lambda: "moved" not in ui.followUpLesionsTable.item(2, 2).text(), PATIENCE)

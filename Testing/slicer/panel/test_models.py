@@ -143,7 +143,7 @@ def test_only_a_good_verdict_about_the_model_in_use_promotes(commands, site, ver
     assert not ui.promoteButton.isEnabled()
     assert says in ui.promoteButton.toolTip
     if verdict == "refuse":
-        assert ui.criteriaText.toPlainText().splitlines()[0].startswith("NOT MET: local Dice")
+        assert ui.criteriaLabel.text.splitlines()[0].startswith("NOT MET: local Dice")
     assert not ui.adoptButton.isEnabled()
     assert "reason" in ui.adoptButton.toolTip
     ui.modelReasonEdit.setText("  ")

@@ -129,7 +129,7 @@ def test_a_doubtful_case_waits_for_its_person_and_is_then_trained_on(site, modul
     panel, ui = module.widget.panel, module.widget.panel.ui
     ui.trainingSection.setProperty("collapsed", False)
     pump(lambda: not ui.waitingWidget.isHidden() and panel.watch.doing == "" and not panel.watch.isLooking, 300)
-    assert ui.waitingCombo.itemData(0) == name and "left and right are exchanged" in ui.waitingText.toPlainText()
+    assert ui.waitingCombo.itemData(0) == name and "left and right are exchanged" in ui.waitingTextLabel.text
     assert not ui.waitingPicture.pixmap.isNull()
     assert not ui.startButton.isEnabled()
     ui.waitingReasonEdit.setText("two tumors, seen by two readers")

@@ -139,7 +139,7 @@ def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeyp
     commands.reply("status", answer(corrections=doubtful(NAMES)))
     assert not ui.waitingWidget.isHidden() and ui.waitingCombo.count == 2
     assert ui.waitingCombo.itemText(0) == "Case 1 of 2 to decide on: aaaaaaaa v1"
-    assert ui.waitingText.toPlainText() == "Doubtful: it looks mirrored (look over t2f)"
+    assert ui.waitingTextLabel.text == "Doubtful: it looks mirrored (look over t2f)"
     assert not ui.waitingPicture.pixmap.isNull()
     ui.waitingCombo.setCurrentIndex(1)
     assert ui.waitingPicture.isHidden() and ui.enlargeWaitingButton.isHidden()  # there is none of it
@@ -229,7 +229,12 @@ def test_a_run_is_found_again_by_its_status_when_the_panel_opens(commands, site)
 def test_what_was_broken_off_can_be_resumed(commands, site, state):
     run = sites.addRun(site, "finetune-0001", state=state, step=30, text="because")
     ui = show(commands, {**statusOf(run), "alive": False})
-    assert "because" in ui.improveLabel.text
+    lines = {
+        "stopped": ["finetune-0001 was stopped, step 30 of 100.", "It can be resumed."],
+        "failed": ["finetune-0001 failed, step 30 of 100.", "because"],
+        "lost": ["finetune-0001 was ended from outside, step 30 of 100.", "because"],
+    }
+    assert ui.improveLabel.text.splitlines() == lines[state]
     assert ui.startButton.isEnabled() and not ui.stopButton.isEnabled()
     ui.resumeButton.click()
     assert commands.open[-1].arguments == ["improve", str(site), "--run=finetune-0001", "--detach", "--json"]

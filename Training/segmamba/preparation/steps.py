@@ -89,9 +89,9 @@ def find_brain(
 
 
 def registered(modality: str, name: str, found: Registration, left_alone: bool) -> Step:
-    text = f"{name} registered: moved by {found.moved_mm:.1f} mm on average"
+    text = f"{name} registered: {found.moved_mm:.1f} mm away before, aligned after"
     if left_alone:
-        text = f"{name} lies right already ({found.moved_mm:.1f} mm): left as it is"
+        text = f"{name} is aligned already (within {found.moved_mm:.1f} mm): left as it is"
     return Step("register", text, found.seconds, modality, {**found.as_json(), "left_alone": left_alone})
 
 
