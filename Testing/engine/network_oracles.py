@@ -124,6 +124,11 @@ def channel_norm(x, state, eps):
     return normed * weight + bias
 
 
+def mamba_mlp(x, state, directions):
+    x = mamba_layer(x, below(state, "layer"), True, directions)
+    return mlp(channel_norm(x, below(state, "norm"), 1e-6), below(state, "mlp")) + x
+
+
 def ts_mamba(x, state):
     x = mamba_layer(gsc_product(x, below(state, "gsc")), below(state, "layer"))
     return mlp(channel_norm(x, below(state, "norm"), 1e-6), below(state, "mlp")) + x
@@ -144,7 +149,7 @@ def below(state, prefix):
 
 def network(x, state, form, depths, directions, groups=1):
     """x (B, C, D, H, W) float64 -> logits. The blocks above where there is one, torch's functions elsewhere."""
-    prefix = {"released": "vit", "paper": "encoder", "v1": "mamba_encoder"}[form]
+    prefix = {"released": "vit", "paper": "encoder", "v1": "mamba_encoder", "v1-text": "encoder"}[form]
     encoder = below(state, prefix)
     skips, y = [], x
     for i, depth in enumerate(depths):
@@ -155,6 +160,8 @@ def network(x, state, form, depths, directions, groups=1):
             layer = below(encoder, f"stages.{i}.{j}")
             if form == "paper":
                 y = _numpy(ts_mamba, y, layer)
+            elif form == "v1-text":
+                y = _numpy(mamba_mlp, y, layer, directions)
             else:
                 y = _numpy(mamba_layer, y, layer, form == "released", directions)
         skips.append(y)

@@ -127,6 +127,33 @@ def test_paper_keeps_its_count():
     assert tensors["encoder.downsample_layers.0.0.weight"] == (48, 1, 7, 7, 7)  # "depth-wise"
 
 
+def test_the_first_text_has_the_count_of_its_formula():
+    """Every term by hand; N = 16 states, 4 taps, expansion 2, rank C / 16, two directions, MLP of ratio 4."""
+    features, states, taps = (48, 96, 192, 384), 16, 4
+
+    def mamba(c):
+        d, rank = 2 * c, c // 16
+        direction = d * taps + d + d * (rank + 2 * states) + rank * d + d + d * states + d
+        return c * 2 * d + d * c + 2 * direction
+
+    def block(c):  # two norms, Mamba, the two layers of the MLP
+        return 2 * c + mamba(c) + 2 * c + (c * 4 * c + 4 * c) + (4 * c * c + c)
+
+    def residual(a, b):
+        return 27 * a * b + 27 * b * b + (a * b if a != b else 0)
+
+    def up(a, b):
+        return 8 * a * b + residual(2 * b, b)
+
+    stem = 48 * 7**3 + 48  # each output channel sees one of the four modalities
+    encoder = stem + sum(8 * a * b + b for a, b in zip(features, features[1:])) + sum(2 * block(c) for c in features)
+    skips = residual(4, 48) + residual(48, 96) + residual(96, 192) + residual(192, 384) + residual(384, 768)
+    decoder = up(768, 384) + up(384, 192) + up(192, 96) + up(96, 48) + residual(48, 48) + 48 * 4 + 4
+    tensors = tensors_of("v1-text")
+    assert count(tensors) == encoder + skips + decoder
+    assert not any("gsc" in name or "_s" in name for name in tensors)
+
+
 def test_no_network_has_buffers():
     for preset in PRESETS:
         with torch.device("meta"):
@@ -208,7 +235,7 @@ def test_a_configuration_survives_its_dictionary():
     assert NetworkConfig.from_dict(config.to_dict()) == config != PRESETS["quick"]
 
 
-@pytest.mark.parametrize("form", ["released", "paper", "v1"])
+@pytest.mark.parametrize("form", ["released", "paper", "v1", "v1-text"])
 def test_fewer_directions_are_fewer_in_every_form(form):
     names = tensors_of(form, directions=("forward", "slices"), **NARROW)
     marks = {re.sub(r"^A|_log$", "", name.rpartition(".")[2]) for name in names if name.endswith("_log")}
@@ -227,6 +254,7 @@ def test_fewer_directions_are_fewer_in_every_form(form):
         ({"in_channels": 0}, "1 or more"),
         ({"depths": (1, 1, 0, 1)}, "1 or more"),
         ({"form": "paper", "mamba_residual": False}, "mamba_residual"),
+        ({"form": "v1-text", "mamba_residual": False}, "mamba_residual"),
         ({"featrues": (1, 2, 3, 4)}, "featrues.*features"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -270,7 +298,7 @@ def test_equal_seeds_give_equal_networks():
     assert not torch.equal(states[0]["out.conv.conv.weight"], states[2]["out.conv.conv.weight"])
 
 
-@pytest.mark.parametrize(("preset", "directions"), [("released", 3), ("paper", 3), ("v1", 2), ("quick", 3)])
+@pytest.mark.parametrize(("preset", "directions"), [("released", 3), ("paper", 3), ("v1", 2), ("v1-text", 2), ("quick", 3)])
 def test_what_stays_out_of_weight_decay(preset, directions):
     """A, D and the dt bias of every direction of every layer, and nothing else."""
     with torch.device("meta"):

@@ -155,6 +155,7 @@ FORMS = {
     "released": {"directions": ("forward", "reverse", "slices"), "depths": (1, 2, 1, 1)},
     "paper": {"directions": ("forward", "reverse", "slices"), "depths": (1, 1, 2, 1)},
     "v1": {"directions": ("forward", "reverse"), "depths": (2, 1, 1, 1)},
+    "v1-text": {"directions": ("forward", "reverse"), "depths": (1, 2, 1, 1)},
 }
 
 
@@ -163,7 +164,7 @@ def test_whole_network_put_together_again_from_its_weights(form):
     narrow = {"features": (4, 6, 6, 8), "full_features": 5, "bottleneck": 7, "in_channels": 2, "out_channels": 3}
     network = shaken(build_network(form, **narrow, **FORMS[form]))
     x = random(1, 2, 32, 16, 48)
-    groups = 2 if form == "paper" else 1  # its stem is "depth-wise"
+    groups = 2 if form in ("paper", "v1-text") else 1  # the texts' stem is "depth-wise"
     with torch.no_grad():
         got = network(x)
         expected = oracles.network(x, network.state_dict(), form, groups=groups, **FORMS[form])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def add(add_command) -> None:
     command = add_command("network", run, "parameters of a network preset")
-    command.add_argument("name", help="released, paper, v1 or quick")
+    command.add_argument("name", help="released, paper, v1, v1-text or quick")
     command.add_argument("--keys", action="store_true", help="print one line per tensor: name (shape) type")
 
 

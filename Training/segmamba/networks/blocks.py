@@ -95,8 +95,25 @@ class ChannelLayerNorm(nn.Module):
         return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, eps=1e-6).movedim(-1, 1)
 
 
+class MambaMLPBlock(nn.Module):
+    """One block of the paper's first text (equation 1): z' = Mamba(LN(z)) + z; out = MLP(LN(z')) + z'.
+
+    ratio: of the MLP's hidden channels, which the text does not give; 4 as in the first code.
+    """
+
+    def __init__(self, channels: int, directions: tuple[str, ...] = tuple(DIRECTIONS), ratio: int = 4):
+        super().__init__()
+        self.layer = MambaLayer(channels, directions)
+        self.norm = ChannelLayerNorm(channels)
+        self.mlp = ChannelMLP(channels, ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        return self.mlp(self.norm(x)) + x
+
+
 class TSMambaBlock(nn.Module):
-    """One tri-orientated spatial Mamba block of the paper (equation 1 and figure 2):
+    """One tri-orientated spatial Mamba block of the paper's later text (equation 1 and figure 2):
 
     z' = GSC(z); z'' = ToM(LN(z')) + z'; out = MLP(LN(z'')) + z''.
     """

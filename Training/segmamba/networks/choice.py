@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from segmamba.errors import InputError
 from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
-from segmamba.networks.blocks import ChannelMLP, GatedSpatialConv, MambaLayer, TSMambaBlock
+from segmamba.networks.blocks import ChannelMLP, GatedSpatialConv, MambaLayer, MambaMLPBlock, TSMambaBlock
 from segmamba.networks.presets import preset_config
 from segmamba.networks.segmamba import STRIDE, NetworkConfig, SegMamba
 from segmamba.networks.unet import BasicBlock, UpBlock
@@ -18,7 +18,7 @@ from segmamba.networks.unet import BasicBlock, UpBlock
 AnyNetworkConfig = NetworkConfig | BaselineConfig
 
 # SegMamba's blocks that activation checkpointing runs again in the backward pass
-_OWN_BLOCKS = (MambaLayer, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock)
+_OWN_BLOCKS = (MambaLayer, MambaMLPBlock, TSMambaBlock, GatedSpatialConv, ChannelMLP, BasicBlock, UpBlock)
 
 
 @dataclass(frozen=True, kw_only=True)

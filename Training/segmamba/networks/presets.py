@@ -11,6 +11,7 @@ PRESETS = {
     "released": NetworkConfig(form="released"),
     "paper": NetworkConfig(form="paper"),
     "v1": NetworkConfig(form="v1", directions=("forward", "reverse"), mamba_residual=False),
+    "v1-text": NetworkConfig(form="v1-text", directions=("forward", "reverse")),
     "quick": NetworkConfig(features=(24, 48, 64, 64), full_features=16, bottleneck=96, depths=(1, 1, 1, 1)),
 }
 

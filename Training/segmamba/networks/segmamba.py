@@ -1,9 +1,9 @@
 """SegMamba: a U-shaped network whose encoder mixes convolutions with tri-orientated Mamba layers.
 
 Xing et al., "SegMamba: Long-range Sequential Modeling Mamba For 3D Medical Image Segmentation",
-arXiv 2401.13560 (MICCAI 2024). Three networks bear the name: the code published since June 2024
-(`released`), the later text of the paper (`paper`), and the first code (`v1`). `quick` has the blocks
-of `released`, narrow, for machines without a GPU.
+arXiv 2401.13560 (MICCAI 2024). Four networks bear the name: the code published since June 2024
+(`released`), the later text of the paper (`paper`), the first code (`v1`), and the first text (`v1-text`).
+`quick` has the blocks of `released`, narrow, for machines without a GPU.
 
     input (full) --- encoder1 ------------------------------> decoder2 -> decoder1 -> out
       stem, /2   -> stage 0 -- skip -> encoder2 -----------> decoder3 ^
@@ -27,6 +27,7 @@ from segmamba.networks.blocks import (
     ChannelMLP,
     GatedSpatialConv,
     MambaLayer,
+    MambaMLPBlock,
     TSMambaBlock,
     feature_uncertainty,
 )
@@ -41,10 +42,10 @@ STRIDE = 16  # every side of the input is a multiple of it: the stem and three d
 class NetworkConfig:
     """Everything that decides the shape of a network; stored in a model's manifest.
 
-    form: which of the three published forms. features: channels of the four stages.
+    form: which of the four published forms. features: channels of the four stages.
     full_features: channels at the input's own resolution. bottleneck: channels of encoder5.
     directions: scans of each Mamba layer. mamba_residual: whether a Mamba layer adds its input, which
-    no checkpoint tells (it came on 5 June 2024); `paper` always does.
+    no checkpoint tells (it came on 5 June 2024); both texts always do.
     """
 
     form: str = "released"
@@ -70,8 +71,10 @@ class NetworkConfig:
         known = set(self.directions) <= set(DIRECTIONS)
         if not self.directions or not known or len(set(self.directions)) < len(self.directions):
             raise InputError(f"directions {self.directions} must be some of {tuple(DIRECTIONS)}, each once")
-        if self.form == "paper" and not self.mamba_residual:
-            raise InputError("mamba_residual cannot be switched off in the form 'paper'; 'released' and 'v1' let it")
+        if self.form in ("paper", "v1-text") and not self.mamba_residual:
+            raise InputError(
+                f"mamba_residual cannot be switched off in the form {self.form!r}; 'released' and 'v1' let it"
+            )
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -86,7 +89,7 @@ class NetworkConfig:
 
 
 class ReleasedEncoder(nn.Module):
-    """A stage: GSC once, then the Mamba layers; its skip is MLP(InstanceNorm(x)), used by the decoder only."""
+    """The code since June 2024 (`released`). A stage: GSC once, then the Mamba layers; its skip is MLP(InstanceNorm(x)), used by the decoder only."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -108,12 +111,14 @@ class ReleasedEncoder(nn.Module):
 
 
 class PaperEncoder(nn.Module):
-    """A stage: N_m TSMamba blocks; its output is the skip, which passes through FUE on its way to the decoder.
+    """The later text (`paper`). A stage: N_m TSMamba blocks; its output is the skip, which passes through FUE on its way to the decoder.
 
     "N_m" times "GSC, ToM, MLP": figure 2 draws the GSC inside the repeated box. The stem is a "depth-wise"
     convolution of kernel 7, stride 2 in the text; with 4 channels in and 48 out that is a grouped convolution,
     groups = input channels (out channels must be a multiple), or a dense one where that does not divide.
     """
+
+    block: type[nn.Module] = TSMambaBlock
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -122,7 +127,7 @@ class PaperEncoder(nn.Module):
         stem = nn.Sequential(nn.Conv3d(config.in_channels, channels[0], 7, stride=2, padding=3, groups=groups))
         self.downsample_layers = _downsampling(stem, lambda c: InstanceNorm(), channels)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(TSMambaBlock(c, config.directions) for _ in range(depth)))
+            nn.Sequential(*(self.block(c, config.directions) for _ in range(depth)))
             for c, depth in zip(channels, config.depths)
         )
 
@@ -134,8 +139,17 @@ class PaperEncoder(nn.Module):
         return skips
 
 
+class V1TextEncoder(PaperEncoder):
+    """The first text (`v1-text`): stem, then N_m times LN, Mamba, residual and LN, MLP, residual; no GSC, no FUE.
+
+    What that text leaves open is as in the later one: the stem's groups, the instance norm before each downsampling.
+    """
+
+    block = MambaMLPBlock
+
+
 class V1Encoder(nn.Module):
-    """`v1`: bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on the skips."""
+    """The first code (`v1`): bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on the skips."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -161,6 +175,7 @@ _ENCODERS = {
     "released": (ReleasedEncoder, "vit"),
     "paper": (PaperEncoder, "encoder"),
     "v1": (V1Encoder, "mamba_encoder"),
+    "v1-text": (V1TextEncoder, "encoder"),
 }
 
 
