@@ -146,7 +146,7 @@ def test_the_first_text_has_the_count_of_its_formula():
         return 8 * a * b + residual(2 * b, b)
 
     stem = 48 * 7**3 + 48  # each output channel sees one of the four modalities
-    encoder = stem + sum(8 * a * b + b for a, b in zip(features, features[1:])) + sum(2 * block(c) for c in features)
+    encoder = stem + sum(8 * a * b + b for a, b in pairwise(features)) + sum(2 * block(c) for c in features)
     skips = residual(4, 48) + residual(48, 96) + residual(96, 192) + residual(192, 384) + residual(384, 768)
     decoder = up(768, 384) + up(384, 192) + up(192, 96) + up(96, 48) + residual(48, 48) + 48 * 4 + 4
     tensors = tensors_of("v1-text")
@@ -298,7 +298,9 @@ def test_equal_seeds_give_equal_networks():
     assert not torch.equal(states[0]["out.conv.conv.weight"], states[2]["out.conv.conv.weight"])
 
 
-@pytest.mark.parametrize(("preset", "directions"), [("released", 3), ("paper", 3), ("v1", 2), ("v1-text", 2), ("quick", 3)])
+@pytest.mark.parametrize(
+    ("preset", "directions"), [("released", 3), ("paper", 3), ("v1", 2), ("v1-text", 2), ("quick", 3)]
+)
 def test_what_stays_out_of_weight_decay(preset, directions):
     """A, D and the dt bias of every direction of every layer, and nothing else."""
     with torch.device("meta"):

@@ -89,7 +89,10 @@ class NetworkConfig:
 
 
 class ReleasedEncoder(nn.Module):
-    """The code since June 2024 (`released`). A stage: GSC once, then the Mamba layers; its skip is MLP(InstanceNorm(x)), used by the decoder only."""
+    """The code since June 2024 (`released`). A stage: GSC once, then the Mamba layers.
+
+    Its skip is MLP(InstanceNorm(x)), used by the decoder only.
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -111,7 +114,9 @@ class ReleasedEncoder(nn.Module):
 
 
 class PaperEncoder(nn.Module):
-    """The later text (`paper`). A stage: N_m TSMamba blocks; its output is the skip, which passes through FUE on its way to the decoder.
+    """The later text (`paper`). A stage: N_m TSMamba blocks.
+
+    Its output is the skip, which passes through FUE on its way to the decoder.
 
     "N_m" times "GSC, ToM, MLP": figure 2 draws the GSC inside the repeated box. The stem is a "depth-wise"
     convolution of kernel 7, stride 2 in the text; with 4 channels in and 48 out that is a grouped convolution,
@@ -149,7 +154,8 @@ class V1TextEncoder(PaperEncoder):
 
 
 class V1Encoder(nn.Module):
-    """The first code (`v1`): bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on the skips."""
+    """The first code (`v1`): bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on
+    the skips."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
