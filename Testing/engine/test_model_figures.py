@@ -1,0 +1,108 @@
+"""What README and model card say of the shipped model is what the results files hold: no figure grows stale."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "Testing" / "benchmarks" / "results"
+README = ROOT / "README.md"
+CARD = ROOT / "Resources" / "models" / "quick" / "MODEL_CARD.md"
+REGIONS = ("WT", "TC", "ET")
+# rows of README or card -> cohort and step of cross_validation.json
+ROWS = {
+    "all": ("after", "all"),
+    "all, after post-processing": ("after", "all"),
+    "BraTS 2018": ("after", "brats_2018"),
+    "BraTS 2021": ("after", "brats_2021"),
+    "BraTS-Africa": ("after", "brats_ssa"),
+    "BraTS-Africa (SSA)": ("after", "brats_ssa"),
+    "all, nothing left out": ("before", "all"),
+    "all, before post-processing": ("before", "all"),
+}
+MISSING = {
+    "nothing": "",
+    "T1": "t1n",
+    "T1c": "t1c",
+    "T2": "t2w",
+    "FLAIR": "t2f",
+    "T1 and T2": "t1n+t2w",
+    "t1n and t2w": "t1n+t2w",
+}
+
+
+def results(name: str) -> dict:
+    return json.loads((RESULTS / name).read_text())
+
+
+def table_after(path: Path, first: str) -> list[list[str]]:
+    """Cells of the rows of the Markdown table whose head begins with `first`, the head first, without bold."""
+    lines = path.read_text().splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith(first))
+    rows = []
+    for line in lines[begin:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("**", "") for cell in line.strip("|").split("|")])
+    return [rows[0], *rows[2:]]
+
+
+def same(cell: str, value: float) -> bool:
+    """Whether a figure in a text is the value, as exactly as it is printed."""
+    digits = len(cell.partition(".")[2])
+    return abs(float(cell) - value) <= 0.5 * 10**-digits + 1e-9
+
+
+@pytest.mark.parametrize(("path", "spots"), [(README, ["WT"]), (CARD, REGIONS)])
+def test_the_table_of_cross_validation(path, spots):
+    mean = results("cross_validation.json")["mean"]
+    checked = 0
+    for row in table_after(path, "| | cases | Dice WT |")[1:]:
+        name = row[0].split(", after")[0] if row[0].startswith("all, after") else row[0]
+        if name not in ROWS:
+            continue
+        step, cohort = ROWS[name]
+        found = mean[step][cohort]
+        expected = [found[region]["dice"][0] for region in REGIONS]
+        expected += [found[region]["lesion_dice"][0] for region in REGIONS]
+        expected += [found[region]["false_positives"][0] for region in spots]
+        assert int(row[1]) == found["cases"]
+        assert all(same(cell, value) for cell, value in zip(row[2:], expected, strict=True)), row
+        checked += 1
+    assert checked == 5
+
+
+@pytest.mark.parametrize("path", [README, CARD])
+def test_the_table_of_missing_modalities(path):
+    dice = results("missing_modalities.json")["mean_dice"]
+    head, *rows = table_after(path, "| missing |")
+    if head[1] == "WT":  # a row for what is missing
+        found = {row[0]: row[1:] for row in rows}
+    else:  # a column
+        found = {name: [row[n] for row in rows] for n, name in enumerate(head[1:], start=1)}
+    assert len(found) == len(dice)
+    for name, cells in found.items():
+        expected = dice[MISSING.get(name, name)]
+        assert all(same(cell, value) for cell, value in zip(cells, expected, strict=True)), (name, cells, expected)
+
+
+def test_what_the_brightness_of_coils_costs():
+    dice = results("shading.json")["mean_dice"]
+    plain, shaded = dice["as it is"], dice["shaded"]
+    text = re.search(r"costs ([\d.]+) of WT, ([\d.]+) of TC and ([\d.]+) of ET", README.read_text())
+    assert text
+    assert all(same(cell, a - b) for cell, a, b in zip(text.groups(), plain, shaded, strict=True))
+    said = re.findall(
+        r"WT ([\d.]+), TC ([\d.]+), ET ([\d.]+)[;.]", CARD.read_text().partition("brightness of coils")[2]
+    )
+    assert len(said) == 2
+    for cells, values in zip(said, (plain, shaded)):
+        assert all(same(cell, value) for cell, value in zip(cells, values, strict=True))
+
+
+def test_the_limits_of_post_processing_are_those_that_were_fitted():
+    fitted = results("cross_validation.json")["limits"]
+    shipped = json.loads((CARD.parent / "model.json").read_text())["postprocess"]
+    assert {name: shipped[name] for name in fitted} == fitted
