@@ -7,6 +7,7 @@ tested. A is the reference, B is what is held against it; a difference is B - A.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -20,7 +21,7 @@ NOT_COMPARED = ("lesions",)  # a property of the truth
 WORST = 5  # cases that are listed for each score
 
 
-def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **options) -> dict:
+def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **options: Any) -> dict:
     """Both predictions scored by `evaluate.evaluate_folders`, which takes `options`, and compared by `compare_scores`.
 
     Returns, ready for JSON: {"comparison": of `compare_scores`, "a", "b": {"predictions": where they were, "mean",

@@ -167,8 +167,8 @@ def summarise(cases: dict[str, dict[str, dict[str, float]]]) -> dict:
 
 
 def _as_tree(like: dict[str, dict], numbers: list) -> dict[str, dict]:
-    numbers = iter(numbers)
-    return {metric: {region: next(numbers) for region in regions} for metric, regions in like.items()}
+    left = iter(numbers)
+    return {metric: {region: next(left) for region in regions} for metric, regions in like.items()}
 
 
 def _score(rules: _Rules, work: tuple) -> dict[str, dict[str, float]]:

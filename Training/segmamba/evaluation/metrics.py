@@ -62,7 +62,9 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     return 2.0 * int(np.count_nonzero(prediction & truth)) / total if total else 1.0
 
 
-def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
+def surface_distances(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray
+) -> SurfaceDistances:
     """Distances between the surfaces of two bool masks of one shape, both ways, for `hd95` and `nsd` alike.
 
     `spacing` is the size of a voxel in mm along each axis of the arrays, in the order of the axes.
@@ -70,7 +72,7 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     Raises InputError where the masks are not bool, differ in shape, or do not go with `spacing`.
     """
     _check_masks(prediction, truth)
-    spacing = _check_spacing(spacing, truth.ndim)
+    step = _check_spacing(spacing, truth.ndim)
     box = _bounding_box(prediction | truth)
     if box is None:
         return SurfaceDistances(np.zeros(0), np.zeros(0))
@@ -78,10 +80,10 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     counts = np.count_nonzero(one), np.count_nonzero(other)
     if not all(counts):
         return SurfaceDistances(*(np.full(count, np.inf) for count in counts))
-    return SurfaceDistances(_distances(one, other, spacing), _distances(other, one, spacing))
+    return SurfaceDistances(_distances(one, other, step), _distances(other, one, step))
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray) -> float:
     """95 % Hausdorff distance in mm of two bool masks of one shape; 0 where both are empty, 374 where one is.
 
     The 95th percentile of the surface distances in each direction, interpolated linearly between ranks; the larger of
@@ -93,7 +95,9 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
     return surface_distances(prediction, truth, spacing).hd95()
 
 
-def nsd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance: float = NSD_TOLERANCE) -> float:
+def nsd(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray, tolerance: float = NSD_TOLERANCE
+) -> float:
     """Normalised surface Dice of two bool masks of one shape; 1 where both are empty, 0 where one is.
 
     The share of surface voxels, those of both masks counted together, that lie within `tolerance` mm (inclusive) of
@@ -110,7 +114,7 @@ def nsd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tol
 def region_scores(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | np.ndarray,
     scheme: LabelScheme = GLIOMA,
     *,
     tolerance: float = NSD_TOLERANCE,
@@ -128,7 +132,7 @@ def region_scores(
 
 
 def paper_scores(
-    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], scheme: LabelScheme = GLIOMA
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray, scheme: LabelScheme = GLIOMA
 ) -> dict[str, dict[str, float]]:
     """As `region_scores`, but Dice and HD95 as the SegMamba authors' published script scores them.
 
@@ -149,7 +153,7 @@ def paper_scores(
 def lesion_wise(
     prediction: np.ndarray,
     truth: np.ndarray,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | np.ndarray,
     *,
     dilation: int = LESION_DILATION,
     smallest: float = SMALLEST_LESION,
@@ -277,7 +281,7 @@ def _check_tolerance(tolerance: float) -> None:
         raise InputError(f"the tolerance is {tolerance} mm; expected 0 or more")
 
 
-def _check_spacing(spacing: Sequence[float], axes: int) -> np.ndarray:
+def _check_spacing(spacing: Sequence[float] | np.ndarray, axes: int) -> np.ndarray:
     sizes = np.asarray(spacing, float)
     if sizes.shape != (axes,) or not np.all(np.isfinite(sizes) & (sizes > 0)):
         raise InputError(f"spacing is {spacing}; expected {axes} positive sizes in mm, one for each axis")

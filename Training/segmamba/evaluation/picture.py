@@ -14,7 +14,10 @@ from segmamba.cases.structures import STRUCTURES
 from segmamba.files.atomic import write_aside
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from segmamba.cases.case import Case
+
 
 COLOURS = {name: STRUCTURES[name].color for name in LABELS}
 # for labels and regions of other tasks, in turn
@@ -95,7 +98,7 @@ def label_colours(labels: Mapping[str, int]) -> dict[str, tuple[float, float, fl
     return {name: COLOURS.get(name) or turns[name] for name in labels}
 
 
-def _draw_legend(figure, colours: Mapping[str, tuple[float, float, float]]) -> None:
+def _draw_legend(figure: Figure, colours: Mapping[str, tuple[float, float, float]]) -> None:
     from matplotlib.patches import Patch
 
     legend = figure.legend(

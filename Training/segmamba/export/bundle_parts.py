@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class CropHead(CropForeground):
         super().__init__(select_fn=_is_not_zero, allow_smaller=True)
         self.margin_mm = margin_mm
 
-    def compute_bounding_box(self, img: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def compute_bounding_box(self, img: Any) -> tuple[np.ndarray, np.ndarray]:
         """Raises ValueError where every voxel is 0."""
         if not img.any():
             raise ValueError("every voxel of every channel is 0; expected an image")
@@ -88,7 +89,9 @@ class ToModelGrid(InvertibleTransform):
         places[:3, 3] = [axis.centres()[0] for axis in axes]
         result.affine = old @ torch.as_tensor(places, dtype=old.dtype, device=old.device)
         self.push_transform(
-            result, orig_size=tuple(img.shape[1:]), extra_info={"pixdim": img.pixdim.tolist(), "affine": old.tolist()}
+            result,
+            orig_size=tuple(img.shape[1:]),
+            extra_info={"pixdim": [float(size) for size in img.pixdim], "affine": old.tolist()},
         )
         return result
 
@@ -133,10 +136,16 @@ class ModelInferer(SlidingWindowInferer):
         mirrorings: int = 0,
     ):
         super().__init__(roi_size=tuple(roi_size), overlap=overlap, mode="gaussian")
-        self.spec = InferenceSpec(window=tuple(roi_size), overlap=overlap, bf16=bf16, fixed=fixed, nested=tuple(nested))
+        self.spec = InferenceSpec(
+            window=cast(tuple[int, int, int], tuple(roi_size)),
+            overlap=overlap,
+            bf16=bf16,
+            fixed=fixed,
+            nested=tuple(nested),
+        )
         self.mirrorings = mirrorings
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args, **kwargs) -> Tensor:
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object) -> Tensor:
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         results = [
             predict(network, image.float().cpu(), self.spec, device=inputs.device, mirrorings=self.mirrorings)
@@ -194,7 +203,9 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     if not root.is_dir():
         raise ValueError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")]
-    cases = [{"image": files} for each in folders if (files := _find_modalities(each, modalities))]
+    cases: list[dict[str, list[str] | str]] = [
+        {"image": files} for each in folders if (files := _find_modalities(each, modalities))
+    ]
     cases = cases or [{"image": str(path)} for path in _niftis(root)]
     if not cases:
         raise ValueError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")
@@ -245,5 +256,5 @@ def _is_not_zero(image: Tensor) -> Tensor:
     return image != 0
 
 
-def _each(change, image: MetaTensor, axes: Sequence[Axis]) -> Tensor:
+def _each(change: Callable[[Tensor, Sequence[Axis]], Tensor], image: MetaTensor, axes: Sequence[Axis]) -> Tensor:
     return torch.stack([change(channel, axes) for channel in image.as_tensor().detach().to("cpu", torch.float32)])

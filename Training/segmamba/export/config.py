@@ -159,6 +159,7 @@ def _preprocessing(manifest: Manifest) -> list[dict]:
     if spec.bias_correction == "n4":
         steps.append({"_target_": f"{_PARTS}.CorrectBiasd", "keys": "image"})
     if spec.normalisation == "window":
+        assert spec.intensity is not None  # as the spec has checked
         low, high = spec.intensity
         limits = {"a_min": low, "a_max": high, "b_min": 0.0, "b_max": math.sqrt(12), "clip": True}
         steps.append({"_target_": "ScaleIntensityRanged", "keys": "image", **limits})
@@ -226,7 +227,7 @@ def _value(item: tuple[str, int]) -> int:
     return item[1]
 
 
-def _numbers(mean) -> dict[str, float]:
+def _numbers(mean: object) -> dict[str, float]:
     """{region: {"dice", "hd95"}} of a manifest -> flat names, as bundles have them."""
     if not isinstance(mean, dict):
         return {}

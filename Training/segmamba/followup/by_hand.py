@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -117,13 +118,13 @@ def _list(values: dict, name: str, path: Path) -> list:
     return found
 
 
-def _day(entry, path: Path) -> int:
+def _day(entry: Any, path: Path) -> int:
     if not isinstance(entry, dict) or not isinstance(entry.get("day"), int) or isinstance(entry["day"], bool):
         raise InputError(f"{path}: {shown(entry)}; expected an entry with a day, counted from the baseline")
     return entry["day"]
 
 
-def _line(entry, path: Path) -> tuple[int, Line]:
+def _line(entry: Any, path: Path) -> tuple[int, Line]:
     day, which, region = _day(entry, path), entry.get("which"), entry.get("region", "")
     try:
         ends = np.array(entry.get("ends"), float)
@@ -134,7 +135,7 @@ def _line(entry, path: Path) -> tuple[int, Line]:
     return day, Line(which, ends, region)
 
 
-def _clinician(entry, path: Path) -> tuple[int, Clinician]:
+def _clinician(entry: Any, path: Path) -> tuple[int, Clinician]:
     day, said = _day(entry, path), {name: entry.get(name, "") for name in Clinician.__dataclass_fields__}
     for name, known in (("steroids", STEROIDS), ("clinical_status", STATUS)):
         if said[name] not in ("", *known):

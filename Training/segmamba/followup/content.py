@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from segmamba import __version__
 from segmamba.followup.burden import Burden
@@ -132,13 +133,13 @@ def _categories(judged: Date | Burden) -> list[str]:
 def _sums(dates: Sequence[Date]) -> tuple[tuple[str, ...], ...]:
     head = ("", "SPD, mm2", "other borders", "from baseline", "from nadir")
     head += ("volume, mL", "other borders", "from baseline", "from nadir")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for date in dates:
         for burden in date.burdens:
             cells = [f"day {date.day}" + (f", {burden.region}" if len(date.burdens) > 1 else "")]
             for name, form in (("bidimensional", "{:.0f}"), ("volumetric", "{:.2f}")):
                 value, found = burden.value(name), burden.suggestions.get(name)
-                variants = [burden.value(name, variant) for variant in burden.spread]
+                variants = cast(list[float], [burden.value(name, one) for one in burden.spread])  # or value is None
                 cells.append("not known" if value is None else form.format(value))
                 cells.append("" if value is None else f"{form.format(min(variants))} to {form.format(max(variants))}")
                 cells += [_share(found.from_baseline), _share(found.from_nadir)] if found else ["", ""]
@@ -176,8 +177,9 @@ def _lesions(result: FollowUp) -> tuple[tuple[str, ...], ...]:
                     "yes" if lesion.measurable else f"no: {lesion.not_measurable}",
                 )
             )
-        for number, parts in (date.matches.parts if date.matches else {}).items():
-            if not parts and number not in date.matches.merged:
+        parts_of, merged = (date.matches.parts, date.matches.merged) if date.matches else ({}, {})
+        for number, parts in parts_of.items():
+            if not parts and number not in merged:
                 what = f"{number} (target)" if number in result.targets else str(number)
                 rows.append((f"day {date.day}", "-", regions[number], what, "gone", "0", "0", "", ""))
     return tuple(rows)

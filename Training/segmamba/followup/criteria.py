@@ -81,7 +81,7 @@ def suggest(
     from_baseline = now / baseline - 1 if baseline > 0 else None
     from_nadir = now / nadir - 1 if nadir > 0 else None
     rules = [_growth(rule_set, now, nadir, nadir_day, from_nadir, measurable_again), _new(new_measurable)]
-    if baseline > 0:
+    if from_baseline is not None:
         rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor)
     met = next((rule.category for rule in rules if rule.met), "SD" if baseline > 0 else NO_DISEASE)
     if met == "SD":
@@ -101,7 +101,9 @@ def overall(categories: Mapping[str, str]) -> Suggestion:
     return Suggestion(category, None, None, None, (Rule(category, True, f"{text}: together {category}"),))
 
 
-def _growth(rule_set: CriterionSet, now, nadir, nadir_day, from_nadir, measurable_again: bool) -> Rule:
+def _growth(
+    rule_set: CriterionSet, now: float, nadir: float, nadir_day: int, from_nadir: float | None, measurable_again: bool
+) -> Rule:
     limit = rule_set.progression
     if from_nadir is None:
         met = now > 0 and measurable_again
@@ -116,7 +118,9 @@ def _new(count: int) -> Rule:
     return Rule("PD", count > 0, f"{count} measurable lesions that the baseline did not have; PD from 1")
 
 
-def _decrease(rule_set: CriterionSet, now, baseline, change, lesions: int, minor: float | None) -> list[Rule]:
+def _decrease(
+    rule_set: CriterionSet, now: float, baseline: float, change: float, lesions: int, minor: float | None
+) -> list[Rule]:
     against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
     against += _amount(rule_set, baseline)
     rules = [Rule("CR", lesions == 0, f"{lesions} lesions of any size left; CR where there is none")]

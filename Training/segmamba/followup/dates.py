@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, n
 
 
 def read_timepoint(
-    day: int, label_map: Path, t1c: Path | Source | None, labels: str | None = None, **facts
+    day: int, label_map: Path, t1c: Path | Source | None, labels: str | None = None, **facts: Any
 ) -> Timepoint:
     """A label map file and its T1c: a file, a DICOM folder, or None for the T1c in the label map's folder.
 
@@ -68,7 +69,9 @@ def read_timepoint(
 
 def read_probability(path: Path, region: str) -> np.ndarray:
     """(X, Y, Z) float32 of a region, out of the probabilities that `segmamba predict` writes: background, labels."""
-    return np.sum([read_source(Source(path, label)).array for label in REGIONS[region]], axis=0, dtype=np.float32)
+    return np.asarray(
+        np.sum([read_source(Source(path, label)).array for label in REGIONS[region]], axis=0, dtype=np.float32)
+    )
 
 
 def count_days(dates: list[str]) -> list[int]:

@@ -149,7 +149,9 @@ def _longest(
     return found
 
 
-def _first_inside(mask, starts: np.ndarray, ends: np.ndarray, length: np.ndarray) -> list[tuple[float, np.ndarray]]:
+def _first_inside(
+    mask: np.ndarray, starts: np.ndarray, ends: np.ndarray, length: np.ndarray
+) -> list[tuple[float, np.ndarray]]:
     """Of the lines those that are inside and, among these, the longest to 1e-6 mm; in the order they came in."""
     order = np.argsort(-length, kind="stable")
     found: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -11,6 +12,10 @@ from segmamba.followup.burden import Burden
 from segmamba.followup.follow import Date, FollowUp
 from segmamba.followup.lesions import Measured
 from segmamba.preparation.grids import upright
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INK, _FAINT = "#22303c", "#9fb0bd"
 _OUTLINE, _LINE1, _LINE2 = "#ffd84a", "#ff5050", "#50c8ff"
@@ -41,16 +46,19 @@ def draw_chart(result: FollowUp) -> bytes:
     ):
         highest = 0.0
         for place, color in zip(range(len(result.dates[0].burdens)), _CURVES):
-            known = [(date.day, date.burdens[place]) for date in result.dates]
-            known = [(day, burden) for day, burden in known if burden.value(name) is not None]
-            days, values = [day for day, _ in known], [burden.value(name) for _, burden in known]
-            ranges = [[one.value(name, v) for v in one.spread] + [one.value(name)] for _, one in known]
+            burdens = [(date.day, date.burdens[place]) for date in result.dates]
+            known = [(day, one, value) for day, one in burdens if (value := one.value(name)) is not None]
+            days, values = [day for day, _, _ in known], [value for _, _, value in known]
+            ranges = [
+                [*cast(list[float], [one.value(name, variant) for variant in one.spread]), value]
+                for _, one, value in known
+            ]
             ax.vlines(days, [min(r) for r in ranges], [max(r) for r in ranges], color=_FAINT, linewidth=5)
             ax.plot(days, values, color=color, marker="o", label=result.dates[0].burdens[place].region)
             for day, value in zip(days, values):
                 text = f"{value:.0f}" if name == "bidimensional" else f"{value:.1f}"
                 ax.annotate(text, (day, value), (6, 6), textcoords="offset points", fontsize=9, color=color)
-            highest = max(highest, *map(max, ranges))
+            highest = max([highest, *(max(r) for r in ranges)])
         if len(result.dates[0].burdens) > 1:
             ax.legend(fontsize=9, frameon=False)
         ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
@@ -63,7 +71,7 @@ def draw_chart(result: FollowUp) -> bytes:
     return _png(figure, "white")
 
 
-def _figure(count: int):
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -74,7 +82,7 @@ def _figure(count: int):
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
-def _draw_date(ax, date: Date, burden: Burden) -> None:
+def _draw_date(ax: Axes, date: Date, burden: Burden) -> None:
     image, affine = upright(date.timepoint.t1c.array, date.timepoint.t1c.affine)
     measured = date.measured.of(burden.region)
     level = _level(measured)
@@ -125,7 +133,7 @@ def _window(image: np.ndarray) -> tuple[float, float]:
     return float(min(low, 0)), float(max(high, low + 1e-6))
 
 
-def _crop(ax, image: np.ndarray) -> None:
+def _crop(ax: Axes, image: np.ndarray) -> None:
     for axis, limit in ((0, ax.set_xlim), (1, ax.set_ylim)):
         others = tuple(k for k in range(3) if k != axis)
         places = np.flatnonzero((image > 0.05 * image.max()).any(axis=others))
@@ -133,7 +141,7 @@ def _crop(ax, image: np.ndarray) -> None:
             limit(places[0] - 4, places[-1] + 4)
 
 
-def _png(figure, background: str) -> bytes:
+def _png(figure: Figure, background: str) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110, facecolor=background)
     return file.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
@@ -146,7 +147,16 @@ def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
     left_out = int(sizes[small].sum())
     if left_out:
         notes.append(f"{left_out} voxels in pieces of fewer than {LEAST_VOXELS} are left out")
-    return Measured(region, lesions, labelled, ras, tuple(map(float, spacing)), stored, left_out, tuple(notes))
+    return Measured(
+        region,
+        lesions,
+        labelled,
+        ras,
+        cast(tuple[float, float, float], tuple(map(float, spacing))),
+        stored,
+        left_out,
+        tuple(notes),
+    )
 
 
 def _together(region: str, one: Measured, other: Measured) -> Measured:
@@ -188,7 +198,14 @@ def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> 
     return "; ".join(reasons)
 
 
-def _lesion(region: str, pieces: np.ndarray, group: Sequence[int], boxes, affine: np.ndarray, stored) -> Lesion:
+def _lesion(
+    region: str,
+    pieces: np.ndarray,
+    group: Sequence[int],
+    boxes: Sequence[tuple[slice, ...]],
+    affine: np.ndarray,
+    stored: np.ndarray,
+) -> Lesion:
     box = tuple(
         slice(min(boxes[p - 1][axis].start for p in group), max(boxes[p - 1][axis].stop for p in group))
         for axis in range(3)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segmamba.files.atomic import write_aside
 from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by, sections
 from segmamba.followup.follow import FollowUp
+
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_pdf import PdfPages
 
 _WIDTH, _HEIGHT, _MARGIN = 8.27, 11.69, 0.6  # inches
 _INK, _FAINT, _LINE = "#22303c", "#6b7c88", "#dfe5ea"
@@ -48,8 +52,8 @@ def _write(sheet: _Sheet, section: Section) -> None:
 class _Sheet:
     """Pages that are filled from top to bottom. Lengths in inches, sizes of letters in points."""
 
-    def __init__(self, pages):
-        self._pages, self._figure, self._y = pages, None, 0.0
+    def __init__(self, pages: PdfPages):
+        self._pages = pages
         self._turn()
 
     def close(self) -> None:
@@ -63,7 +67,7 @@ class _Sheet:
     def space(self, height: float) -> None:
         self._y -= height
 
-    def text(self, text: str, size: float, **style) -> None:
+    def text(self, text: str, size: float, **style: Any) -> None:
         letters = int((_WIDTH - 2 * _MARGIN) * 72 / (size * _WIDE))
         for line in textwrap.wrap(text, letters) or [""]:
             self.need(_line(size))
@@ -106,7 +110,7 @@ class _Sheet:
 
         self._figure, self._y = Figure(figsize=(_WIDTH, _HEIGHT)), _HEIGHT - _MARGIN
 
-    def _put(self, x: float, text: str, size: float, color: str = _INK, **style) -> None:
+    def _put(self, x: float, text: str, size: float, color: str = _INK, **style: Any) -> None:
         self._figure.text(x / _WIDTH, self._y / _HEIGHT, text, fontsize=size, color=color, parse_math=False, **style)
 
     def _rule(self) -> None:

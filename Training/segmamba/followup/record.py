@@ -127,9 +127,10 @@ def _rows(date: Date, targets: tuple[int, ...], regions: dict[int, str]) -> list
         number = origin.get(lesion.number)
         row = {**_row(lesion), "day": date.day, "baseline_lesion": number or ("new" if lesion.number in new else "")}
         rows.append({**row, "target": "yes" if number in targets else "no"})
-    for number, parts in (date.matches.parts if date.matches else {}).items():
+    parts_of, merged = (date.matches.parts, date.matches.merged) if date.matches else ({}, {})
+    for number, parts in parts_of.items():
         if not parts:
-            into = date.matches.merged.get(number)
+            into = merged.get(number)
             gone = {"d1_mm": 0, "d2_mm": 0, "product_mm2": 0, "volume_ml": 0, "remark": "disappeared"}
             more = gone if into is None else {"remark": f"merged into lesion {into}"}
             row = {"day": date.day, "region": regions[number], "baseline_lesion": number, **more}

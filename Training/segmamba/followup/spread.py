@@ -39,7 +39,7 @@ def spread(
         "one voxel less": ndimage.binary_erosion(labelled > 0, _CROSS, border_value=0),
         "one voxel more": ndimage.binary_dilation(labelled > 0, _CROSS),
     }
-    if probability is not None:
+    if probability is not None and affine is not None:
         turned = upright(probability, affine)[0][box]
         masks |= {f"P >= {p}": _meeting(turned >= p, labelled > 0) for p in PROBABILITIES}
     drawn = {lesion.number: lesion.product for lesion in measured.lesions if lesion.by_hand}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from segmamba.followup.follow import FollowUp
 from segmamba.followup.lesions import Lesion, Measured
 from segmamba.images.dicom import Series
 from segmamba.images.dicom.headers import quiet
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _SERIES_NUMBER = 9500
 _LPS = np.array([-1.0, -1.0, 1.0])
@@ -65,7 +70,7 @@ def write_sr(
     return output
 
 
-def _build(hd, groups: list, segmentation, images: list):
+def _build(hd: ModuleType, groups: list, segmentation: Dataset, images: list) -> Dataset:
     from pydicom.sr.codedict import codes
 
     device = hd.sr.ObserverContext(
@@ -92,7 +97,7 @@ def _build(hd, groups: list, segmentation, images: list):
     )
 
 
-def _groups(hd, lesion: Lesion, segmentation, tracking: Mapping[int, tuple[str, str]]):
+def _groups(hd: ModuleType, lesion: Lesion, segmentation: Dataset, tracking: Mapping[int, tuple[str, str]]) -> list:
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -141,7 +146,7 @@ def _groups(hd, lesion: Lesion, segmentation, tracking: Mapping[int, tuple[str, 
     return groups
 
 
-def _need_highdicom():
+def _need_highdicom() -> ModuleType:
     try:
         import highdicom
         import highdicom.sr

@@ -168,18 +168,18 @@ def _read(
     prepared = _prepare(images, sources, case_id, options, stages, cancelled)
     with stages.time("check"):
         case = prepared.case if prepared else as_case(images, sources, case_id)
-        warnings = [manifest.incomplete.warning(absent)] if absent else []
+        warnings = [manifest.incomplete.warning(absent)] if manifest.incomplete and absent else []
         warnings += swap_warnings(case.images, dict.fromkeys(case.images, case.affine))
     return _Seen(case, prepared, absent, tuple(warnings))
 
 
 def _decide(manifest: Manifest, seen: _Seen, result: Segmentation, options: PredictOptions) -> _Decided:
     whole, probabilities = result.label_map, None
-    if options.probabilities or seen.prepared:
-        probabilities = result.probabilities()
     if seen.prepared:
-        probabilities = seen.prepared.back(probabilities)
+        probabilities = seen.prepared.back(result.probabilities())
         whole = to_label_map(probabilities, manifest.inference.nested)
+    elif options.probabilities:
+        probabilities = result.probabilities()
     label_map, removed = postprocess(whole, seen.grid.affine, _limits(manifest, options), manifest.scheme)
     return _Decided(label_map, whole, removed, probabilities)
 
@@ -195,7 +195,7 @@ def _write(
     """Every file but the summary, the label map last."""
     affine = seen.grid.affine
     make_folder(files["summary"].parent)
-    if "probabilities" in files:
+    if "probabilities" in files and done.probabilities is not None:
         save_image(np.moveaxis(done.probabilities, 0, -1), affine, files["probabilities"], np.float32)
     if "left_out" in files:
         save_image(done.left_out, affine, files["left_out"], np.uint8)

@@ -113,7 +113,8 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
         box = _foreground(views, spec.margin_mm / spacing, case.id)
     else:
         box = [(0, size) for size in views[0].shape]
-    axes = tuple(Axis.over(*limits, own, wanted) for limits, own, wanted in zip(box, spacing, spec.spacing))
+    first, second, third = (Axis.over(*limits, own, wanted) for limits, own, wanted in zip(box, spacing, spec.spacing))
+    axes = (first, second, third)
 
     affine = case.affine @ inv_ornt_aff(orientation, case.shape) @ _oriented_from_model(axes)
     size = tuple(axis.size for axis in axes)
@@ -126,10 +127,10 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
     prepared = Prepared(tensor, affine, case.shape, orientation, axes)
 
     def fill(modality: str, image: np.ndarray) -> None:
-        image = prepared.to_crop(image)
+        crop = prepared.to_crop(image)
         if spec.bias_correction == "n4":
-            image = torch.from_numpy(correct_bias(image.numpy(), spacing))
-        tensor[spec.modalities.index(modality)] = to_model(_normalised(image, spec), axes)
+            crop = torch.from_numpy(correct_bias(crop.numpy(), spacing))
+        tensor[spec.modalities.index(modality)] = to_model(_normalised(crop, spec), axes)
 
     for_each({m: case.images[m] for m in present}, fill)
     return prepared
@@ -138,6 +139,7 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
 def _normalised(image: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
     """(D, H, W) float32 -> the same bits as MONAI's ScaleIntensityRange and NormalizeIntensity give."""
     if spec.normalisation == "window":
+        assert spec.intensity is not None  # as the spec has checked
         low, high = spec.intensity
         return ((image - low) / (high - low) * math.sqrt(12)).clamp(0.0, math.sqrt(12))
     if spec.normalisation == "zscore_box":

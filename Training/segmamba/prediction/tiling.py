@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def window_places(shape: Sequence[int], window: Sequence[int], overlap: float) -
     """Windows over a volume of `shape` (D, H, W) that overlap by that share of one, the last flush with the far end."""
     starts = [list(_starts(*sides, overlap)) for sides in zip(shape, window)]
     return [
-        tuple(slice(start, start + side) for start, side in zip(corner, window))
+        cast(Place, tuple(slice(start, start + side) for start, side in zip(corner, window)))
         for corner in itertools.product(*starts)
     ]
 
@@ -61,6 +62,7 @@ def mean_of_windows(
         for place, result in zip(group, results):
             total[(slice(None), *place)] += result
             weights[place] += gathered
+    assert total is not None  # there is a window
     return total.div_(weights)
 
 

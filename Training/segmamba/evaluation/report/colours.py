@@ -27,7 +27,8 @@ def to_hex(colour: Colour) -> str:
 
 def _for_paper(colour: Colour) -> Colour:
     while 1.05 / (_luminance(colour) + 0.05) < _CONTRAST:
-        colour = tuple(0.97 * c for c in colour)
+        red, green, blue = colour
+        colour = (0.97 * red, 0.97 * green, 0.97 * blue)
     return colour
 
 

@@ -7,12 +7,16 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segmamba.evaluation.report.colours import region_colours
 from segmamba.evaluation.report.log import LOG, RunLog, mean_dice, read_log
 from segmamba.files.atomic import write_aside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PROGRESS = "progress.png"
 _INK, _FAINT, _GRID = "#22303c", "#9fb0bd", "#e4e9ed"
@@ -68,16 +72,16 @@ def draw_curves(run_log: RunLog, form: str) -> bytes:
 
 def moving_average(values: Sequence[float], width: int) -> np.ndarray:
     """The mean of the finite ones of the last `width` values at each place; NaN where there is none."""
-    values = np.asarray(values, float)
-    finite = np.isfinite(values)
-    sums, counts = (np.concatenate([[0], np.cumsum(v)]) for v in (np.where(finite, values, 0), finite))
-    first = np.maximum(0, np.arange(len(values)) - width + 1)
+    array = np.asarray(values, float)
+    finite = np.isfinite(array)
+    sums, counts = (np.concatenate([[0], np.cumsum(v)]) for v in (np.where(finite, array, 0), finite))
+    first = np.maximum(0, np.arange(len(array)) - width + 1)
     last = np.arange(len(values)) + 1
     count = counts[last] - counts[first]
     return np.where(count > 0, (sums[last] - sums[first]) / np.maximum(count, 1), math.nan)
 
 
-def _style(ax, title: str, remark: str) -> None:
+def _style(ax: Axes, title: str, remark: str) -> None:
     ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
     ax.set_title(remark, loc="right", fontsize=8, color="#6b7c88")
     ax.tick_params(labelsize=8, colors=_INK, length=0)
@@ -88,7 +92,7 @@ def _style(ax, title: str, remark: str) -> None:
         spine.set_color(_FAINT)
 
 
-def _line(ax, steps: Sequence[float], values: Sequence[float], **style) -> bool:
+def _line(ax: Axes, steps: Sequence[float], values: Sequence[float], **style: Any) -> bool:
     """Draws what is finite, thinned out evenly; a lone point is drawn as a point. Returns whether there was any."""
     points = [(s, v) for s, v in zip(steps, values) if math.isfinite(v)]
     points = points[:: max(1, math.ceil(len(points) / _POINTS))]
@@ -98,8 +102,8 @@ def _line(ax, steps: Sequence[float], values: Sequence[float], **style) -> bool:
     return True
 
 
-def _draw_loss(ax, steps: list[int], loss: list[float]) -> None:
-    smooth = moving_average(loss, max(1, len(loss) // _SMOOTH))
+def _draw_loss(ax: Axes, steps: list[int], loss: list[float]) -> None:
+    smooth = moving_average(loss, max(1, len(loss) // _SMOOTH)).tolist()
     several = sum(map(math.isfinite, loss)) > 3
     if several:
         _line(ax, steps, loss, color=_FAINT, linewidth=0.8, label="as logged")
@@ -114,14 +118,14 @@ def _draw_loss(ax, steps: list[int], loss: list[float]) -> None:
         _limit(ax, [value for value in loss if math.isfinite(value)])
 
 
-def _limit(ax, values: list[float]) -> None:
+def _limit(ax: Axes, values: list[float]) -> None:
     """A few wild losses at the start must not press the rest of the curve flat."""
     low, high = min(values), float(np.percentile(values, 99))
     if max(values) > high + 2 * (high - low) and high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
 
 
-def _draw_dice(ax, run_log: RunLog) -> None:
+def _draw_dice(ax: Axes, run_log: RunLog) -> None:
     steps = [entry["step"] for entry in run_log.validations]
     drawn = False
     for region, colour in region_colours(run_log.regions).items():
@@ -143,7 +147,7 @@ def _draw_dice(ax, run_log: RunLog) -> None:
         text.set_parse_math(False)  # names of regions are data: a dollar sign is no formula
 
 
-def _draw_seconds(ax, run_log: RunLog) -> None:
+def _draw_seconds(ax: Axes, run_log: RunLog) -> None:
     steps = [entry["step"] for entry in run_log.steps]
     if not _line(ax, steps, [entry["seconds_per_step"] for entry in run_log.steps], color=_INK):
         return

@@ -116,7 +116,7 @@ def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:
 def worst_first(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     """Case ids by mean Dice, the worst first, NaN before all; ties by the larger mean HD95, then by id."""
 
-    def badness(case: str):
+    def badness(case: str) -> tuple[float, float, str]:
         scores = cases[case]
         distance = sum(_order(entry["hd95"], math.inf) for entry in scores.values())
         return _order(mean_dice(scores)), -distance, case
@@ -140,11 +140,11 @@ def _parse(line: str) -> dict | None:
     return None
 
 
-def _is_step(value) -> bool:
+def _is_step(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
@@ -162,7 +162,8 @@ def _step(entry: dict) -> dict:
 
 
 def _validation(entry: dict) -> dict:
-    cases = entry.get("cases") if isinstance(entry.get("cases"), dict) else {}
+    cases = entry.get("cases")
+    cases = cases if isinstance(cases, dict) else {}
     return {
         **_head(entry),
         "mean": _scores(entry.get("mean")),
@@ -172,7 +173,7 @@ def _validation(entry: dict) -> dict:
     }
 
 
-def _scores(values) -> dict[str, dict[str, float]]:
+def _scores(values: object) -> dict[str, dict[str, float]]:
     if not isinstance(values, dict):
         return {}
     found = {region: entry if isinstance(entry, dict) else {} for region, entry in values.items()}

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from segmamba import __version__
 from segmamba.errors import InputError
@@ -100,7 +101,7 @@ def _table_of(record: dict, key: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _network(network) -> str:
+def _network(network: object) -> str:
     if not isinstance(network, dict):
         return str(network or "")
     return " ".join(str(network[key]) for key in ("name", "preset", "form") if network.get(key))
@@ -164,7 +165,7 @@ def _cases(log: RunLog) -> str:
     return _section("Cases", table, remark)
 
 
-def _bar(value: float, colour) -> str:
+def _bar(value: float, colour: Any) -> str:
     """A cell with the number, and a bar as long as it is large."""
     if not math.isfinite(value):
         return "<td>-</td>"
@@ -203,7 +204,7 @@ def _settings(config: Mapping) -> str:
     return _pairs(_flat(config))
 
 
-def _flat(values, name: str = "") -> Iterable[tuple[str, str]]:
+def _flat(values: object, name: str = "") -> Iterable[tuple[str, str]]:
     """Nested settings -> (dotted name, value) of every leaf; a list of plain values is one leaf."""
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
