@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import Tensor
@@ -43,7 +43,8 @@ class Warp:
         matrix = create_rotate(3, self.rotation)[:3, :3] @ create_scale(3, [1 / z for z in self.zoom])[:3, :3]
         sides = np.abs(np.asarray(matrix)) @ np.asarray(patch, float)
         extra = 2 if self.elastic is None else 2 + 2 * _ELASTIC_REACH
-        return tuple(max(side, math.ceil(need + extra)) for side, need in zip(patch, sides))
+        depth, height, width = (max(side, math.ceil(need + extra)) for side, need in zip(patch, sides))
+        return depth, height, width
 
     def apply(self, box: Tensor, patch: Sequence[int]) -> Tensor:
         """(C, *reach) -> (C, *patch)."""
@@ -54,7 +55,7 @@ class Warp:
             affine = Affine(
                 rotate_params=self.rotation,
                 scale_params=[1 / z for z in self.zoom],
-                spatial_size=patch,
+                spatial_size=cast(tuple[int, int, int], patch),
                 padding_mode="zeros",
                 image_only=True,
             )
@@ -65,7 +66,7 @@ class Warp:
             prob=1,
             rotate_range=[(angle, angle) for angle in self.rotation],
             scale_range=[(1 / z - 1, 1 / z - 1) for z in self.zoom],
-            spatial_size=patch,
+            spatial_size=cast(tuple[int, int, int], patch),
             mode="bilinear",
             padding_mode="zeros",
         ).set_random_state(seed=self.elastic)

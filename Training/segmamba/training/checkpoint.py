@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
-def save_checkpoint(run: Path, **state) -> None:
+def save_checkpoint(run: Path, **state: Any) -> None:
     """state: tensors, state dicts, numbers and strings only, which `weights_only` loading accepts."""
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -7,6 +7,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from segmamba import settings
 from segmamba.errors import InputError
@@ -45,7 +46,7 @@ class SourceConfig:
     at_most: int | None = None
     held_out: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(
             sum(map(bool, (self.dataset, self.patches, self.packed))) == 1,
             f"a source needs one of dataset, patches and packed; it has {self.dataset!r}, {self.patches!r} and "
@@ -71,7 +72,7 @@ class AugmentConfig:
     set: str = "segmamba"
     modality_dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))
         _check(0 <= self.modality_dropout < 1, f"augment.modality_dropout {self.modality_dropout} must be 0 to below 1")
 
@@ -95,7 +96,7 @@ class OptimizerConfig:
     gradient_clip: float = 12.0
     ema: float = 0.999
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _choice("optimizer.name", self.name, ("adamw", "sgd"))
         _choice("optimizer.schedule", self.schedule, ("poly", "cosine"))
         rate = self.learning_rate
@@ -122,7 +123,7 @@ class ValidationConfig:
     patience: int = 0
     release: str = "best"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _choice("validation.release", self.release, ("best", "last"))
         _check(self.every >= 1, f"validation.every {self.every} must be 1 or more")
         _check(self.patience >= 0, f"validation.patience {self.patience} must be 0 or more")
@@ -157,7 +158,7 @@ class TrainingConfig:
     weights_dtype: str = "float32"  # of the released weights; "float16" halves the file
     cache: str = "runs/cache"  # preprocessed cases, keyed by content
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _choice("freeze", self.freeze, ("", "encoder"))
         _choice("loss", self.loss, ("ce", "dice_ce"))
         _choice("head", self.head, HEADS)
@@ -165,7 +166,9 @@ class TrainingConfig:
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
         _choice("precision", self.precision, ("bf16", "fp32"))
         _check(len(self.patch) == 3 and min(self.patch) >= 1, f"patch {self.patch} must be three sides of 1 or more")
-        self.network.resolve(len(self.preprocess.modalities), 2, tuple(self.patch))  # says what patches it takes
+        self.network.resolve(
+            len(self.preprocess.modalities), 2, cast(tuple[int, int, int], tuple(self.patch))
+        )  # says what patches it takes
         for name in ("batch", "steps", "accumulation"):
             _check(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be 1 or more")
         _check(0 <= self.foreground <= 1, f"foreground {self.foreground} must be 0 to 1")

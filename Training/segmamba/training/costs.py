@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def _step_costs(config: TrainingConfig, experiment: Experiment, device: str) -> 
 
 def _stepper(config: TrainingConfig, experiment: Experiment, device: str, parts: int) -> Callable[[], None]:
     """One optimizer step on noise, in the precision and memory format of a training; its labels cost the same."""
-    network = experiment.network.train().to(device, memory_format=torch.channels_last_3d)
+    network = cast(Any, experiment.network.train()).to(device, memory_format=torch.channels_last_3d)
     optimizer = build_optimizer(network, config.optimizer)
     kind, autocast = torch.device(device).type, uses_bf16(config, device)
     shape = (config.batch // parts, len(config.preprocess.modalities), *config.patch)
@@ -111,7 +112,11 @@ def _case_runner(config: TrainingConfig, experiment: Experiment, device: str) ->
 
     entry, network = experiment.held_out[0], experiment.network.eval()
     case = load_case(entry.sources, entry.id, config.preprocess.modalities)
-    return lambda: segment(case, network, config.preprocess, experiment.inference, device=device)
+
+    def run() -> None:
+        segment(case, network, config.preprocess, experiment.inference, device=device)
+
+    return run
 
 
 def _measure(work: Callable[[], object], device: str, times: int) -> tuple[float, float | None]:

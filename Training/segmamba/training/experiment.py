@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from segmamba.cases.labels import LabelScheme
-from segmamba.datasets.manifest import CaseEntry, read_dataset
+from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.models.package import Manifest, find_model, load_package
@@ -70,7 +71,9 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     groups, held_out = _prepare(plan, packed, scheme, config, world)
     nested = nested_labels(scheme) if config.head == "regions" else ()
     channels = count_channels(len(scheme.labels), nested)
-    network_config = config.network.resolve(len(config.preprocess.modalities), channels, tuple(config.patch))
+    network_config = config.network.resolve(
+        len(config.preprocess.modalities), channels, cast(tuple[int, int, int], tuple(config.patch))
+    )
     network, parent = _network(config, network_config, scheme, nested)
     inference = replace(config.inference, nested=nested)
     if not isinstance(network_config, NetworkConfig):
@@ -78,7 +81,7 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     samples = PatchDataset(
         groups,
         [source.share for source in config.sources if not source.held_out],
-        tuple(config.patch),
+        cast(tuple[int, int, int], tuple(config.patch)),
         build_augmentation(config.augment.set, config.augment.modality_dropout),
         config.foreground,
         config.seed,
@@ -86,10 +89,16 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     return Experiment(groups, held_out, scheme, network_config, network, inference, samples, parent)
 
 
-def _plan(config: TrainingConfig):
+# A data set, its training and its validation entries; and that by the number of the source
+Planned = tuple[Dataset, tuple[CaseEntry, ...], tuple[CaseEntry, ...]]
+Plan = dict[int, Planned]
+
+
+def _plan(config: TrainingConfig) -> tuple[LabelScheme, Plan, dict[int, Packed]]:
     """-> the label scheme, {number of the source: (data set, training entries, validation entries)}, and {number of
     the source: packed cases}."""
-    plan, packed = {}, {}
+    plan: Plan = {}
+    packed: dict[int, Packed] = {}
     schemes: dict[str, LabelScheme] = {}
     for number, source in enumerate(config.sources):
         if source.patches:
@@ -144,7 +153,7 @@ def _may_hold_labels(entry: CaseEntry) -> bool:
     return measured is None or any(label["voxels"] for label in measured.values())
 
 
-def _check_apart(plan) -> None:
+def _check_apart(plan: Iterable[Planned]) -> None:
     """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
 
     def images(entry: CaseEntry) -> set:
@@ -174,7 +183,7 @@ def _check_patients_apart(kind: str, where: str, ids: Sequence[str], held_out: l
 
 
 def _prepare(
-    plan, packed: dict[int, Packed], scheme: LabelScheme, config: TrainingConfig, world: World
+    plan: Plan, packed: dict[int, Packed], scheme: LabelScheme, config: TrainingConfig, world: World
 ) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
     """-> the training cases of each source that is trained on, and the validation cases of all."""
     spec, cache = config.preprocess, Path(config.cache)

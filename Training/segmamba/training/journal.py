@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from segmamba.evaluation.report import TensorBoardLog
 from segmamba.training.distributed import World
@@ -69,7 +70,7 @@ class Journal:
             log.warning(text)
             self.write("event", step, text=text)
 
-    def write(self, kind: str, step: int, **values) -> None:
+    def write(self, kind: str, step: int, **values: Any) -> None:
         line = append_log(self.run, kind, step=step, **values)
         if self.board:
             self.board.write(line)

@@ -15,9 +15,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from segmamba.errors import InputError, Stopped, is_out_of_memory
@@ -104,7 +106,9 @@ class Training:
         run.mkdir(parents=True, exist_ok=True)
         self.experiment: Experiment = load_experiment(config, world)
         self.autocast = uses_bf16(config, world.device)
-        self.network = self.experiment.network.to(world.device, memory_format=torch.channels_last_3d)
+        self.network: nn.Module = cast(Any, self.experiment.network).to(
+            world.device, memory_format=torch.channels_last_3d
+        )
         self.ema = average_of(self.network, config.optimizer.ema)
         self.optimizer = build_optimizer(self.network, config.optimizer)
         self.ddp = world.wrap(self.network)
@@ -190,7 +194,7 @@ class Training:
         for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
             x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
             apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
-            with self.ddp.no_sync() if apart else contextlib.nullcontext():
+            with cast(DistributedDataParallel, self.ddp).no_sync() if apart else contextlib.nullcontext():
                 with torch.autocast(torch.device(self.world.device).type, torch.bfloat16, enabled=self.autocast):
                     logits = self.ddp(x.contiguous(memory_format=torch.channels_last_3d))
                 loss = self.loss_of(logits.float(), y) * (len(x) / len(image))
@@ -210,7 +214,11 @@ class Training:
             fits, to_come = True, []
             try:
                 to_come = state_to_come(self.optimizer)
-                with self.ddp.no_sync() if self.world.size > 1 else contextlib.nullcontext():
+                with (
+                    cast(DistributedDataParallel, self.ddp).no_sync()
+                    if self.world.size > 1
+                    else contextlib.nullcontext()
+                ):
                     self._gradient(image, label, parts)
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from segmamba import settings
 from segmamba.datasets.manifest import Dataset, read_dataset
@@ -136,7 +137,7 @@ def _like(manifest: Manifest) -> dict:
     asked = manifest.training.get("config", {})
     patch = asked.get("patch") or list(manifest.inference.window)
     return {
-        "network": dataclasses.asdict(_choice(manifest, tuple(patch))),
+        "network": dataclasses.asdict(_choice(manifest, cast(tuple[int, int, int], tuple(patch)))),
         "preprocess": dataclasses.asdict(manifest.preprocess),
         "head": "regions" if manifest.inference.nested else "labels",
         "inference": {**dataclasses.asdict(manifest.inference), "nested": ()},

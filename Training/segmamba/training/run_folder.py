@@ -13,6 +13,7 @@ import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def write_record(run: Path, record: dict) -> None:
     write_aside(run / CONFIG, json.dumps(record, indent=2).encode())
 
 
-def append_log(run: Path, kind: str, **values) -> dict:
+def append_log(run: Path, kind: str, **values: Any) -> dict:
     """kind: "step", "validation" or "event"; values: plain JSON. Returns the line as written."""
     line = {"kind": kind, **values, "time": round(time.time(), 1)}
     fresh = not (run / LOG).exists()

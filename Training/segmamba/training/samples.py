@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -99,6 +99,7 @@ def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str
     settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):
+        assert file is not None  # the case is labelled
         digest.update(f"{file.sha256}{file.volume}".encode())
     return digest.hexdigest()
 
@@ -149,7 +150,7 @@ class PatchDataset(TorchDataset):
         image, label = self.augmentation.apply(image, label, rng)
         return {"image": image, "label": label, "case": case.id}
 
-    def _centre(self, stored, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
+    def _centre(self, stored: Any, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
         present = [name for name in stored.keys() if name.startswith("places")]  # noqa: SIM118  safe_open is no dict
         if present and rng.random() < self.foreground:
             places = stored.get_tensor(present[rng.integers(len(present))])
@@ -196,7 +197,7 @@ def store(image: Tensor, shares: Tensor, seed: bytes, valid: Tensor | None = Non
     return save(tensors, {"labels": str(len(shares))})
 
 
-def _read_box(stored, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:
+def _read_box(stored: Any, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:
     """(channels, *size) around `centre`, 0 outside the volume."""
     part = stored.get_slice(name)
     channels, *grid = part.get_shape()

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 STOP = "stop"  # the file's name in a run folder
 _SAME = 10.0  # seconds
@@ -25,9 +27,9 @@ def stop_signals() -> Iterator[list[int]]:
         yield caught
         return
     last: dict[int, float] = {}
-    usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def catch(number, frame):
+    def catch(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - last.get(number, now) >= _SAME:
             signal.signal(number, usual[number])

@@ -19,6 +19,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
@@ -77,7 +78,7 @@ def make_table(config: TrainingConfig, networks: Sequence[NetworkChoice], folder
     configs = {_label(choice): _configured(config, choice) for choice in networks}
     for one in configs.values():
         _check_run(one, folder)
-        one.network.resolve(len(one.preprocess.modalities), 2, tuple(one.patch))
+        one.network.resolve(len(one.preprocess.modalities), 2, cast(tuple[int, int, int], tuple(one.patch)))
     rows: list[Row] = []
     for name, one in configs.items():
         log.info("%s", name)

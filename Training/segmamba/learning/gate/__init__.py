@@ -99,7 +99,7 @@ def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:
         scores = [{case: scored.scores for case, scored in model.items()} for model in cases.pair]
         report[cases.name] = {
             "dataset": cases.dataset.name if cases.dataset else None,
-            "cases": {e.id: e.label.sha256 for e in cases.entries},
+            "cases": {e.id: e.label and e.label.sha256 for e in cases.entries},
             "comparison": compare_scores(*scores) if cases.entries else {},
             **dict(zip(names, scores)),
         }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError
 from segmamba.learning.gate.rules import Criteria, Judgement, judge
-from segmamba.learning.gate.scores import Pair, kept_mm3, score_cases
+from segmamba.learning.gate.scores import Pair, Scored, kept_mm3, score_cases
 from segmamba.models.package import Model, load_package
 from segmamba.training.samples import case_digest
 
@@ -57,19 +58,31 @@ def compare_models(
     spots = kept_mm3(models)
     chosen = [("anchor", *_anchor(anchor, models)), ("local", *_local(local, models))]
     notes = [note for _, dataset, entries in chosen for note in _check_unseen(dataset, entries, models)]
-    options = {"spots": spots, "device": device, "mirrorings": mirrorings, "cache": cache, "progress": progress}
-    sets = tuple(
+    options: dict[str, Any] = {
+        "spots": spots,
+        "device": device,
+        "mirrorings": mirrorings,
+        "cache": cache,
+        "progress": progress,
+    }
+    anchored, at_home = (
         CaseSet(
             name=name,
             dataset=dataset,
             entries=entries,
-            pair=tuple(score_cases(model, dataset, entries, **options) if entries else {} for model in models),
+            pair=cast(Pair, tuple(_scores(model, dataset, entries, options) for model in models)),
         )
         for name, dataset, entries in chosen
     )
-    judgement = judge(sets[0].pair, sets[1].pair, spots, criteria)
-    notes += [*_slower(sets[0].pair, models), *_chosen(models[1])]
-    return Comparison(models=models, sets=sets, spots=spots, judgement=judgement, notes=notes)
+    judgement = judge(anchored.pair, at_home.pair, spots, criteria)
+    notes += [*_slower(anchored.pair, models), *_chosen(models[1])]
+    return Comparison(models=models, sets=(anchored, at_home), spots=spots, judgement=judgement, notes=notes)
+
+
+def _scores(
+    model: Model, dataset: Dataset | None, entries: tuple[CaseEntry, ...], options: dict[str, Any]
+) -> dict[str, Scored]:
+    return score_cases(model, dataset, entries, **options) if dataset is not None and entries else {}
 
 
 def _anchor(where: Path | str, models: tuple[Model, ...]) -> tuple[Dataset, tuple[CaseEntry, ...]]:
@@ -98,6 +111,8 @@ def _fitting(where: Path | str, models: tuple[Model, ...]) -> Dataset:
 def _check_unseen(dataset: Dataset | None, entries: tuple[CaseEntry, ...], models: tuple[Model, ...]) -> list[str]:
     """Raises InputError where the candidate was trained on a case; that the champion was is a note: it is favoured."""
     notes = []
+    if dataset is None:
+        return notes
     for model, whose in zip(models, ("champion", "candidate")):
         trained = model.manifest.training.get("cases")
         digests = set(trained.values()) if isinstance(trained, dict) else set()

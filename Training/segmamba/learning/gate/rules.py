@@ -35,7 +35,7 @@ class Criteria:
     margin: float | None = None
     local_cases: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin <= 1:
             raise InputError(f"margin {self.margin} must be 0 to 1")
 

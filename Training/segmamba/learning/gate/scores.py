@@ -12,7 +12,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
-from segmamba.cases.case import load_case, load_label_map
+from segmamba.cases.case import Case, load_case, load_label_map
 from segmamba.cases.labels import to_regions
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.datasets.reading import hash_file
@@ -20,7 +20,7 @@ from segmamba.errors import InputError
 from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import Model
-from segmamba.prediction.segment import segment
+from segmamba.prediction.segment import Segmentation, segment
 from segmamba.settings import build, read_json
 
 _VERSION = 3  # raise it when a score is made in another way
@@ -99,8 +99,11 @@ def score_cases(
     return found
 
 
-def answer(model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int):
+def answer(
+    model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int
+) -> tuple[Case, np.ndarray, Segmentation]:
     """-> (case, truth (X, Y, Z), segmentation) of a labelled case."""
+    assert entry.label is not None  # the case is labelled
     for file in (*(entry.images[m] for m in model.manifest.preprocess.modalities), entry.label):
         path = dataset.path(file)
         if not path.exists() or hash_file(path) != file.sha256:
@@ -159,6 +162,6 @@ def _key(
     parts = [
         *(_VERSION, manifest.weights_sha256, asdict(manifest.preprocess), asdict(manifest.inference)),
         *(asdict(manifest.postprocess), dict(spots)),
-        *(files, entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
+        *(files, entry.label and entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

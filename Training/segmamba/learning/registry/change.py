@@ -193,6 +193,7 @@ class _Change:
 
     def back_to(self, name: str, before: tuple[str, ...], reason: str) -> None:
         old = self.registry.champion
+        assert old is not None  # there are others before it
         self.set_state(old, "retired")
         self.set_state(name, "champion")
         self.registry = replace(self.registry, champion=name, before=before)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from segmamba.errors import InputError
 from segmamba.learning.site.improvement import free_or_refuse
@@ -45,7 +46,7 @@ def detach(site: Site, run: str | None, way: str | None, options: Sequence[str])
     return folder
 
 
-def _start(command: list[str], output) -> subprocess.Popen:
+def _start(command: list[str], output: IO[bytes]) -> subprocess.Popen:
     shared = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT, "cwd": _PACKAGE}
     if os.name != "nt":
         return subprocess.Popen(command, start_new_session=True, **shared)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
@@ -63,7 +64,7 @@ class Stages:
         self._add()
         self._judge()
 
-    def _done(self, **changes) -> None:
+    def _done(self, **changes: Any) -> None:
         self.plan = replace(self.plan, **changes)
         write_plan(self.folder, self.plan)
 
@@ -92,6 +93,7 @@ class Stages:
             if state.read_registry(self.site.models).champion is None:
                 change.start(self.site.models, find_model(self.model))
             self._done(initial=in_use.current(self.site.models).name)
+        assert self.plan.initial is not None
         return in_use.find_package(self.site.models, self.plan.initial)
 
     def _old_data(self, initial: Path) -> None:
@@ -213,6 +215,7 @@ class Stages:
 
     def _judge(self) -> None:
         """The gate, against the model that is in use now."""
+        assert self.plan.candidate is not None  # it is trained by now
         candidate = in_use.find_package(self.site.models, self.plan.candidate)
         report = run_gate(
             candidate,

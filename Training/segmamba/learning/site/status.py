@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from segmamba import settings
 from segmamba.errors import InputError
@@ -78,12 +79,12 @@ class StatusWriter:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
         self._write()
 
-    def begin(self, state: str, text: str, **changes) -> None:
+    def begin(self, state: str, text: str, **changes: Any) -> None:
         """Another state, or another part of it; what was known of the time left is forgotten."""
         with self._lock:
             self._pace = None
@@ -91,7 +92,7 @@ class StatusWriter:
             self._write()
         log.info("%s", text)
 
-    def go_on(self, done: float, total: float, text: str, **changes) -> None:
+    def go_on(self, done: float, total: float, text: str, **changes: Any) -> None:
         """done of total are done; from the first call the time left is reckoned. Writes nothing itself."""
         now = time.monotonic()
         with self._lock:
@@ -123,7 +124,7 @@ class StatusWriter:
                     time.sleep(_PAUSE)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

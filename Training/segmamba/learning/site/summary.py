@@ -68,10 +68,11 @@ def _finding(kind: str, text: str) -> dict:
 
 def _models(folder: Path) -> dict:
     registry = read_registry(folder)
-    champion = registry.models.get(registry.champion or "")
+    name = registry.champion or ""
+    champion = registry.models.get(name)
     return {
         "champion": registry.champion,
-        "folder": str((folder / MODELS / registry.champion).absolute()) if champion else None,
+        "folder": str((folder / MODELS / name).absolute()) if champion else None,
         "id": champion.id if champion else None,
         "parents": _parents(registry),
         "previous": registry.before[-1] if registry.before else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -16,7 +17,7 @@ from segmamba.cases.labels import LabelScheme, renumber
 from segmamba.datasets.check import check_label
 from segmamba.datasets.collect import name_labels
 from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry
-from segmamba.datasets.reading import Reading, foreground, hash_file, measure, read_case, size_and_time
+from segmamba.datasets.reading import foreground, hash_file, measure, read_case, size_and_time
 from segmamba.datasets.registration import find_misplaced
 from segmamba.errors import InputError
 from segmamba.files.atomic import is_clutter
@@ -67,28 +68,29 @@ def examine(folder: Path, root: Path) -> Examined:
     images = {m: Source(folder / file.file) for m, file in record.images.items()}
     reading = read_case(record.case, images, folder / record.segmentation.file)
     findings += [Finding(kind="file", text=text) for text in reading.errors]
-    if reading.errors:
+    case, label = reading.case, reading.label
+    if case is None or label is None:  # there are errors
         return Examined(name=record.name, subject=record.subject, findings=tuple(findings))
     dataset = _as_dataset(record, root)
     done = record.preprocessing[-len(record.preparation) :] if record.preparation else ()
     findings += [Finding(kind="prepared", text=f"prepared: {text}") for text in done]
-    found = [*_geometry(record, reading), *_misplaced(reading.case)]
-    found += [("note", text) for text in reading.case.checks[1:]]
-    about_label = check_label(dataset, reading.case, reading.label, folder / record.segmentation.file)
-    found += _at_the_edge(about_label, reading) if record.is_brain_found else about_label
+    found = [*_geometry(record, case), *_misplaced(case)]
+    found += [("note", text) for text in case.checks[1:]]
+    about_label = check_label(dataset, case, label, folder / record.segmentation.file)
+    found += _at_the_edge(about_label, case, label) if record.is_brain_found else about_label
     if set(record.confirmed_empty) == set(record.labels):
         found = [f for f in found if f[0] != "empty label"]
     findings += [Finding(kind=kind, text=text) for kind, text in found]
     changes, dice = {}, {}
     if not any(f.kind == "label values" for f in findings):
         try:
-            changes, dice = _compare(folder, record, reading)
+            changes, dice = _compare(folder, record, case, label)
         except InputError as error:
             findings.append(Finding(kind="file", text=str(error)))
         findings += [Finding(kind=kind, text=text) for kind, text in _about_changes(record, changes)]
     entry = None
     if not any(f.kind in WRONG for f in findings):
-        entry = name_labels(_entry(folder, root, record, reading), dataset)
+        entry = name_labels(_entry(folder, root, record, case, label), dataset)
     contents = {m: facts["content"] for m, facts in entry.statistics["images"].items()} if entry else {}
     if entry and "label_content" in entry.statistics:
         contents["label"] = entry.statistics["label_content"]
@@ -127,8 +129,8 @@ def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
             yield from (("identifying", text) for text in find_hidden(path))
 
 
-def _geometry(record: CaseRecord, reading: Reading) -> Iterator[tuple[str, str]]:
-    case, said = reading.case, record.geometry
+def _geometry(record: CaseRecord, case: Case) -> Iterator[tuple[str, str]]:
+    said = record.geometry
     if tuple(said.shape) != tuple(case.shape):
         yield "record", f"images have {case.shape} voxels, {RECORD} says {said.shape}"
     elif (far := corner_distance(case.shape, case.affine, np.array(said.affine, float))) > GRID_TOLERANCE_MM:
@@ -146,15 +148,15 @@ def _misplaced(case: Case) -> Iterator[tuple[str, str]]:
             yield "registration" if far else "note", text
 
 
-def _at_the_edge(found: Iterator[tuple[str, str]], reading: Reading) -> Iterator[tuple[str, str]]:
+def _at_the_edge(found: Iterator[tuple[str, str]], case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]:
     """`found` of a case whose brain was cut out by a program: what a person labelled a little outside is no mistake of
     the person. A little: _EDGE_MM or, where they are larger, one voxel along each axis."""
     for kind, text in found:
         if kind not in ("outside head", "other patient"):
             yield kind, text
             continue
-        spacing, labelled = voxel_sizes(reading.case.affine), reading.label != 0
-        head = np.any([foreground(image) for image in reading.case.images.values()], axis=0)
+        spacing, labelled = voxel_sizes(case.affine), label != 0
+        head = np.any([foreground(image) for image in case.images.values()], axis=0)
         away = ndimage.distance_transform_edt(~head, sampling=spacing / np.maximum(spacing, _EDGE_MM))
         beyond, total = np.count_nonzero(labelled & (away > 1 + 1e-6)), np.count_nonzero(labelled)
         outside = np.count_nonzero(labelled & ~head)
@@ -165,17 +167,19 @@ def _at_the_edge(found: Iterator[tuple[str, str]], reading: Reading) -> Iterator
             yield kind, f"{beyond} of {total} labelled voxels lie far outside the brain that was cut out"
 
 
-def _compare(folder: Path, record: CaseRecord, reading: Reading) -> tuple[dict[str, LabelChange], dict[str, float]]:
+def _compare(
+    folder: Path, record: CaseRecord, case: Case, label: np.ndarray
+) -> tuple[dict[str, LabelChange], dict[str, float]]:
     if record.proposal is None:
         return {}, {}
     path = folder / record.proposal.file
-    proposed = read_case(record.case, dict(reading.case.sources), path)
-    if proposed.errors:
+    proposed = read_case(record.case, dict(case.sources), path)
+    if proposed.label is None:
         raise InputError(proposed.errors[0])
     own = {value: value for value in record.labels.values()}
-    before, after = renumber(proposed.label, own), renumber(reading.label, own)
-    affine, scheme = reading.case.affine, record.scheme
-    return label_changes(before, after, affine, scheme), region_dice(before, after, scheme)
+    before, after = renumber(proposed.label, own), renumber(label, own)
+    scheme = record.scheme
+    return label_changes(before, after, case.affine, scheme), region_dice(before, after, scheme)
 
 
 def _about_changes(record: CaseRecord, changes: dict[str, LabelChange]) -> Iterator[tuple[str, str]]:
@@ -206,23 +210,26 @@ def _as_dataset(record: CaseRecord, root: Path) -> Dataset:
 def same_task(one: Examined, other: Examined) -> bool:
     """Whether two submissions can stand in one data set."""
     schemes = [LabelScheme(labels=e.labels, regions=e.regions) for e in (one, other)]
-    return schemes[0] == schemes[1] and set(one.entry.images) == set(other.entry.images)
+    return schemes[0] == schemes[1] and _modalities(one) == _modalities(other)
 
 
-def _entry(folder: Path, root: Path, record: CaseRecord, reading: Reading) -> CaseEntry:
+def _modalities(one: Examined) -> set[str]:
+    return set(one.entry.images) if one.entry else set()
+
+
+def _entry(folder: Path, root: Path, record: CaseRecord, case: Case, label: np.ndarray) -> CaseEntry:
     def file(name: str, sha256: str) -> FileEntry:
         path = folder / name
         text = path.relative_to(root) if path.is_relative_to(root) else path.absolute()
         size, modified = size_and_time(path)
         return FileEntry(path=text.as_posix(), sha256=sha256, size=size, modified=modified)
 
-    case = reading.case
     return CaseEntry(
         id=record.case,
         subject=record.subject,
         images={m: file(f.file, f.sha256) for m, f in record.images.items()},
         label=file(record.segmentation.file, record.segmentation.sha256),
-        shape=tuple(int(n) for n in case.shape),
-        spacing=tuple(round(float(s), 6) for s in voxel_sizes(case.affine)),
-        statistics=measure(case, reading.label),
+        shape=cast(tuple[int, int, int], tuple(int(n) for n in case.shape)),
+        spacing=cast(tuple[float, float, float], tuple(round(float(s), 6) for s in voxel_sizes(case.affine))),
+        statistics=measure(case, label),
     )

@@ -7,6 +7,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from segmamba.cases.case import Case
 from segmamba.cases.labels import renumber
 from segmamba.datasets.reading import read_case
 from segmamba.errors import InputError, explain
@@ -31,13 +32,16 @@ def draw(submission: Path, file: Path) -> None:
         images = {modality: Source(submission / image.file) for modality, image in record.images.items()}
         own = {value: value for value in record.labels.values()}
         maps = {}
+        case: Case | None = None
         for title, saved in (("proposal", record.proposal), ("corrected", record.segmentation)):
             if saved is not None:
                 reading = read_case(record.case, images, submission / saved.file)
-                if reading.errors:
+                if reading.case is None or reading.label is None:
                     raise InputError(reading.errors[0])
+                case = reading.case
                 maps[title] = renumber(reading.label, own)
-        save_picture(reading.case, maps, file, submission.name, record.labels)
+        assert case is not None  # what was corrected was read
+        save_picture(case, maps, file, submission.name, record.labels)
     except Exception as error:
         log.warning("no picture of %s (%s)", submission.name, error)
 

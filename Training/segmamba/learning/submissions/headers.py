@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from segmamba import limits
 from segmamba.images.image_io import corner_distance
@@ -58,7 +59,7 @@ def _plain(data: bytes) -> Iterator[str]:
     try:
         begins, shape = int(header.get_data_offset()), header.get_data_shape()
         ends = begins + math.prod(int(n) for n in shape) * header.get_data_dtype().itemsize
-    except (ValueError, OverflowError, nib.spatialimages.HeaderDataError):
+    except (ValueError, OverflowError, HeaderDataError):
         return
     for name in header.structarr.dtype.names:
         value = header[name].tobytes().strip(b"\0")
@@ -87,13 +88,12 @@ def _forms(header: nib.Nifti1Header, shape: tuple[int, ...]) -> Iterator[str]:
     if not header["sform_code"] and np.any(np.array(rows) != 0):
         yield "its header has a text in srow"
     if header["qform_code"] and header["sform_code"]:
+        sform, qform = np.asarray(header.get_sform()), np.asarray(header.get_qform())
         try:
-            apart = corner_distance(shape, header.get_sform(), header.get_qform())
+            apart = corner_distance(shape, sform, qform)
         except (ValueError, np.linalg.LinAlgError):
             apart = math.inf
-        sheared = not np.allclose(
-            *(_squares(header.get_sform()), np.diag(_squares(header.get_sform()).diagonal())), atol=1e-3
-        )
+        sheared = not np.allclose(_squares(sform), np.diag(_squares(sform).diagonal()), atol=1e-3)
         if not apart <= _FORMS_APART_MM and not sheared:
             yield "its header has two places for the image"
 

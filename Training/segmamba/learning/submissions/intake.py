@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from segmamba import __version__, limits, settings
 from segmamba.datasets.fingerprint import fingerprint
@@ -161,6 +162,7 @@ def _show(submission: Path, is_doubtful: bool, verdicts: Path) -> None:
 
 def _order(name: str) -> tuple[int, str]:
     match = FOLDER.fullmatch(name)
+    assert match is not None  # only such folders are examined
     return int(match[2]), match[1]
 
 
@@ -218,10 +220,11 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
     if examined.entry is None:
         return examined
     found: list[Finding] = []
+    own = examined.entry.id
     accepted = [v.examined for v in verdicts.values() if v.state == "accepted"]
-    others = [other for other in accepted if other.entry.id != examined.entry.id]
+    others = [other for other in accepted if _entry(other).id != own]
     # else a case that is never trained on could become one that is: the place is the subject's
-    if any(other.subject != examined.subject for other in accepted if other.entry.id == examined.entry.id):
+    if any(other.subject != examined.subject for other in accepted if _entry(other).id == own):
         found.append(Finding(kind="other subject", text="an earlier version of this case is another patient's"))
     for other in others:
         if not same_task(examined, other):
@@ -241,9 +244,14 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
 # --- from verdicts to a data set
 
 
+def _entry(accepted: Examined) -> CaseEntry:
+    assert accepted.entry is not None  # what has none was refused
+    return accepted.entry
+
+
 def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
     accepted = {name: v.examined for name, v in verdicts.items() if v.state == "accepted"}
-    newest = {examined.entry.id: name for name, examined in accepted.items()}  # in order of version
+    newest = {_entry(examined).id: name for name, examined in accepted.items()}  # in order of version
     chosen = {name: accepted[name] for name in sorted(newest.values())}
     split = _place_subjects(output, chosen.values())
     waiting = _waiting(chosen, split)
@@ -256,7 +264,7 @@ def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
         elif name not in chosen:
             status = "replaced"
         else:
-            status = "waiting" if name in waiting else split.part_of(verdict.examined.subject)
+            status = "waiting" if name in waiting else cast(str, split.part_of(verdict.examined.subject))
         rows.append(Row(name=name, status=status, findings=findings, dice=dice))
     _write_manifest(output, used, {row.name: row for row in rows if row.status in ("refused", "doubtful", "waiting")})
     return tuple(rows)
@@ -301,15 +309,16 @@ def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, R
         if (output / MANIFEST).exists():  # all that was there is refused now: nothing may be trained on
             write_dataset(replace(read_dataset(output), cases=(), left_out=_left_out(not_used)))
         return
-    cases: tuple[CaseEntry, ...] = tuple(sorted((e.entry for e in used), key=lambda entry: entry.id))
+    cases: tuple[CaseEntry, ...] = tuple(sorted(map(_entry, used), key=lambda entry: entry.id))
+    modalities = tuple(_entry(used[0]).images)
     dataset = Dataset(
         name=output.resolve().name,
-        modalities=tuple(used[0].entry.images),
+        modalities=modalities,
         labels=used[0].labels,
         regions=used[0].regions,
         label_values={str(value): name for name, value in used[0].labels.items()},
         cases=cases,
-        fingerprint=fingerprint(cases, tuple(used[0].entry.images), tuple(used[0].labels)),
+        fingerprint=fingerprint(cases, modalities, tuple(used[0].labels)),
         left_out=_left_out(not_used),
         made={"corrections": INCOMING, "segmamba": __version__},
         folder=str(output),

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from segmamba.files.shares import work_folder
 from segmamba.images.image_io import Source
@@ -42,7 +44,7 @@ def preview_submission(
     subject: str | None,
     convention: str | None = "brats2023",
     about: Provenance | None = None,
-    **preparing,
+    **preparing: Any,
 ) -> Preview:
     """Arguments as of `write_case`, those for preparing too. `folder` need not be there yet. Raises InputError where
     nothing could be sent."""
@@ -55,7 +57,7 @@ def preview_submission(
         submission = write_case(*case, subject=subject, consent=True, convention=convention, about=about, **preparing)
         record = read_record(submission)
         found = beside_others(examine(submission, aside), _accepted(folder))
-        present = set(np.unique(np.asarray(nib.load(submission / SEGMENTATION).dataobj)).tolist())
+        present = set(np.unique(np.asarray(cast(SpatialImage, nib.load(submission / SEGMENTATION)).dataobj)).tolist())
     versions = [int(match[2]) for match in _sent(folder) if match[1] == record.case]
     return Preview(
         findings=found.findings,

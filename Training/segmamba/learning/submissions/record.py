@@ -184,7 +184,7 @@ def strange_words(text: str) -> list[str]:
     return strange + _IN_A_ROW.findall(text)
 
 
-def _free_texts(value, where: str) -> list[str]:
+def _free_texts(value: object, where: str) -> list[str]:
     """Texts in settings and measurements that are no plain word: 'uniform', 'hd-bet', 'WT'."""
     if isinstance(value, dict):
         return [text for pair in value.items() for part in pair for text in _free_texts(part, where)]
@@ -195,7 +195,7 @@ def _free_texts(value, where: str) -> list[str]:
     return [f"{where}: {value[:40]!r} is no plain word"]
 
 
-def _identifying(value, where: str) -> list[str]:
+def _identifying(value: object, where: str) -> list[str]:
     if isinstance(value, dict):
         inner = [(f"{where}.{key}".lstrip("."), part) for key, part in value.items()]
         keys = [text for key in value for text in _identifying(key, where)]

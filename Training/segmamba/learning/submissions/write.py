@@ -17,6 +17,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -170,7 +171,7 @@ def _hash(salt: bytes, *parts: str) -> str:
 
 def _geometry(case: Case) -> Geometry:
     rows = tuple(tuple(round(float(v), 9) for v in row) for row in case.affine)
-    return Geometry(shape=tuple(int(n) for n in case.shape), affine=rows)
+    return Geometry(shape=cast(tuple[int, int, int], tuple(int(n) for n in case.shape)), affine=rows)
 
 
 def _figures(step: Step) -> dict:
