@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 from segmamba.commands.evaluate import add_options, read_options
+from segmamba.commands.shared import AddCommand
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("compare", run, "two predictions of the same cases: differences, intervals, p-values")
     command.add_argument("prediction_a", metavar="PRED_A", help="the reference: a label map, or a folder of them")
     command.add_argument("prediction_b", metavar="PRED_B", help="the other: a label map, or a folder of them")
@@ -16,7 +18,7 @@ def add(add_command) -> None:
     add_options(command)
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.evaluation.compare import compare_folders
     from segmamba.evaluation.score_tables import format_comparison
 

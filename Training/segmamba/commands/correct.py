@@ -6,16 +6,21 @@ import json
 import os
 import re
 import sys
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segmamba.commands.shared import LABEL_CONVENTIONS, ready_for_output
+from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand, ready_for_output
 from segmamba.errors import InputError
+
+if TYPE_CHECKING:
+    from segmamba.learning.submissions.write import Provenance
 
 _SUBJECT = "SEGMAMBA_SUBJECT"
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     correct = add_command("correct", _correct, "put a corrected case into a folder of corrections")
     correct.add_argument("case", help="folder of the case's images")
     correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map, on the grid of T1c")
@@ -91,7 +96,7 @@ def add(add_command) -> None:
     intake.add_argument("--json", action="store_true")
 
 
-def _correct(options) -> int:
+def _correct(options: Namespace) -> int:
     from segmamba.cases.case import find_case
     from segmamba.learning.submissions.preview import preview_submission
     from segmamba.learning.submissions.write import write_case
@@ -115,16 +120,16 @@ def _correct(options) -> int:
     return 0
 
 
-def _proposal(options) -> Path | None:
+def _proposal(options: Namespace) -> Path | None:
     return Path(options.proposal) if options.proposal else None
 
 
-def _about(options):
+def _about(options: Namespace) -> Provenance:
     """What is known of the correction; what the command line says of the model counts, then the proposal's summary."""
     from segmamba.learning.submissions.record import ModelRecord
     from segmamba.learning.submissions.write import Provenance, proposal_facts
 
-    model, settings = proposal_facts(_proposal(options)) if options.proposal else (None, {})
+    model, settings = proposal_facts(Path(options.proposal)) if options.proposal else (None, {})
     if options.weights_sha256 and not re.fullmatch("[0-9a-f]{64}", options.weights_sha256):
         raise InputError(f"--weights-sha256 {options.weights_sha256[:40]}: expected 64 hexadecimal digits")
     if options.weights_sha256 and not options.model_id:
@@ -143,7 +148,7 @@ def _about(options):
     )
 
 
-def _intake(options) -> int:
+def _intake(options: Namespace) -> int:
     from segmamba.learning.submissions.intake import format_intake, ingest
 
     if options.reason and not options.accept:
@@ -151,7 +156,7 @@ def _intake(options) -> int:
     for folder in {options.folder, options.output or options.folder}:
         if Path(folder).is_dir() or folder == options.output:
             ready_for_output(folder)
-    accept = dict.fromkeys(options.accept, options.reason)
+    accept = {name: str(options.reason) for name in options.accept}
     result = ingest(
         options.folder,
         options.output,

@@ -6,13 +6,20 @@ import argparse
 import json
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segmamba.commands.shared import LABEL_CONVENTIONS, ready_for_output
+from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand, ready_for_output
 from segmamba.errors import InputError
 
+if TYPE_CHECKING:
+    from segmamba.datasets.collect import Collected
+    from segmamba.datasets.task import Task
 
-def add(add_command) -> None:
+
+def add(add_command: AddCommand) -> None:
     command = add_command("dataset", run, "make, check, describe and split a data set")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_init(actions)
@@ -37,7 +44,9 @@ def add(add_command) -> None:
     split.add_argument("--seed", type=int, help="seed of the random split (default: 1)")
 
 
-def _action(actions, name: str, do, help: str) -> argparse.ArgumentParser:
+def _action(
+    actions: argparse._SubParsersAction, name: str, do: Callable[[Namespace], int], help: str
+) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=help, description=help)
     action.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="print details")
     action.set_defaults(do=do)
@@ -50,7 +59,7 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_init(actions) -> None:
+def _add_init(actions: argparse._SubParsersAction) -> None:
     init = _action(actions, "init", _init, "write the manifest of a folder or list of cases")
     init.add_argument(
         "source",
@@ -88,11 +97,11 @@ def _add_init(actions) -> None:
     _add_jobs(init)
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     return options.do(options)
 
 
-def _init(options) -> int:
+def _init(options: Namespace) -> int:
     from segmamba.datasets.collect import init_dataset, update_dataset
 
     source = Path(options.source)
@@ -125,7 +134,7 @@ def _init(options) -> int:
 _MAKING = ("name", "labels", "task", "modality", "label", "region", "subject_pattern")
 
 
-def _report(result, skip_bad: bool) -> int:
+def _report(result: Collected, skip_bad: bool) -> int:
     for note in result.notes[:20]:
         print(f"note: {note}")
     if len(result.notes) > 20:
@@ -150,7 +159,7 @@ def _report(result, skip_bad: bool) -> int:
     return 0
 
 
-def _check(options) -> int:
+def _check(options: Namespace) -> int:
     from segmamba.datasets.check import check_dataset
     from segmamba.datasets.manifest import read_dataset
     from segmamba.datasets.tables import format_findings
@@ -168,7 +177,7 @@ def _check(options) -> int:
     return 1 if errors else 0
 
 
-def _summary(options) -> int:
+def _summary(options: Namespace) -> int:
     from segmamba.datasets.manifest import read_dataset
     from segmamba.datasets.tables import format_summary, summarise
 
@@ -177,7 +186,7 @@ def _summary(options) -> int:
     return 0
 
 
-def _split(options) -> int:
+def _split(options: Namespace) -> int:
     from segmamba.datasets.manifest import read_dataset
     from segmamba.datasets.split import SPLIT, make_split
 
@@ -192,7 +201,7 @@ def _split(options) -> int:
     return 0
 
 
-def _task(options):
+def _task(options: Namespace) -> Task | None:
     from segmamba.datasets.task import Task, custom_task, read_task
 
     if options.task:
@@ -255,6 +264,6 @@ class _Bar:
             self._bar = tqdm(total=total, desc=self._what, unit="case", leave=False)
         self._bar.update(done - self._bar.n)
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import Bar, choose_device, ready_for_output
+from segmamba.commands.shared import AddCommand, Bar, choose_device, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("demo", run, "make a synthetic case, segment it, score it and draw it")
     command.add_argument("--output", "-o", default="demo", metavar="FOLDER")
     command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
     command.add_argument("--device", default="auto")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.demo import run_demo
 

@@ -6,12 +6,14 @@ And what `segmamba predict --dicom` needs: a case out of such a folder, and its 
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segmamba.commands.shared import AddCommand
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,14 +52,14 @@ class DicomCase:
         }
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("dicom", _run, "list the series in a folder of DICOM files, and find the four of a case")
     command.add_argument("folder", help="folder with DICOM files, at any depth, possibly among other files")
     add_series_argument(command)
     command.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
-def add_series_argument(command) -> None:
+def add_series_argument(command: ArgumentParser) -> None:
     command.add_argument(
         "--series",
         action="append",
@@ -134,7 +136,7 @@ def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, mod
     return write_seg(Path(label_map), None, case.reference, path, facts, scheme=manifest.scheme)
 
 
-def _run(options) -> int:
+def _run(options: Namespace) -> int:
     from segmamba.images.dicom import choose_four, find_series
 
     found = find_series(options.folder)
@@ -183,7 +185,7 @@ def _row(series: Series) -> dict:
         "fault": geometry.fault or None,
         "notes": list(geometry.notes),
         "shape": list(geometry.shape),
-        "spacing": None if geometry.affine is None else [round(s, 4) for s in geometry.spacing],
+        "spacing": None if geometry.spacing is None else [round(s, 4) for s in geometry.spacing],
         "affine": None if geometry.affine is None else geometry.affine.round(6).tolist(),
         "plane": geometry.plane or None,
         "oblique_degrees": round(geometry.oblique_degrees, 1),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import LABEL_CONVENTIONS
+from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand
 from segmamba.errors import InputError
 
 _SCORINGS = ("brats2023", "paper")
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("evaluate", run, "Dice, HD95 and NSD of predictions against truths")
     command.add_argument("predictions", help="a label map, or a folder of them")
     command.add_argument("truths", help="the reference: a label map, or a folder of them")
@@ -19,7 +20,7 @@ def add(add_command) -> None:
     add_options(command)
 
 
-def add_options(command) -> None:
+def add_options(command: ArgumentParser) -> None:
     """The options that `compare` has too."""
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(
@@ -48,7 +49,7 @@ def add_options(command) -> None:
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="number of processes")
 
 
-def read_options(options) -> dict:
+def read_options(options: Namespace) -> dict:
     """The same as arguments of `evaluate_folders`."""
     if options.convention not in (None, *_SCORINGS):
         hint = f"; labels are told by --labels {options.convention}" if options.convention in LABEL_CONVENTIONS else ""
@@ -87,7 +88,7 @@ def _read_table(path: str) -> dict[str, str]:
     return table
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.evaluation.evaluate import evaluate_folders
     from segmamba.evaluation.score_tables import format_csv, format_table
     from segmamba.files.atomic import check_output_file, write_aside

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import AddCommand, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("export", run, "write a model in the format of other software")
     command.add_argument("model", help="name or folder of a model")
     command.add_argument("--format", default="monai-bundle", help="monai-bundle (default)")
     command.add_argument("--output", required=True, metavar="FOLDER", help="new folder to write")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.export.bundle import export_model
     from segmamba.models.package import find_model
 

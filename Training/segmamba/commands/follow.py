@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmamba.commands.follow_dates import Given, Refers, date_of, make_ready, seg_path
 from segmamba.commands.measure import add_labels, add_region
+from segmamba.commands.shared import AddCommand
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 RECORD = "follow-up.json"
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("follow", run, "compare one patient's dates: diameters, volumes, changes, a report")
     command.add_argument(
         "timepoints",
@@ -83,7 +85,7 @@ def add(add_command) -> None:
     command.add_argument("--json", action="store_true", help="print everything as JSON, as in follow-up.json")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.followup.by_hand import read_by_hand
     from segmamba.followup.follow import follow
     from segmamba.followup.record import as_json, read_registrations
@@ -116,7 +118,7 @@ def run(options) -> int:
     return 0
 
 
-def _given(options) -> tuple[list[Given], Settings]:
+def _given(options: Namespace) -> tuple[list[Given], Settings]:
     """Raises InputError for numbers of arguments that do not go together, and dates that do not rise."""
     from segmamba.followup.dates import count_days
     from segmamba.followup.follow import Settings
@@ -148,7 +150,7 @@ def _given(options) -> tuple[list[Given], Settings]:
     return [Given(p, day, t and Path(t), s and Path(s), m or "") for p, day, t, s, m in zip(*columns)], settings
 
 
-def _sr_targets(options, output: Path, given: list[Given]) -> dict[int, Path]:
+def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[int, Path]:
     """Day -> where its Structured Report is to be. Raises InputError now for what would stop it after the run."""
     from segmamba.followup.structured import check_sr
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segmamba.commands.dicom import dicom_case
 from segmamba.commands.shared import Bar, choose_device
@@ -53,7 +54,7 @@ def date_of(place: Path) -> str:
     return date
 
 
-def make_ready(given: Given, options, output: Path) -> tuple[Timepoint, Refers | None]:
+def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
     """Reads the label map of a date, or makes it into OUTPUT/segmentations; refers: None where it is not of DICOM."""
     from segmamba import __version__
     from segmamba.cases.case import find_label
@@ -67,7 +68,7 @@ def make_ready(given: Given, options, output: Path) -> tuple[Timepoint, Refers |
         if given.t1c:
             raise InputError(f"{place}: holds no label map that --t1c {given.t1c} could belong to")
         return _segmented(given, options, output)
-    facts = {"made_by": {"model": given.made_by}} if given.made_by else {}
+    facts: dict[str, Any] = {"made_by": {"model": given.made_by}} if given.made_by else {}
     series = find_in_folder(given.series)[0] if given.series else _series_of_t1c(label_map.parent)
     if series:
         facts["scanner"] = dicom_facts(series)[1]
@@ -76,7 +77,7 @@ def make_ready(given: Given, options, output: Path) -> tuple[Timepoint, Refers |
     return timepoint, Refers(series, made_by) if series else None
 
 
-def _segmented(given: Given, options, output: Path) -> tuple[Timepoint, Refers | None]:
+def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
     from segmamba import __version__
     from segmamba.cases.case import find_case
     from segmamba.cases.dicom_seg import ModelFacts, check_seg

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import AddCommand, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("import", run, "make a model folder of a published SegMamba checkpoint")
     command.add_argument("checkpoint")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
@@ -21,7 +22,7 @@ def add(add_command) -> None:
     )
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.files.atomic import check_regular
     from segmamba.models.package import Manifest, save_package
     from segmamba.models.published import load_published

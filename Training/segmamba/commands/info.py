@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
+from argparse import Namespace
 
 from segmamba import __version__
-from segmamba.commands.shared import device_name
+from segmamba.commands.shared import AddCommand, device_name
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("info", run, "versions, devices, scan back ends, models")
     command.add_argument("--json", action="store_true")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     import torch
 
     from segmamba.models.package import read_manifest, shipped_models

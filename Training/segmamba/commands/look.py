@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmamba.commands.dicom import add_series_argument, dicom_case, named_series
+from segmamba.commands.shared import AddCommand
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("look", run, "say what the images of a case are, and what will be done to them")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
     for modality in _IMAGES:
@@ -26,7 +28,7 @@ def add(add_command) -> None:
     command.add_argument("--json", action="store_true", help="print the same as JSON")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.cases.case import Source, find_case
     from segmamba.preparation.look import Taken
 

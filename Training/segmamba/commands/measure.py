@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import LABEL_CONVENTIONS
+from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand
 
 REGIONS = ("ET", "TC", "WT", "non-enhancing", "mixed")
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("measure", run, "measure the lesions of a label map: diameters, volumes, measurable or not")
     command.add_argument("label_map", help="file of a label map")
     add_region(command)
@@ -21,7 +22,7 @@ def add(add_command) -> None:
     command.add_argument("--json", action="store_true", help="print everything as JSON, with the ends of the lines")
 
 
-def add_region(command) -> None:
+def add_region(command: ArgumentParser) -> None:
     command.add_argument(
         "--region",
         default="ET",
@@ -30,7 +31,7 @@ def add_region(command) -> None:
     )
 
 
-def add_labels(command) -> None:
+def add_labels(command: ArgumentParser) -> None:
     command.add_argument(
         "--labels",
         choices=LABEL_CONVENTIONS,
@@ -39,7 +40,7 @@ def add_labels(command) -> None:
     )
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.files.atomic import write_aside
     from segmamba.followup.by_hand import read_by_hand, with_lines
     from segmamba.followup.dates import read_label_map

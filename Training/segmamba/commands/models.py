@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from segmamba.commands.shared import choose_device, ready_for_output
+from segmamba.commands.shared import AddCommand, choose_device, ready_for_output
 from segmamba.errors import InputError
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     gate = add_command("gate", _gate, "hold a candidate against the model in use, and say whether to take it")
     gate.add_argument("candidate", help="folder of a model, or its name in --models")
     gate.add_argument("--models", metavar="FOLDER", help="registry of models; the model in use is the reference")
@@ -38,7 +39,7 @@ def add(add_command) -> None:
     models.add_argument("--json", action="store_true")
 
 
-def _gate(options) -> int:
+def _gate(options: Namespace) -> int:
     from segmamba.learning.gate import Criteria, format_report, run_gate
     from segmamba.learning.registry.change import promote, refuse
     from segmamba.learning.registry.in_use import current, find_package
@@ -70,7 +71,7 @@ def _gate(options) -> int:
     return 0 if report["verdict"] == "promote" else 1
 
 
-def _models(options) -> int:
+def _models(options: Namespace) -> int:
     from segmamba.learning.registry import state  # the others need torch, which takes seconds
 
     folder, action = options.folder, options.action

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 
-def add(add_command) -> None:
+from segmamba.commands.shared import AddCommand
+
+
+def add(add_command: AddCommand) -> None:
     command = add_command("network", run, "parameters of a network preset")
     command.add_argument("name", help="released, paper, v1, v1-text or quick")
     command.add_argument("--keys", action="store_true", help="print one line per tensor: name (shape) type")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.networks.presets import build_network
 
     network = build_network(options.name)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import AddCommand, ready_for_output
 
 _LOCK = ".phantom.lock"
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("phantom", run, "make synthetic cases with real anatomy and exact labels")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
     command.add_argument("--count", type=int, default=1)
@@ -24,7 +25,7 @@ def add(add_command) -> None:
     )
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.files.atomic import make_folder
     from segmamba.files.shares import exclusive
 
@@ -33,7 +34,7 @@ def run(options) -> int:
         return _make(options, output)
 
 
-def _make(options, output: Path) -> int:
+def _make(options: Namespace, output: Path) -> int:
     from segmamba.datasets.phantom import make_phantom, make_raw, save_phantom, save_raw
     from segmamba.files.atomic import share
 

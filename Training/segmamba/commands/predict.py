@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 from segmamba.commands.dicom import (
@@ -14,13 +15,13 @@ from segmamba.commands.dicom import (
     seg_target,
     write_case_seg,
 )
-from segmamba.commands.shared import Bar, choose_device, ready_for_output
+from segmamba.commands.shared import AddCommand, Bar, choose_device, ready_for_output
 from segmamba.errors import InputError
 
 _IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("predict", run, "segment a case, or a folder of cases")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
     for modality in _IMAGES:
@@ -93,7 +94,7 @@ def add(add_command) -> None:
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     if options.dicom is None:
         if options.series or options.dicom_seg:
             raise InputError("--series and --dicom-seg require --dicom FOLDER")
@@ -107,7 +108,7 @@ def run(options) -> int:
         return _predict(options, case)
 
 
-def _predict(options, dicom: DicomCase | None = None) -> int:
+def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     from segmamba.cases.case import MODALITIES, Source, find_case
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.batch import format_batch, predict_batch
@@ -148,10 +149,10 @@ def _predict(options, dicom: DicomCase | None = None) -> int:
     )
     case_id = _case_id(Path(options.case)) if options.case else "case"
     where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
-    target = seg_target(dicom, where / f"{case_id}-seg.dcm", model) if options.dicom_seg else None
+    target = seg_target(dicom, where / f"{case_id}-seg.dcm", model) if dicom and options.dicom_seg else None
     summary = predict_case(model, sources, output, case_id, settings, bar)
     bar.close()
-    written = write_case_seg(dicom, where / summary["files"]["label_map"], target, model) if target else None
+    written = write_case_seg(dicom, where / summary["files"]["label_map"], target, model) if dicom and target else None
     if dicom:
         summary = {**summary, "dicom": dicom.facts()}
     if options.json:

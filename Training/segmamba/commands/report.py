@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import AddCommand, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command("report", run, "write RUN/report.html, everything about a training on one page")
     command.add_argument("folder", metavar="RUN", help="run folder of a training")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.evaluation.report import format_table, write_report
 
     if Path(options.folder).is_dir():

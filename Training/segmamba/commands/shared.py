@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # The names in cases.labels.CONVENTIONS, for helps that do not wait for numpy; a test holds the two together
 LABEL_CONVENTIONS = (
@@ -13,11 +19,21 @@ LABEL_CONVENTIONS = (
 )
 
 
+class AddCommand(Protocol):
+    """What the command line hands to a command, by which it joins in."""
+
+    def __call__(self, name: str, run: Callable[[Namespace], int], help: str) -> ArgumentParser:
+        """A parser for `segmamba NAME ...`, to which the command adds its arguments. run: gives the exit code."""
+        ...
+
+
 class Bar:
     """Progress of a prediction: a bar on a terminal, a plain line a stage elsewhere; on standard error."""
 
-    def __init__(self):
-        self._case = self._stage = self._bar = None
+    def __init__(self) -> None:
+        self._case: str | None = None
+        self._stage: str | None = None
+        self._bar: tqdm | None = None
 
     def __call__(self, stage: str, fraction: float) -> None:
         self.batch("", stage, fraction)
@@ -38,8 +54,9 @@ class Bar:
             self._bar = tqdm(
                 total=100, desc=text, leave=False, bar_format="{desc} {bar} {percentage:3.0f}% {remaining}"
             )
-        self._bar.n = round(100 * fraction)
-        self._bar.refresh()
+        if self._bar is not None:
+            self._bar.n = round(100 * fraction)
+            self._bar.refresh()
 
     def close(self) -> None:
         if self._bar is not None:

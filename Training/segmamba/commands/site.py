@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import ready_for_output
+from segmamba.commands.shared import AddCommand, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
     improve.add_argument("site", metavar="SITE", help="folder of the site (may be shared)")
     improve.add_argument(
@@ -36,7 +37,7 @@ def add(add_command) -> None:
     status.add_argument("--json", action="store_true")
 
 
-def _improve(options) -> int:
+def _improve(options: Namespace) -> int:
     from segmamba.errors import Stopped
     from segmamba.learning.site import Site, ask_to_stop, detach, improve
 
@@ -73,7 +74,7 @@ def _device(name: str) -> str:
     return choose_device(name)
 
 
-def _options(options) -> list[str]:
+def _options(options: Namespace) -> list[str]:
     """Those of an improvement again, as the command line has them."""
     model = Path(options.model)
     given = {
@@ -85,7 +86,7 @@ def _options(options) -> list[str]:
     return [text for name, value in given.items() if value is not None for text in (name, str(value))]
 
 
-def _status(options) -> int:
+def _status(options: Namespace) -> int:
     from segmamba.learning.site import Site, summarise
 
     found = summarise(Site(Path(options.site).absolute()), options.name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import choose_device, ready_for_output
+from segmamba.commands.shared import AddCommand, choose_device, ready_for_output
 
 
-def add(add_command) -> None:
+def add(add_command: AddCommand) -> None:
     command = add_command(
         "table1", run, "train or collect the paper's networks with one configuration, print the table"
     )
@@ -29,7 +30,7 @@ def add(add_command) -> None:
     command.add_argument("--device", default="auto")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.errors import Stopped
     from segmamba.training.config import load_config
     from segmamba.training.table1 import NETWORKS, format_markdown, make_table, parse_networks

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from segmamba.commands.shared import choose_device, ready_for_output
+from segmamba.commands.shared import AddCommand, choose_device, ready_for_output
 from segmamba.errors import InputError
 
+if TYPE_CHECKING:
+    from segmamba.training.config import TrainingConfig
 
-def add(add_command) -> None:
+
+def add(add_command: AddCommand) -> None:
     command = add_command("train", run, "train a network from a configuration, or from corrected cases")
     command.add_argument("config", nargs="?", help="TOML configuration (see Training/configs)")
     command.add_argument("--run-folder", help="folder of the run (default: runs/NAME)")
@@ -50,7 +55,7 @@ def add(add_command) -> None:
     command.add_argument("--anchor", metavar="DATASET", help="data set to validate on as well; never trained on")
 
 
-def run(options) -> int:
+def run(options: Namespace) -> int:
     from segmamba.errors import Stopped
     from segmamba.training.loop import train
 
@@ -67,7 +72,7 @@ def run(options) -> int:
     return 0
 
 
-def _config(options):
+def _config(options: Namespace) -> TrainingConfig:
     if options.finetune is None and options.retrain is None:
         from segmamba.training.config import load_config
 
@@ -82,7 +87,7 @@ def _config(options):
         return load_config(options.config, options.set)
     from segmamba.training.recipes import finetune, retrain
 
-    shared = {
+    shared: dict[str, Any] = {
         "config": Path(options.config) if options.config else None,
         "replay": [] if options.replay == ["none"] else options.replay,
         "anchor": options.anchor,
@@ -90,10 +95,10 @@ def _config(options):
     }
     if options.retrain is not None:
         return retrain(options.retrain, **shared)
-    return finetune(options.finetune, _initial(options), **shared)
+    return finetune(str(options.finetune), _initial(options), **shared)
 
 
-def _initial(options) -> Path:
+def _initial(options: Namespace) -> Path:
     from segmamba.learning.registry.in_use import current, find_package
     from segmamba.models.package import find_model
 

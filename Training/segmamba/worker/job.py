@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from segmamba.errors import Cancelled, InputError
 from segmamba.worker.channel import Channel
@@ -17,6 +18,9 @@ from segmamba.worker.facts import find_facts, read_facts
 from segmamba.worker.failures import ModelError, describe
 from segmamba.worker.requests import Segment
 from segmamba.worker.timing import Estimate, Record
+
+if TYPE_CHECKING:
+    from segmamba.models.package import Model
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +126,9 @@ class Job:
 class Shelf:
     """The model that was used last, loaded."""
 
-    def __init__(self):
-        self._key, self._model = None, None
+    def __init__(self) -> None:
+        self._key: list | None = None
+        self._model: Model | None = None
 
     @property
     def has_model(self) -> bool:
@@ -133,14 +138,14 @@ class Shelf:
         """The next request loads its model anew: nobody knows what the last one left of this one."""
         self._key = self._model = None
 
-    def get(self, name: str):
+    def get(self, name: str) -> Model:
         """-> segmamba.models.package.Model. Raises ModelError."""
         from segmamba.models.package import MANIFEST, WEIGHTS, find_model, load_package
 
         try:
             folder = find_model(name)
             key = [(folder / file, (folder / file).stat().st_mtime_ns) for file in (MANIFEST, WEIGHTS)]
-            if key == self._key:
+            if self._model is not None and key == self._key:
                 log.info("model %s is loaded already", self._model.manifest.id)
                 return self._model
             self._key = self._model = None  # not two of them in memory
@@ -182,7 +187,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     if request.prepare == "auto" and _are_apart(list(request.images.values())):
         look = {"prepare": record.preparation()}
     expected = {**expected, **look} if cold else {**expected, **look, "load": _READ_SECONDS}
-    job.estimate = Estimate(expected, measured=measured)
+    estimate = job.estimate = Estimate(expected, measured=measured)
     changed()
 
     from segmamba.cases.case import Source
@@ -201,9 +206,9 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         name, job.text = _STAGES[stage]
         if name == "write" and not job.writing:
             job.begin_writing()
-        job.estimate.enter(name)
+        estimate.enter(name)
         if stage in ("prepare", "network"):
-            job.estimate.report(fraction)
+            estimate.report(fraction)
         changed()
 
     options = PredictOptions(
@@ -269,14 +274,17 @@ def _publish(job: Job, names: dict[str, str]) -> dict[str, str]:
 
 def _are_apart(paths: list[Path]) -> bool:
     """Whether images lie on different grids, so that they will be registered; False where their headers do not tell."""
-    import nibabel
     import numpy as np
+    from nibabel import loadsave
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import SpatialImage
 
     try:
-        first, *others = (nibabel.load(path) for path in paths)
-    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError):  # reading them says what is wrong
+        first, *others = (cast(SpatialImage, loadsave.load(path)) for path in paths)
+    except (OSError, ValueError, ImageFileError):  # reading them says what is wrong
         return False
-    return any(o.shape != first.shape or not np.allclose(o.affine, first.affine, atol=_GRID_MM) for o in others)
+    place = np.asarray(first.affine)
+    return any(o.shape != first.shape or not np.allclose(np.asarray(o.affine), place, atol=_GRID_MM) for o in others)
 
 
 def _check_output(folder: Path) -> None:

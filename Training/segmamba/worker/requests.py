@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from segmamba.settings import parse_json, shown
 
@@ -116,18 +117,18 @@ def _segment(values: dict, id: str) -> Segment:
     mirrorings = values.get("mirrorings", 0)
     if isinstance(mirrorings, bool) or mirrorings not in MIRRORINGS:
         raise ProtocolError(f"mirrorings {shown(mirrorings)}: expected one of {', '.join(map(str, MIRRORINGS))}", id)
-    wanted = {name: values.get(name, False) for name in ("probabilities", "left_out")}
+    wanted: dict[str, Any] = {name: values.get(name, False) for name in ("probabilities", "left_out")}
     for name, value in wanted.items():
         if not isinstance(value, bool):
             raise ProtocolError(f"{name} {shown(value)}: expected true or false", id)
-    chosen = {name: values.get(name, "auto") for name in ("prepare", "postprocess")}
+    chosen: dict[str, Any] = {name: values.get(name, "auto") for name in ("prepare", "postprocess")}
     for name, value in chosen.items():
         if value not in AUTO_OR_NEVER:
             raise ProtocolError(f"{name} {str(value)[:50]!r}: expected one of {', '.join(AUTO_OR_NEVER)}", id)
     prepare = chosen["prepare"]
     if prepare == "never" and mask:
         raise ProtocolError("brain_mask goes with prepare auto, not never", id)
-    names = {key: _text(values, key, id) for key in ("model", "device") if key in values}
+    names: dict[str, Any] = {key: _text(values, key, id) for key in ("model", "device") if key in values}
     return Segment(
         id,
         "segment",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from segmamba.files.atomic import write_aside
 from segmamba.settings import read_json
@@ -68,7 +69,7 @@ class Record:
         mirrorings: int,
         cold: bool,
         prepared: bool = False,
-    ):
+    ) -> None:
         """seconds: of each stage. cold: whether libraries or the model had to be loaded. prepared: whether the images
         were raw, so that the stage "prepare" did its work.
 
@@ -107,7 +108,7 @@ def _checked(run: dict) -> dict[str, float]:
     return {name: _seconds(run[name]) for name in (*_RECORDED, "pass", "passes")}
 
 
-def _seconds(value: object) -> float:
+def _seconds(value: Any) -> float:
     value = float(value)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError("no seconds")
@@ -144,7 +145,7 @@ class Estimate:
         self._start = self._entered = clock()
         self._stage, self._done, self._done_at = STAGES[0], 0.0, self._start
         self._fraction = 0.0
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds: dict[str, float] = {stage: 0.0 for stage in STAGES}
 
     @property
     def stage(self) -> str:
