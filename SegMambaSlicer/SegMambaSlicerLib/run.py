@@ -75,9 +75,13 @@ class Run:
         onDone: Callable[[Result], None] | None = None,
         onError: Callable[[EngineError], None] | None = None,
     ):
-        self._engine, self._options, self._previous = engine, options or Options(), previous
+        self._engine = engine
+        self._options = options or Options()
+        self._previous = previous
         self._volumes = {modality: volumes.get(modality) for modality in MODALITIES}
-        self._onProgress, self._onDone, self._onError = onProgress, onDone, onError
+        self._onProgress = onProgress
+        self._onDone = onDone
+        self._onError = onError
         self._request: Request | None = None
         self._steps: Iterator[None] | None = None  # from the engine's files into the scene
         self._folder = None

@@ -29,7 +29,9 @@ class EngineError(RuntimeError):
 
     def __init__(self, kind: str, message: str, detail: str = ""):
         super().__init__(message)
-        self.kind, self.message, self.detail = kind, message, detail
+        self.kind = kind
+        self.message = message
+        self.detail = detail
 
 
 @dataclass
@@ -63,7 +65,9 @@ class Engine:
         log: Callable[[str, str], None] | None = None,
         devicesChanged: Callable[[dict], None] | None = None,
     ):
-        self._interpreter, self._log, self._devicesChanged = interpreter, log, devicesChanged
+        self._interpreter = interpreter
+        self._log = log
+        self._devicesChanged = devicesChanged
         self._process: ChildProcess | None = None
         self._pending: dict[str, Request] = {}
         self._count = 0

@@ -14,7 +14,9 @@ import vtk
 from ..i18n import _
 
 SEGMENTATION_ROLE = "SegMambaLesion"
-_LESION, _WHICH, _MEASURED = "SegMamba.Lesion", "SegMamba.Which", "SegMamba.Measured"
+_LESION = "SegMamba.Lesion"
+_WHICH = "SegMamba.Which"
+_MEASURED = "SegMamba.Measured"
 _REGION = "SegMamba.Region"
 _ENDS = {"D1": "line1_ras_mm", "D2": "line2_ras_mm"}
 _COLORS = {"D1": (1.0, 0.35, 0.35), "D2": (0.35, 0.78, 1.0)}

@@ -99,7 +99,9 @@ class Correction:
         self.report: dict | None = None  # the engine's, after `check`
         self.labelsHash = ""
         self.isRaw = False  # after `prepare`: whether the engine prepares the volumes, which takes its time
-        self._start, self._command, self._folder = start, None, None
+        self._start = start
+        self._command = None
+        self._folder = None
         self._volumes = volumes or (history.sourceVolumes(segmentationNode) if segmentationNode is not None else {})
 
     def prepare(self) -> Correction:

@@ -288,7 +288,10 @@ class SiteWatch:
         commands, self._commands = self._commands, {}
         for command, _until, _failed, _seconds in commands.values():
             command.cancel()
-        self._answers, self._follower, self._followed, self.doing = {}, None, "", ""
+        self._answers = {}
+        self._follower = None
+        self._followed = ""
+        self.doing = ""
         self._examined, self.examineProblem = 0, ""
 
     def _changed(self) -> None:

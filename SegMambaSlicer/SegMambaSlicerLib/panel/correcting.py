@@ -41,10 +41,15 @@ class CorrectionPanel:
     """start: Session.command; log: called with (level, text); changed: called when the site or its cases changed."""
 
     def __init__(self, ui, start, log, changed):
-        self._ui, self._start, self._log, self._changed = ui, start, log, changed
+        self._ui = ui
+        self._start = start
+        self._log = log
+        self._changed = changed
         self._node = self._correction = self._lastEdit = None
         self._onTheWay: list[Correction] = []  # sent with consent: these go on whatever becomes of the scene
-        self._edits, self._volumeId, self._patientId = EditWatch(self._edited), "", ""
+        self._edits = EditWatch(self._edited)
+        self._volumeId = ""
+        self._patientId = ""
         self._typed = singleTimer(TYPING_MILLISECONDS, changed)
         ui.sitePath.filters = ctk.ctkPathLineEdit.Dirs
         ui.sitePath.setCurrentPath(site.readSite().folder)
@@ -101,7 +106,9 @@ class CorrectionPanel:
         self._edits.watch(None)
         for correction in filter(None, [self._correction, *self._onTheWay]):
             correction.close()
-        self._node, self._correction, self._onTheWay = None, None, []
+        self._node = None
+        self._correction = None
+        self._onTheWay = []
 
     # --- the site and the person
 

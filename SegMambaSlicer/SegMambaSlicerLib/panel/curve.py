@@ -11,8 +11,15 @@ from ..i18n import _
 from ..learning.following import Curve
 
 HEIGHT = 210
-_LEFT, _RIGHT, _TOP, _GAP, _BOTTOM = 46, 10, 16, 26, 20  # pixels around the two fields
-_PAPER, _INK, _GRID = "#ffffff", "#303030", "#dcdcdc"
+# pixels around the two fields
+_LEFT = 46
+_RIGHT = 10
+_TOP = 16
+_GAP = 26
+_BOTTOM = 20
+_PAPER = "#ffffff"
+_INK = "#303030"
+_GRID = "#dcdcdc"
 _LOSS = "#303030"
 # colours that the colour-blind tell apart, and another line for each besides
 _LINES = {"WT": ("#0072b2", "SolidLine"), "TC": ("#d55e00", "DashLine"), "ET": ("#009e73", "DotLine")}

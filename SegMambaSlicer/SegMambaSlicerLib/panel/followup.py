@@ -29,7 +29,9 @@ class FollowUpPanel:
     """
 
     def __init__(self, ui, start, log):
-        self._ui, self._start, self._log = ui, start, log
+        self._ui = ui
+        self._start = start
+        self._log = log
         self._node = self._measuring = self._answer = None
         self._results: list[dates.DatedResult] = []
         self._ticked: list = []  # segmentations
@@ -98,7 +100,9 @@ class FollowUpPanel:
 
     def showState(self) -> None:
         """What can be pressed, and why the rest cannot."""
-        ui, busy, answer = self._ui, self._isBusy, self._answer
+        ui = self._ui
+        busy = self._isBusy
+        answer = self._answer
         reason = self._reason()
         allow(
             ui.followUpMeasureButton, not busy and not reason, _("Measure the ticked dates."), reason or _("Under way.")
@@ -298,7 +302,9 @@ class FollowUpPanel:
 
     def _drop(self, why: str) -> None:
         """Forgets what was measured; the lines stay in the scene, for those that were moved count again."""
-        measuring, self._measuring, self._answer = self._measuring, None, None
+        measuring = self._measuring
+        self._measuring = None
+        self._answer = None
         if measuring is not None:
             measuring.close()
         for watch in self._watches:

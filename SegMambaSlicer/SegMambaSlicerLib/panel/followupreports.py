@@ -22,7 +22,11 @@ class Reports:
     """byHand: what the engine is told of lines and physician; say(text), failed(error), changed(): of the section."""
 
     def __init__(self, ui, byHand, say, failed, changed):
-        self._ui, self._byHand, self._say, self._failed, self._changed = ui, byHand, say, failed, changed
+        self._ui = ui
+        self._byHand = byHand
+        self._say = say
+        self._failed = failed
+        self._changed = changed
         self._measuring = self._answer = None
         ui.followUpFolder.filters = ctk.ctkPathLineEdit.Dirs
         ui.followUpFolder.setCurrentPath(slicer.util.settingsValue(FOLDER_SETTING, "", converter=str))
@@ -34,7 +38,9 @@ class Reports:
 
     def showState(self, measuring, answer, busy: str) -> None:
         """measuring, answer: what there is, or None. busy: why nothing can be written now, or ""."""
-        self._measuring, self._answer, ui = measuring, answer, self._ui
+        self._measuring = measuring
+        self._answer = answer
+        ui = self._ui
         path = ui.followUpFolder.currentPath
         nowhere = "" if path and isThere(path) else _("Choose a folder to save into.")
         reason = busy or (_("Measure first.") if answer is None else "") or nowhere

@@ -37,7 +37,9 @@ class InputsPanel:
     """
 
     def __init__(self, ui, changed, incomplete, watched):
-        self._ui, self._changed, self._incomplete = ui, changed, incomplete
+        self._ui = ui
+        self._changed = changed
+        self._incomplete = incomplete
         self._parameters = None
         self._guesses = {}
         self._chosen: set[str] = set()  # modalities that somebody has chosen by hand, or left empty by hand
@@ -49,7 +51,9 @@ class InputsPanel:
         self.isSettled = True  # False while the scene is closed, loaded or restored: the selectors then say nothing
         self.problems = None  # not looked at yet
         self.notes: list[str] = []  # what is said of volumes that can be segmented
+        self._absent: list[str] = []  # modalities without a volume when they were looked at
         self._undecided: list = []  # volumes that may be those which are missing
+        self.isRaw = False  # whether the volumes will be registered first, as far as their grids tell
         for modality in MODALITIES:
             self._selector(modality).setMRMLScene(slicer.mrmlScene)
             self._selector(modality).currentNodeChanged.connect(self._chooser(modality))
@@ -62,8 +66,12 @@ class InputsPanel:
 
     def setParameters(self, parameters) -> None:
         """Another parameter node, e.g. that of a scene that was loaded."""
-        self._parameters, self._guesses, self._chosen = parameters, {}, set()
-        self.problems, self._done, self._compared = None, (None, []), ("", "")
+        self._parameters = parameters
+        self._guesses = {}
+        self._chosen = set()
+        self.problems = None
+        self._done = (None, [])
+        self._compared = ("", "")
         self.show()
 
     def show(self) -> None:
@@ -186,10 +194,13 @@ class InputsPanel:
         self._ui.warningsLabel.setText("\n".join(f"\u26a0 {note}" for note in notes))
         paint(self._ui.warningsLabel, "doubtful")
         self._ui.warningsLabel.setVisible(bool(notes))
-        self._showPreparation({name: node for name, node in volumes.items() if node is not None}, blocked)
+        given = {name: node for name, node in volumes.items() if node is not None}
+        self._showPreparation(given, blocked)
         for modality in MODALITIES:
             self._showHint(modality, volumes[modality])
-        self._undecided = undecidedVolumes(volumes) if None in volumes.values() else []
+        self._absent = [modality for modality, node in volumes.items() if node is None]
+        self._undecided = undecidedVolumes(volumes) if self._absent else []
+        self.isRaw = not blocked and self._parameters.prepare == "auto" and bool(offGrid(given))
         showThumbnails(self._ui.thumbnailsLabel, self._undecided)
         self._changed()
 
@@ -201,20 +212,12 @@ class InputsPanel:
         missing = [problem for problem in self.problems if problem.kind == "missing"]
         if missing and self._undecided:
             names = ", ".join(node.GetName() for node in self._undecided[:MOST_NAMES])
-            absent = [name for name in MODALITIES if self._parameters.volume(name) is None]
             one = _("Choose {modalities} above. It could be {volumes}; the names do not tell.")
             several = _("Choose {modalities} above. They could be among {volumes}; the names do not tell.")
-            return (one if len(absent) == 1 else several).format(modalities=listed(absent), volumes=names)
+            return (one if len(self._absent) == 1 else several).format(modalities=listed(self._absent), volumes=names)
         if len(missing) == len(MODALITIES):
             return _("Load the four MRI volumes T1, T1c, T2 and FLAIR of a patient, or a sample case.")
         return "\n".join(problem.text for problem in self.problems if problem.blocking)
-
-    @property
-    def isRaw(self) -> bool:
-        """Whether the volumes will be registered before they are segmented, as far as their grids tell."""
-        if self.problems is None or self.reason or self._parameters is None or self._parameters.prepare != "auto":
-            return False
-        return bool(offGrid({name: node for name, node in self._parameters.volumes().items() if node is not None}))
 
     def _guessNotes(self, volumes: dict) -> list[str]:
         found = [
@@ -227,7 +230,10 @@ class InputsPanel:
 
     def _showPreparation(self, volumes: dict, blocked: bool) -> None:
         """What will be done to the volumes or, where that is known, what was done."""
-        label, lines, facts, isDone = self._ui.prepareLabel, [], [], False
+        label = self._ui.prepareLabel
+        lines = []
+        facts = []
+        isDone = False
         if not blocked:
             lines, facts = preparation(volumes, self._parameters.prepare), describeVolumes(volumes)
             isDone = bool(self._done[1]) and self._done[0] == _identify(volumes)

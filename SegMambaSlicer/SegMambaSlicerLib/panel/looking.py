@@ -25,8 +25,12 @@ class LookingPanel:
     """
 
     def __init__(self, ui, start, said):
-        self._ui, self._start, self._said = ui, start, said
-        self._volumes, self._reason, self._prepare = {}, "", "auto"
+        self._ui = ui
+        self._start = start
+        self._said = said
+        self._volumes = {}
+        self._reason = ""
+        self._prepare = "auto"
         self._command = self._folder = None
         self._of: tuple = ()  # the volumes that are looked at, or were
         ui.inspectButton.clicked.connect(self.onLook)

@@ -13,15 +13,17 @@ from ..errors import InputError
 from ..i18n import _
 from ..learning.verdicts import Evidence, eventsOf, historyText, plainName, readReport, rowsOf, sinceText
 from .colors import paint
-from .widgets import allow
+from .widgets import allow, fillCombo
 
 
 class ModelsPanel:
     """watch: a SiteWatch."""
 
     def __init__(self, ui, watch):
-        self._ui, self._watch, self._filling = ui, watch, False
-        self._message, self._isWrong = "", False
+        self._ui, self._watch = ui, watch
+        self._filling = False
+        self._message = ""
+        self._isWrong = False
         self._known: set[str] = set()
         self._shown: tuple | None = None  # the answer and the candidate whose evidence is in the widgets
         self._evidence = Evidence({})
@@ -97,22 +99,19 @@ class ModelsPanel:
 
     def _fill(self, choices: list[tuple[str, str]]) -> None:
         combo, before = self._ui.candidateCombo, self.candidate
-        if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)] == choices:
-            return
+        values = [name for _text, name in choices]
+        isNew = bool(values) and values[0] not in self._known
+        self._known.update(values)
         self._filling = True
         try:
-            combo.clear()
-            for text, name in choices:
-                combo.addItem(text, name)
-            values = [name for _text, name in choices]
-            isNew = bool(values) and values[0] not in self._known
-            self._known.update(values)
-            combo.setCurrentIndex(values.index(before) if before in values and not isNew else 0)
+            fillCombo(combo, choices, "" if isNew else before)
         finally:
             self._filling = False
 
     def _showEvidence(self) -> None:
-        ui, name, models = self._ui, self.candidate, self._watch.models
+        ui = self._ui
+        name = self.candidate
+        models = self._watch.models
         if self._shown is not None and self._shown[0] is models and self._shown[1] == name:
             return
         folder = self._folder()
@@ -163,7 +162,8 @@ class ModelsPanel:
         allow(ui.nextPictureButton, not last, _("Shows the next picture."), _("This is the last picture."))
 
     def _showButtons(self) -> None:
-        ui, watch, models = self._ui, self._watch, self._watch.models or {}
+        ui, watch = self._ui, self._watch
+        models = watch.models or {}
         states = models.get("states") or {}
         common = watch.doing or watch.site.reason or watch.problem
         if not common and watch.models is None:

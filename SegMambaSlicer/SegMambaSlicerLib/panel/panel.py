@@ -33,9 +33,13 @@ class Panel:
     """ui: the widgets of the .ui file by name; logic: a SegMambaSlicerLogic."""
 
     def __init__(self, ui, logic):
-        self.ui, self.logic, self.session = ui, logic, logic.session
+        self.ui = ui
+        self.logic = logic
+        self.session = logic.session
         self.parameters: Parameters | None = None
-        self._entered, self._isReleased, self._isOfThisScene = False, False, True
+        self._entered = False
+        self._isReleased = False
+        self._isOfThisScene = True
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
         self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
@@ -316,4 +320,6 @@ class Panel:
         parts = (self.setup, self.inputs, self.looking, self.running, self.results, self.corrections, self.training)
         for part in (*parts, self.models, self.watch, self.followUp):
             part.release()
-        self.session.onLog, self.session.onMachine, self.session.onTick = [], [], []
+        self.session.onLog = []
+        self.session.onMachine = []
+        self.session.onTick = []

@@ -17,7 +17,9 @@ class ResultFacts:
     """say: called with a line for the user. changed: called when segments were changed here."""
 
     def __init__(self, ui, say, changed):
-        self._ui, self._say, self._changed = ui, say, changed
+        self._ui = ui
+        self._say = say
+        self._changed = changed
         self._node, self._lesion = None, -1
         self.lesions: list[Lesion] = []
         makeStrip(ui.resultWarningsLabel)

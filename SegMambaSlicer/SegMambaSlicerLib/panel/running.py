@@ -8,7 +8,7 @@ from ..learning.verdicts import plainName
 from ..parameters import QUALITIES
 from ..volumes.incomplete import knownIncomplete
 from .colors import paint
-from .widgets import allow
+from .widgets import allow, fillCombo
 
 SITE = "site"  # in the parameter node: the model that is in use at the site when the button is pressed
 
@@ -224,11 +224,6 @@ class RunPanel:
     def _fill(self, combo, choices, wanted) -> None:
         self._filling = True
         try:
-            if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)] != choices:
-                combo.clear()
-                for text, value in choices:
-                    combo.addItem(text, value)
-            values = [value for _text, value in choices]
-            combo.setCurrentIndex(values.index(wanted) if wanted in values else 0)
+            fillCombo(combo, choices, wanted)
         finally:
             self._filling = False

@@ -24,7 +24,10 @@ class SetupPanel:
     """
 
     def __init__(self, ui, confirm, ready, wake):
-        self._ui, self._confirm, self._ready, self._wake = ui, confirm, ready, wake
+        self._ui = ui
+        self._confirm = confirm
+        self._ready = ready
+        self._wake = wake
         self._probe: dependencies.Probe | None = None
         self._tester: Engine | None = None
         self.plan: dependencies.Plan | None = None

@@ -100,7 +100,8 @@ class TrainingPanel:
         ui.refusedText.setVisible(bool(lines))
 
     def _showButtons(self) -> None:
-        ui, watch, run = self._ui, self._watch, self._watch.run
+        ui, watch = self._ui, self._watch
+        run = watch.run
         counts = watch.corrections
         busy = watch.doing
         common = busy or watch.site.workReason
@@ -151,7 +152,9 @@ class TrainingPanel:
         return _("There is no corrected case to train on yet. Correct a result and add it to training.")
 
     def _showRun(self) -> None:
-        ui, run, curve = self._ui, self._watch.run, self._watch.curve
+        ui = self._ui
+        run = self._watch.run
+        curve = self._watch.curve
         ui.improveLabel.setVisible(run is not None)
         ui.improveBar.setVisible(run is not None and run.get("state") in (*ACTIVE, "stopped", "lost", "failed"))
         steps = int(number((run or {}).get("steps")) or 0)

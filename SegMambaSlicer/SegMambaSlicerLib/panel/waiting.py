@@ -9,14 +9,16 @@ from ..errors import InputError
 from ..i18n import _
 from ..learning.site import checkedName
 from .casereport import findingLines
-from .widgets import allow
+from .widgets import allow, fillCombo
 
 
 class WaitingPanel:
     """watch: a SiteWatch."""
 
     def __init__(self, ui, watch):
-        self._ui, self._watch, self._filling, self._message = ui, watch, False, ""
+        self._ui, self._watch = ui, watch
+        self._filling = False
+        self._message = ""
         self._rows: list[dict] = []
         ui.waitingCombo.currentIndexChanged.connect(self.onCase)
         ui.waitingReasonEdit.textChanged.connect(self.onReason)
@@ -35,21 +37,17 @@ class WaitingPanel:
         if self._filling:
             return
         ui, found = self._ui, self._watch.corrections or {}
-        before = self._name
         self._rows = [
             row for row in found.get("rows") or [] if isinstance(row, dict) and row.get("status") == "doubtful"
         ]
         names = [str(row.get("name", "?")) for row in self._rows]
-        if [ui.waitingCombo.itemData(i) for i in range(ui.waitingCombo.count)] != names:
-            self._filling = True
-            try:
-                ui.waitingCombo.clear()
-                for number, name in enumerate(names, 1):
-                    title = _("Case {number} of {count} to decide on: {name}")
-                    ui.waitingCombo.addItem(title.format(number=number, count=len(names), name=_short(name)), name)
-                ui.waitingCombo.setCurrentIndex(names.index(before) if before in names else 0)
-            finally:
-                self._filling = False
+        title = _("Case {number} of {count} to decide on: {name}")
+        titles = [title.format(number=n, count=len(names), name=_short(name)) for n, name in enumerate(names, 1)]
+        self._filling = True
+        try:
+            fillCombo(ui.waitingCombo, list(zip(titles, names)), self._name)
+        finally:
+            self._filling = False
         ui.waitingWidget.setVisible(bool(names))
         if names:
             self._showCase()

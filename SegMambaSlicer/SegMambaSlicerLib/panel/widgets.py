@@ -39,6 +39,19 @@ def allow(button, allowed: bool, text: str, reason: str) -> None:
     button.setToolTip(text if allowed else reason)
 
 
+def fillCombo(combo, choices: list[tuple[str, object]], chosen: object) -> None:
+    """Offers `choices`, (text, value) each, and selects the value `chosen`, or else the first one.
+
+    A list that is the same stays. The combo box signals changes meanwhile, which the caller has to ignore.
+    """
+    if [(combo.itemText(i), combo.itemData(i)) for i in range(combo.count)] != choices:
+        combo.clear()
+        for text, value in choices:
+            combo.addItem(text, value)
+    values = [value for _text, value in choices]
+    combo.setCurrentIndex(values.index(chosen) if chosen in values else 0)
+
+
 class VolumeWatch:
     """Calls `changed` whenever one of the watched volumes is moved or gets other voxels."""
 

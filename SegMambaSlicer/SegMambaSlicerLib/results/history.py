@@ -21,13 +21,19 @@ from .masks import boundingBox, geometryOf, matrixOf, onGeometry
 ORIGINAL_ROLE = "SegMambaOriginal"
 PREVIOUS_ROLE = "SegMambaPrevious"
 NEXT_ROLE = "SegMambaNext"
-UNCERTAINTY_ROLE, TABLE_ROLE, LEFT_OUT_ROLE = "SegMambaUncertainty", "SegMambaTable", "SegMambaLeftOut"
+UNCERTAINTY_ROLE = "SegMambaUncertainty"
+TABLE_ROLE = "SegMambaTable"
+LEFT_OUT_ROLE = "SegMambaLeftOut"
 VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
 NAME_ATTRIBUTE = "SegMamba.Name"  # of a result that was set aside: what it was called
 PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
 _SECONDS = "SegMamba.EditorSeconds"
-_MODEL, _WEIGHTS, _MIRRORINGS = "SegMamba.Model", "SegMamba.Weights", "SegMamba.Mirrorings"
-_DEVICE, _TOOK, _WARNINGS = "SegMamba.Device", "SegMamba.Seconds", "SegMamba.Warnings"
+_MODEL = "SegMamba.Model"
+_WEIGHTS = "SegMamba.Weights"
+_MIRRORINGS = "SegMamba.Mirrorings"
+_DEVICE = "SegMamba.Device"
+_TOOK = "SegMamba.Seconds"
+_WARNINGS = "SegMamba.Warnings"
 
 
 def keepOriginal(segmentationNode, labels: np.ndarray) -> None:

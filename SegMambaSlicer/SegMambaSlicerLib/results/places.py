@@ -50,7 +50,9 @@ class Places:
     """The places of one uncertainty map: `steps` finds them, then `place` says where each is and what is there."""
 
     def __init__(self, uncertaintyNode, count: int = COUNT):
-        self._node, self._most, self._time = uncertaintyNode, count, _timeOf(uncertaintyNode)
+        self._node = uncertaintyNode
+        self._most = count
+        self._time = _timeOf(uncertaintyNode)
         self._peaks: list[_Peak] | None = None
 
     @property

@@ -120,6 +120,21 @@ def module(app):
 
 
 @pytest.fixture
+def panel(choose, module):
+    """The panel, with a worker that answers at once; the module is not opened yet."""
+    choose("well")
+    return module.widget.panel
+
+
+@pytest.fixture
+def ready(panel, module, volumes, pump):
+    """The panel, opened on four volumes, with the worker's answers in."""
+    module.widget.enter()
+    pump(lambda: panel.ui.applyButton.isEnabled() and panel.session.machine)
+    return panel
+
+
+@pytest.fixture
 def temporaryFiles(app):
     """The names in Slicer's temporary folder."""
     return lambda: sorted(path.name for path in Path(slicer.app.temporaryPath).iterdir())

@@ -14,6 +14,7 @@ import slicer
 import standin_app
 import synth
 from editor import Editor
+from panels import cells
 from SegMambaSlicerLib.results.segments import createSegmentation
 
 PATIENT, NUMBER, BORN = "Zyxgrimm", "PID-4711-0815", "19610504"
@@ -26,12 +27,6 @@ def site(tmp_path):
     folder = tmp_path / "training folder"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def panel(choose, module):
-    choose("well")
-    return module.widget.panel
 
 
 @pytest.fixture
@@ -88,10 +83,6 @@ def paint(panel, segmentId="ET"):
 def sendings(site):
     folder = site / "corrections" / "incoming"
     return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
-
-
-def cells(table):
-    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
 
 
 def test_without_a_result_or_a_folder_it_says_what_is_missing(panel, module, pump, site):

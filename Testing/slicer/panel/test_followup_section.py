@@ -12,6 +12,7 @@ import qt
 import slicer
 import two_dates
 from editor import Editor
+from panels import cells
 from SegMambaSlicerLib.errors import InputError
 from SegMambaSlicerLib.followup import dates
 from SegMambaSlicerLib.followup.lines import endsOf, isMoved, linesOf
@@ -80,10 +81,6 @@ def settled(panel, pump):
     pump(lambda: ui.followUpLesionsTable.rowCount or "Not done" in ui.followUpStateLabel.text, PATIENCE)
     pump(lambda: not panel.followUp._isBusy, PATIENCE)
     assert "Not done" not in ui.followUpStateLabel.text
-
-
-def cells(table):
-    return [[table.item(row, c).text() for c in range(table.columnCount)] for row in range(table.rowCount)]
 
 
 def release(node):

@@ -7,32 +7,9 @@ import pytest
 import qt
 import slicer
 import synth
+from panels import cells, segment
 from SegMambaSlicerLib.results import history
 from SegMambaSlicerLib.results.segments import representation
-
-
-@pytest.fixture
-def panel(choose, module, pump):
-    choose("well")
-    return module.widget.panel
-
-
-@pytest.fixture
-def ready(panel, module, volumes, pump):
-    """The panel, opened on four volumes, with the worker's answers in."""
-    module.widget.enter()
-    pump(lambda: panel.ui.applyButton.isEnabled() and panel.session.machine)
-    return panel
-
-
-def segment(panel, pump):
-    panel.ui.applyButton.click()
-    pump(lambda: not panel.session.isBusy())
-    return panel.parameters.result("Segmentation")
-
-
-def cells(table):
-    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
 
 
 def test_opening_the_module_in_an_empty_scene_says_what_is_needed(panel, module, pump):

@@ -1,34 +1,11 @@
 """The section Result: what goes with the result that is shown, and nothing of another one."""
 
 import numpy as np
-import pytest
 import slicer
 import synth
+from panels import cells, segment
 from SegMambaSlicerLib.results import leftout, segments, uncertainty
 from SegMambaSlicerLib.volumes.scene import ijkToWorld
-
-
-@pytest.fixture
-def panel(choose, module, pump):
-    choose("well")
-    return module.widget.panel
-
-
-@pytest.fixture
-def ready(panel, module, volumes, pump):
-    module.widget.enter()
-    pump(lambda: panel.ui.applyButton.isEnabled())
-    return panel
-
-
-def segment(panel, pump):
-    panel.ui.applyButton.click()
-    pump(lambda: not panel.session.isBusy())
-    return panel.parameters.result("Segmentation")
-
-
-def cells(table):
-    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
 
 
 def test_the_overlay_the_label_and_the_names_follow_the_result_that_is_shown(ready, pump):
