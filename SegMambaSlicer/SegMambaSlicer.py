@@ -149,7 +149,7 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
     ):
         """Segments the four volumes {"t1n", "t1c", "t2w", "t2f"} (nodes) in the worker process.
 
-        One that is missing is None; InputError is raised where the model does not do without it.
+        One that is missing is None; InputError is raised where the model needs it.
         model: name or folder, "" for the first there is. mirrorings: 0 (fast), 1, 3 or 7 (best). mode: "labels" or
         "regions". previous: a segmentation that the new one takes the place of; it is kept, hidden.
         prepare: "auto" registers volumes on other grids to T1c and cuts out the brain where the skull is on; the result
@@ -157,7 +157,8 @@ class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
         postprocess: "auto" leaves out what the model calls too small, "never" nothing.
         With wait it blocks and returns a SegMambaSlicerLib.run.Result; without, it returns a Run at once (`cancel` it),
         and onProgress(event), onDone(Result) or onError(EngineError) are called from a timer.
-        Raises InputError for volumes that do not do, EngineError where the engine fails; the scene is then unchanged.
+        Raises InputError for volumes that cannot be used, EngineError where the engine fails; the scene is then as it
+        was.
         """
         options = Options(model, int(mirrorings), device, mode, prepare, postprocess)
         return self.session.segment(volumes, options, previous, wait, onProgress, onDone, onError)

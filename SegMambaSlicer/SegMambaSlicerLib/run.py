@@ -96,7 +96,7 @@ class Run:
     def start(self) -> Run:
         """Checks and writes out the volumes and sends the request.
 
-        Raises InputError where the volumes do not do, EngineError where the engine does not start.
+        Raises InputError where the volumes cannot be used, EngineError where the engine does not start.
         """
         prepare = self._options.prepare
         if prepare not in PREPARE:
@@ -111,7 +111,7 @@ class Run:
         try:
             self._folder = temporaryFolder()
         except OSError as error:
-            text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
+            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
             raise InputError(text.format(error=error)) from error
         try:
             images = exportCase(self._volumes, self._folder, referenceOf(self._volumes), ownGrids=prepare == "auto")

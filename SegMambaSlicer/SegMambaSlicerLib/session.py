@@ -55,7 +55,7 @@ class Session:
     def segment(self, volumes, options: Options, previous, wait, onProgress=None, onDone=None, onError=None):
         """See SegMambaSlicerLogic.segment."""
         if self.run is not None:
-            raise InputError(_("A segmentation is under way. Wait for it, or cancel it."))
+            raise InputError(_("A segmentation is in progress. Wait for it, or cancel it."))
 
         def done(result: Result):
             self.run = None

@@ -145,8 +145,8 @@ def test_other_grids_can_be_prepared(volumes, scene):
     assert checkVolumes(volumes, prepare="auto") == []
     assert set(checks.offGrid(volumes)) == {"t1n", "t2w"}
     assert checks.preparation(volumes) == [
-        "Other grids: T1 and T2 will be registered to T1c; the result lies on T1c.",
-        "If the skull is on, the brain is cut out.",
+        "Different grids: T1 and T2 will be registered to T1c; the result is on the grid of T1c.",
+        "If the skull is there, the brain is extracted.",
         "Thick slices in T2 (up to 5.4 mm): small parts of a tumor may be missed.",
     ]
     assert len(checks.preparation(volumes, "never")) == 1
@@ -159,7 +159,7 @@ def test_other_grids_can_be_prepared(volumes, scene):
 
 def test_what_is_prepared_on_one_grid_is_left_to_the_engine(volumes):
     (line,) = checks.preparation(volumes)
-    assert line.startswith("On one grid: the engine checks whether the skull is on")
+    assert line.startswith("Same grid: the engine checks for the skull")
     assert checks.offGrid(volumes) == checks.offGrid({}) == {}
 
 
@@ -245,8 +245,8 @@ def test_a_missing_volume_that_the_model_does_without_is_spoken_of(volumes):
     problem = _only(volumes, incomplete=KNOWN)
     assert (problem.kind, problem.blocking) == ("incomplete", False)
     assert problem.text == (
-        "Without T1 and T2. On 9 cases that it had not seen the model then reached a Dice of WT 0.80; with all volumes "
-        "WT 0.90, ET 0.50."
+        "Without T1 and T2: on 9 unseen cases the model then reached a Dice of WT 0.80; with all volumes, WT 0.90, "
+        "ET 0.50."
     )
     volumes["t2f"] = None
     kinds = [(problem.kind, problem.blocking) for problem in checkVolumes(volumes, incomplete=KNOWN)]

@@ -175,7 +175,7 @@ def test_a_label_without_a_voxel_has_to_be_confirmed(session, site):
     assert not (site / "corrections").exists()
     with pytest.raises(InputError, match="ET has no voxel"):
         correction.send()
-    with pytest.raises(InputError, match="WT is no label"):
+    with pytest.raises(InputError, match="WT is not a label"):
         correction.send(["ET", "WT"])
     added = correction.send(["ET"]).wait()
     record = json.loads((Path(added["folder"]) / "case.json").read_text())
@@ -219,7 +219,7 @@ def spoilt(how):
     ("how", "text"),
     [
         ("none", "no result yet"),
-        ("foreign", "is no result of SegMamba"),
+        ("foreign", "is not a result of SegMamba"),
         ("original", "has no copy of what the model made"),
         ("volume", "FLAIR: no longer in the scene"),
         ("without", "T1 and T2: .*made without one of T1, T1c, T2 and FLAIR cannot be added"),
@@ -263,7 +263,7 @@ def test_raw_volumes_go_out_on_their_own_grids_to_be_prepared(scene, site, how):
 def test_a_site_that_is_no_folder(scene, tmp_path):
     segmentation, _volumes = make()
     for site in (tmp_path / "nowhere", Path(__file__)):
-        with pytest.raises(InputError, match="is no folder"):
+        with pytest.raises(InputError, match="is not a folder that can be reached"):
             Correction(never, segmentation, site).prepare()
 
 

@@ -75,12 +75,12 @@ def test_a_tilde_is_the_home_folder_of_the_server(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"host": ""}, "no name yet"),
+        ({"host": ""}, "Enter the name of the server"),
         ({"host": "-oProxyCommand=touch hit"}, "does not begin with a hyphen"),
         ({"host": "gpu1 -oProxyCommand=x"}, "one word"),
         ({"host": "gpu1\nrm"}, "one word"),
         ({"python": "'open"}, "quotation mark"),
-        ({"python": " "}, "what starts Python"),
+        ({"python": " "}, "the command that starts Python"),
         ({"folder": "relative"}, "full path"),
         ({"folder": "/a\nb"}, "full path"),
     ],
@@ -124,7 +124,7 @@ def test_the_line_to_run_by_hand_runs(tmp_path, monkeypatch):
 
 def test_the_model_in_use_is_what_the_registry_says_at_the_moment(tmp_path):
     here = Site(str(tmp_path / "site"))
-    with pytest.raises(InputError, match="out of reach"):
+    with pytest.raises(InputError, match="cannot be reached"):
         here.championFolder()
     (tmp_path / "site" / "models").mkdir(parents=True)
     assert here.championFolder() is None

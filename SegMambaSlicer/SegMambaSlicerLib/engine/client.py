@@ -95,7 +95,7 @@ class Engine:
         try:
             self._process.send(json.dumps({"id": request.id, "command": command, **keys}))
         except OSError:
-            self._note("warning", _("The engine has gone; it says why when its last lines are read."))
+            self._note("warning", _("The engine ended; the log will say why."))
         return request
 
     def hello(self, onResult=None, onError=None) -> Request:
@@ -220,10 +220,10 @@ class Engine:
         process.kill()
         why = explain(tail) or (tail[-1] if tail else "")
         if not why and code is not None and code < 0:
-            why = _("It was killed, by another program or for want of memory.")
+            why = _("It was ended by another program, or memory ran out.")
             if sys.platform == "darwin":  # Gatekeeper says nothing to the process it ends
                 why += " " + _("macOS also ends programs that were downloaded: open this Python in Finder once.")
-        text = _("The engine ended unexpectedly (exit code {code}). {why}\nRun it again; it starts afresh.")
+        text = _("The engine ended unexpectedly (exit code {code}). {why}\nRun it again: the engine restarts.")
         text = text.format(code=code, why=why)
         if not self._pending:  # else those hear of it who wait for an answer
             self._note("error", "\n".join([text, *tail]))
@@ -257,7 +257,7 @@ def explain(lines: list[str]) -> str:
         r"^(?:Permission|FileExists|NotADirectory|IsADirectory|OS)Error: \[\w+ \d+\] (.+)$", text, re.MULTILINE
     )
     if found:
-        return _("Something could not be written: {reason}. May you write there, and is the drive connected?").format(
+        return _("Writing failed: {reason}. Check that you may write there and that the drive is connected.").format(
             reason=found[-1]
         )
     return ""

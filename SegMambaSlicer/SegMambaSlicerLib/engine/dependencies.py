@@ -80,7 +80,9 @@ def requirements() -> list[str]:
         return _readToml(path.read_text(encoding="utf-8"))["project"]["dependencies"]
     except (OSError, KeyError, ValueError, RecursionError) as error:
         raise InputError(
-            _("{path}: no list of packages ({error}). Install the extension again.").format(path=path, error=error)
+            _("The list of packages {path} cannot be read ({error}). Install the extension again.").format(
+                path=path, error=error
+            )
         ) from error
 
 
@@ -121,7 +123,7 @@ class Probe:
             self.packages = [Package(**entry) for entry in answer["packages"]]
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             reason = explain(tail) or (tail[-1] if tail else str(error))
-            text = _("{path} is no Python that answers: {reason}").format(path=self.interpreter.path, reason=reason)
+            text = _("{path} does not work as Python: {reason}").format(path=self.interpreter.path, reason=reason)
             raise EngineError("start", text, "\n".join(tail)) from error
         self.python, self.prefix = answer["python"], answer["prefix"]
         self.isIntelMac, self.isRosetta = bool(answer.get("intel_mac")), bool(answer.get("rosetta"))
@@ -182,12 +184,12 @@ def _obstacle(probe: Probe) -> str:
     """torch for Intel processors on macOS ended with 2.2, and Slicer's Python is of that kind there."""
     if probe.isRosetta:
         return _(
-            "This Python is for Intel processors and runs here in Rosetta; torch is no longer made for it. Make an "
-            "environment with a Python for Apple processors (arm64), install the packages there, and choose it as Own "
-            "Python."
+            "This Python is for Intel processors and runs here in Rosetta; torch is no longer available for it. Create "
+            "an environment with a Python for Apple processors (arm64), install the packages there, and choose it as "
+            "Own Python."
         )
     if probe.isIntelMac:
-        return _("torch is no longer made for Macs with an Intel processor. Use another computer.")
+        return _("torch is no longer available for Macs with an Intel processor. Use another computer.")
     return ""
 
 
@@ -199,14 +201,14 @@ def install(planned: Plan, wheels: str = "") -> None:
     """
     if planned.interpreter.kind != "slicer":
         raise InputError(
-            _("{python} is not Slicer's; install there yourself:\n{command}").format(
+            _("{python} is not Slicer's Python. Install the packages there yourself:\n{command}").format(
                 python=planned.interpreter.path, command=planned.command
             )
         )
     options = []
     if wheels.strip():
         if not isThere(wheels):
-            raise InputError(_("{folder}: no such folder of wheels.").format(folder=wheels))
+            raise InputError(_("The folder of wheels {folder} does not exist.").format(folder=wheels))
         options = ["--no-index", "--find-links", wheels]
     try:
         if planned.torch and not options:
@@ -231,7 +233,7 @@ def _installTorch(requirement: str) -> None:
     except ImportError as error:
         raise InputError(
             _(
-                "torch is installed by the extension PyTorch, which is not there. Install that in the Extensions "
+                "torch is installed by the extension PyTorch, which is missing. Install that in the Extensions "
                 "Manager, restart Slicer, and press Install again."
             )
         ) from error

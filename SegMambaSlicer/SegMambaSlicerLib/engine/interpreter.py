@@ -65,7 +65,7 @@ def findInterpreter(override: str | None = None) -> Interpreter:
         if path is None:
             raise InputError(
                 _(
-                    "{path} is no Python program. Choose python (on Windows python.exe) or an environment's folder."
+                    "{path} is not a Python program. Choose python (on Windows python.exe) or an environment's folder."
                 ).format(path=chosen)
             )
         return Interpreter(str(path), "override", childEnvironment(inSlicer=False))

@@ -62,7 +62,9 @@ def setDate(segmentationNode, text: str) -> None:
         return
     if not (_plain(text) or _isDays(text)):
         raise InputError(
-            _("{text} is no date. Type one like 2026-01-31, or a number of days at all dates.").format(text=repr(text))
+            _("{text} is not a date. Enter a date such as 2026-01-31, or a number of days for all results.").format(
+                text=repr(text)
+            )
         )
     segmentationNode.SetAttribute(DATE_ATTRIBUTE, _plain(text) or text)
 
@@ -71,14 +73,16 @@ def inOrder(results: list[DatedResult]) -> list[DatedResult]:
     """By date. Raises InputError where a date is missing, given twice or of two kinds, or patients differ."""
     undated = [result.segmentation.GetName() for result in results if not result.date]
     if undated and len(results) > 1:
-        raise InputError(_("Type the date of {names} in the table.").format(names=", ".join(undated)))
+        raise InputError(_("Enter the date of {names} in the table.").format(names=", ".join(undated)))
     kinds = {_isDays(result.date) for result in results}
     if len(kinds) > 1:
-        raise InputError(_("Give dates at all of them, or numbers of days at all of them."))
+        raise InputError(_("Enter dates for all results, or numbers of days for all."))
     if len({result.date for result in results}) < len(results):
-        raise InputError(_("Two of them are of one date. Choose one of each date, or correct the date in the table."))
+        raise InputError(
+            _("Two results have the same date. Select one for each date, or correct the date in the table.")
+        )
     if len({result.patient for result in results if result.patient}) > 1:
-        raise InputError(_("These are of different patients, as DICOM says. Choose those of one."))
+        raise InputError(_("According to DICOM, these results belong to different patients. Select those of one."))
     return sorted(results, key=lambda result: _order(result.date))
 
 

@@ -54,7 +54,7 @@ class Measuring:
         try:
             self.folder = temporaryFolder()
         except OSError as error:
-            text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
+            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
             raise InputError(text.format(error=error)) from error
         self._remove = weakref.finalize(self, shutil.rmtree, str(self.folder), ignore_errors=True)
         try:
@@ -115,7 +115,7 @@ class Measuring:
         def done(_answer):
             files = sorted(output.rglob("*.dcm"))
             if not files:
-                onError(EngineError("input", _("Nothing is segmented at any date: there is nothing to report.")))
+                onError(EngineError("input", _("Nothing is segmented on any date: there is nothing to report.")))
                 return
             try:
                 paths = [_copy(path, folder) for path in files]

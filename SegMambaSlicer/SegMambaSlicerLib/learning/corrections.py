@@ -44,13 +44,13 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
         representation(segmentationNode)
         history.originalLabels(segmentationNode)
     except InputError as error:
-        return [str(error), _("Only what the model made, and a person corrected, can be added.")]
+        return [str(error), _("Only a result of the model, corrected by a person, can be added.")]
     volumes = volumes or history.sourceVolumes(segmentationNode)
     gone = [modality for modality in REQUIRED if volumes.get(modality) is None]
     if gone:
         text = _(
-            "{modalities}: no longer in the scene, or not known. Load what the result was made from. What was made "
-            "without one of {all} cannot be added: models are trained on all four."
+            "{modalities}: not in the scene, or unknown. Load the volumes that the result was made from. A result made "
+            "without one of {all} cannot be added, because models are trained on all four."
         )
         return [text.format(modalities=listed(gone), all=listed(REQUIRED))]
     problems = [problem.text for problem in checkVolumes(volumes, prepare="auto") if problem.blocking]
@@ -60,8 +60,8 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
         onVolume(history.originalLabels(segmentationNode), segmentationNode, volumes[REFERENCE])
     except InputError:
         text = _(
-            "{segmentation} no longer lies on the grid of {volume}. Was one of them moved, or put under a transform "
-            "alone? Undo that, and check again."
+            "{segmentation} is no longer on the grid of {volume}. If one of them was moved or put under a transform "
+            "alone, undo that and check again."
         )
         return [text.format(segmentation=segmentationNode.GetName(), volume=volumes[REFERENCE].GetName())]
     return []
@@ -107,13 +107,13 @@ class Correction:
     def prepare(self) -> Correction:
         """Writes the images, the corrected labels and the model's answer into a temporary folder.
 
-        Raises InputError where the scene or the site folder do not do, or the files cannot be written.
+        Raises InputError where the scene or the site folder cannot be used, or the files cannot be written.
         """
         problems = problemsOf(self.segmentation, self._volumes)
         if problems:
             raise InputError("\n".join(problems))
         if not isThere(self.site):
-            text = _("{folder} is no folder. Make it, or connect the network drive it is on.")
+            text = _("{folder} is not a folder that can be reached. Create it, or connect its network drive.")
             raise InputError(text.format(folder=self.site))
         if self.place.is_file():
             text = _("{folder} is a file; a folder was expected. Move it away.")
@@ -121,7 +121,7 @@ class Correction:
         try:
             self._folder = temporaryFolder()
         except OSError as error:
-            text = _("No temporary folder could be made ({error}). Is there room, and may you write there?")
+            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
             raise InputError(text.format(error=error)) from error
         # also where nobody calls `close`: when this is forgotten, and when Slicer ends
         self._remove = weakref.finalize(self, shutil.rmtree, str(self._folder), ignore_errors=True)
@@ -145,7 +145,7 @@ class Correction:
         exportLabels(original, frame, folder / "proposal.nii")
         self.labelsHash = hashlib.sha256(labels.tobytes()).hexdigest()
         for name in foreignSegments(self.segmentation):
-            text = _("the segment {name} is none of {known} and is left out").format(
+            text = _("the segment {name} is not one of {known} and is left out").format(
                 name=name, known=", ".join(MODES[representation(self.segmentation)])
             )
             self.notes.append(_finding("segment", "doubtful", text, _("add it to one of them, or delete it")))
@@ -209,9 +209,9 @@ class Correction:
         empty = [name for name in self.report.get("empty", []) if name not in confirmedEmpty]
         unknown = sorted(set(confirmedEmpty) - set(LABELS))
         return [
-            *(_("Mend first: {text}").format(text=text) for text in wrong),
-            *(_("{label} has no voxel. Draw it, or confirm that it is truly absent.").format(label=e) for e in empty),
-            *(_("{label} is no label.").format(label=name) for name in unknown),
+            *(_("Fix first: {text}").format(text=text) for text in wrong),
+            *(_("{label} has no voxels. Draw it, or confirm that it is truly absent.").format(label=e) for e in empty),
+            *(_("{label} is not a label.").format(label=name) for name in unknown),
         ]
 
     @property

@@ -47,16 +47,16 @@ class Server:
     def check(self) -> None:
         """Raises InputError where a command line with these would not be what it looks like."""
         if not self.host:
-            raise InputError(_("The server has no name yet. Write it as ssh knows it, such as gpu1 or anna@gpu1."))
+            raise InputError(_("Enter the name of the server as ssh knows it, such as gpu1 or anna@gpu1."))
         if self.host.startswith("-") or not self.host.isprintable() or " " in self.host:
             raise InputError(
-                _("{host} is no name of a server: expected one word that does not begin with a hyphen.").format(
+                _("{host} is not the name of a server: expected one word that does not begin with a hyphen.").format(
                     host=repr(self.host)
                 )
             )
         if not _absolute(self.folder):
             raise InputError(
-                _("{folder} is no folder on the server: expected its full path there, beginning with / or ~/.").format(
+                _("{folder} is not a full path on the server: expected a path that begins with / or ~/.").format(
                     folder=repr(self.folder)
                 )
             )
@@ -73,7 +73,7 @@ class Server:
                 )
             ) from error
         if not words:
-            raise InputError(_("Write what starts Python on the server, such as ~/segmamba/bin/python."))
+            raise InputError(_("Enter the command that starts Python on the server, such as ~/segmamba/bin/python."))
         return words
 
     def command(self, arguments: list[str]) -> str:
@@ -96,7 +96,7 @@ class Site:
         if not self.folder:
             return _("No training folder is chosen yet.")
         if not self.path.is_absolute():
-            return _("{folder} is no full path of a folder.").format(folder=self.folder)
+            return _("{folder} is not the full path of a folder.").format(folder=self.folder)
         return ""
 
     @property
@@ -175,7 +175,7 @@ class Site:
                 return None
             raise InputError(
                 _(
-                    "The model in use is in {folder}, which is out of reach. Connect the network drive, or choose "
+                    "The model in use is in {folder}, which cannot be reached. Connect the network drive, or choose "
                     "another model."
                 ).format(folder=self.path)
             ) from None
@@ -224,7 +224,7 @@ def write(setting: str, value: str) -> None:
 def checkedName(name: str) -> str:
     """The name of a run or model, which becomes part of a path or command line. Raises InputError."""
     if not name or name.startswith(("-", ".")) or not name.isprintable() or any(mark in name for mark in "/\\ "):
-        raise InputError(_("{name} is no name of a run or model.").format(name=repr(name)))
+        raise InputError(_("{name} is not the name of a run or model.").format(name=repr(name)))
     return name
 
 

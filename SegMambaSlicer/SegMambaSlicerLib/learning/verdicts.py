@@ -36,10 +36,10 @@ class Evidence:
     @property
     def verdictText(self) -> str:
         words = {
-            "promote": _("The gate: better than the model in use. Every criterion holds."),
+            "promote": _("The gate: better than the model in use. Every criterion is met."),
             "confirm": _("The gate: not worse than the model in use. A person decides."),
-            "refuse": _("The gate: worse than the model in use. A criterion does not hold."),
-            "": _("Not held against the model in use yet."),
+            "refuse": _("The gate: worse than the model in use. A criterion is not met."),
+            "": _("Not compared with the model in use yet."),
         }
         lines = [words.get(self.verdict, self.verdict)]
         for text in _texts(self._report.get("low_evidence")):
@@ -64,11 +64,11 @@ class Evidence:
         if self.verdict == "confirm":
             return _("The gate asks a person to decide: look at the cases, then adopt it with a reason, or refuse it.")
         if self.verdict != "promote":
-            return _("The gate refuses it. Whoever takes it all the same gives a reason and adopts it.")
+            return _("The gate refuses it. To use it nevertheless, enter a reason and adopt it.")
         champion = self._report.get("champion")
         judged = champion.get("id") if isinstance(champion, dict) else None
         if inUse and judged and judged != inUse:
-            return _("It was held against {name}, which is no longer in use.").format(name=judged)
+            return _("It was compared with {name}, which is no longer in use.").format(name=judged)
         return ""
 
 

@@ -177,7 +177,7 @@ class SiteWatch:
         try:
             changed = self._follower is not None and self._follower.poll()
         except OSError as error:
-            self.workProblem = _("The folder of the run is out of reach: {reason}").format(reason=error)
+            self.workProblem = _("The folder of the run cannot be reached: {reason}").format(reason=error)
             self._changed()
             return
         seconds = self._follower.seconds if self._follower is not None else 0.0
@@ -229,7 +229,10 @@ class SiteWatch:
 
     def _heard(self, place: str, answer: object) -> None:
         if not isinstance(answer, dict) or answer.get("schema") != 1:
-            self._failed(place, _("The answer is in a form that is not known here; update the older of the two."))
+            self._failed(
+                place,
+                _("The engine answered in an unknown format: update the extension or the engine, whichever is older."),
+            )
             return
         before = self._asked()
         self._answers[place] = answer

@@ -56,7 +56,7 @@ class ReportView:
         ui.changesTable.resizeRowsToContents()
         dice = report.get("dice") or {}
         values = ", ".join(f"{name} {dice[name]:.3f}" for name in REGIONS if name in dice)
-        ui.diceLabel.setText(_("Dice of the model's answer: {values}").format(values=values))
+        ui.diceLabel.setText(_("Dice of the model's result: {values}").format(values=values))
         ui.diceLabel.setVisible(bool(values))
         lines = findingLines(report)
         ui.findingsLabel.setText("\n".join(lines))
@@ -79,12 +79,13 @@ def findingLines(report: dict, advice: bool = True) -> list[str]:
         )
     if advice and any(finding["severity"] == "doubtful" for finding in findings):
         text = _(
-            "What is doubtful can be added, but is trained on only after a person has accepted it (Improve the model)."
+            "A doubtful case can be added, but is used for training only after a person has accepted it (Improve the "
+            "model)."
         )
         lines.append(text)
     if report.get("earlier_versions"):
         text = _(
-            "Note: this case was sent before; adding it makes version {version}, which takes the earlier one's place."
+            "Note: this case was sent before; adding it creates version {version}, which replaces the earlier one."
         )
         lines.append(text.format(version=report["next_version"]))
     return lines

@@ -25,7 +25,7 @@ TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
 def roles() -> list[tuple[str, str]]:
     """(title for the user, what is written) of those who may have corrected a case."""
     return [
-        (_("Not said"), ""),
+        (_("Not stated"), ""),
         (_("Radiologist"), "radiologist"),
         (_("Neuroradiologist"), "neuroradiologist"),
         (_("Neurosurgeon"), "neurosurgeon"),
@@ -86,13 +86,13 @@ class CorrectionPanel:
         """What can be pressed, and why the rest cannot."""
         ui, busy = self._ui, self._isBusy
         unasked = _("There is no result yet.") if self._node is None else site.readSite().reason
-        reason = _("Under way.") if busy else unasked or self._reason()
-        text = _("Compare the segments with what the model made, and look for mistakes. Nothing is sent yet.")
+        reason = _("In progress.") if busy else unasked or self._reason()
+        text = _("Compares the segments with the model's result and looks for mistakes. Nothing is sent yet.")
         allow(ui.caseCheckButton, not busy and not unasked, text, reason)
         allow(ui.caseSendButton, not reason, _("Copy this case into the training folder."), reason)
         ui.caseReasonLabel.setText(reason)
         ui.caseReasonLabel.setVisible(bool(reason) and not busy)
-        text, none = _("Fill in the patient ID that DICOM gives."), _("The T1c volume was not loaded from DICOM.")
+        text, none = _("Uses the patient ID from DICOM."), _("The T1c volume was not loaded from DICOM.")
         allow(ui.subjectDicomButton, bool(self._patientId) and not busy, text, none)
         for widget in (ui.caseProgressBar, ui.caseCancelButton):
             widget.setVisible(busy)
@@ -202,7 +202,7 @@ class CorrectionPanel:
         self._view.show(report)
 
     def _added(self, answer: dict) -> None:
-        self._drop(_("To add this case once more, check it again."))
+        self._drop(_("To add this case again, check it again."))
         self._note(answer)
 
     def _failed(self, error) -> None:
@@ -219,7 +219,7 @@ class CorrectionPanel:
         self._log("error", str(answer))
         if getattr(answer, "detail", ""):
             self._log("error", answer.detail)
-        self._say(_("Not done: {reason}").format(reason=answer), failed=True)
+        self._say(_("Failed: {reason}").format(reason=answer), failed=True)
 
     # --- what is seen
 

@@ -42,10 +42,10 @@ class FollowUpPanel:
         self._reports = Reports(ui, self._byHand, self._say, self._failed, self.showState)
         ui.followUpRegionCombo.addItems(list(REGIONS))
         for combo, titles in (
-            (ui.followUpSteroidsCombo, {"": _("Not said"), "less": _("Less"), "same": _("Same"), "more": _("More")}),
+            (ui.followUpSteroidsCombo, {"": _("Not stated"), "less": _("Less"), "same": _("Same"), "more": _("More")}),
             (
                 ui.followUpStatusCombo,
-                {"": _("Not said"), "better": _("Better"), "same": _("Same"), "worse": _("Worse")},
+                {"": _("Not stated"), "better": _("Better"), "same": _("Same"), "worse": _("Worse")},
             ),
         ):
             for value, title in titles.items():
@@ -91,7 +91,7 @@ class FollowUpPanel:
         present = [result.segmentation for result in self._results]
         left = [node for node in self._ticked if node in present]
         if len(left) < len(self._ticked):
-            self._drop(_("A result that was measured is gone."))
+            self._drop(_("A measured result was removed."))
         self._ticked = left
         self._filling = True
         fillDates(self._ui.followUpDatesTable, self._results, self._ticked, self._node)
@@ -105,19 +105,22 @@ class FollowUpPanel:
         answer = self._answer
         reason = self._reason()
         allow(
-            ui.followUpMeasureButton, not busy and not reason, _("Measure the ticked dates."), reason or _("Under way.")
+            ui.followUpMeasureButton,
+            not busy and not reason,
+            _("Measure the ticked dates."),
+            reason or _("In progress."),
         )
         ui.followUpMeasureButton.setText(_("Compare") if len(self._ticked) > 1 else _("Measure"))
         ui.followUpCancelButton.setVisible(busy)
-        unmeasured = _("Under way.") if busy else _("Measure first.")
+        unmeasured = _("In progress.") if busy else _("Measure first.")
         several = answer is not None and len(answer["dates"]) > 1
-        single = unmeasured if answer is None else _("For two dates and more: tick another date, and compare.")
-        text, none = _("Put the line that was moved last back."), _("No line was moved.")
-        allow(ui.followUpUndoButton, self.lines.canUndo() and not busy, text, _("Under way.") if busy else none)
+        single = unmeasured if answer is None else _("Needs two or more dates: tick another date and compare.")
+        text, none = _("Moves the last moved line back."), _("No line was moved.")
+        allow(ui.followUpUndoButton, self.lines.canUndo() and not busy, text, _("In progress.") if busy else none)
         text = _("Show the first and the last date in linked slice views.")
         allow(ui.followUpSideButton, several, text, single)
         allow(ui.followUpChartButton, several, _("Plot sums and volumes over days."), single)
-        self._reports.showState(self._measuring, answer, _("Under way.") if busy else "")
+        self._reports.showState(self._measuring, answer, _("In progress.") if busy else "")
         for widget in (ui.followUpSteroidsCombo, ui.followUpStatusCombo, ui.followUpOtherEdit):
             widget.setEnabled(len(self._ticked) > 1)
 
@@ -210,7 +213,7 @@ class FollowUpPanel:
         fillLesions(self._ui.followUpLesionsTable, answer, self._measuring.results)
         label = self._ui.followUpSummaryLabel
         label.setText(summary(answer, label))
-        self._say(_("Measured. A line may be dragged; what is moved wins."))
+        self._say(_("Measured. Drag a line to correct it: your line then counts."))
         if len(answer["dates"]) > 1:
             chart.updateChart(answer)
 
@@ -218,7 +221,7 @@ class FollowUpPanel:
         self._log("error", str(error))
         if getattr(error, "detail", ""):
             self._log("error", error.detail)
-        self._say(_("Not done: {reason}").format(reason=error), failed=True)
+        self._say(_("Failed: {reason}").format(reason=error), failed=True)
 
     def _byHand(self) -> dict:
         results = self._measuring.results

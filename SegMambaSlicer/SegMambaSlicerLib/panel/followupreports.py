@@ -46,7 +46,7 @@ class Reports:
         reason = busy or (_("Measure first.") if answer is None else "") or nowhere
         allow(ui.followUpCsvButton, not reason, _("Write the table."), reason)
         one = answer is not None and len(answer["dates"]) < 2
-        reason = reason or (_("For two dates and more: tick another date, and compare.") if one else "")
+        reason = reason or (_("Needs two or more dates: tick another date and compare.") if one else "")
         allow(ui.followUpPdfButton, not reason, _("Write the report."), reason)
         allow(ui.followUpHtmlButton, not reason, _("Write the report for a browser."), reason)
         reason = reason or self._foreign()
@@ -96,7 +96,7 @@ class Reports:
             self._changed()
 
     def _written(self, paths: list) -> None:
-        self._say(_("Written: {files}").format(files=", ".join(str(path) for path in paths)))
+        self._say(_("Saved: {files}").format(files=", ".join(str(path) for path in paths)))
 
     def _folder(self) -> Path:
         return Path(self._ui.followUpFolder.currentPath)
@@ -104,5 +104,5 @@ class Reports:
     def _foreign(self) -> str:
         """Why there can be no Structured Report, or ""."""
         names = [result.volume.GetName() for result in self._measuring.results if not isOfDicom(result.volume)]
-        text = _("Not loaded from DICOM, to which a Structured Report refers: {names}")
+        text = _("A Structured Report refers to DICOM images. Not loaded from DICOM: {names}")
         return text.format(names=", ".join(names)) if names else ""

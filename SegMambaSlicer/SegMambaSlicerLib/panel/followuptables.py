@@ -34,7 +34,7 @@ def fillDates(table, results: list, ticked: list, present) -> None:
         tick, date, name = (qt.QTableWidgetItem(text) for text in ("", result.date, result.segmentation.GetName()))
         tick.setFlags(fixed | qt.Qt.ItemIsUserCheckable)
         tick.setCheckState(qt.Qt.Checked if result.segmentation in ticked else qt.Qt.Unchecked)
-        date.setToolTip(_("Like 2026-01-31, or a number of days at all dates."))
+        date.setToolTip(_("A date such as 2026-01-31, or a number of days for all results."))
         name.setFlags(fixed)
         font = name.font()
         font.setBold(result.segmentation is present)

@@ -43,19 +43,19 @@ def helpTexts() -> dict[str, str]:
         "inputsSection": _(
             "The four MRI volumes of one examination: T1, T1 with contrast agent, T2, FLAIR. They are found by their "
             "names and DICOM attributes; check each, and choose another where one is wrong. Volumes as they come from "
-            "the scanner are fine: they are registered to T1c and the brain is cut out before the model sees them. A "
-            "volume that is missing can often be done without, at a cost that is shown. Nobody's images at hand? Load "
-            "a sample case."
+            "the scanner are fine: they are registered to T1c and the brain is extracted before the model sees them. A "
+            "volume that is missing can often be done without, at a cost that is shown. No images at hand? Load a "
+            "sample case."
         ),
         "runSection": _(
-            "Runs the model on this computer, in a program of its own: Slicer stays usable, and Cancel stops it within "
+            "Runs the model on this computer, in a separate process: Slicer stays usable, and Cancel stops it within "
             "two seconds. A button that is gray says why in its tooltip. Model, quality and device are under Options."
         ),
         "resultSection": _(
             "The segments, their volumes and diameters. This is a first draft: look at every slice, and correct it in "
-            "the Segment Editor. Labels do not overlap and are what is corrected; regions (whole tumor, tumor core, "
+            "the Segment Editor. Correct the labels, which do not overlap; regions (whole tumor, tumor core, "
             "enhancing tumor) are sums of labels. The places to check are those where the model was least certain, "
-            "largest first; it can be wrong elsewhere too."
+            "the most uncertain first; it can be wrong elsewhere too."
         ),
         "followUpSection": _(
             "Measures the lesions of one date, or of several: two diameters and the volume of each, their sums over "
@@ -63,9 +63,9 @@ def helpTexts() -> dict[str, str]:
             "numbers. Lines can be moved."
         ),
         "correctionsSection": _(
-            "Keeps a corrected case so that the model can learn from it. The images, labels before and after, and a "
-            "hash in the place of the patient's number are copied into a folder that you choose, without names or "
-            "dates. Nothing is kept before you agree, and nothing leaves the folder."
+            "Keeps a corrected case so that the model can learn from it. The images, the labels before and after, and "
+            "a hash instead of the patient ID are copied into a folder that you choose, without names or dates. "
+            "Nothing is kept before you agree, and nothing leaves the folder."
         ),
         "trainingSection": _(
             "Trains a candidate from the model in use and your corrected cases, here or on a server. It goes on when "
@@ -76,9 +76,9 @@ def helpTexts() -> dict[str, str]:
             "it, or go back to the model before; every decision is kept with its reason, and no model is deleted."
         ),
         "optionsSection": _(
-            "The model, and how it runs: better quality looks at mirrored heads too and takes longer; the device is "
-            "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain is cut "
-            "out. Look closer says what each volume is taken for and what would be done to it. Very small spots, "
+            "The model, and how it runs: better quality also runs on mirrored images and takes longer; the device is "
+            "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain "
+            "extracted. Look closer says what each volume is taken for and what would be done to it. Very small spots, "
             "most of which are no tumor, are left out where the box is checked."
         ),
         "setupSection": _(

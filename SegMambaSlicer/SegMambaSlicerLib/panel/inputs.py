@@ -208,7 +208,7 @@ class InputsPanel:
     def reason(self) -> str:
         """Why these volumes cannot be segmented; "" where they can."""
         if self.problems is None:
-            return _("Looking at the volumes...")
+            return _("Checking the volumes...")
         missing = [problem for problem in self.problems if problem.kind == "missing"]
         if missing and self._undecided:
             names = ", ".join(node.GetName() for node in self._undecided[:MOST_NAMES])
@@ -225,7 +225,7 @@ class InputsPanel:
             for name, guess in self._guesses.items()
             if guess.isByIntensity and name not in self._chosen and guess.node is volumes[name]
         ]
-        text = _("{modalities}: chosen by intensities alone. Look whether each is what it is said to be.")
+        text = _("{modalities}: selected by intensities alone. Check that each volume is what it is taken for.")
         return [text.format(modalities=listed(found))] if found else []
 
     def _showPreparation(self, volumes: dict, blocked: bool) -> None:

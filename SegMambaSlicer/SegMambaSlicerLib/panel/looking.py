@@ -51,7 +51,7 @@ class LookingPanel:
         if self._command is not None or self._reason or not self._volumes:
             return
         self._of = self._now()
-        self._say(_("Looking at the volumes..."))
+        self._say(_("Checking the volumes..."))
         try:
             self._folder = temporaryFolder()
             files = exportCase(self._volumes, self._folder, referenceOf(self._volumes), ownGrids=True)
@@ -104,7 +104,7 @@ class LookingPanel:
             label, said = self._ui.inspectLabel, self._said()
             lines += [painted(f"\u26a0 {line}", "doubtful", label) for line in answer["warnings"] if line not in said]
         except (KeyError, TypeError):
-            self._fail(_("The engine answered something else. Are engine and module of one version?"))
+            self._fail(_("The engine's answer was not understood. Engine and module may be of different versions."))
             return
         self._say("<br>".join(lines))
 
@@ -128,8 +128,8 @@ class LookingPanel:
 
     def _allow(self) -> None:
         busy = self._command is not None
-        text = _("Look at the voxels: skull, thick slices, odd values, exchanged volumes; what will be done, and why.")
-        reason = _("Under way.") if busy else self._reason or _("Choose the volumes first.")
+        text = _("Examines the voxels: skull, thick slices, unusual values, swapped volumes; and what will be done.")
+        reason = _("In progress.") if busy else self._reason or _("Choose the volumes first.")
         allow(self._ui.inspectButton, not busy and not self._reason and bool(self._volumes), text, reason)
 
     def _now(self) -> tuple:

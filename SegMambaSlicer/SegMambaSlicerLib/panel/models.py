@@ -83,14 +83,14 @@ class ModelsPanel:
         if self._watch.models is None:
             text = watch.site.reason or watch.problem or (_("Looking...") if watch.isLooking else _("Not known yet."))
         elif not champion:
-            text = _("No model is in use at the site yet; the first improvement begins with the extension's own.")
+            text = _("No model of this site is in use yet. The first improvement starts from the extension's model.")
         else:
             since = sinceText(models)
             text = _("In use since {day}: {name}.") if since else _("In use: {name}.")
             text = text.format(day=since, name=plainName(champion))
             parents = [plainName(str(name)) for name in models.get("parents") or []]
             if parents:
-                text += "\n" + _("It was trained further from {names}.").format(names=", ".join(parents))
+                text += "\n" + _("It was fine-tuned from {names}.").format(names=", ".join(parents))
             if watch.problem:
                 text += "\n" + watch.problem
         self._ui.inUseLabel.setText(text)
@@ -157,7 +157,7 @@ class ModelsPanel:
         ui.gatePicture.setPixmap(pixmap)
         ui.pictureLabel.setText(text)
         first = self._picture == 0
-        allow(ui.previousPictureButton, not first, _("Shows the picture before."), _("This is the first picture."))
+        allow(ui.previousPictureButton, not first, _("Shows the previous picture."), _("This is the first picture."))
         last = self._picture == count - 1
         allow(ui.nextPictureButton, not last, _("Shows the next picture."), _("This is the last picture."))
 
@@ -171,17 +171,19 @@ class ModelsPanel:
         chosen = common or ("" if self.candidate else _("There is no candidate."))
         promoting = chosen or self._evidence.noPromotionReason(models.get("id"))
         if not promoting and states.get(self.candidate) != "candidate":
-            promoting = _("It is no candidate any more. It can be adopted, with a reason.")
-        allow(ui.promoteButton, not promoting, _("Takes it into use: the gate found it better."), promoting)
-        reasoned = chosen or ("" if ui.modelReasonEdit.text.strip() else _("Write a reason first."))
+            promoting = _("It is no longer a candidate. It can be adopted, with a reason.")
+        allow(ui.promoteButton, not promoting, _("Uses it from now on: the gate found it better."), promoting)
+        reasoned = chosen or ("" if ui.modelReasonEdit.text.strip() else _("Enter a reason first."))
         refusing = reasoned
         if not chosen and states.get(self.candidate) == "refused":
-            refusing = _("It is refused already.")
+            refusing = _("It has been refused already.")
         allow(ui.refuseButton, not refusing, _("Marks it as not to be used."), refusing)
-        allow(ui.adoptButton, not reasoned, _("Takes it into use whatever the gate says, with your reason."), reasoned)
+        allow(
+            ui.adoptButton, not reasoned, _("Uses it from now on, whatever the gate says, with your reason."), reasoned
+        )
         previous = models.get("previous")
         going = common or ("" if previous else _("There is no model before this one."))
-        allow(ui.backButton, not going, _("At once: the next segmentation uses it."), going)
+        allow(ui.backButton, not going, _("Takes effect at once: the next segmentation uses it."), going)
         ui.backButton.setText(_("Go back to {name}").format(name=plainName(previous)) if previous else _("Go back"))
         text = watch.doing or self._message
         ui.modelsMessageLabel.setText(text)

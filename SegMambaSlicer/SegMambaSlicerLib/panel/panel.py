@@ -209,8 +209,8 @@ class Panel:
     def sampleMenu(self):
         """The kinds of sample case there are."""
         menu = qt.QMenu(self.ui.sampleMenuButton)
-        menu.addAction(_("Prepared: brain cut out, on one grid")).triggered.connect(self.onSample)
-        menu.addAction(_("Raw: as from a scanner, skull on")).triggered.connect(self.onRawSample)
+        menu.addAction(_("Prepared: brain extracted, same grid")).triggered.connect(self.onSample)
+        menu.addAction(_("Raw: as from the scanner, with skull")).triggered.connect(self.onRawSample)
         return menu
 
     def onRawSample(self, checked=False):
@@ -278,7 +278,7 @@ class Panel:
         sample = _("Make a synthetic case with a brain tumor on this computer (no download, not a patient).")
         other = _("Prepared, or raw as from a scanner")
         for button, text in ((self.ui.sampleButton, sample), (self.ui.sampleMenuButton, other)):
-            allow(button, not busy and not self.setup.reason, text, self.setup.reason or _("Under way."))
+            allow(button, not busy and not self.setup.reason, text, self.setup.reason or _("In progress."))
 
     def confirm(self, question: str) -> bool:
         confirmed = slicer.util.confirmOkCancelDisplay(question, windowTitle=_("SegMamba: install packages"))

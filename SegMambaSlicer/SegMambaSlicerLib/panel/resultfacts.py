@@ -54,12 +54,12 @@ class ResultFacts:
         ui.leftOutLabel.setText(text)
         ui.leftOutWidget.setVisible(bool(text))
         ui.showLeftOutButton.setChecked(bool(text) and leftout.isShown(node))
-        reason = nothing if node is None else "" if self.lesions else _("There is no lesion in it.")
+        reason = nothing if node is None else "" if self.lesions else _("No lesion was found.")
         text = _("Moves the views to the next lesion, the largest first.")
         allow(ui.nextLesionButton, not reason, text, reason)
         other = self._otherBackground()
         reason = nothing if node is None else "" if other else _("T1c or FLAIR is no longer in the scene.")
-        allow(ui.backgroundButton, not reason, _("Exchanges T1c and FLAIR under the segments."), reason)
+        allow(ui.backgroundButton, not reason, _("Switches between T1c and FLAIR under the segments."), reason)
         ui.backgroundButton.setText(_("Show T1c") if other and other[0] == "t1c" else _("Show FLAIR"))
         ui.opacitySlider.setEnabled(node is not None)
         if node is not None and node.GetDisplayNode() is not None:
@@ -112,7 +112,7 @@ class ResultFacts:
     def onInclude(self, checked=False):
         if self._node is not None:
             leftout.include(self._node)
-            self._say(_("What was left out is part of the segments now. The volumes are measured anew."))
+            self._say(_("The spots were added to the segments, and the volumes were measured again."))
             self._changed()
             self.show()
 

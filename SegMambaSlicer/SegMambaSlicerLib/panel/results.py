@@ -96,8 +96,8 @@ class ResultsPanel:
         allow(
             ui.nextPlaceButton, unsure, _("Goes to the next place where the model is uncertain (Ctrl+Shift+J)."), none
         )
-        allow(ui.undoButton, earlier, _("Shows the result before this one."), _("There is no earlier result."))
-        allow(ui.redoButton, later, _("Shows the result after this one again."), _("There is no later result."))
+        allow(ui.undoButton, earlier, _("Shows the previous result."), _("There is no earlier result."))
+        allow(ui.redoButton, later, _("Shows the next result again."), _("There is no later result."))
         if node is None:
             ui.show3DButton.setChecked(False)
             ui.uncertaintyButton.setChecked(False)

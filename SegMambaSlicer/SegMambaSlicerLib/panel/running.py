@@ -70,7 +70,7 @@ class RunPanel:
             choices = [(wanted, wanted) if wanted not in ("", SITE) else (_("Default"), "")]
         self._fill(self._ui.modelCombo, [*self._siteChoice(), *choices], wanted)
         broken = [f"{model['name']}: {model['problem']}" for model in machine.get("models", []) if model.get("problem")]
-        self._ui.modelCombo.setToolTip("\n".join([_("The network that segments."), *broken]))
+        self._ui.modelCombo.setToolTip("\n".join([_("The model that segments the tumor."), *broken]))
         devices = [(self._deviceTitle(device), device["name"]) for device in machine.get("devices", [])]
         devices = [(_("Automatic"), "auto"), *devices]
         self._fill(self._ui.deviceCombo, devices, self._parameters.get("Device"))
@@ -129,7 +129,7 @@ class RunPanel:
         ui, self._isRaw = self._ui, isRaw
         self.show()
         text = _("Segment the tumor in these volumes (Ctrl+Return).")
-        allow(ui.applyButton, not reason and not isBusy, text, _("Under way.") if isBusy else reason)
+        allow(ui.applyButton, not reason and not isBusy, text, _("In progress.") if isBusy else reason)
         ui.stateLabel.setText(reason or self._readyText())
         ui.stateLabel.setVisible(not isBusy)
 

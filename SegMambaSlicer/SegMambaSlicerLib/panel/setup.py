@@ -160,12 +160,16 @@ class SetupPanel:
                 text += "\n" + self.plan.obstacle
             text = html.escape(text).replace("\n", "<br>")
         else:
-            text = _("All {count} packages of the engine are there.").format(count=len(probe.packages))
+            text = _("All {count} packages of the engine are installed.").format(count=len(probe.packages))
         ui.setupLabel.setText(f"{where}<br>{text}")
         can = bool(missing) and probe.interpreter.kind == "slicer" and not self.plan.obstacle
         ui.installButton.setEnabled(can)
-        says = _("Says what would be installed, how big it is and where it goes, and asks.")
-        why = _("Nothing is missing.") if not missing else _("This Python is your own; install there yourself.")
+        says = _("Shows what would be installed, its size and its folder, and asks first.")
+        why = (
+            _("Nothing is missing.")
+            if not missing
+            else _("This is your own Python: install the packages there yourself.")
+        )
         ui.installButton.setToolTip(says if can else self.plan.obstacle or why)
 
     def _tested(self, answer: dict) -> None:

@@ -30,7 +30,7 @@ class TrainingPanel:
         self._chosen: tuple[int, int] | None = None  # way and steps for the next run, while those of another are shown
         self._message = ""  # why what was asked for was not done
         self._copied = singleTimer(1500, lambda: ui.copyCommandButton.setText(_("Copy command")))
-        for text, value in zip((_("Fine-tune the model in use"), _("Train anew on all cases")), WAYS):
+        for text, value in zip((_("Fine-tune the model in use"), _("Train from scratch on all cases")), WAYS):
             ui.wayCombo.addItem(text, value)
         for text, value in ((_("This computer"), "here"), (_("A server"), "server")):
             ui.whereCombo.addItem(text, value)
@@ -83,8 +83,8 @@ class TrainingPanel:
             text = self._watch.site.reason or (_("Looking...") if self._watch.isLooking else "")
         else:
             count = {name: int(number(found.get(name)) or 0) for name in (*COUNTS, "sent")}
-            parts = [_("{count} to train on").format(count=count["train"])]
-            parts.append(_("{count} to check the model by").format(count=count["validation"]))
+            parts = [_("{count} for training").format(count=count["train"])]
+            parts.append(_("{count} for validation").format(count=count["validation"]))
             for name, part in COUNTS.items():
                 if part and count[name]:
                     parts.append(part().format(count=count[name]))
@@ -106,28 +106,28 @@ class TrainingPanel:
         busy = watch.doing
         common = busy or watch.site.workReason
         if not common and counts is None:
-            common = watch.workProblem or (_("Looking...") if watch.isLooking else _("Press Look again."))
+            common = watch.workProblem or (_("Looking...") if watch.isLooking else _("Press Refresh."))
         starting = common
         if not starting and watch.isRunning:
-            starting = _("A training is under way. Stop it first, or wait for it.")
+            starting = _("A training is in progress. Stop it first, or wait for it.")
         starting = starting or self._nothingToTrainOn(counts)
-        says = _("Trains a candidate from the corrected cases and holds it against the model in use.")
+        says = _("Trains a candidate from the corrected cases and compares it with the model in use.")
         first = _("The first run in this folder makes 72 synthetic cases before it trains: 2 to 10 minutes, once.")
         says = says if watch.isPrepared else f"{says} {first}"
         allow(ui.startButton, not starting, says, starting)
-        stopping = common or ("" if watch.isRunning else _("No training is under way."))
+        stopping = common or ("" if watch.isRunning else _("No training is in progress."))
         isStopping = watch.isRunning and self._stopping == str((run or {}).get("run"))
-        asked = _("It was asked to stop; it saves its state after the step that is under way.")
+        asked = _("It is stopping: it saves its state after the current step.")
         stopping = stopping or (asked if isStopping else "")
         allow(ui.stopButton, not stopping, _("Saves the training and ends it; it can be resumed."), stopping)
         resuming = common
         if not resuming and (run is None or run.get("state") not in RESUMABLE):
-            resuming = _("A training is under way.") if watch.isRunning else _("No training was broken off.")
+            resuming = _("A training is in progress.") if watch.isRunning else _("No training was interrupted.")
         if not resuming and not number(run.get("step")):  # it ended before it had its cases, or for want of them
             resuming = self._nothingToTrainOn(counts)
-        allow(ui.resumeButton, not resuming, _("Goes on with the training that was broken off."), resuming)
+        allow(ui.resumeButton, not resuming, _("Continues the interrupted training."), resuming)
         looking = watch.site.reason or (_("Looking...") if watch.isLooking else "")
-        allow(ui.lookButton, not looking, _("Asks again how far it is."), looking)
+        allow(ui.lookButton, not looking, _("Asks for its progress again."), looking)
         for widget in (ui.wayCombo, ui.stepsBox):
             widget.setEnabled(not busy and not watch.isRunning)
         for widget in (ui.whereCombo, *self._edits.values()):
@@ -148,7 +148,7 @@ class TrainingPanel:
         if count["new"] and self._watch.examineProblem:
             return _("The new cases could not be examined: {reason}").format(reason=self._watch.examineProblem)
         if count["doubtful"]:
-            return _("No case can be trained on yet: accept what waits above, or add other corrected cases.")
+            return _("No case can be used for training yet: decide on the waiting cases above, or add others.")
         return _("There is no corrected case to train on yet. Correct a result and add it to training.")
 
     def _showRun(self) -> None:
@@ -223,7 +223,7 @@ class TrainingPanel:
 
     def onStop(self, checked=False):
         run = self._stopping = str(self._watch.run["run"])
-        self._act(lambda site: site.stopCommand(run), _("The training is asked to stop..."))
+        self._act(lambda site: site.stopCommand(run), _("Asking the training to stop..."))
 
     def onLook(self, checked=False):
         self._message = ""

@@ -26,7 +26,7 @@ def runText(run: dict, curve) -> str:
         "done": _("is done"),
         "stopped": _("was stopped"),
         "failed": _("failed"),
-        "lost": _("was ended from outside"),
+        "lost": _("ended unexpectedly"),
     }
     state = str(run.get("state", ""))
     text = _("{run} {state}").format(run=run.get("run", "?"), state=names.get(state, state))
@@ -34,7 +34,7 @@ def runText(run: dict, curve) -> str:
     if step is not None and steps and state != "done":
         text += _(", step {step} of {steps}").format(step=int(step), steps=int(steps))
     says = str(run.get("text") or "")
-    if state == "stopped":  # it says the same in its own words
+    if state in ("stopped", "lost"):  # it says the same in its own words
         says = _("It can be resumed.")
     if state == "training" and step:  # likewise
         says = ""

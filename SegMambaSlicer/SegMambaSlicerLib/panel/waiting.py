@@ -85,10 +85,10 @@ class WaitingPanel:
 
     def _showButtons(self) -> None:
         ui, busy = self._ui, self._watch.doing or self._watch.site.workReason
-        text = _("It is trained on from the next run on. Your reason is kept with it.")
-        reason = busy or ("" if ui.waitingReasonEdit.text.strip() else _("Write first why the case is right."))
+        text = _("The next run uses it for training. Your reason is kept with it.")
+        reason = busy or ("" if ui.waitingReasonEdit.text.strip() else _("Enter first why the case is right."))
         allow(ui.acceptButton, not reason, text, reason)
-        allow(ui.withdrawButton, not busy, _("Deletes this case from the training folder, after a question."), busy)
+        allow(ui.withdrawButton, not busy, _("Deletes this case from the training folder; asks first."), busy)
         ui.waitingMessageLabel.setText(self._message)
         ui.waitingMessageLabel.setVisible(bool(self._message))
 

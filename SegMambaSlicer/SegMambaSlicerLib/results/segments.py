@@ -61,7 +61,7 @@ def representation(segmentationNode) -> str:
             mode = other
     else:
         raise InputError(
-            _("{segmentation} is no result of SegMamba. Choose one, or segment the volumes.").format(
+            _("{segmentation} is not a result of SegMamba. Choose one, or segment the volumes.").format(
                 segmentation=segmentationNode.GetName()
             )
         )

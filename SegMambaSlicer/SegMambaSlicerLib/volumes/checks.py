@@ -95,11 +95,13 @@ def preparation(volumes: Mapping[str, object], prepare: str = "auto") -> list[st
     apart, reference = list(offGrid(volumes)), TITLES.get(referenceOf(volumes), referenceOf(volumes))
     lines = []
     if apart:
-        text = _("Other grids: {modalities} will be registered to {reference}; the result lies on {reference}.")
+        text = _(
+            "Different grids: {modalities} will be registered to {reference}; the result is on the grid of {reference}."
+        )
         lines.append(text.format(modalities=listed(apart), reference=reference))
-        lines.append(_("If the skull is on, the brain is cut out."))
+        lines.append(_("If the skull is there, the brain is extracted."))
     else:
-        lines.append(_("On one grid: the engine checks whether the skull is on. If so, the brain is cut out."))
+        lines.append(_("Same grid: the engine checks for the skull. If it is there, the brain is extracted."))
     thick = {name: max(_spacing(ijkToWorld(node))) for name, node in volumes.items()}
     thick = {name: mm for name, mm in thick.items() if mm >= THICK_MM}
     if thick:
@@ -140,9 +142,9 @@ def _checkMissing(absent: list[str], incomplete: Mapping) -> list[Problem]:
 def _checkOne(title: str, node) -> list[Problem]:
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
-        return [Problem("empty", _("{volume} holds no voxels. Load it again.").format(volume=title))]
+        return [Problem("empty", _("{volume} has no voxels. Load it again.").format(volume=title))]
     if image.GetNumberOfScalarComponents() != 1:
-        text = _("{volume} has {count} values a voxel (colour or 4-D). Choose a volume with one.")
+        text = _("{volume} has {count} values per voxel (color or 4-D). Choose a scalar volume.")
         return [Problem("components", text.format(volume=title, count=image.GetNumberOfScalarComponents()))]
     if min(image.GetDimensions()) < 2:
         return [Problem("empty", _("{volume} is a single slice. Choose a 3-D volume.").format(volume=title))]
@@ -165,15 +167,15 @@ def _checkOne(title: str, node) -> list[Problem]:
         text = _("{volume} has the value {value:g} everywhere. Choose an image.")
         return [Problem("constant", text.format(volume=title, value=float(low)))]
     if array.size > HUGE_VOXELS:
-        text = _("{volume} has {count:.0f} million voxels; this takes long and much memory. Crop it to the head.")
+        text = _("{volume} has {count:.0f} million voxels; this takes much time and memory. Crop it to the head.")
         return [Problem("huge", text.format(volume=title, count=array.size / 1e6), blocking=False)]
     return []
 
 
 def _checkGrids(volumes: dict) -> list[Problem]:
     text = _(
-        "{volume} is not on the grid of {reference}: {difference}. Register and resample it to {reference}, or let it "
-        "be prepared (Prepare: Automatic)."
+        "{volume} is not on the grid of {reference}: {difference}. Register and resample it to {reference}, or set "
+        "Prepare to Automatic."
     )
     problems = []
     for name, difference in offGrid(volumes).items():
@@ -185,7 +187,13 @@ def _checkGrids(volumes: dict) -> list[Problem]:
 def _checkPatients(volumes: dict) -> list[Problem]:
     patients = {name: dicomTags(node).get("PatientID") for name, node in volumes.items()}
     if len({patient for patient in patients.values() if patient}) > 1:
-        return [Problem("patient", _("The volumes are of different patients, says DICOM. Check them."), blocking=False)]
+        return [
+            Problem(
+                "patient",
+                _("According to DICOM, the volumes belong to different patients. Check them."),
+                blocking=False,
+            )
+        ]
     return []
 
 

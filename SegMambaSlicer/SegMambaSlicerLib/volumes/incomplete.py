@@ -38,8 +38,8 @@ def costSentence(absent: Sequence[str], known: Mapping, titles: Mapping[str, str
     """What it costs to go without `absent`, which is allowed. titles: modality -> what it is called."""
     scores = next(dice for names, dice in known["without"].items() if set(names.split("+")) == set(absent))
     text = _(
-        "Without {modalities}. On {count} cases that it had not seen the model then reached a Dice of {scores}; with "
-        "all volumes {complete}."
+        "Without {modalities}: on {count} unseen cases the model then reached a Dice of {scores}; with all volumes, "
+        "{complete}."
     )
     return text.format(
         modalities=_(" and ").join(titles.get(name, name) for name in absent),

@@ -69,7 +69,7 @@ def guessModalities(volumeNodes: Iterable | None = None, fixed: Mapping[str, obj
     known = {**fixed, **{modality: guess.node for modality, guess in guesses.items()}}
     left = [c.node for c in rivals if c.node not in fixed.values() and max(c.scores.values()) > -MINIMUM_SCORE]
     for modality, node in guessByIntensities(left, known).items():
-        reason = _("only its intensities speak for it: look at it")
+        reason = _("chosen by its intensities alone: check it")
         guesses[modality] = Guess(node, INTENSITY_CONFIDENCE, reason, isByIntensity=True)
     return {modality: guesses[modality] for modality in MODALITIES if modality in guesses}
 

@@ -28,7 +28,7 @@ def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
     text = _TIME.sub(" ", words.normalise(name))
     t1, t2 = words.T1.search(text), _T2.search(text)
     if _UNFIT.search(text) or (not t1 and _UNFIT_UNLESS_T1.search(text)):
-        return dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), -6.0), [_("the name speaks of another kind of image")]
+        return dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), -6.0), [_("the name suggests another kind of image")]
     flair = _FLAIR.search(text)
     isT1 = bool(t1 or _T1_SEQUENCES.search(text))
     if flair and not (isT1 and not t2):  # "T1 FLAIR" is T1-weighted
@@ -39,7 +39,7 @@ def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
     given = said == "with"
     if not isT1:
         if given:
-            return {"t1c": 2.0, "t1n": -2.0}, [_("the name speaks of contrast agent")]
+            return {"t1c": 2.0, "t1n": -2.0}, [_("the name mentions contrast agent")]
         return {}, []
     scores = {"t1n": 3.0, "t1c": 3.0, "t2w": -5.0, "t2f": -5.0}
     if said == "both":

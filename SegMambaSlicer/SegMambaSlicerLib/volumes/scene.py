@@ -103,7 +103,7 @@ def exportVolume(node, path: str | Path) -> Path:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            _("{volume} could not be written to {folder} ({error}). Is there room, and may you write there?").format(
+            _("{volume} could not be written to {folder} ({error}). Check free space and permissions.").format(
                 volume=node.GetName(), folder=path.parent, error=error
             )
         ) from error
@@ -182,7 +182,7 @@ def readImage(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(_("{path}: no such file.").format(path=path))
     missing = whatIsMissing(path)
     if missing:
-        raise InputError(_("{path}: cut off or damaged ({what}).").format(path=path, what=missing))
+        raise InputError(_("{path}: truncated or damaged ({what}).").format(path=path, what=missing))
     scene = slicer.vtkMRMLScene()
     node = scene.AddNode(slicer.vtkMRMLScalarVolumeNode())
     storage = scene.AddNode(slicer.vtkMRMLVolumeArchetypeStorageNode())
@@ -193,10 +193,10 @@ def readImage(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         done = storage.ReadData(node)
     except RuntimeError as error:
         raise InputError(
-            _("{path}: not an image that Slicer reads ({error}).").format(path=path, error=error)
+            _("{path}: not an image that Slicer can read ({error}).").format(path=path, error=error)
         ) from error
     if not done or node.GetImageData() is None:
-        raise InputError(_("{path}: not an image that Slicer reads.").format(path=path))
+        raise InputError(_("{path}: not an image that Slicer can read.").format(path=path))
     return slicer.util.arrayFromVolume(node).copy(), ijkToRas(node)
 
 

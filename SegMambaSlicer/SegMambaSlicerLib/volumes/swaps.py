@@ -47,7 +47,5 @@ def judge(found: Mapping[tuple[str, str], float], isHead: bool) -> list[str]:
         return [_("T1 looks more like an image with contrast agent than T1c does. Are the two swapped?")]
     if pair == ("t2w", "t2f"):
         return [_("Fluid is dark in T2 and brighter in FLAIR. Are T2 and FLAIR swapped?")]
-    text = _(
-        "{one} and {other} would go better with the other images in each other's place. Are they swapped, or others?"
-    )
+    text = _("{one} and {other} would match the other images better if they were swapped. Check both.")
     return [text.format(one=rules.TITLES[pair[0]], other=rules.TITLES[pair[1]])]

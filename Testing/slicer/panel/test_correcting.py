@@ -130,11 +130,11 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
     press(ready, "caseSendButton")
     assert len(asked) == 1 and str(site) in asked[0] and "skull-stripped" in asked[0]
     assert ui.caseStateLabel.text.startswith("Added as version 1")
-    assert "once more" in ui.caseSendButton.toolTip
+    assert "To add this case again" in ui.caseSendButton.toolTip
     assert temporaryFiles() == []
 
     press(ready, "caseCheckButton")
-    assert "Note: this case was sent before; adding it makes version 2" in ui.findingsLabel.text
+    assert "Note: this case was sent before; adding it creates version 2" in ui.findingsLabel.text
     asked.answer = False
     ui.caseSendButton.click()
     assert len(asked) == 2 and "sent already as version 1" in asked[1] and "as version 2?" in asked[1]
@@ -279,7 +279,7 @@ def start(panel, pump, what="check"):
 def test_an_engine_that_is_killed(ready, pump, asked, site, temporaryFiles, what):
     os.kill(start(ready, pump, what), 9)
     pump(lambda: not ready.corrections._isBusy)
-    assert ready.ui.caseStateLabel.text.startswith("Not done: ")
+    assert ready.ui.caseStateLabel.text.startswith("Failed: ")
     assert sendings(site) == []
     assert temporaryFiles() == []
     assert ready.ui.caseCheckButton.isEnabled()
@@ -304,7 +304,7 @@ def test_a_folder_that_cannot_be_written_to(ready, press, asked, site, temporary
     assert "is a file; a folder was expected" in ready.ui.caseStateLabel.text
     ready.ui.sitePath.setCurrentPath(str(site / "nowhere"))
     ready.ui.caseCheckButton.click()
-    assert "is no folder" in ready.ui.caseStateLabel.text
+    assert "is not a folder that can be reached" in ready.ui.caseStateLabel.text
     assert temporaryFiles() == []
 
 

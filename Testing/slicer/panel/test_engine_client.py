@@ -155,7 +155,7 @@ def test_a_program_that_is_none_is_reported(app, tmp_path):
     import qt
 
     qt.QSettings().setValue("SegMamba/Python", str(tmp_path / "nothing"))
-    with pytest.raises(EngineError, match="is no Python program") as raised:
+    with pytest.raises(EngineError, match="is not a Python program") as raised:
         Engine().hello()
     assert raised.value.kind == "start"
 

@@ -78,9 +78,9 @@ def compare(panel, pump):
 
 def settled(panel, pump):
     ui = panel.ui
-    pump(lambda: ui.followUpLesionsTable.rowCount or "Not done" in ui.followUpStateLabel.text, PATIENCE)
+    pump(lambda: ui.followUpLesionsTable.rowCount or "Failed" in ui.followUpStateLabel.text, PATIENCE)
     pump(lambda: not panel.followUp._isBusy, PATIENCE)
-    assert "Not done" not in ui.followUpStateLabel.text
+    assert "Failed" not in ui.followUpStateLabel.text
 
 
 def release(node):
@@ -234,8 +234,8 @@ def test_volumes_from_dicom_have_dates_and_structured_reports(panel, head, pump,
     ui.followUpFolder.setCurrentPath(str(target))
     assert ui.followUpSrButton.isEnabled(), ui.followUpSrButton.toolTip
     ui.followUpSrButton.click()
-    pump(lambda: "Written" in ui.followUpStateLabel.text or "Not done" in ui.followUpStateLabel.text, PATIENCE)
-    assert "Written" in ui.followUpStateLabel.text, ui.followUpStateLabel.text
+    pump(lambda: "Saved" in ui.followUpStateLabel.text or "Failed" in ui.followUpStateLabel.text, PATIENCE)
+    assert "Saved" in ui.followUpStateLabel.text, ui.followUpStateLabel.text
     names = sorted(path.name for path in target.iterdir())
     assert names == ["day-0000-seg.dcm", "day-0000-sr.dcm", "day-0050-seg.dcm", "day-0050-sr.dcm"]
     report = pydicom.dcmread(target / "day-0050-sr.dcm")
@@ -276,17 +276,17 @@ def test_what_cannot_be_compared_is_said(panel, head, pump):
     pump(lambda: table.rowCount == 2)
     for row in range(2):
         tick(panel, row)
-    pump(lambda: "Type the date of" in ui.followUpMeasureButton.toolTip)
+    pump(lambda: "Enter the date of" in ui.followUpMeasureButton.toolTip)
     table.item(0, 1).setText("yesterday")
-    pump(lambda: "is no date" in ui.followUpStateLabel.text)
+    pump(lambda: "is not a date" in ui.followUpStateLabel.text)
     assert not ui.followUpMeasureButton.isEnabled()
     dates.setDate(nodes[0], "2026-01-10")
     dates.setDate(nodes[1], "20260110")
     panel.followUp.refresh()
-    assert "of one date" in ui.followUpMeasureButton.toolTip
+    assert "have the same date" in ui.followUpMeasureButton.toolTip
     dates.setDate(nodes[1], "40")
     panel.followUp.refresh()
-    assert "numbers of days at all" in ui.followUpMeasureButton.toolTip
+    assert "numbers of days for all" in ui.followUpMeasureButton.toolTip
     dates.setDate(nodes[1], "2026-02-10")
     panel.followUp.refresh()
     assert ui.followUpMeasureButton.isEnabled()

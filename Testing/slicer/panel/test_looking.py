@@ -69,7 +69,7 @@ def test_the_volumes_go_out_and_what_is_said_of_them_is_shown(panel, asked, volu
     assert command.arguments[:2] == ["look", "--json"]
     assert command.arguments[2::2] == ["--t1n", "--t1c", "--t2w", "--t2f"]
     assert len(temporaryFiles()) == len(before) + 1
-    assert not ui.inspectButton.isEnabled() and ui.inspectButton.toolTip == "Under way."
+    assert not ui.inspectButton.isEnabled() and ui.inspectButton.toolTip == "In progress."
     ui.inspectButton.click()
     panel.looking.onLook()
     assert len(asked) == 1
@@ -120,7 +120,7 @@ def test_volumes_changed_meanwhile(panel, asked, volumes, temporaryFiles):
     assert asked[1].isCancelled and temporaryFiles() == before
     panel.ui.inspectButton.click()
     asked[1].onDone(ANSWER)  # too late: it is the third that counts
-    assert shown(panel) == "Looking at the volumes..."
+    assert shown(panel) == "Checking the volumes..."
     asked[2].answer()
     assert "skull on" in shown(panel)
 
@@ -167,7 +167,7 @@ def test_errors_are_plain(panel, asked, monkeypatch, temporaryFiles):
     assert "The volumes could not be looked at: T2: the image is dark &lt;everywhere&gt;" in shown(panel)
     panel.ui.inspectButton.click()
     asked[1].answer({"something": "else"})
-    assert "Are engine and module of one version?" in shown(panel)
+    assert "may be of different versions." in shown(panel)
 
     def fail(*arguments):
         raise EngineError("start", "The engine did not start: no Python")

@@ -90,7 +90,7 @@ def test_the_model_in_use_is_named_with_what_it_was_made_from(commands, site):
     assert ui.historyText.toPlainText().splitlines()[0].endswith(f"candidate  {NEW}")
     assert "better for <b>meningioma</b>" in ui.historyText.toPlainText()
     ui = show(commands, site, None)
-    assert "No model is in use at the site yet" in ui.inUseLabel.text
+    assert "No model of this site is in use yet" in ui.inUseLabel.text
     for button in (ui.backButton, ui.promoteButton, ui.refuseButton, ui.adoptButton):
         assert not button.isEnabled() and button.toolTip
 
@@ -201,7 +201,7 @@ def test_broken_evidence_breaks_nothing(commands, site):
         assert not ui.promoteButton.isEnabled()
     report = {"anchor": {"comparison": {"dice": {"WT": {"a": "x", "ci95": None, "worst": [3]}}}}, "low_evidence": 3}
     assert rowsOf(report)[1] == ("WT", "?\n\u2192 ?", "?", "\u2013", "\u2013")
-    assert Evidence(report).verdictText.startswith("Not held against")
+    assert Evidence(report).verdictText.startswith("Not compared with")
 
 
 # --- the next segmentation
@@ -264,7 +264,7 @@ def test_a_site_out_of_reach_is_not_replaced_by_another_model(ready, site, pump)
     ready.asked.fail("status", "the site cannot be read")
     site.rmdir()
     ready.ui.applyButton.click()
-    assert "out of reach" in ready.ui.progressLabel.text
+    assert "cannot be reached" in ready.ui.progressLabel.text
     assert ready.models_ == []
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
     ready.ui.modelCombo.setCurrentIndex(1)

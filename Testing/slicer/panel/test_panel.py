@@ -65,7 +65,7 @@ def test_a_volume_that_is_removed_leaves_its_place_empty(ready, volumes, pump):
     slicer.mrmlScene.RemoveNode(volumes["t2w"])
     assert ready.parameters.volume("t2w") is None
     assert ready.ui.t2wSelector.currentNode() is None
-    pump(lambda: "Without T2." in ready.ui.warningsLabel.text)  # which the model does without
+    pump(lambda: "Without T2: on" in ready.ui.warningsLabel.text)  # which the model does without
     again = synth.addVolume("AX T2", "oblique-left", seed=9)
     pump(lambda: ready.parameters.volume("t2w") is again)  # nobody has chosen otherwise
     others = {name: node for name, node in volumes.items() if name != "t2w"}
@@ -229,7 +229,7 @@ def test_the_state_is_one_line(ready, volumes, pump):
     ui.qualityCombo.setCurrentIndex(1)
     pump(lambda: ui.stateLabel.text == "Ready: Quick model, about 24 s on this computer.")
     ui.applyButton.click()
-    assert ui.stateLabel.isHidden() and ui.applyButton.toolTip == "Under way."
+    assert ui.stateLabel.isHidden() and ui.applyButton.toolTip == "In progress."
     pump(lambda: not ready.session.isBusy())
     assert not ui.stateLabel.isHidden()
     ui.t1nSelector.setCurrentNode(volumes["t1c"])
@@ -306,10 +306,10 @@ def test_a_transform_is_noticed_when_it_comes_and_when_it_goes(ready, volumes, p
     assert "registration included" not in ready.ui.stateLabel.text
     transform = synth.addTransform()
     volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
-    pump(lambda: "Other grids: T2 will be registered" in ready.ui.prepareLabel.text)
+    pump(lambda: "Different grids: T2 will be registered" in ready.ui.prepareLabel.text)
     assert "registration included" in ready.ui.stateLabel.text
     volumes["t2w"].SetAndObserveTransformNodeID(None)
-    pump(lambda: "Other grids" not in ready.ui.prepareLabel.text)
+    pump(lambda: "Different grids" not in ready.ui.prepareLabel.text)
 
 
 def test_the_keys_are_shown_and_stay(ready, pump):

@@ -260,7 +260,7 @@ def test_a_full_disk_is_said(module, volumes, choose, monkeypatch, temporaryFile
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("SegMambaSlicerLib.volumes.scene._write", full)
-    with pytest.raises(InputError, match="Is there room"):
+    with pytest.raises(InputError, match="Check free space"):
         segment(module.logic, volumes)
     assert temporaryFiles() == []
     assert not module.logic.session.isBusy()
@@ -298,7 +298,7 @@ def test_from_python_it_blocks_or_not(module, volumes, choose, pump):
     assert [event["stage"] for event in seen] == ["load", "inference"]
     run = module.logic.segment(volumes, previous=result.segmentation, wait=False, onDone=done.append)
     assert not run.isDone
-    with pytest.raises(InputError, match="under way"):
+    with pytest.raises(InputError, match="in progress"):
         module.logic.segment(volumes)
     pump(lambda: done)
     assert done[0].segmentation is not result.segmentation

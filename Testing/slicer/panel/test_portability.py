@@ -150,7 +150,7 @@ def test_text_is_read_and_written_in_utf_8_by_name():
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "/nowhere/python"])
 def test_what_can_be_no_path_is_no_python(app, path):
-    with pytest.raises(InputError, match="is no Python program"):
+    with pytest.raises(InputError, match="is not a Python program"):
         interpreter.findInterpreter(path)
 
 

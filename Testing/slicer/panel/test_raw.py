@@ -47,7 +47,7 @@ def test_other_grids_are_no_obstacle_and_the_panel_says_what_will_be_done(panel,
     assert ui.prepareCombo.currentText == "Automatic"
     assert ui.stateLabel.text == "Ready: Quick model, about 42 s on this computer, registration included."
     lines = ui.prepareLabel.text.splitlines()
-    assert lines[0] == "Other grids: T2 and FLAIR will be registered to T1c; the result lies on T1c."
+    assert lines[0] == "Different grids: T2 and FLAIR will be registered to T1c; the result is on the grid of T1c."
     assert lines[2] == "Thick slices in T2 (up to 5.4 mm): small parts of a tumor may be missed."
     facts = ui.prepareLabel.toolTip.splitlines()
     assert facts[1:3] == [
@@ -73,7 +73,7 @@ def test_on_one_grid_the_engine_decides(panel, raw, pump):
     for modality in ("t2w", "t2f"):
         twin = synth.addVolume(f"{modality} again", "oblique-left", seed=20 + len(modality) + ord(modality[-1]))
         panel.parameters.setVolume(modality, twin)
-    pump(lambda: panel.ui.prepareLabel.text.startswith("On one grid: the engine checks whether the skull is on"))
+    pump(lambda: panel.ui.prepareLabel.text.startswith("Same grid: the engine checks for the skull"))
     panel.ui.prepareCombo.setCurrentIndex(1)
     pump(lambda: panel.ui.prepareLabel.text.startswith("Nothing will be done"))
     assert panel.ui.applyButton.isEnabled()
@@ -94,7 +94,7 @@ def test_each_volume_goes_out_on_its_own_grid_and_the_steps_come_back(panel, raw
     transform = synth.addTransform()  # the volumes are others now
     raw["t2w"].SetAndObserveTransformNodeID(transform.GetID())
     panel.onPaused()
-    assert ui.prepareLabel.text.startswith("Other grids")
+    assert ui.prepareLabel.text.startswith("Different grids")
 
 
 def test_the_result_of_a_call_has_the_steps(choose, module, raw):
@@ -157,7 +157,7 @@ def test_from_the_raw_sample_to_segments_on_the_t1c(app, module, pump, sampleTru
     volumes = panel.parameters.volumes()
     assert {node.GetName() for node in volumes.values()} == {f"{sample.RAW_NAME}-{m}" for m in volumes}
     truth = sampleTruth(volumes["t1c"])
-    assert ui.prepareLabel.text.startswith("Other grids: T1, T2 and FLAIR will be registered to T1c")
+    assert ui.prepareLabel.text.startswith("Different grids: T1, T2 and FLAIR will be registered to T1c")
     ui.applyButton.click()
     pump(lambda: not panel.session.isBusy(), PATIENCE)
     segmentation = panel.parameters.result("Segmentation")

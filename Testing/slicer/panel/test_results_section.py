@@ -51,7 +51,7 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     spot = leftout.leftOutLabels(segmentation)
     assert not ui.leftOutWidget.isHidden()
     volume = 8 * np.prod(synth.SPACING) / 1000
-    assert ui.leftOutLabel.text == f"1 spot of {volume:.2f} mL was too small and left out."
+    assert ui.leftOutLabel.text == f"1 very small spot ({volume:.2f} mL) was left out."
     assert spot.sum() == 2 * 8 and not segments.labelArray(segmentation)[0][spot > 0].any()
     ui.showLeftOutButton.click()
     (shown,) = set(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) - {segmentation}

@@ -41,7 +41,7 @@ def test_the_folder_of_an_environment_will_do(app, tmp_path):
 
 
 def test_a_text_that_is_too_long_for_a_path_is_no_python(app):
-    with pytest.raises(InputError, match="is no Python program"):
+    with pytest.raises(InputError, match="is not a Python program"):
         interpreter.findInterpreter("/opt/" + "x" * 5000)
 
 
@@ -171,9 +171,9 @@ def test_without_slicer_packaging_slicer_util_installs(app, planned, calls, monk
 def test_offline_all_comes_from_the_folder_of_wheels(app, planned, calls, tmp_path):
     dependencies.install(planned, str(tmp_path))
     assert calls == [("pip", ["--no-index", "--find-links", str(tmp_path), "torch>=2.8,!=2.9.*", "monai>=1.6"])]
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="does not exist"):
         dependencies.install(planned, str(tmp_path / "none"))
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="does not exist"):
         dependencies.install(planned, "/mnt/" + "x" * 5000)
 
 
@@ -277,7 +277,7 @@ def test_the_test_button_says_what_an_own_python_has(app, module, python, pump):
     pump(lambda: "The Python package torch is missing" in panel.ui.testLabel.text)
     panel.ui.pythonPath.setCurrentPath("/nowhere/python")
     panel.ui.testButton.click()
-    assert "is no Python program" in panel.ui.testLabel.text
+    assert "is not a Python program" in panel.ui.testLabel.text
 
 
 # --- the sample case

@@ -74,7 +74,7 @@ def test_the_engine_tells_of_a_site_here_and_through_ssh(site, module, pump, ssh
     assert "finetune-0001 was ended from outside, step 20 of 100." in ui.improveLabel.text
     assert "Loss 0.543 at step 20" in ui.curveTextLabel.text
     assert ui.casesLabel.text.startswith("0 corrected cases")
-    assert "No model is in use at the site yet" in ui.inUseLabel.text
+    assert "No model of this site is in use yet" in ui.inUseLabel.text
     panel.training.onStop()
     pump(lambda: panel.watch.doing == "" and not panel.watch.isLooking, 300)
     assert "finetune-0001 is not at work" in ui.improveReasonLabel.text
@@ -106,7 +106,7 @@ def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pu
     pump(settled, 300)
     assert ui.modelsMessageLabel.text == f"{other} is in use now."
     assert ui.inUseLabel.toolTip == other
-    assert f"It was trained further from {plainName(first)}" in ui.inUseLabel.text
+    assert f"It was fine-tuned from {plainName(first)}" in ui.inUseLabel.text
     assert panel.watch.site.championFolder() == site / "models" / "models" / other
     assert ui.backButton.text == f"Go back to {plainName(first)}"
     ui.backButton.click()
@@ -135,7 +135,7 @@ def test_a_doubtful_case_waits_for_its_person_and_is_then_trained_on(site, modul
     ui.waitingReasonEdit.setText("two tumors, seen by two readers")
     ui.acceptButton.click()
     pump(lambda: panel.watch.doing == "" and not panel.watch.isLooking and ui.waitingWidget.isHidden(), 300)
-    assert ui.casesLabel.text.startswith("1 corrected case: 1 to train on")
+    assert ui.casesLabel.text.startswith("1 corrected case: 1 for training")
     assert ui.startButton.isEnabled()
     verdict = json.loads((site / "corrections" / "verdicts" / f"{name}.json").read_text())
     assert verdict["reason"] == "two tumors, seen by two readers"

@@ -79,7 +79,7 @@ def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site
     ]
     commands.reply("status", answer(corrections={**COUNTS, "rows": rows}))
     assert ui.casesLabel.text == (
-        "9 corrected cases: 5 to train on, 2 to check the model by, 1 unchanged, set aside, 1 refused."
+        "9 corrected cases: 5 for training, 2 for validation, 1 unchanged, set aside, 1 refused."
     )
     assert ui.refusedText.toPlainText() == (
         "a-v1: refused: other grid; send again\nb-v1: set aside until there are more corrected cases: it is unchanged"
@@ -108,9 +108,9 @@ def test_new_cases_are_examined_at_once_and_start_counts_what_can_be_trained_on(
     assert ui.improveReasonLabel.text == "The new cases are being examined..."
     commands.reply("intake", {})
     commands.reply("status", answer(corrections=doubtful(NAMES[:1])))
-    assert ui.casesLabel.text.startswith("1 corrected case: 0 to train on")
+    assert ui.casesLabel.text.startswith("1 corrected case: 0 for training")
     assert "1 waiting for your decision" in ui.casesLabel.text
-    assert not ui.startButton.isEnabled() and "accept what waits above" in ui.improveReasonLabel.text
+    assert not ui.startButton.isEnabled() and "decide on the waiting cases above" in ui.improveReasonLabel.text
     failed = sites.addRun(site, "finetune-0001", state="failed", steps=0, text="no accepted case to train on yet")
     ui = show(commands, {**statusOf(failed), "alive": False}, corrections=doubtful(NAMES[:1]))
     assert not ui.resumeButton.isEnabled()
@@ -189,7 +189,7 @@ def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(comm
     commands.reply("status", answer(statusOf(run)))
     assert "retrain-0001 is training, step 0 of 200" in ui.improveLabel.text
     assert not ui.startButton.isEnabled()
-    assert "under way" in ui.startButton.toolTip
+    assert "in progress" in ui.startButton.toolTip
     asked = len(commands.all)
     sites.addToLog(run, *sites.course(40))
     sites.addRun(site, "retrain-0001", step=40, steps=200, seconds_left=7300, text="Training on 5 cases.")
@@ -216,7 +216,7 @@ def test_a_run_is_found_again_by_its_status_when_the_panel_opens(commands, site)
     assert ui.stopButton.isEnabled()
     ui.stopButton.click()
     assert commands.open[-1].arguments == ["improve", str(site), "--stop=finetune-0003", "--json"]
-    assert ui.improveReasonLabel.text == "The training is asked to stop..."
+    assert ui.improveReasonLabel.text == "Asking the training to stop..."
     commands.reply("improve", {"run": "finetune-0003"})
     commands.reply("status", answer(older, statusOf(run)))
     assert "saves its state" in ui.improveReasonLabel.text and not ui.stopButton.isEnabled()
@@ -232,7 +232,7 @@ def test_what_was_broken_off_can_be_resumed(commands, site, state):
     lines = {
         "stopped": ["finetune-0001 was stopped, step 30 of 100.", "It can be resumed."],
         "failed": ["finetune-0001 failed, step 30 of 100.", "because"],
-        "lost": ["finetune-0001 was ended from outside, step 30 of 100.", "because"],
+        "lost": ["finetune-0001 ended unexpectedly, step 30 of 100.", "It can be resumed."],
     }
     assert ui.improveLabel.text.splitlines() == lines[state]
     assert ui.startButton.isEnabled() and not ui.stopButton.isEnabled()
@@ -250,7 +250,7 @@ def test_a_run_without_a_word_is_asked_after(commands, site, pump, monkeypatch):
     pump(lambda: any(not command.isDone for command in commands.all))
     lost = {**statusOf(run), "state": "lost", "alive": False, "text": "was ended from outside; resume it"}
     commands.reply("status", answer(lost))
-    assert "resume it" in ui.improveLabel.text
+    assert "It can be resumed." in ui.improveLabel.text
     assert ui.resumeButton.isEnabled()
 
 
@@ -263,7 +263,7 @@ def test_a_share_that_is_gone_is_said_and_found_again(commands, site, pump):
     assert not ui.stopButton.isEnabled() or ui.improveReasonLabel.text
     ui.lookButton.click()
     commands.reply("status", {"schema": 2})
-    assert "form that is not known" in ui.improveReasonLabel.text
+    assert "unknown format" in ui.improveReasonLabel.text
     ui = show(commands, statusOf(run))
     assert ui.improveReasonLabel.text == ""
     assert ui.stopButton.isEnabled()
@@ -329,7 +329,7 @@ def test_a_server_shows_the_line_to_run_by_hand(commands, site):
     assert ui.serverFields.isHidden()
     ui.whereCombo.setCurrentIndex(1)
     assert not ui.serverFields.isHidden()
-    assert "no name yet" in ui.startButton.toolTip
+    assert "Enter the name of the server" in ui.startButton.toolTip
     assert not ui.copyCommandButton.isEnabled()
     ui.hostEdit.setText("-oProxyCommand=x")
     commands.panel.watch.refresh()

@@ -101,7 +101,7 @@ def test_from_the_sample_case_to_a_saved_correction(real, module, pump, picture,
 
     # and once more, with the worker that is still there, and without T2
     ui.t2wSelector.setCurrentNode(None)
-    pump(lambda: "Without T2. On 14 cases" in ui.warningsLabel.text)
+    pump(lambda: "Without T2: on 14 unseen cases" in ui.warningsLabel.text)
     assert ui.applyButton.isEnabled()
     ui.applyButton.click()
     pump(lambda: not real.session.isBusy(), PATIENCE)
