@@ -65,7 +65,7 @@ def model(tmp_path_factory):
         network=config,
         preprocess=PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0)),
         inference=InferenceSpec(window=(64, 64, 64)),
-        training={"config": {"patch": [32, 32, 32], "augment": {"modality_dropout": 0.4}}},
+        training={"config": {"patch": [32, 32, 32], "precision": "fp32", "augment": {"modality_dropout": 0.4}}},
         incomplete=Incomplete(measured_on="old", cases=9, dice={"WT": 0.9}, without={"t2w": {"WT": 0.8}}),
     )
     folder = tmp_path_factory.mktemp("old-model") / "old"
@@ -84,6 +84,7 @@ def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dat
     assert found[str(intake)].share == 0.5 and found[str(intake)].validate
     assert [found[d.folder].share for d in (old_data, phantom_dataset)] == [0.25, 0.25]
     assert config.initial_model == str(model) and config.preprocess.spacing == (4.0, 4.0, 4.0)
+    assert config.precision == "fp32"  # bf16 on a CPU does not take this patch
     assert config.patch == (32, 32, 32) and config.inference.window == (64, 64, 64)
     assert config.validation.at_start and config.optimizer.ema > 0
     assert config.optimizer.learning_rate <= load_config(recipes.config_file("quick.toml")).optimizer.learning_rate / 5

@@ -142,6 +142,7 @@ def _like(manifest: Manifest) -> dict:
         "head": "regions" if manifest.inference.nested else "labels",
         "inference": {**dataclasses.asdict(manifest.inference), "nested": ()},
         "patch": list(patch),
+        "precision": asked.get("precision", "bf16"),  # bf16 on a CPU does not take every patch
         "weights_dtype": manifest.weights_dtype,
     }
 
