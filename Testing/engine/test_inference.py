@@ -13,7 +13,7 @@ from segmamba.models.specs import InferenceSpec
 from segmamba.networks.presets import build_network
 from segmamba.prediction import windows as inference
 from segmamba.prediction.tiling import mean_of_windows, window_places
-from segmamba.prediction.windows import count_windows, predict
+from segmamba.prediction.windows import Prediction, count_windows, predict
 from torch import nn
 
 SHAPES = [(40, 56, 70), (33, 31, 48), (20, 90, 17), (64, 64, 64), (5, 6, 7), (16, 16, 16)]
@@ -323,3 +323,13 @@ def test_the_input_is_left_as_it_was():
     before = x.clone()
     predict(Recorder(), x, InferenceSpec(window=(32, 32, 32)), mirrorings=7)
     assert torch.equal(x, before)
+
+
+def test_how_unsure_a_prediction_is_by_hand():
+    """Five voxels: surely tumour, surely background, unsure tumour, unsure background, surely background."""
+    background = torch.tensor([0.1, 0.9, 0.45, 0.6, 0.99]).reshape(1, 1, 1, 5)
+    uncertainty = torch.tensor([0.2, 0.2, 0.5, 0.35, 0.01]).reshape(1, 1, 5)
+    found = Prediction(torch.cat([background, 1 - background]), uncertainty, 1, "cpu", "fp32", ())
+    assert found.unsure == pytest.approx(2 / 3)
+    nothing = Prediction(torch.ones(2, 1, 1, 5), torch.zeros(1, 1, 5), 1, "cpu", "fp32", ())
+    assert nothing.unsure == 0

@@ -138,6 +138,9 @@ def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phan
     assert [row["status"] for row in rows] == ["done", "failed", "done"]
     assert "phantom-1-t2w" in rows[1]["error"]
     assert "2 done, 0 skipped, 1 failed" in format_batch(rows)
+    unsure = {row["case"]: row["summary"]["unsure"] for row in rows if row["status"] == "done"}
+    first, second = sorted(unsure, key=lambda case: -unsure[case])
+    assert format_batch(rows).endswith(f"most worth correcting, the least sure first: {first}, {second}")
 
     truncated.write_bytes((phantom_cases / "phantom-1" / truncated.name).read_bytes())
     finished = (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns

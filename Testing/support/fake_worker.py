@@ -88,6 +88,7 @@ def segment(request):
         "model": "fake-1",
         "device": "cpu",
         "mirrorings": request.get("mirrorings", 0),
+        "unsure": 0.25,
         "seconds": {"total": 0.1},
         "steps": steps(request["images"], image) if request.get("prepare", "auto") == "auto" else [],
         "warnings": ["It was only a test."],

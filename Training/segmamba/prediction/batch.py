@@ -15,6 +15,8 @@ from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
 
+_LISTED = 5
+
 
 def predict_batch(
     model: Model,
@@ -64,19 +66,30 @@ def format_batch(rows: list[dict]) -> str:
     """The rows of `predict_batch` as a table for a terminal."""
     width = max((len(row["case"]) for row in rows), default=4)
     regions = next((row["summary"]["regions"] for row in rows if "summary" in row), [])
-    lines = [f"{'case':<{width}}  status  {''.join(f'{region} mL'.rjust(9) for region in regions)}  seconds"]
+    titles = "".join(f"{region} mL".rjust(9) for region in regions)
+    lines = [f"{'case':<{width}}  status  {titles}  seconds  unsure"]
     for row in rows:
         text = f"{row['case']:<{width}}  {row['status']:<8}"
         if "summary" in row:
             volumes = row["summary"]["volumes_ml"]
             text += "".join(f"{volumes[region]:9.1f}" for region in regions)
             text += f"  {row['summary']['seconds']['total']:7.1f}"
+            if "unsure" in row["summary"]:  # not in those of earlier versions
+                text += f"  {row['summary']['unsure']:6.2f}"
         else:
             text += f"  {row['error']}"
         lines.append(text)
     counts = {status: sum(row["status"] == status for row in rows) for status in ("done", "skipped", "failed")}
     lines.append(", ".join(f"{n} {status}" for status, n in counts.items()))
+    if len(order := next_to_correct(rows)) > 1:
+        lines.append(f"most worth correcting, the least sure first: {', '.join(order[:_LISTED])}")
     return "\n".join(lines)
+
+
+def next_to_correct(rows: list[dict]) -> list[str]:
+    """Cases of `predict_batch`, those first of which the model is least sure: they teach it most."""
+    unsure = {row["case"]: row["summary"]["unsure"] for row in rows if "unsure" in row.get("summary", {})}
+    return sorted(unsure, key=lambda case: -unsure[case])
 
 
 def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:

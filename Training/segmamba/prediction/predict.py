@@ -88,8 +88,8 @@ def predict_case(
     """Segments one case and writes its files (see `output_files`). Returns the summary that it wrote.
 
     The summary: case, model, volumes in mL per region and label, seconds per stage, device, precision, scan back
-    end, passes, absent modalities, what was checked, the steps of what was prepared, what was removed. Raises
-    InputError and Cancelled; then nothing was written.
+    end, passes, absent modalities, what was checked, the steps of what was prepared, what was removed, how
+    unsure the model was (Prediction.unsure). Raises InputError and Cancelled; then nothing was written.
     """
     stages = Stages(progress)
     seen = _read(model.manifest, sources, case_id, options, stages, cancelled)
@@ -238,6 +238,7 @@ def _summarize(
         "precision": result.precision,
         "scan_backend": choose_backend(result.device),
         "passes": result.passes,
+        "unsure": round(result.prediction.unsure, 3),
         "removed": done.removed,
         "left_out": {**count_spots(done.left_out, affine), "text": told} if told else None,
         "steps": [step.as_json() for step in seen.prepared.steps] if seen.prepared else [],

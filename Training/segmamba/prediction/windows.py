@@ -37,6 +37,9 @@ MIRRORINGS = {
 }
 
 
+_UNSURE = 0.35  # of the entropy of four classes: what two equally likely ones give is 0.5
+
+
 @dataclass(frozen=True)
 class Prediction:
     """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU.
@@ -52,6 +55,15 @@ class Prediction:
     device: str
     precision: str
     notes: tuple[str, ...]
+
+    @property
+    def unsure(self) -> float:
+        """Of the tissue that may be tumour the share that the model is unsure of, 0 to 1: how much a correction may
+        teach it. Tissue counts where tumour is likelier than background, or the uncertainty is 0.35 or more.
+        """
+        doubtful = self.uncertainty >= _UNSURE
+        either = doubtful | (self.probabilities[0] < 0.5)
+        return float(doubtful.sum() / either.sum().clamp(min=1))
 
 
 @torch.inference_mode()

@@ -248,6 +248,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         "precision": summary["precision"],
         "scan_backend": summary["scan_backend"],
         "mirrorings": request.mirrorings,
+        "unsure": summary["unsure"],
         "steps": summary["steps"],
         "left_out": {**left_out, "file": files.get("left_out")} if left_out else None,
         # the first only says what grid the images have
