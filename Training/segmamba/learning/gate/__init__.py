@@ -107,7 +107,9 @@ def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:
 
 
 def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: int) -> None:
-    """Pictures of the cases to look at first, then of those that changed most either way: truth beside both answers."""
+    """Pictures of the cases to look at first, then of those that changed most either way: truth beside both answers.
+    One of the site's own is among them where there is one: there a person sees what the corrections have done.
+    """
     for old in folder.glob("gate-*.png"):
         old.unlink()
     changes = {}
@@ -117,8 +119,13 @@ def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: 
             by_id = sorted(cases.entries, key=lambda entry: entry.id)
             changes |= {(cases.name, e.id): (float(c), cases.dataset, e) for c, e in zip(change, by_id)}
     first = [(look.part, look.case) for look in found.judgement.look_first]
-    order = [*first, *sorted(changes, key=lambda key: -abs(changes[key][0]))]
-    for key in list(dict.fromkeys(order))[:count]:
+    by_change = sorted(changes, key=lambda key: -abs(changes[key][0]))
+    order = list(dict.fromkeys([*first, *by_change]))
+    shown = order[:count]
+    own = [key for key in order if key[0] == "local"]
+    if shown and own and not set(own) & set(shown):
+        shown[-1] = own[0]
+    for key in shown:
         change, dataset, entry = changes[key]
         both = [answer(model, dataset, entry, device, mirrorings) for model in found.models]
         case, truth = both[0][:2]
