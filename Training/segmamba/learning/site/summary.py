@@ -17,6 +17,7 @@ from segmamba.settings import build, parse_json, read_json
 SCHEMA = 1
 _COUNTED = ("train", "validation", "refused", "waiting", "doubtful", "replaced")
 _REPORT = "intake.json"
+_GATE = "gate.json"  # beside a model that was judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,18 @@ def _runs(site: Site) -> list[dict]:
 def _gate(site: Site, row: dict) -> dict:
     """The run may have been written by another machine, to which the site lies elsewhere."""
     place = site.models / MODELS / (row["candidate"] or "-")
-    return {**row, "gate": str(place.absolute()) if row["verdict"] and place.is_dir() else None}
+    there = row["verdict"] and place.is_dir()
+    return {**row, "gate": str(place.absolute()) if there else None, "own": _own_cases(place) if there else None}
+
+
+def _own_cases(model: Path) -> dict | None:
+    """What the gate found on the site's own cases; None where there was none, or the report is broken."""
+    try:
+        local = read_json(model / _GATE)["local"]
+        dice = {region: [float(row["a"]), float(row["b"])] for region, row in local["comparison"]["dice"].items()}
+        return {"cases": len(local["cases"]), "dice": dice}
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _log(path: Path) -> list[dict]:
