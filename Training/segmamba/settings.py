@@ -57,8 +57,11 @@ def _read(path: Path, what: str, optional: bool, most: int, parse: Callable[[str
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Raises InputError naming `where` for text that is not JSON, nests too deeply, or holds what is no value of ours:
-    whole numbers beyond 64 bits, texts that no file or terminal takes."""
+    """The values in a JSON text.
+
+    Raises InputError naming `where` for text that is not JSON, nests too deeply, or holds what is no value of ours:
+    whole numbers beyond 64 bits, texts that no file or terminal takes.
+    """
     try:
         return _checked(json.loads(text, parse_int=_whole), where)
     except InputError:

@@ -46,21 +46,20 @@ _MOST_LABELS = 5  # values, with background, that a mask or a label map has; an 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """The images of one examination.
-
-    images: (X, Y, Z) float32 by modality, all on one grid, finite, none constant.
-    affine: (4, 4) float64, voxel indices (voxel centres) to RAS mm.
-    checks: plain sentences about what was noticed and what was done about it.
-    """
+    """The images of one examination."""
 
     id: str
     images: dict[str, np.ndarray]
+    """(X, Y, Z) float32 by modality, all on one grid, finite, none constant."""
     affine: np.ndarray
+    """(4, 4) float64, voxel indices (voxel centres) to RAS mm."""
     sources: dict[str, Source]
     checks: tuple[str, ...]
+    """Plain sentences about what was noticed and what was done about it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """The voxels of every image along its axes, (X, Y, Z)."""
         return next(iter(self.images.values())).shape
 
 
@@ -108,8 +107,10 @@ def _read(modality: str, source: Source) -> Image:
 def as_case(
     images: Mapping[str, Image], sources: Mapping[str, Path | str | Source], case_id: str | None = None
 ) -> Case:
-    """Images of `read_images` that lie on one grid -> their case. Raises InputError where they do not: the same shape,
-    and affines that agree to 0.01 mm at the corners of the volume."""
+    """Images of `read_images` that lie on one grid -> their case.
+
+    Raises InputError where they do not: the same shape, and affines that agree to 0.01 mm at the corners of the volume.
+    """
     sources = _in_order(sources, tuple(images))
     reference_name = "t1c" if "t1c" in images else next(iter(images))
     reference = images[reference_name]

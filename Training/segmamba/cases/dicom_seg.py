@@ -38,11 +38,14 @@ _SERIES_NUMBER = 9000  # of the first: far from the scanner's own
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What the SEG says of who made it. name, version: of the model; software: version of segmamba."""
+    """What the SEG says of who made it."""
 
     name: str
+    """Of the model."""
     version: str
+    """Of the model."""
     software: str
+    """Version of segmamba."""
 
 
 def write_seg(

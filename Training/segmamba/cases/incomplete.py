@@ -14,15 +14,16 @@ from segmamba.errors import InputError
 
 @dataclass(frozen=True)
 class Incomplete:
-    """Part of a manifest. measured_on: id of the model; cases: how many it had not seen.
-
-    dice: region -> mean Dice with every modality. without: what is missing, such as "t2w" or "t1n+t2w" -> the same.
-    """
+    """Part of a manifest."""
 
     measured_on: str
+    """Id of the model."""
     cases: int
+    """How many it had not seen."""
     dice: dict[str, float]
+    """Region -> mean Dice with every modality."""
     without: dict[str, dict[str, float]]
+    """What is missing, such as "t2w" or "t1n+t2w" -> the same."""
 
     def warning(self, absent: tuple[str, ...]) -> str:
         """What to say of a result without `absent`, one of the sets in `without`."""

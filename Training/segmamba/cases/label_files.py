@@ -102,8 +102,10 @@ def named_as_brats2023(files: dict[str, Path]) -> bool:
 
 
 def read_label_map(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """-> (X, Y, Z) uint8 with the values of the file, and its 4x4 affine. Raises InputError as `image_io.read_image`,
-    and for values that are not whole numbers from 0 to 255."""
+    """-> (X, Y, Z) uint8 with the values of the file, and its 4x4 affine.
+
+    Raises InputError as `image_io.read_image`, and for values that are not whole numbers from 0 to 255.
+    """
     image = read_image(file)
     stored = image.array
     if stored.dtype == np.uint8:
@@ -150,6 +152,7 @@ def case_id(file: Path) -> str:
 
 
 def some(names: list[str], most: int = 10) -> str:
+    """The first names as a text, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

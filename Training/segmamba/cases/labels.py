@@ -22,10 +22,12 @@ REGIONS = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScheme:
-    """labels: name -> value, 1 to n without a gap. regions: name -> names of the labels it is the union of."""
+    """The labels of a label map, and the regions that they make up."""
 
     labels: dict[str, int]
+    """Name -> value, 1 to n without a gap."""
     regions: dict[str, tuple[str, ...]]
+    """Name -> names of the labels it is the union of."""
 
     def __post_init__(self) -> None:
         if sorted(self.labels.values()) != list(range(1, len(self.labels) + 1)):
@@ -38,6 +40,7 @@ class LabelScheme:
                 raise InputError(f"region {region} of {names or 'nothing'}: known labels are {', '.join(self.labels)}")
 
     def values(self, region: str) -> tuple[int, ...]:
+        """The values of the labels that make up a region."""
         return tuple(self.labels[name] for name in self.regions[region])
 
 

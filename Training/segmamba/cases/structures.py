@@ -15,11 +15,13 @@ ANATOMY = ("12738006", "Brain")
 
 @dataclass(frozen=True)
 class Structure:
-    """code: SNOMED CT value and meaning. color: RGB, 0 to 1."""
+    """What a label or a region is called, in words, codes and color."""
 
     name: str
     color: tuple[float, float, float]
+    """RGB, 0 to 1."""
     code: tuple[str, str]
+    """SNOMED CT value and meaning."""
 
 
 STRUCTURES = {

@@ -11,6 +11,7 @@ from segmamba.commands.shared import AddCommand
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `compare` to the command line."""
     command = add_command("compare", run, "two predictions of the same cases: differences, intervals, p-values")
     command.add_argument("prediction_a", metavar="PRED_A", help="the reference: a label map, or a folder of them")
     command.add_argument("prediction_b", metavar="PRED_B", help="the other: a label map, or a folder of them")
@@ -19,6 +20,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba compare`; returns the exit code."""
     from segmamba.evaluation.compare import compare_folders
     from segmamba.evaluation.score_tables import format_comparison
 

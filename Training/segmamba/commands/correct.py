@@ -21,6 +21,7 @@ _SUBJECT = "SEGMAMBA_SUBJECT"
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `correct` and `intake` to the command line."""
     correct = add_command("correct", _correct, "put a corrected case into a folder of corrections")
     correct.add_argument("case", help="folder of the case's images")
     correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map, on the grid of T1c")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `dataset` to the command line."""
     command = add_command("dataset", run, "make, check, describe and split a data set")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_init(actions)
@@ -98,6 +99,7 @@ def _add_init(actions: argparse._SubParsersAction) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba dataset`; returns the exit code."""
     return options.do(options)
 
 

@@ -9,6 +9,7 @@ from segmamba.commands.shared import AddCommand, Bar, choose_device, ready_for_o
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `demo` to the command line."""
     command = add_command("demo", run, "make a synthetic case, segment it, score it and draw it")
     command.add_argument("--output", "-o", default="demo", metavar="FOLDER")
     command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
@@ -16,6 +17,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba demo`; returns the exit code."""
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.demo import run_demo
 

@@ -26,10 +26,12 @@ _MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
 @dataclass(frozen=True)
 class DicomCase:
-    """choices: by modality. sources: the same as images that every part of the engine reads."""
+    """A case out of a folder of DICOM files."""
 
     choices: dict[str, Choice]
+    """By modality."""
     sources: dict[str, Source]
+    """The same as images that every part of the engine reads."""
 
     @property
     def reference(self) -> Series:
@@ -53,6 +55,7 @@ class DicomCase:
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `dicom` to the command line."""
     command = add_command("dicom", _run, "list the series in a folder of DICOM files, and find the four of a case")
     command.add_argument("folder", help="folder with DICOM files, at any depth, possibly among other files")
     add_series_argument(command)
@@ -60,6 +63,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def add_series_argument(command: ArgumentParser) -> None:
+    """Adds --series, by which a user names the series of a modality."""
     command.add_argument(
         "--series",
         action="append",

@@ -13,6 +13,7 @@ _SCORINGS = ("brats2023", "paper")
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `evaluate` to the command line."""
     command = add_command("evaluate", run, "Dice, HD95 and NSD of predictions against truths")
     command.add_argument("predictions", help="a label map, or a folder of them")
     command.add_argument("truths", help="the reference: a label map, or a folder of them")
@@ -89,6 +90,7 @@ def _read_table(path: str) -> dict[str, str]:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba evaluate`; returns the exit code."""
     from segmamba.evaluation.evaluate import evaluate_folders
     from segmamba.evaluation.score_tables import format_csv, format_table
     from segmamba.files.atomic import check_output_file, write_aside

@@ -9,6 +9,7 @@ from segmamba.commands.shared import AddCommand, ready_for_output
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `export` to the command line."""
     command = add_command("export", run, "write a model in the format of other software")
     command.add_argument("model", help="name or folder of a model")
     command.add_argument("--format", default="monai-bundle", help="monai-bundle (default)")
@@ -16,6 +17,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba export`; returns the exit code."""
     from segmamba.export.bundle import export_model
     from segmamba.models.package import find_model
 

@@ -20,6 +20,7 @@ RECORD = "follow-up.json"
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `follow` to the command line."""
     command = add_command("follow", run, "compare one patient's dates: diameters, volumes, changes, a report")
     command.add_argument(
         "timepoints",
@@ -86,6 +87,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba follow`; returns the exit code."""
     from segmamba.followup.by_hand import read_by_hand
     from segmamba.followup.follow import follow
     from segmamba.followup.record import as_json, read_registrations

@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """One date as the arguments have it. series: folder of the DICOM files of its T1c. made_by: the model's name."""
+    """One date as the arguments have it."""
 
     place: Path
     day: int
     t1c: Path | None = None
     series: Path | None = None
+    """Folder of the DICOM files of its T1c."""
     made_by: str = ""
+    """The model's name."""
 
     @property
     def name(self) -> str:
+        """What the date is called in files: its day."""
         return f"day-{self.day:04d}"
 
 

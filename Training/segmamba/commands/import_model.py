@@ -10,6 +10,7 @@ from segmamba.commands.shared import AddCommand, ready_for_output
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `import-model` to the command line."""
     command = add_command("import", run, "make a model folder of a published SegMamba checkpoint")
     command.add_argument("checkpoint")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
@@ -23,6 +24,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba import-model`; returns the exit code."""
     from segmamba.files.atomic import check_regular
     from segmamba.models.package import Manifest, save_package
     from segmamba.models.published import load_published

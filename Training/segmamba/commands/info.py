@@ -11,11 +11,13 @@ from segmamba.commands.shared import AddCommand, device_name
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `info` to the command line."""
     command = add_command("info", run, "versions, devices, scan back ends, models")
     command.add_argument("--json", action="store_true")
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba info`; returns the exit code."""
     import torch
 
     from segmamba.models.package import read_manifest, shipped_models

@@ -19,6 +19,7 @@ _IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `look` to the command line."""
     command = add_command("look", run, "say what the images of a case are, and what will be done to them")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
     for modality in _IMAGES:
@@ -29,6 +30,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba look`; returns the exit code."""
     from segmamba.cases.case import Source, find_case
     from segmamba.preparation.look import Taken
 

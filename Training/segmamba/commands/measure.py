@@ -13,6 +13,7 @@ REGIONS = ("ET", "TC", "WT", "non-enhancing", "mixed")
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `measure` to the command line."""
     command = add_command("measure", run, "measure the lesions of a label map: diameters, volumes, measurable or not")
     command.add_argument("label_map", help="file of a label map")
     add_region(command)
@@ -23,6 +24,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def add_region(command: ArgumentParser) -> None:
+    """Adds --region."""
     command.add_argument(
         "--region",
         default="ET",
@@ -32,6 +34,7 @@ def add_region(command: ArgumentParser) -> None:
 
 
 def add_labels(command: ArgumentParser) -> None:
+    """Adds --labels, the convention of a label map."""
     command.add_argument(
         "--labels",
         choices=LABEL_CONVENTIONS,
@@ -41,6 +44,7 @@ def add_labels(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba measure`; returns the exit code."""
     from segmamba.files.atomic import write_aside
     from segmamba.followup.by_hand import read_by_hand, with_lines
     from segmamba.followup.dates import read_label_map

@@ -13,6 +13,7 @@ from segmamba.errors import InputError
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `gate` and `models` to the command line."""
     gate = add_command("gate", _gate, "hold a candidate against the model in use, and say whether to take it")
     gate.add_argument("candidate", help="folder of a model, or its name in --models")
     gate.add_argument("--models", metavar="FOLDER", help="registry of models; the model in use is the reference")

@@ -12,6 +12,7 @@ _LOCK = ".phantom.lock"
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `phantom` to the command line."""
     command = add_command("phantom", run, "make synthetic cases with real anatomy and exact labels")
     command.add_argument("--output", "-o", required=True, metavar="FOLDER")
     command.add_argument("--count", type=int, default=1)
@@ -26,6 +27,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba phantom`; returns the exit code."""
     from segmamba.files.atomic import make_folder
     from segmamba.files.shares import exclusive
 

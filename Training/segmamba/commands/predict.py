@@ -22,6 +22,7 @@ _IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `predict` to the command line."""
     command = add_command("predict", run, "segment a case, or a folder of cases")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
     for modality in _IMAGES:
@@ -95,6 +96,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba predict`; returns the exit code."""
     if options.dicom is None:
         if options.series or options.dicom_seg:
             raise InputError("--series and --dicom-seg require --dicom FOLDER")

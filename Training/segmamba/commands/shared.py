@@ -36,9 +36,11 @@ class Bar:
         self._bar: tqdm | None = None
 
     def __call__(self, stage: str, fraction: float) -> None:
+        """Shows that a fraction (0 to 1) of a stage is done."""
         self.batch("", stage, fraction)
 
     def batch(self, case: str, stage: str, fraction: float) -> None:
+        """Shows that a fraction (0 to 1) of a stage of one case of several is done."""
         if not sys.stderr.isatty():
             if (case, stage) != (self._case, self._stage):
                 print(f"{case} {stage}".strip(), file=sys.stderr, flush=True)
@@ -59,6 +61,7 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
+        """Takes the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -72,6 +75,7 @@ def choose_device(name: str) -> str:
 
 
 def device_name(device: str) -> str:
+    """What a device is called, and how much memory it has free."""
     import torch
 
     if device == "cpu":
@@ -82,8 +86,10 @@ def device_name(device: str) -> str:
 
 
 def ready_for_output(folder: Path | str) -> Path:
-    """`folder`, there or not, after a look whether files can be made in it: before the work, not after it. What a
-    command that was killed left half-written there is taken away. Raises InputError."""
+    """`folder`, there or not, after a look whether files can be made in it: before the work, not after it.
+
+    What a command that was killed left half-written there is taken away. Raises InputError.
+    """
     from segmamba.files.atomic import check_output_folder, sweep
 
     folder = Path(folder)

@@ -12,6 +12,7 @@ from segmamba.commands.shared import AddCommand, ready_for_output
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `improve` and `status` to the command line."""
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
     improve.add_argument("site", metavar="SITE", help="folder of the site (may be shared)")
     improve.add_argument(

@@ -10,6 +10,7 @@ from segmamba.commands.shared import AddCommand, choose_device, ready_for_output
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `table1` to the command line."""
     command = add_command(
         "table1", run, "train or collect the paper's networks with one configuration, print the table"
     )
@@ -31,6 +32,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba table1`; returns the exit code."""
     from segmamba.errors import Stopped
     from segmamba.training.config import load_config
     from segmamba.training.table1 import NETWORKS, format_markdown, make_table, parse_networks

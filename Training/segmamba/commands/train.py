@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(add_command: AddCommand) -> None:
+    """Adds `train` to the command line."""
     command = add_command("train", run, "train a network from a configuration, or from corrected cases")
     command.add_argument("config", nargs="?", help="TOML configuration (see Training/configs)")
     command.add_argument("--run-folder", help="folder of the run (default: runs/NAME)")
@@ -56,6 +57,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
+    """Runs `segmamba train`; returns the exit code."""
     from segmamba.errors import Stopped
     from segmamba.training.loop import train
 

@@ -53,21 +53,26 @@ _ODD = 3.0  # times the median spacing
 
 @dataclass(frozen=True)
 class Finding:
-    """kind: of KINDS. case: its id, or "" for the data set."""
+    """One thing that a check of a data set found."""
 
     kind: str
+    """Of KINDS."""
     case: str
+    """Its id, or "" for the data set."""
     text: str
 
     @property
     def severity(self) -> str:
+        """How bad it is, as the table of kinds says."""
         return KINDS[self.kind][0]
 
     @property
     def remedy(self) -> str:
+        """What to do about it."""
         return KINDS[self.kind][1]
 
     def as_json(self) -> dict:
+        """The finding as plain JSON."""
         return {"severity": self.severity, **asdict(self), "mend": self.remedy}
 
 

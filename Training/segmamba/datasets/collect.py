@@ -30,17 +30,19 @@ _UNSEEN = "no label seen yet"
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """read: ids of the cases that were read; the others were unchanged. left_out: id -> why. gone: ids that the
-    manifest had and that are no longer there. notes: plain sentences.
-    """
+    """A data set as it was just made or updated."""
 
     dataset: Dataset
     read: tuple[str, ...]
+    """Ids of the cases that were read; the others were unchanged."""
     gone: tuple[str, ...] = ()
+    """Ids that the manifest had and that are no longer there."""
     notes: tuple[str, ...] = ()
+    """Plain sentences."""
 
     @property
     def left_out(self) -> dict[str, str]:
+        """Id of each case that was left out, and the reason."""
         return self.dataset.left_out
 
 

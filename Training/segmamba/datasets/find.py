@@ -51,14 +51,19 @@ SubjectNamer = Callable[[str], str]  # case id -> subject
 
 @dataclass(kw_only=True)
 class Found:
-    """cases: by id. bad: id -> why it cannot be used. notes: plain sentences. task: as described by an MSD folder."""
+    """The cases that a folder or a list holds."""
 
     task: Task
+    """As described by an MSD folder."""
     cases: dict[str, CaseFiles] = field(default_factory=dict)
+    """By id."""
     bad: dict[str, str] = field(default_factory=dict)
+    """Id -> why it cannot be used."""
     notes: list[str] = field(default_factory=list)
+    """Plain sentences."""
 
     def add(self, case_id: str, subject: str, images: dict[str, Source], label: Path | None) -> None:
+        """Notes one case. Raises InputError for an id that was there before."""
         if case_id in self.cases or case_id in self.bad:
             raise InputError(f"two cases have the id {case_id}; rename a folder, or give ids in a list")
         self.cases[case_id] = CaseFiles(id=case_id, subject=subject, images=images, label=label)

@@ -94,8 +94,11 @@ def _shares(cases: Sequence[CaseEntry], labels: Sequence[str]) -> dict[str, floa
 
 
 def _suggest(cases: Sequence[CaseEntry], spacing: np.ndarray, extent: np.ndarray) -> dict:
-    """spacing: the median; patch: the median foreground at that spacing, at most 128 and in steps of 16;
-    normalisation: over nonzero voxels where a good part of the images is 0, else over everything."""
+    """What a model of these cases may be asked for.
+
+    spacing: the median; patch: the median foreground at that spacing, at most 128 and in steps of 16; normalisation:
+    over nonzero voxels where a good part of the images is 0, else over everything.
+    """
     wanted = np.median(spacing, 0)
     size = np.median(extent * spacing / wanted, 0)
     patch = np.clip(size // _PATCH_STEP * _PATCH_STEP, _PATCH_STEP, _PATCH_MOST)

@@ -25,55 +25,59 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """path: from the data set's folder with forward slashes, or absolute; a file, or a folder of DICOM slices.
-
-    sha256: of the file, or over its slices by name. volume: which volume of a 4-D file, where it is one.
-    size: bytes; modified: ns since 1970. Where both are as they were, an update takes the file for unchanged.
-    """
+    """An image or a label map of a data set, as its manifest knows it."""
 
     path: str
+    """From the data set's folder with forward slashes, or absolute; a file, or a folder of DICOM slices."""
     sha256: str
+    """Of the file, or over its slices by name."""
     volume: int | None = None
+    """Which volume of a 4-D file, where it is one."""
     size: int = 0
+    """In bytes."""
     modified: int = 0
+    """Time of the last change, ns since 1970. Where both are as they were, an update takes the file for unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseEntry:
-    """One examination. subject: whose; all cases of a subject stand on one side of every split.
-
-    shape: voxels along each axis; spacing: mm. statistics: of intensities by modality and of labels in mL, plain JSON.
-    """
+    """One examination."""
 
     id: str
     subject: str
+    """Whose examination it is; all cases of a subject stand on one side of every split."""
     images: dict[str, FileEntry]
     label: FileEntry | None = None
     shape: tuple[int, int, int]
+    """Voxels along each axis."""
     spacing: tuple[float, float, float]
+    """In mm."""
     statistics: dict = field(default_factory=dict)
+    """Of intensities by modality and of labels in mL, plain JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """label_values: value in the label files -> name of the label, e.g. {"1": "NCR", "2": "ED", "4": "ET"}; names in
-    `labels` (name -> value in the engine, 1 to n) and `regions` (name -> names of its labels).
-
-    folder: where the manifest stands; not part of the file. fingerprint: over all cases, plain JSON.
-    left_out: cases that were found and could not be used, and why. made: from what, with which options.
-    """
+    """A data set: its cases, with the labels that their files hold."""
 
     name: str
     modalities: tuple[str, ...]
     labels: dict[str, int]
+    """Name -> value in the engine, 1 to n."""
     regions: dict[str, tuple[str, ...]]
+    """Name -> names of its labels."""
     label_values: dict[str, str]
+    """Value in the label files -> name of the label, e.g. {"1": "NCR", "2": "ED", "4": "ET"}."""
     cases: tuple[CaseEntry, ...]
     fingerprint: dict = field(default_factory=dict)
+    """Over all cases, plain JSON."""
     left_out: dict[str, str] = field(default_factory=dict)
+    """Cases that were found and could not be used, and why."""
     made: dict = field(default_factory=dict)
+    """From what, with which options."""
     schema: int = SCHEMA
     folder: str = ""
+    """Where the manifest stands; not part of the file."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.label_values.values()) - set(self.labels))
@@ -91,6 +95,7 @@ class Dataset:
 
     @property
     def scheme(self) -> LabelScheme:
+        """The labels and regions of every case."""
         return LabelScheme(labels=self.labels, regions=self.regions)
 
     @property
@@ -105,6 +110,7 @@ class Dataset:
         return {m: Source(self.path(case.images[m]), case.images[m].volume) for m in self.modalities}
 
     def path(self, entry: FileEntry) -> Path:
+        """Where a file of the data set is on this machine."""
         return Path(self.folder) / entry.path
 
 

@@ -63,7 +63,7 @@ def _scale(image: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 
 def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping) -> Iterator[tuple[str, str, int]]:
-    """(kind, text, voxels that it rests on)"""
+    """(kind, text, voxels that it rests on) of what modalities look exchanged."""
     found = []
     if {"t2w", "t2f"} <= set(scaled):
         # nine cases: -4.9 to -1.2 as named, 0.4 to 1.5 exchanged
@@ -89,8 +89,11 @@ def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping)
 
 
 def _unenhanced(case: Case, enhancing: np.ndarray) -> tuple[str, str, int]:
-    """Of ET that is brighter on t1n than on t1c: the images are exchanged, or, where they themselves show that they
-    are not (vessels and mucosa take up contrast agent in every head), what was drawn does not enhance."""
+    """What it means that ET is brighter on t1n than on t1c.
+
+    The images are exchanged, or, where they themselves show that they are not (vessels and mucosa take up contrast
+    agent in every head), what was drawn does not enhance.
+    """
     why, count = "enhancing tumor is brighter on t1n than on t1c", int(np.count_nonzero(enhancing))
     pair = {name: case.images[name] for name in ("t1n", "t1c")}
     told = gains(sample_together(pair, dict.fromkeys(pair, case.affine)).values)
@@ -100,7 +103,7 @@ def _unenhanced(case: Case, enhancing: np.ndarray) -> tuple[str, str, int]:
 
 
 def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tuple[str, str, int]]:
-    """(kind, text, voxels that it rests on)"""
+    """(kind, text, voxels that it rests on) of labels that look like another convention."""
     if {"ET", "ED"} <= set(masks) and "t1c" in scaled:
         # five cases: 1.1 to 5.1 brighter
         et, ed = (float(np.median(scaled["t1c"][masks[name]])) for name in ("ET", "ED"))
@@ -118,7 +121,10 @@ def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tupl
 
 
 def _elsewhere(scaled: Mapping, tumour: np.ndarray) -> Iterator[tuple[str, str]]:
-    """nine cases: the tumour stands out by 1.6 to 8.0 on the better one; moved to other places, by -0.3 to 1.0"""
+    """(kind, text) of a label map that fits no image.
+
+    Nine cases: the tumour stands out by 1.6 to 8.0 on the better one; moved to other places, by -0.3 to 1.0.
+    """
     levels = [float(np.median(scaled[m][tumour])) for m in ("t2w", "t2f") if m in scaled]
     if levels and max(levels) < _BRIGHT:
         yield "elsewhere", "what is labelled is hardly brighter on t2w and t2f than the brain around it"

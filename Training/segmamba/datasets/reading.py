@@ -21,10 +21,12 @@ _ZEROS = 0.02  # share of voxels that are 0 from which on 0 is taken for backgro
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """case: None where `errors` are about images. label: (X, Y, Z) int32 as stored, or None."""
+    """What could be read of a case."""
 
     case: Case | None
+    """None where `errors` are about images."""
     label: np.ndarray | None
+    """(X, Y, Z) int32 as stored, or None."""
     errors: tuple[str, ...]
 
 
@@ -89,8 +91,10 @@ def size_and_time(path: Path) -> tuple[int, int]:
 
 
 def foreground(image: np.ndarray) -> np.ndarray:
-    """Voxels that are not background: not 0, where a share of 2 % or more is 0, as in skull-stripped MR; else those
-    above the smallest value, as in CT. Bool, of the image's shape."""
+    """Voxels that are not background, bool, of the image's shape.
+
+    Not 0, where a share of 2 % or more is 0, as in skull-stripped MR; else those above the smallest value, as in CT.
+    """
     inside = image != 0
     return inside if np.count_nonzero(inside) <= (1 - _ZEROS) * image.size else image > image.min()
 
@@ -111,8 +115,10 @@ def value_counts(label: np.ndarray) -> dict[int, int]:
 
 
 def measure(case: Case, label: np.ndarray | None) -> dict:
-    """The statistics of a case as plain JSON; labels still by their value in the file (segmamba.datasets.collect
-    names them). Intensities of an image are over its foreground; `labelled`, over the voxels with any label.
+    """The statistics of a case as plain JSON.
+
+    Labels still by their value in the file (segmamba.datasets.collect names them). Intensities of an image are over its
+    foreground; `labelled`, over the voxels with any label.
     """
     inside = {m: foreground(image) for m, image in case.images.items()}
     either = np.any(list(inside.values()), axis=0)

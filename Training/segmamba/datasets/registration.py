@@ -32,15 +32,18 @@ SHIFT_MM = 4.0  # smaller ones are not reported: BraTS itself has up to 3 mm
 
 @dataclass(frozen=True)
 class Misplaced:
-    """modality: the image that fits better elsewhere. shift_mm: where to, along the stored axes; or mirrored: along
-    which axis of the body ("left-right", ...)."""
+    """An image that fits the others better elsewhere."""
 
     modality: str
+    """The image that fits better elsewhere."""
     shift_mm: tuple[float, float, float] | None = None
+    """Where to, along the stored axes."""
     mirrored: str = ""
+    """Or along which axis of the body ("left-right", ...)."""
 
     @property
     def distance(self) -> float:
+        """The length of the shift in mm; 0 where there is none."""
         return float(np.linalg.norm(self.shift_mm)) if self.shift_mm else 0.0
 
 
@@ -106,7 +109,6 @@ def _blocks(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, int | None] | None:
     """(shift in voxels, None), or (no shift, axis mirrored); None where too little is common to both."""
-
     overlap = np.count_nonzero((fixed > 0) & (moving > 0))
     here = (0, 0, 0)
     if overlap < _FEWEST:

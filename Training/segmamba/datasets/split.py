@@ -25,13 +25,13 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Either `folds` of equal size, subject -> 0 to folds - 1; or `shares` of train, validation and test, and
-    subject -> one of these."""
+    """Which subjects are trained on: `folds` of equal size, or `shares` of train, validation and test."""
 
     seed: int
     folds: int | None = None
     shares: dict[str, float] | None = None
     subjects: dict[str, int | str]
+    """Subject -> number of its fold from 0, or "train", "validation" or "test"."""
     schema: int = _SCHEMA
 
     def __post_init__(self) -> None:
@@ -51,6 +51,7 @@ class Split:
 
     @property
     def parts(self) -> tuple[int | str, ...]:
+        """The names that a subject's part may have: folds by number, or train, validation and test."""
         return PARTS if self.folds is None else tuple(range(self.folds))
 
     def part_of(self, subject: str) -> int | str:
@@ -60,6 +61,7 @@ class Split:
         return self.subjects[subject]
 
     def describe(self) -> str:
+        """The split in one line, with its seed."""
         if self.folds is not None:
             return f"{self.folds} folds, seed {self.seed}"
         shares = self.shares or {}

@@ -23,14 +23,13 @@ from segmamba.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """label_values: value in the label files -> name of the label; None: brain tumours in a convention to be found.
-
-    scheme: labels (name -> 1 to n) and regions.
-    """
+    """What a data set is made for: its modalities, labels and regions."""
 
     modalities: tuple[str, ...] = MODALITIES
     scheme: LabelScheme = GLIOMA
+    """Labels (name -> 1 to n) and regions."""
     label_values: dict[str, str] | None = None
+    """Value in the label files -> name of the label; None: brain tumours in a convention to be found."""
 
     def __post_init__(self) -> None:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):

@@ -63,6 +63,7 @@ class CorrectBiasd(MapTransform):
     """Each channel of (C, D, H, W) freed of its bias field (N4)."""
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data with each image freed of its bias field."""
         return {**data, **{key: self._correct(data[key]) for key in self.key_iterator(data)}}
 
     @staticmethod
@@ -82,6 +83,7 @@ class ToModelGrid(InvertibleTransform):
         self.spacing = tuple(spacing)
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
+        """(C, X, Y, Z) on the model's spacing; how to go back is kept with the image."""
         axes = [Axis.over(0, n, float(own), new) for n, own, new in zip(img.shape[1:], img.pixdim, self.spacing)]
         old = img.affine
         result = MetaTensor(_each(to_model, img, axes), meta=img.meta, applied_operations=img.applied_operations)
@@ -96,6 +98,7 @@ class ToModelGrid(InvertibleTransform):
         return result
 
     def inverse(self, img: MetaTensor) -> MetaTensor:
+        """The image on the spacing that it had before."""
         done = self.pop_transform(img)
         info, sizes = done["extra_info"], done["orig_size"]
         axes = [Axis.over(0, int(n), own, new) for n, own, new in zip(sizes, info["pixdim"], self.spacing)]
@@ -112,9 +115,11 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         self.grid = ToModelGrid(spacing)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data with each image on the model's spacing."""
         return {**data, **{key: self.grid(data[key]) for key in self.key_iterator(data)}}
 
     def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data with each image on the spacing that it had before."""
         return {**data, **{key: self.grid.inverse(data[key]) for key in self.key_iterator(data)}}
 
 
@@ -146,6 +151,7 @@ class ModelInferer(SlidingWindowInferer):
         self.mirrorings = mirrorings
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object) -> Tensor:
+        """(B, C, D, H, W) -> mean probabilities (B, K, D, H, W), where the inputs are."""
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         results = [
             predict(network, image.float().cpu(), self.spec, device=inputs.device, mirrorings=self.mirrorings)
@@ -185,6 +191,7 @@ class ToLabelMapd(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data with probabilities turned into label maps."""
         return {**data, **{key: self._decode(data[key]) for key in self.key_iterator(data)}}
 
     def _decode(self, probabilities: MetaTensor) -> MetaTensor:

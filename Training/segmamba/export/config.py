@@ -28,6 +28,7 @@ BASELINE = ("scripts.networks.baselines.build_baseline", "scripts.networks.basel
 
 
 def metadata(manifest: Manifest) -> dict:
+    """The bundle's metadata.json, as MONAI's schema wants it."""
     spec, network = manifest.preprocess, manifest.network
     labels = {"0": "background"} | {str(value): name for name, value in sorted(manifest.label_map.items(), key=_value)}
     shape = _spatial_shape(manifest)
@@ -134,6 +135,7 @@ def inference(manifest: Manifest) -> dict:
 
 
 def uses_scan(manifest: Manifest) -> bool:
+    """Whether the model's network has Mamba layers."""
     return isinstance(manifest.network, NetworkConfig)
 
 

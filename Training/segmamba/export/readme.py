@@ -58,6 +58,7 @@ _OTHER = """It was not tried for this network: a bundle's `model.pt` and `networ
 
 
 def readme(manifest: Manifest, card: str) -> str:
+    """The bundle's README: what the model is, and its card."""
     values, spec = metadata(manifest), manifest.preprocess
     bias = " freed of its bias field (N4)," if spec.bias_correction == "n4" else ""
     labels = sorted(manifest.label_map.items(), key=lambda item: item[1])

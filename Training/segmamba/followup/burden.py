@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from segmamba.followup.criteria import SETS, Suggestion, overall, suggest
 
 
 @dataclass(frozen=True, eq=False)
 class Burden:
-    """spd: sum of products of the targets, mm^2, None where lesions were not followed. volume_ml: of all lesions.
-
-    spread: see segmamba.followup.spread. suggestions: by criterion set. variants: of each, border -> category.
-    """
+    """What of one region is judged at a date."""
 
     region: str
     spd: float | None
+    """Sum of products of the targets, mm^2, None where lesions were not followed."""
     volume_ml: float
+    """Of all lesions."""
     spread: Mapping[str, tuple[float, float]]
+    """See segmamba.followup.spread."""
     suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
+    """By criterion set."""
     variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By criterion set: border -> category."""
 
     def value(self, name: str, variant: str | None = None) -> float | None:
         """What a criterion set compares, as measured or with another border."""
@@ -30,11 +33,12 @@ class Burden:
 
     @property
     def near(self) -> dict[str, tuple[str, ...]]:
+        """See `near`."""
         return near(self.suggestions, self.variants)
 
 
 def judge(
-    burden: Burden, earlier: Sequence[Burden], days: Sequence[int], minor: Mapping[str, float | None], **facts
+    burden: Burden, earlier: Sequence[Burden], days: Sequence[int], minor: Mapping[str, float | None], **facts: Any
 ) -> Burden:
     """The same with suggestions. earlier: of the same region, the baseline first. days: of these and of `burden`.
 

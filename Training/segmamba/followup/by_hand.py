@@ -28,23 +28,29 @@ _MOST_TEXT = 500
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """which: "D1" or "D2". ends: (2, 3) RAS mm at that date. region: of the lesion, "" for any."""
+    """A diameter that a person has drawn."""
 
     which: str
+    """"D1" or "D2"."""
     ends: np.ndarray
+    """(2, 3) RAS mm at that date."""
     region: str = ""
+    """Of the lesion; "" for any."""
 
     @property
     def length(self) -> float:
+        """Length of the line in mm."""
         return float(np.linalg.norm(self.ends[1] - self.ends[0]))
 
 
 @dataclass(frozen=True)
 class Clinician:
-    """Of one date; "" where nothing was said. steroids: against the date before. clinical_status: likewise."""
+    """Of one date; "" where nothing was said."""
 
     steroids: str = ""
+    """Against the date before."""
     clinical_status: str = ""
+    """Against the date before."""
     non_target_lesions: str = ""
 
 
@@ -57,6 +63,7 @@ class ByHand:
 
     @property
     def days(self) -> set[int]:
+        """The days of which anything was said."""
         return {*self.lines, *self.clinician}
 
 

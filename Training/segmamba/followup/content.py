@@ -81,6 +81,7 @@ def made_by(result: FollowUp) -> str:
 
 
 def sections(result: FollowUp) -> list[Section]:
+    """The report's sections in order, for paper and page alike."""
     return [
         Section("Suggestion", table=_suggestions(result)),
         Section(

@@ -37,6 +37,8 @@ SETS = {
 
 @dataclass(frozen=True)
 class Rule:
+    """One rule of a set: the category that it leads to, whether it is met, and on what numbers."""
+
     category: str
     met: bool
     text: str
@@ -44,11 +46,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """category: CR, PR, MR, SD, PD, preliminary PD, or why there is none. Changes: shares, None without a divisor."""
+    """What a set of criteria says of a date."""
 
     category: str
+    """CR, PR, MR, SD, PD, preliminary PD, or why there is none."""
     from_baseline: float | None
+    """Change as a share, or None without a divisor."""
     from_nadir: float | None
+    """Change as a share, or None without a divisor."""
     nadir_day: int | None
     rules: tuple[Rule, ...]
 
@@ -64,7 +69,9 @@ def suggest(
     minor: float | None = None,
     early: str = "",
 ) -> Suggestion:
-    """days, values: of every date from baseline to the one that is judged, which is the last; a value is None where the
+    """What a set of criteria says of the last of several dates.
+
+    days, values: of every date from baseline to the one that is judged, which is the last; a value is None where the
     lesions could not be followed.
 
     lesions: how many there are now. new_measurable: of these, how many measurable ones the baseline did not have.

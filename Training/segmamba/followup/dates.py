@@ -22,26 +22,31 @@ from segmamba.images.sources import read_source
 
 @dataclass(frozen=True, eq=False)
 class Timepoint:
-    """day: since the baseline. label_map: (X, Y, Z) of the engine's labels; affine: (4, 4), voxels to RAS mm.
-
-    probabilities: (X, Y, Z) of each region that is followed, or {}. made_by: model and software, {} where nobody said.
-    scanner: of DICOM, "" where unknown. Nothing in here names the patient.
-    """
+    """What is there of one date. Nothing in it names the patient."""
 
     day: int
+    """Counted from the baseline."""
     label_map: np.ndarray
+    """(X, Y, Z) of the engine's labels."""
     affine: np.ndarray
+    """(4, 4), voxels to RAS mm."""
     t1c: Image
     probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(X, Y, Z) of each region that is followed, or {}."""
     made_by: Mapping[str, str] = field(default_factory=dict)
+    """Model and software, {} where nobody said."""
     absent: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     scanner: str = ""
+    """Of DICOM, "" where unknown."""
 
 
 def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """-> (X, Y, Z) uint8 in the engine's labels, and its affine. labels: a convention of cases.labels; None finds
-    out, from the values or, as `segmamba predict` names its own, from the name."""
+    """-> (X, Y, Z) uint8 in the engine's labels, and its affine.
+
+    labels: a convention of cases.labels; None finds out, from the values or, as `segmamba predict` names its own, from
+    the name.
+    """
     if labels is None and named_as_brats2023({case_id(path): path}):
         labels = "brats2023"
     return load_label_map(path, labels, None), read_source(path).affine

@@ -24,20 +24,27 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Diameters:
-    """d1, d2: mm. slice: index along the third axis. line1, line2: (2, 2) voxel indices of their ends in that slice,
-    None where there is no such line. off: degrees by which the angle between them is no right one, 0 without line2."""
+    """The longest line in a lesion, and the longest at a right angle to it in the same slice."""
 
     d1: float
+    """Length of `line1` in mm."""
     d2: float
+    """Length of `line2` in mm, 0 without it."""
     slice: int
+    """Index along the third axis."""
     line1: np.ndarray | None
+    """(2, 2) voxel indices of their ends in that slice, None where there is no such line."""
     line2: np.ndarray | None
+    """(2, 2) voxel indices of their ends in that slice, None where there is no such line."""
     off: float
+    """Degrees by which the angle between them is no right one, 0 without line2."""
 
 
 def diameters(mask: np.ndarray, affine: np.ndarray) -> Diameters:
-    """`mask` (X, Y, Z) bool, of which the slices lie along Z -> its longest line in any slice, and the longest line in
-    that slice that crosses it at a right angle, give or take 2 degrees or half a pixel.
+    """The longest line in any slice of a lesion, and the longest one across it.
+
+    `mask` (X, Y, Z) bool, of which the slices lie along Z. The second line lies in the same slice and crosses the first
+    at a right angle, give or take 2 degrees or half a pixel.
 
     affine: (4, 4) voxel indices to mm; only its first two axes count. Of several longest lines (to 1e-6 mm) the one
     with the longest second line is taken, then that in the lowest slice, then the first by its voxel indices.

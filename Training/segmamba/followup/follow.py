@@ -24,19 +24,20 @@ _OTHER_SPACING = 0.1  # share by which voxels of two dates may differ without a 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """region: of lesions.CHOICES. targets: how many lesions are followed in a sum, the largest measurable ones; None
-    is 3 or, of mixed tumors, 2 of each region.
-
-    radiotherapy_end: day it ended, counted from the baseline, or None where it is not known. confirm_weeks: until so
-    long after it, progression is preliminary. volumetric_minor: share of decrease in volume from which a response is
-    minor; it and MINOR are for the region that does not enhance.
-    """
+    """How a follow-up is done."""
 
     region: str = "ET"
+    """Of lesions.CHOICES."""
     targets: int | None = None
+    """How many lesions are followed in a sum, the largest measurable ones; None is 3 or, of mixed tumors, 2 of each
+    region."""
     radiotherapy_end: int | None = None
+    """Day it ended, counted from the baseline, or None where it is not known."""
     confirm_weeks: float = 12
+    """Until so long after it, progression is preliminary."""
     volumetric_minor: float = 0.40
+    """Share of decrease in volume from which a response is minor; it and MINOR are for the region that does not
+    enhance."""
 
     def __post_init__(self) -> None:
         regions_of(self.region)
@@ -63,36 +64,41 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Date:
-    """One date's results. registration: of its T1c onto the baseline's, None at the baseline. problem: why lesions were
-    not followed, or "". matches: None where they were not. burdens: of each region that is judged, in order.
-
-    suggestions: by criterion set; of a mixed tumor overall. near: criterion sets of which a variant of the border gives
-    another category, with these categories.
-    """
+    """One date's results."""
 
     timepoint: Timepoint
     measured: Measured
     registration: Registration | None
+    """Registration of its T1c onto the baseline's, None at the baseline."""
     problem: str
+    """Why lesions were not followed, or ""."""
     matches: Matches | None
+    """None where they were not."""
     burdens: tuple[Burden, ...]
+    """Of each region that is judged, in order."""
     suggestions: dict[str, Suggestion] = field(default_factory=dict)
+    """By criterion set; of a mixed tumor overall."""
     near: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Criterion sets of which a variant of the border gives another category, with these categories."""
 
     @property
     def day(self) -> int:
+        """Days since the baseline."""
         return self.timepoint.day
 
 
 @dataclass(frozen=True, eq=False)
 class FollowUp:
-    """targets: numbers of the baseline's lesions that are summed up. dates: the baseline first. clinician: by day."""
+    """One patient's dates side by side."""
 
     settings: Settings
     targets: tuple[int, ...]
+    """Numbers of the baseline's lesions that are summed up."""
     dates: tuple[Date, ...]
+    """The baseline first."""
     warnings: tuple[str, ...]
     clinician: Mapping[int, Clinician] = field(default_factory=dict)
+    """By day."""
 
 
 def follow(

@@ -30,30 +30,35 @@ _UNEQUAL = 2.0  # of the voxels' sides in a slice: such images were not taken in
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """One lesion at one date.
-
-    number: from 1, the largest product of diameters first, then the largest volume; of several regions the first
-    region's first. region: of REGIONS. d1, d2: mm, in one slice.
-    line1, line2: (2, 3) RAS mm, their ends, or None. slice: index along the stored axis closest to the body's, from 0.
-    slices: how many the lesion is seen on. centre: RAS mm. not_measurable: why, in plain words, or "".
-    by_hand: "D1", "D2" where a person has drawn that line.
-    """
+    """One lesion at one date."""
 
     number: int
+    """From 1, the largest product of diameters first, then the largest volume; of several regions the first region's
+    first."""
     region: str
+    """Of REGIONS."""
     voxels: int
     volume_ml: float
     d1: float
+    """Longest diameter in one slice, mm."""
     d2: float
+    """Longest diameter at a right angle to it in that slice, mm."""
     line1: np.ndarray | None
+    """(2, 3) RAS mm, their ends, or None."""
     line2: np.ndarray | None
+    """(2, 3) RAS mm, their ends, or None."""
     slice: int
+    """Index along the stored axis closest to the body's, from 0."""
     slices: int
+    """How many the lesion is seen on."""
     centre: np.ndarray
+    """In RAS mm."""
     pieces: int
     not_measurable: str
+    """Why, in plain words, or ""."""
     notes: tuple[str, ...]
     by_hand: tuple[str, ...] = ()
+    """"D1", "D2" where a person has drawn that line."""
 
     @property
     def product(self) -> float:
@@ -62,29 +67,31 @@ class Lesion:
 
     @property
     def measurable(self) -> bool:
+        """Whether the lesion counts as measurable."""
         return not self.not_measurable
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The lesions of one label map.
-
-    labelled: (X, Y, Z) int32 with the numbers of the lesions, axes turned to be nearest to R, A, S. affine: of it.
-    spacing: mm in the slices, and from slice to slice. stored_slices: by slice of `labelled`, its index as stored.
-    small_voxels: left out, in pieces of fewer than 3 voxels.
-    """
+    """The lesions of one label map."""
 
     region: str
     lesions: tuple[Lesion, ...]
     labelled: np.ndarray
+    """(X, Y, Z) int32 with the numbers of the lesions, axes turned to be nearest to R, A, S."""
     affine: np.ndarray
+    """Of `labelled`."""
     spacing: tuple[float, float, float]
+    """In mm, in the slices and from slice to slice."""
     stored_slices: np.ndarray
+    """By slice of `labelled`, its index as stored."""
     small_voxels: int
+    """Left out, in pieces of fewer than 3 voxels."""
     notes: tuple[str, ...]
 
     @property
     def volume_ml(self) -> float:
+        """Volume of all lesions of the date in mL."""
         return float(sum(lesion.volume_ml for lesion in self.lesions))
 
     def of(self, region: str) -> Measured:
@@ -189,7 +196,7 @@ def least_mm(thickness: float) -> float:
 
 
 def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> str:
-    """ "" for a measurable lesion. Limits are inclusive."""
+    """Why a lesion is not measurable; empty for one that is. Limits are inclusive."""
     least, reasons = least_mm(thickness), []
     if d1 < least - TOLERANCE_MM or d2 < least - TOLERANCE_MM:
         reasons.append(f"{d1:.2f} x {d2:.2f} mm, below {least:g} mm")

@@ -21,14 +21,14 @@ Registered = tuple[Registration | None, str]  # and why it is not to be used, or
 
 @dataclass(frozen=True)
 class Matches:
-    """Numbers of lesions. parts: first date's -> later ones that it has become; several: it has split; none: gone.
-
-    merged: first date's -> the later one that has taken it up together with another. new: later ones near none.
-    """
+    """Numbers of lesions."""
 
     parts: dict[int, tuple[int, ...]]
+    """First date's -> later ones that it has become; several: it has split; none: gone."""
     merged: dict[int, int]
+    """First date's -> the later one that has taken it up together with another."""
     new: tuple[int, ...]
+    """Later ones near none."""
 
     def lesions(self, numbers: list[int]) -> list[int]:
         """The later lesions that the first date's `numbers` have become, each once."""

@@ -51,6 +51,7 @@ def measured_as_json(measured: Measured) -> dict:
 
 
 def as_json(result: FollowUp) -> dict:
+    """The whole follow-up as plain JSON (record.schema.json)."""
     settings = result.settings
     return {
         "schema": 1,
@@ -72,8 +73,10 @@ def as_json(result: FollowUp) -> dict:
 
 
 def read_registrations(path: Path) -> dict[tuple[str, str], Registered]:
-    """Of a record that this software wrote before, by the fingerprints of both T1c; {} where there is none, or it is
-    another program's or version's."""
+    """Registrations of a record that this software wrote before, by the fingerprints of both T1c.
+
+    {} where there is none, or it is another program's or version's.
+    """
     try:
         record = read_json(path, optional=True)
         if record is None or record["software"] != f"segmamba {__version__}":
@@ -95,6 +98,7 @@ def _registration(values: dict | None) -> Registration | None:
 
 
 def write_json(result: FollowUp, path: Path) -> None:
+    """Writes `as_json` to `path`, aside first."""
     write_aside(path, (json.dumps(as_json(result), indent=2) + "\n").encode())
 
 

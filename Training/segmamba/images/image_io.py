@@ -40,7 +40,9 @@ class Source:
     """Where an image is: a file, a DICOM folder, or the volume (from 0) of a 4-D NIfTI file."""
 
     path: Path
+    """A file, or a folder of DICOM slices."""
     volume: int | None = None
+    """Of a 4-D NIfTI file, counted from 0."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -54,8 +56,11 @@ class Image:
     """`array` (X, Y, Z) in its stored type, or float where the file rescales; `notes` are for a person."""
 
     array: np.ndarray
+    """(X, Y, Z), in its stored type, or float where the file rescales."""
     affine: np.ndarray
+    """(4, 4), voxel indices (of voxel centres) to RAS mm."""
     notes: tuple[str, ...] = ()
+    """What is odd, in sentences for a person."""
 
 
 def image_suffix(path: Path) -> str | None:
@@ -105,8 +110,11 @@ def _stranger(path: Path) -> str:
 
 
 def check_image(image: Image, path: Path) -> Image:
-    """`image`, read from `path`, with notes of what is odd about its geometry. Raises InputError where it has one
-    slice only, as `check_affine`, and for voxels or a field of view that no scanner makes (segmamba.limits)."""
+    """`image`, read from `path`, with notes of what is odd about its geometry.
+
+    Raises InputError where it has one slice only, as `check_affine`, and for voxels or a field of view that no scanner
+    makes (segmamba.limits).
+    """
     if min(image.array.shape) < 2:
         raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
     check_affine(image.affine, path)
@@ -184,10 +192,12 @@ def check_affine(affine: np.ndarray, path: Path) -> None:
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
+    """(240, 240, 155) -> "240 x 240 x 155"."""
     return " x ".join(str(n) for n in shape)
 
 
 def describe_spacing(affine: np.ndarray) -> str:
+    """The sizes of a voxel in mm as a text."""
     return " x ".join(f"{s:.4g}" for s in voxel_sizes(affine))
 
 

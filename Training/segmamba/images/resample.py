@@ -42,6 +42,7 @@ class Axis:
 
     @property
     def resampled(self) -> bool:
+        """Whether anything is interpolated along this axis."""
         return self.step != 1
 
     def centres(self) -> np.ndarray:
@@ -56,8 +57,11 @@ class Axis:
         return np.clip((image - self.centres()[0]) / self.step, 0, self.size - 1)
 
     def reached(self, first: int, last: int) -> tuple[int, int]:
-        """First and last + 1 of the image voxels, counted from `start`, that linear interpolation gives something of
-        the model's voxels `first` to `last`; (0, 0) where these lie between two thick slices."""
+        """The image voxels that some of the model's voxels take anything of.
+
+        First and last + 1 of them, counted from `start`, for linear interpolation to the model's voxels `first` to
+        `last`; (0, 0) where these lie between two thick slices.
+        """
         hit = np.flatnonzero((self.places() > first - 1) & (self.places() < last + 1))
         return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
 

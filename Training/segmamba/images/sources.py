@@ -10,8 +10,11 @@ from segmamba.images.image_io import Image, Source, check_image, read_image
 
 
 def read_source(source: Path | str | Source) -> Image:
-    """One 3-D image. Raises InputError for what is missing, empty, cut off, no image, or not 3-D scalar, and for a
-    folder that holds no DICOM volume, or several that could be meant."""
+    """One 3-D image.
+
+    Raises InputError for what is missing, empty, cut off, no image, or not 3-D scalar, and for a folder that holds no
+    DICOM volume, or several that could be meant.
+    """
     source = source if isinstance(source, Source) else Source(Path(source))
     if source.volume is None and source.path.is_dir():
         with blame(source.path, "its DICOM files cannot be read"):

@@ -34,29 +34,36 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """id: name of this very model. label_map: name -> value of its output channel; regions: name -> its labels.
-    training, metrics: how it was made and how it did, as plain JSON. incomplete: which modalities it does without;
-    None: it needs them all. postprocess: what is too small to be shown. weights_sha256,
-    weights_dtype: of model.safetensors."""
+    """What model.json says: everything that weights cannot."""
 
     id: str
+    """Name of this very model."""
     network: AnyNetworkConfig
     preprocess: PreprocessSpec
     inference: InferenceSpec
     label_map: dict[str, int] = field(default_factory=lambda: dict(GLIOMA.labels))
+    """Name -> value of its output channel."""
     regions: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(GLIOMA.regions))
+    """Name -> its labels."""
     schema: int = SCHEMA
     parent: str | None = None
     weights_sha256: str = ""
+    """Of model.safetensors."""
     weights_dtype: str = "float32"
+    """Of model.safetensors."""
     training: dict = field(default_factory=dict)
+    """How it was made and how it did, as plain JSON."""
     metrics: dict = field(default_factory=dict)
+    """How it was made and how it did, as plain JSON."""
     incomplete: Incomplete | None = None
+    """Which modalities it does without; None: it needs them all."""
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
+    """What is too small to be shown."""
     licence: str = "Apache-2.0"
 
     @property
     def scheme(self) -> LabelScheme:
+        """The labels and regions that the model knows."""
         return LabelScheme(labels=self.label_map, regions=self.regions)
 
 

@@ -66,20 +66,19 @@ class PreprocessSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSpec:
-    """How a model wants to be run; part of its manifest.
-
-    window: sides of a sliding window, in voxels of the model's grid, multiples of 16. overlap: of neighbouring
-    windows, 0 to below 1. bf16: whether its accuracy under bf16 autocast was checked. fixed: every input has exactly
-    the window's sides, and a smaller volume is padded to it, as networks that embed each place need; without it a
-    volume that is smaller than the window is run as it is. nested: the output head (networks.heads); empty: a softmax
-    over background and labels.
-    """
+    """How a model wants to be run; part of its manifest."""
 
     window: tuple[int, int, int] = (128, 128, 128)
+    """Sides of a sliding window, in voxels of the model's grid, multiples of 16."""
     overlap: float = 0.5
+    """Of neighbouring windows, 0 to below 1."""
     bf16: bool = True
+    """Whether its accuracy under bf16 autocast was checked."""
     fixed: bool = False
+    """Every input has exactly the window's sides, and a smaller volume is padded to it, as networks that embed each
+    place need; without it a volume that is smaller than the window is run as it is."""
     nested: tuple[int, ...] = ()
+    """The output head (networks.heads); empty: a softmax over background and labels."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", tuple(self.window))
@@ -96,15 +95,13 @@ class InferenceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessSpec:
-    """What of a label map is too small to be shown; part of a model's manifest, fitted on out-of-fold predictions.
-
-    min_component_mm3: region -> smallest 26-connected component that stays. min_without_inner_mm3: region -> smallest
-    component that stays although nothing of the next inner region is in it, as oedema without a core; the largest
-    component of a region stays in any case. min_total_mm3: region -> smallest volume of the whole region that stays.
-    What falls away becomes what is around it: ET becomes NCR, TC becomes ED, WT background. Regions that are not named
-    stay as they are.
-    """
+    """What of a label map is too small to be shown; part of a model's manifest, fitted on out-of-fold predictions."""
 
     min_component_mm3: dict[str, float] = field(default_factory=dict)
+    """Region -> smallest 26-connected component that stays."""
     min_without_inner_mm3: dict[str, float] = field(default_factory=dict)
+    """Region -> smallest component that stays although nothing of the next inner region is in it, as oedema without a
+    core; the largest component of a region stays in any case."""
     min_total_mm3: dict[str, float] = field(default_factory=dict)
+    """Region -> smallest volume of the whole region that stays. What falls away becomes what is around it: ET becomes
+    NCR, TC becomes ED, WT background. Regions that are not named stay as they are."""

@@ -28,6 +28,7 @@ class GatedSpatialConv(nn.Module):
         self.proj4 = nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         a = norm_act(convolution([x], self.proj), slope=RELU, reuse=True)
         a = norm_act(convolution([a], self.proj2), slope=RELU, reuse=True)
         at = Residual.AFTER_ACT
@@ -49,6 +50,7 @@ class GatedSpatialConvProduct(nn.Module):
         self.fuse = nn.Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         normed = instance_norm(x)
         product = F.relu(convolution([normed], self.spatial)) * F.relu(pointwise([normed], self.gate))
         return x + F.relu(convolution([instance_norm(product)], self.fuse))
@@ -63,6 +65,7 @@ class ChannelMLP(nn.Module):
         self.fc2 = nn.Conv3d(ratio * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         return pointwise([F.gelu(pointwise([x], self.fc1))], self.fc2)
 
 
@@ -76,6 +79,7 @@ class MambaLayer(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         grid = x.shape[2:]
         tokens_BLC = x.flatten(2).transpose(1, 2)
         out = self.mamba(self.norm(tokens_BLC), slices=grid[0])
@@ -92,6 +96,7 @@ class ChannelLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, eps=1e-6).movedim(-1, 1)
 
 
@@ -113,7 +118,7 @@ class MambaMLPBlock(nn.Module):
 
 
 class TSMambaBlock(nn.Module):
-    """One tri-orientated spatial Mamba block of the paper's later text (equation 1 and figure 2):
+    """One tri-orientated spatial Mamba block of the paper's later text (equation 1 and figure 2).
 
     z' = GSC(z); z'' = ToM(LN(z')) + z'; out = MLP(LN(z'')) + z''.
     """
@@ -126,6 +131,7 @@ class TSMambaBlock(nn.Module):
         self.mlp = ChannelMLP(channels, ratio=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same grid."""
         x = self.layer(self.gsc(x))
         return self.mlp(self.norm(x)) + x
 

@@ -23,12 +23,14 @@ _OWN_BLOCKS = (MambaLayer, MambaMLPBlock, TSMambaBlock, GatedSpatialConv, Channe
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkChoice:
-    """name: "segmamba", then with a preset, or that of a baseline (networks.baselines). Channels come from the data.
+    """A network as a configuration names it. Channels come from the data.
 
-    The others replace single settings of the preset (NetworkConfig), as for ablations; None: as the preset has it.
+    The fields after `preset` replace single settings of the preset (NetworkConfig), as for ablations; None: as the
+    preset has it.
     """
 
     name: str = "segmamba"
+    """"segmamba", then with a preset, or that of a baseline (networks.baselines)."""
     preset: str = "released"
     form: str | None = None
     features: tuple[int, int, int, int] | None = None

@@ -47,6 +47,7 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
 
 
 def side_by_side(inputs: Sequence[Tensor]) -> Tensor:
+    """The inputs as one tensor, their channels one after the other."""
     return inputs[0] if len(inputs) == 1 else torch.cat(tuple(inputs), dim=1)
 
 

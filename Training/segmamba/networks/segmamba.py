@@ -40,23 +40,23 @@ STRIDE = 16  # every side of the input is a multiple of it: the stem and three d
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Everything that decides the shape of a network; stored in a model's manifest.
-
-    form: which of the four published forms. features: channels of the four stages.
-    full_features: channels at the input's own resolution. bottleneck: channels of encoder5.
-    directions: scans of each Mamba layer. mamba_residual: whether a Mamba layer adds its input, which
-    no checkpoint tells (it came on 5 June 2024); both texts always do.
-    """
+    """Everything that decides the shape of a network; stored in a model's manifest."""
 
     form: str = "released"
+    """Which of the four published forms."""
     in_channels: int = 4
     out_channels: int = 4
     features: tuple[int, int, int, int] = (48, 96, 192, 384)
+    """Channels of the four stages."""
     full_features: int = 48
+    """Channels at the input's own resolution."""
     bottleneck: int = 768
+    """Channels of encoder5."""
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     directions: tuple[str, ...] = tuple(DIRECTIONS)
+    """Scans of each Mamba layer."""
     mamba_residual: bool = True
+    """Whether a Mamba layer adds its input, which no checkpoint tells (it came on 5 June 2024); `paper` always does."""
 
     def __post_init__(self) -> None:
         if self.form not in _ENCODERS:
@@ -77,6 +77,7 @@ class NetworkConfig:
             )
 
     def to_dict(self) -> dict:
+        """The configuration as plain JSON."""
         return asdict(self)
 
     @classmethod
@@ -104,6 +105,7 @@ class ReleasedEncoder(nn.Module):
         self.mlps = nn.ModuleList(ChannelMLP(c, ratio=2) for c in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, D, H, W) -> the skips of the stages, the finest first."""
         skips = []
         for downsample, gsc, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
             # x is the input, or normed already: the skip before wanted the same norm as its Sequential begins with
@@ -137,6 +139,7 @@ class PaperEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, D, H, W) -> the skips of the stages, the finest first."""
         skips = []
         for downsample, stage in zip(self.downsample_layers, self.stages):
             x = stage(downsample(x))
@@ -169,6 +172,7 @@ class V1Encoder(nn.Module):
         self.mlps = nn.ModuleList(ChannelMLP(c, ratio=4) for c in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, D, H, W) -> the skips of the stages, the finest first."""
         skips = []
         for i, (downsample, stage, mlp) in enumerate(zip(self.downsample_layers, self.stages, self.mlps)):
             x = stage(downsample(x))
@@ -210,6 +214,7 @@ class SegMamba(nn.Module):
         self.out = OutBlock(full, config.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W)."""
         self._check(x)
         full, skips = self.encoder1(x), self.get_submodule(self._encoder_name)(x)
         if self.config.form == "paper":

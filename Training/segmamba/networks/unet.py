@@ -29,6 +29,7 @@ class ResidualBlock(nn.Module):
             self.conv3 = _Named(nn.Conv3d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """Each (B, C_i, D, H, W) -> (B, out_channels, D, H, W)."""
         y = norm_act(convolution(inputs, self.conv1.conv), slope=SLOPE, reuse=True)
         y = convolution([y], self.conv2.conv)
         residual, where = inputs[0], Residual.BEFORE_ACT
@@ -45,6 +46,7 @@ class BasicBlock(nn.Module):
         self.layer = ResidualBlock(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)."""
         return self.layer(x)
 
 
@@ -57,6 +59,7 @@ class UpBlock(nn.Module):
         self.conv_block = ResidualBlock(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """x (B, in_channels, D, H, W), skip (B, out_channels, 2D, 2H, 2W) -> the shape of skip."""
         return self.conv_block(self.transp_conv(x), skip)
 
 
@@ -68,6 +71,7 @@ class OutBlock(nn.Module):
         self.conv = _Named(nn.Conv3d(in_channels, out_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, D, H, W) -> (B, out_channels, D, H, W)."""
         return pointwise([x], self.conv.conv)
 
 

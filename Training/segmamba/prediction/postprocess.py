@@ -37,6 +37,7 @@ def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.nd
 
 
 def voxel_volume_mm3(affine: np.ndarray) -> float:
+    """The volume of one voxel in mm3."""
     return float(abs(np.linalg.det(np.asarray(affine, float)[:3, :3])))
 
 
@@ -52,7 +53,9 @@ def volumes_ml(label_map: np.ndarray, affine: np.ndarray, scheme: LabelScheme = 
 def postprocess(
     label_map: np.ndarray, affine: np.ndarray, spec: PostprocessSpec, scheme: LabelScheme = GLIOMA
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Small components first, then those without the next inner region, then regions whose total is small; of each the
+    """Takes away what is too small to be shown.
+
+    Small components first, then those without the next inner region, then regions whose total is small; of each the
     outermost region first.
 
     Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.

@@ -44,28 +44,30 @@ POSTPROCESS = ("auto", "never")
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """mirrorings: 0, 1, 3 or 7 extra passes. postprocess: "auto" takes away what the model's manifest calls too small,
-    "never" nothing of it. remove_small_mm3: region -> smallest component that stays, instead of the manifest's.
-    left_out: write what was taken away as a label map of its own.
-
-    sw_batch_size: see prediction.windows.predict. compressed: images as .nii.gz, or, quicker to write and read, .nii.
-    prepare: "auto" registers images and cuts the brain out where they need it (preparation), "never" takes them as
-    they are. brain_mask: instead of the brain that would be looked for. onto: modalities on whose grids the label map
-    is wanted besides.
-    """
+    """What a user may choose for a segmentation."""
 
     device: str = "cpu"
     mirrorings: int = 0
+    """0, 1, 3 or 7 extra passes."""
     probabilities: bool = False
     uncertainty: bool = False
     postprocess: str = "auto"
+    """"auto" takes away what the model's manifest calls too small, "never" nothing of it."""
     remove_small_mm3: Mapping[str, float] | None = None
+    """Region -> smallest component that stays, instead of the manifest's."""
     left_out: bool = False
+    """Write what was taken away as a label map of its own."""
     sw_batch_size: int = 1
+    """See prediction.windows.predict."""
     compressed: bool = True
+    """Images as .nii.gz, or, quicker to write and read, .nii."""
     prepare: str = "auto"
+    """"auto" registers images and cuts the brain out where they need it (preparation), "never" takes them as they are.
+    """
     brain_mask: Path | None = None
+    """Instead of the brain that would be looked for."""
     onto: tuple[str, ...] = ()
+    """Modalities on whose grids the label map is wanted besides."""
 
     def __post_init__(self) -> None:
         if self.prepare not in PREPARE:

@@ -24,30 +24,37 @@ _ROUNDING = 1e-4
 class Segmentation:
     """A segmented case, on the case's own grid.
 
-    label_map (X, Y, Z) uint8. seconds: per stage. passes, device, precision, notes: see
-    segmamba.prediction.windows.Prediction. prepared, prediction: the model's grid, and what was found on it; of these
-    the probabilities of a whole case are made when they are asked for: they are 16 times the label map.
+    label_map (X, Y, Z) uint8.
     """
 
     label_map: np.ndarray
     seconds: dict[str, float]
+    """Per stage. passes, device, precision, notes: see segmamba.prediction.windows.Prediction."""
     prepared: Prepared = field(repr=False)
+    """The model's grid, and what was found on it; of these the probabilities of a whole case are made when they are
+    asked for: they are 16 times the label map."""
     prediction: Prediction = field(repr=False)
+    """The model's grid, and what was found on it; of these the probabilities of a whole case are made when they are
+    asked for: they are 16 times the label map."""
 
     @property
     def passes(self) -> int:
+        """Forward passes of the network."""
         return self.prediction.passes
 
     @property
     def device(self) -> str:
+        """Where the network ran."""
         return self.prediction.device
 
     @property
     def precision(self) -> str:
+        """What the network computed in: "bf16" or "fp32"."""
         return self.prediction.precision
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """What had to be done differently from what was asked."""
         return self.prediction.notes
 
     def probabilities(self) -> np.ndarray:

@@ -19,6 +19,7 @@ class Stages:
         self._seconds: dict[str, float] = {}
 
     def report(self, stage: str, fraction: float) -> None:
+        """Says that a fraction (0 to 1) of a stage is done."""
         if self._progress:
             self._progress(stage, fraction)
 

@@ -42,19 +42,18 @@ _UNSURE = 0.35  # of the entropy of four classes: what two equally likely ones g
 
 @dataclass(frozen=True)
 class Prediction:
-    """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU.
-
-    uncertainty: entropy of the mean probabilities over its largest possible value, 0 certain to 1 undecided.
-    passes: forward passes of the network, windows x mirrorings. device: where they ran. notes: what had to be
-    done differently from what was asked, in plain words.
-    """
+    """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU."""
 
     probabilities: Tensor
     uncertainty: Tensor
+    """Entropy of the mean probabilities over its largest possible value, 0 certain to 1 undecided."""
     passes: int
+    """Forward passes of the network, windows x mirrorings."""
     device: str
+    """Where they ran."""
     precision: str
     notes: tuple[str, ...]
+    """What had to be done differently from what was asked, in plain words."""
 
     @property
     def unsure(self) -> float:

@@ -26,6 +26,7 @@ class Grid:
 
     @property
     def spacing(self) -> np.ndarray:
+        """Sizes of a voxel in mm, (3,)."""
         return voxel_sizes(self.affine)
 
     @property

@@ -29,11 +29,14 @@ _LOOKED_AT = 200_000  # voxels whose grey values are told apart
 
 @dataclass(frozen=True)
 class Taken:
-    """Why an image was taken for its modality. how: plain words; confidence: 0 to 1 or None; reason: more words."""
+    """Why an image was taken for its modality."""
 
     how: str
+    """Plain words."""
     confidence: float | None = None
+    """0 to 1 or None."""
     reason: str = ""
+    """More words."""
 
     def __str__(self) -> str:
         text = self.how if self.confidence is None else f"{self.how} ({self.confidence:.2f})"
@@ -42,11 +45,7 @@ class Taken:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """One image. Lengths in mm. skull: why it seems to be on, "" for a brain alone. place: against the reference.
-
-    registered: whether it lies on the reference already; None for the reference, and where preparing will tell.
-    intensity, notes: what is unusual, [] as a rule.
-    """
+    """One image. Lengths in mm."""
 
     modality: str
     taken: Taken
@@ -58,10 +57,15 @@ class Volume:
     left_handed: bool
     thick: str
     skull: str
+    """Why it seems to be on, "" for a brain alone."""
     place: str
+    """Against the reference."""
     registered: bool | None
+    """Whether it lies on the reference already; None for the reference, and where preparing will tell."""
     intensity: tuple[str, ...]
+    """What is unusual, [] as a rule."""
     notes: tuple[str, ...]
+    """What is unusual, [] as a rule."""
 
     @property
     def text(self) -> str:
@@ -80,19 +84,24 @@ class Volume:
 
     @property
     def line(self) -> str:
+        """The finding in one line."""
         return f"{title(self.modality)}, {self.taken}: {self.text}"
 
     def as_json(self) -> dict:
+        """The finding as plain JSON."""
         return {"title": title(self.modality), "line": self.line, "text": self.text, **asdict(self)}
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """volumes: one an image. plan: what will be done. warnings: sentences about images that look exchanged."""
+    """What was seen of a case before anything is done to it."""
 
     volumes: tuple[Volume, ...]
+    """One an image."""
     plan: Plan
+    """What will be done."""
     warnings: tuple[str, ...]
+    """Sentences about images that look exchanged."""
 
     @property
     def will(self) -> list[str]:
@@ -119,6 +128,7 @@ class Look:
         ]
 
     def as_json(self) -> dict:
+        """All that was seen, as plain JSON."""
         return {
             "volumes": [volume.as_json() for volume in self.volumes],
             "left_right": LEFT_RIGHT,

@@ -25,40 +25,47 @@ _TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
 
 @dataclass(frozen=True)
 class Action:
-    """kind: "register", "brain", "outside", "grid". modality: of "register" and "outside". why: plain words."""
+    """One step of a preparation."""
 
     kind: str
+    """"register", "brain", "outside", "grid"."""
     why: str
+    """Plain words."""
     modality: str = ""
+    """Of "register" and "outside"."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """actions: what will be done, in order; none for prepared images.
-
-    reference: the modality whose space everything is brought into. grid: what is worked on, in that space.
-    levels: the images' pyramids, which are not made twice. brain_of: an image without skull whose outside is that of
-    all, where some have one and others have something there.
-    """
+    """What will be done to the images of a case."""
 
     reference: str
+    """The modality whose space everything is brought into."""
     actions: tuple[Action, ...]
+    """What will be done, in order; none for prepared images."""
     grid: Grid
+    """What is worked on, in that space."""
     levels: Mapping[str, list[Level]]
+    """The images' pyramids, which are not made twice."""
     brain_of: str | None = None
+    """An image without skull whose outside is that of all, where some have one and others have something there."""
 
     @property
     def needed(self) -> bool:
+        """Whether anything is to be prepared."""
         return bool(self.actions)
 
     def has(self, kind: str) -> bool:
+        """Whether there is a step of this kind."""
         return any(action.kind == kind for action in self.actions)
 
     @property
     def to_register(self) -> tuple[str, ...]:
+        """The modalities that are registered to the reference."""
         return tuple(action.modality for action in self.actions if action.kind == "register")
 
     def as_json(self) -> dict:
+        """The plan as plain JSON."""
         return {
             "reference": self.reference,
             "needed": self.needed,
@@ -68,6 +75,7 @@ class Plan:
 
 
 def title(modality: str) -> str:
+    """The modality as people call it."""
     return _TITLES.get(modality, modality)
 
 

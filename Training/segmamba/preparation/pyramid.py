@@ -33,8 +33,10 @@ class Level:
 
     @cached_property
     def array(self) -> np.ndarray:
-        """`values` cut at the 1st and the 99.5th percentile of the head: a few bright voxels take most of the bins of
-        a histogram otherwise."""
+        """`values` cut at the 1st and the 99.5th percentile of the head.
+
+        A few bright voxels take most of the bins of a histogram otherwise.
+        """
         low, high = np.percentile(self.values[self.head], (1, 99.5))
         return np.clip(self.values, min(float(low), 0.0), float(high))
 

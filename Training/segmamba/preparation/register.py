@@ -48,7 +48,7 @@ _TRIAL_MM, _TRIAL_DEGREES = 8.0, 10.0
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """transform: (4, 4), a point of the moving image to the same point of the head in the fixed one, RAS mm.
+    """A rigid registration, and how well the images fit.
 
     quality  by how much the mutual information falls, as a share of it, when the image is moved away by 8 mm or 10
              degrees: near 1 on a sharp peak, near 0 where no place is better than another.
@@ -59,6 +59,7 @@ class Registration:
     """
 
     transform: np.ndarray
+    """(4, 4), a point of the moving image to the same point of the head in the fixed one, RAS mm."""
     quality: float
     information: float
     overlap: float
@@ -88,6 +89,7 @@ class Registration:
             )
 
     def as_json(self) -> dict:
+        """The registration as plain JSON."""
         values = {name: round(float(getattr(self, name)), 3) for name in ("quality", "overlap", "seen", "moved_mm")}
         return {**values, "agreeing": self.agreeing, "starts": self.starts, "transform": self.transform.tolist()}
 
@@ -130,8 +132,11 @@ def register(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """SimpleITK's derivative of mutual information adds up in the order in which threads end, whatever number of
-    threads its method is given: results differed by 1e-13 from run to run."""
+    """SimpleITK in one thread, so that its sums do not depend on the order in which threads end.
+
+    Its derivative of mutual information adds up in that order, whatever number of threads its method is given: results
+    differed by 1e-13 from run to run.
+    """
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -191,6 +196,7 @@ class Finder:
         return kept
 
     def ranked(self, level: int, transforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The transforms, the best fit at a level first."""
         values = [self.information(level, transform) for transform in transforms]
         return [transforms[k] for k in np.argsort(values, kind="stable")[::-1]]
 
@@ -205,6 +211,7 @@ class Finder:
             return 0.0
 
     def climb(self, level: int, transform: np.ndarray) -> np.ndarray:
+        """The transform after a search from here at one level."""
         fixed, moving, _ = self.images(level)
         euler = self._to_euler(transform)
         method = self._method(level)
@@ -225,6 +232,7 @@ class Finder:
         return to_matrix(euler)
 
     def describe(self, best: np.ndarray, agreeing: int, starts: int) -> Registration:
+        """The result with how well it fits and how many starts led to it."""
         level = 1
         top = self.information(level, best)
         around = [self.information(level, best @ trial) for trial in self._trials()]
@@ -273,8 +281,11 @@ class Finder:
         return euler
 
     def images(self, level: int) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
-        """The fixed image, the moving one, and where on the fixed one the measure is taken. Made when they are first
-        asked for, and for this pair alone: SimpleITK writes into what it reads, and other threads have other pairs."""
+        """The fixed image, the moving one, and where on the fixed one the measure is taken.
+
+        Made when they are first asked for, and for this pair alone: SimpleITK writes into what it reads, and other
+        threads have other pairs.
+        """
         if level not in self._images:
             (fixed, moving), step = self.pairs[level], LEVELS_MM[level]
             inside = _grown(fixed.head, _RIM_MM / step)

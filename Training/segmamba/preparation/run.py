@@ -26,22 +26,25 @@ _WEIGHTS = {"grid": 0.2, "brain": 6.0, "outside": 0.2, "register": 3.0}  # rough
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """case: on the working grid. mask: (X, Y, Z) bool on it, the brain, or None where the images came without skull.
-
-    transforms: modality -> (4, 4), a point of that image's space to the same point in the reference's, RAS mm.
-    grids: modality -> the grid that the image came on. reference: the modality whose space the case is in.
-    """
+    """The images of a case after preparation."""
 
     case: Case
+    """On the working grid."""
     transforms: dict[str, np.ndarray]
+    """Modality -> (4, 4), a point of that image's space to the same point in the reference's, RAS mm."""
     mask: np.ndarray | None
+    """(X, Y, Z) bool on it, the brain, or None where the images came without skull."""
     steps: tuple[Step, ...]
     grids: dict[str, Grid]
+    """Modality -> the grid that the image came on."""
     reference: str
+    """The modality whose space the case is in."""
 
     def back(self, values: np.ndarray, modality: str | None = None) -> np.ndarray:
-        """(K, X, Y, Z) probabilities, background first, or one map (X, Y, Z), on the case's grid -> float32 on the
-        grid that the image `modality` (default: the reference) came on, by linear interpolation.
+        """Maps on the case's grid -> float32 on the grid of one of the images, by linear interpolation.
+
+        (K, X, Y, Z) probabilities, background first, or one map (X, Y, Z). modality: whose grid; default: the
+        reference.
 
         A voxel larger than the case's gets the mean over its extent. Off the case's grid there is background.
         Raises InputError for a modality that the case does not have.

@@ -24,15 +24,19 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Step:
-    """What was done. kind: as in the plan. text: plain words. values: what was measured, plain data."""
+    """What was done."""
 
     kind: str
+    """As in the plan."""
     text: str
+    """Plain words."""
     seconds: float
     modality: str = ""
     values: Mapping[str, object] = field(default_factory=dict)
+    """What was measured, plain data."""
 
     def as_json(self) -> dict:
+        """The step as plain JSON."""
         modality = {"modality": self.modality} if self.modality else {}
         return {"kind": self.kind, **modality, "text": self.text, "seconds": round(self.seconds, 2), **self.values}
 
@@ -89,6 +93,7 @@ def find_brain(
 
 
 def registered(modality: str, name: str, found: Registration, left_alone: bool) -> Step:
+    """The step of a registration, in words."""
     text = f"{name} registered: {found.moved_mm:.1f} mm away before, aligned after"
     if left_alone:
         text = f"{name} is aligned already (within {found.moved_mm:.1f} mm): left as it is"

@@ -67,8 +67,10 @@ T1 = re.compile(
 
 
 def normalise(text: str) -> str:
-    """Lower case, without accents, words parted by blanks; signs about agent become words: "+C" "plusc", "C-" and "w/o"
-    "without", "+/- C" "bothc"; "T2*" becomes "t2star"."""
+    """Lower case, without accents, words parted by blanks, and signs about agent as words.
+
+    "+C" becomes "plusc", "C-" and "w/o" "without", "+/- C" "bothc"; "T2*" becomes "t2star".
+    """
     text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = unicodedata.normalize("NFKC", text).lower().replace("±", "+/-")
     text = text.translate(str.maketrans("ıłøđς−–—‐‑", "ilodσ-----"))
@@ -102,8 +104,10 @@ def without_agent(words: str) -> str:
 
 
 def agent_said(text: str) -> str:
-    """What a description or a name says of contrast agent: "with", "without", "both" (it contradicts itself, or offers
-    either: who is to know?), or "" for nothing."""
+    """What a description or a name says of contrast agent.
+
+    "with", "without", "both" (it contradicts itself, or offers either: who is to know?), or "" for nothing.
+    """
     words = normalise(text)
     if _SAYS_BOTH.search(words):
         return "both"

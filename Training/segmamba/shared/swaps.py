@@ -65,8 +65,9 @@ def gains(values: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float]:
 
 
 def _can_be_told(one: str, other: str, names: Sequence[str]) -> bool:
-    """With one T1 only, T2 and FLAIR are both needed, and which of T1 and T2 is which remains open. With two T1 but no
-    T2 that of T1 and FLAIR does: a T1 may be liker to FLAIR than to T1c.
+    """With one T1 only, T2 and FLAIR are both needed, and which of T1 and T2 is which remains open.
+
+    With two T1 but no T2 that of T1 and FLAIR does: a T1 may be liker to FLAIR than to T1c.
     """
     if {"t1n", "t1c"} <= set(names):
         return "t2w" in names or other == "t1c"

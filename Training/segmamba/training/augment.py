@@ -30,11 +30,14 @@ _ELASTIC_REACH = 12
 
 @dataclass(frozen=True)
 class Warp:
-    """rotation: radians about D, H, W. zoom: of what is seen, along each. elastic: seed of a smooth deformation."""
+    """A spatial deformation of one patch."""
 
     rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Radians about D, H, W."""
     zoom: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Of what is seen, along each."""
     elastic: int | None = None
+    """Seed of a smooth deformation."""
 
     def reach(self, patch: Sequence[int]) -> tuple[int, int, int]:
         """Sides of the box, about the same centre, that holds all that the patch will show of it."""
@@ -75,21 +78,27 @@ class Warp:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """rotate, zoom, elastic: chance of each, drawn apart. angle: largest, radians about each axis. zooms: smallest
-    and largest, the same along each axis. intensity: the transforms of the image, in order. mirror: chance per axis.
-    modality_dropout: chance that a sample lacks channels, which are then 0 everywhere.
-    """
+    """How training patches are changed."""
 
     rotate: float = 0.0
+    """Chance of each, drawn apart."""
     zoom: float = 0.0
+    """Chance of each, drawn apart."""
     elastic: float = 0.0
+    """Chance of each, drawn apart."""
     angle: float = math.radians(30)
+    """Largest, radians about each axis."""
     zooms: tuple[float, float] = (0.7, 1.4)
+    """Smallest and largest, the same along each axis."""
     mirror: float = 0.0
+    """Chance per axis."""
     intensity: tuple[Transform, ...] = ()
+    """The transforms of the image, in order."""
     modality_dropout: float = 0.0
+    """Chance that a sample lacks channels, which are then 0 everywhere."""
 
     def draw_warp(self, rng: np.random.Generator) -> Warp | None:
+        """A deformation for one patch, or None for a patch that stays as it is."""
         rotate, zoom, elastic = rng.random(3) < (self.rotate, self.zoom, self.elastic)
         if not (rotate or zoom or elastic):
             return None

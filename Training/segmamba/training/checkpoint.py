@@ -32,6 +32,7 @@ def save_checkpoint(run: Path, **state: Any) -> None:
 
 
 def has_checkpoint(run: Path) -> bool:
+    """Whether a run can be resumed."""
     return any((run / name).exists() for name in (LAST, PREVIOUS))
 
 

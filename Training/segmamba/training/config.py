@@ -27,24 +27,24 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """What to train on. dataset: a data set's folder or manifest (`segmamba dataset init`). patches, instead of it: a
-    file of patches that come without their case (training.patches), labelled in part or whole. packed, instead of it: a
-    folder of cases preprocessed elsewhere (training.packed), with the same preprocessing.
-
-    share: weight with which a training sample comes from here. validate: leave out of training, and validate on, what
-    the data set's split (`segmamba dataset split`) keeps for that: its `fold`, or the validation part of a split by
-    shares. Without it every labelled case is trained on. at_most: train on the first so many cases, or blocks of
-    patches, only. held_out: train on none of it, validate on all: an anchor set.
-    """
+    """What to train on."""
 
     dataset: str = ""
+    """A data set's folder or manifest (`segmamba dataset init`)."""
     patches: str = ""
+    """Instead of it: a file of patches that come without their case (training.patches), labelled in part or whole."""
     packed: str = ""
+    """Instead of it: a folder of cases preprocessed elsewhere (training.packed), with the same preprocessing."""
     share: float = 1.0
+    """Weight with which a training sample comes from here."""
     validate: bool = False
+    """Leave out of training, and validate on, what the data set's split (`segmamba dataset split`) keeps for that: its
+    `fold`, or the validation part of a split by shares. Without it every labelled case is trained on."""
     fold: int | None = None
     at_most: int | None = None
+    """Train on the first so many cases, or blocks of patches, only."""
     held_out: bool = False
+    """Train on none of it, validate on all: an anchor set."""
 
     def __post_init__(self) -> None:
         _check(
@@ -64,13 +64,12 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """set: of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none".
-
-    modality_dropout: chance that a sample lacks one modality or more, which are then 0 everywhere.
-    """
+    """Which augmentations are used."""
 
     set: str = "segmamba"
+    """Of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none"."""
     modality_dropout: float = 0.0
+    """Chance that a sample lacks one modality or more, which are then 0 everywhere."""
 
     def __post_init__(self) -> None:
         _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))
@@ -79,22 +78,22 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """name: "adamw", or "sgd" with Nesterov momentum. decay_all: weight decay on every parameter, as the published
-    code has it; otherwise not on norms, biases and the scan's own (A, D, dt bias), as Mamba's authors mark them.
-
-    schedule: "poly" (exponent 0.9) or "cosine", from learning_rate to 0 at the last step, after `warmup` steps.
-    ema: decay of the averaged weights, which are what is validated and released; 0: the weights themselves.
-    """
+    """The optimizer and its schedule."""
 
     name: str = "adamw"
+    """"adamw", or "sgd" with Nesterov momentum."""
     learning_rate: float = 1e-3
     momentum: float = 0.99
     weight_decay: float = 1e-4
     decay_all: bool = False
+    """Weight decay on every parameter, as the published code has it; otherwise not on norms, biases and the scan's own
+    (A, D, dt bias), as Mamba's authors mark them."""
     schedule: str = "poly"
+    """"poly" (exponent 0.9) or "cosine", from learning_rate to 0 at the last step, after `warmup` steps."""
     warmup: int = 100
     gradient_clip: float = 12.0
     ema: float = 0.999
+    """Decay of the averaged weights, which are what is validated and released; 0: the weights themselves."""
 
     def __post_init__(self) -> None:
         _choice("optimizer.name", self.name, ("adamw", "sgd"))
@@ -111,17 +110,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Whole held-out volumes, on their own grids. every: steps between two validations.
-
-    at_start: before step 1 too, which is the baseline of a fine-tuning and shows a wrong channel order at once.
-    patience: validations without a better mean Dice after which training ends; 0: never. release: which weights
-    become the run's model, those of the "best" validation, or the "last", so that held-out cases choose nothing.
-    """
+    """Whole held-out volumes, on their own grids."""
 
     every: int = 500
+    """Steps between two validations."""
     at_start: bool = True
+    """Before step 1 too, which is the baseline of a fine-tuning and shows a wrong channel order at once."""
     patience: int = 0
+    """Validations without a better mean Dice after which training ends; 0: never."""
     release: str = "best"
+    """Which weights become the run's model, those of the "best" validation, or the "last", so that held-out cases
+    choose nothing."""
 
     def __post_init__(self) -> None:
         _choice("validation.release", self.release, ("best", "last"))

@@ -32,14 +32,16 @@ _STEPS = 3  # measured, after one that is not
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """parameters and flops: see above. step: seconds of one optimizer step on a batch, its data not included, and peak
-    memory in MB, of which there is none on a CPU. case: the same of a held-out case, from its images to its label map.
-    micro_batches: of a step, doubled from the configuration's until it fits the GPU; where none fits, step has nothing.
+    """parameters and flops: see above.
+
+    step: seconds of one optimizer step on a batch, its data not included, and peak memory in MB, of which there is none
+    on a CPU. case: the same of a held-out case, from its images to its label map.
     """
 
     parameters: int
     flops: int
     micro_batches: int
+    """Of a step, doubled from the configuration's until it fits the GPU; where none fits, step has nothing."""
     step_seconds: float | None
     step_mb: float | None
     case_seconds: float | None
@@ -138,14 +140,17 @@ def _measure(work: Callable[[], object], device: str, times: int) -> tuple[float
 
 
 def device_name(device: str) -> str:
+    """What a device is called."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
-    """FLOPs of a forward pass of (B, C, D, H, W) zeros. Nothing is computed: the network goes to the meta device,
-    where it loses its weights."""
+    """FLOPs of a forward pass of (B, C, D, H, W) zeros.
+
+    Nothing is computed: the network goes to the meta device, where it loses its weights.
+    """
     network = network.to("meta").eval()
     unseen: list[int] = []
     for parent in list(network.modules()):
@@ -171,7 +176,9 @@ class _CountedTriMamba(nn.Module):
 
 
 def tom_flops(length: int, channels: int, directions: int) -> int:
-    """Of ToM over L tokens of C channels, with d = 2C inner channels, N states, K taps, R the rank of dt:
+    """Floating-point operations of one ToM layer.
+
+    Of ToM over L tokens of C channels, with d = 2C inner channels, N states, K taps, R the rank of dt:
 
     projections in and out: L (4 C d + 2 d C); each direction: causal convolution 2 K L d, projections to B, C, dt
     2 L d (R + 2N) + 2 L R d, and the scan L d (7 N + 4). Its 7 a state: dt A, exp, times B, decay times h plus

@@ -23,15 +23,17 @@ _TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """rank of this process among `size`, of which `local_size` run on this machine; device: its own."""
+    """One process of a training: `rank` among `size`, of which `local_size` run on this machine."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    """The device of this process."""
     local_size: int = 1
 
     @property
     def is_first(self) -> bool:
+        """Whether this process writes the files."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -46,6 +48,7 @@ class World:
         return bool(self.largest(float(flag)))
 
     def largest(self, value: float) -> float:
+        """The largest value of any process."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -53,6 +56,7 @@ class World:
         return tensor.item()
 
     def mean(self, value: float) -> float:
+        """The mean over all processes."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -68,6 +72,7 @@ class World:
         return [item for part in parts for item in part]
 
     def wait(self) -> None:
+        """Waits until every process is here."""
         if self.size > 1:
             dist.barrier()
 
@@ -98,5 +103,6 @@ def cores() -> int:
 
 
 def leave(world: World) -> None:
+    """Ends what `join` began."""
     if world.size > 1:
         dist.destroy_process_group()

@@ -35,18 +35,20 @@ _ENCODERS = ("vit", "encoder", "mamba_encoder")  # what the forms of SegMamba ca
 
 @dataclass(frozen=True)
 class Experiment:
-    """groups: training cases per source. held_out: validation cases of all sources. parent: of the initial model.
-    inference: as in the configuration, or with the patch as window for networks that take nothing else.
-    """
+    """All that a training works on."""
 
     groups: list[list[TrainingCase]]
+    """Training cases per source."""
     held_out: list[TrainingCase]
+    """Validation cases of all sources."""
     scheme: LabelScheme
     network_config: AnyNetworkConfig
     network: nn.Module
     inference: InferenceSpec
+    """As in the configuration, or with the patch as window for networks that take nothing else."""
     samples: PatchDataset
     parent: Manifest | None
+    """Of the initial model."""
 
     @property
     def postprocess(self) -> PostprocessSpec:
@@ -55,6 +57,7 @@ class Experiment:
 
     @property
     def classes(self) -> int:
+        """Channels of the network's output."""
         return 1 + len(self.scheme.labels)
 
     def data_record(self) -> dict:
@@ -95,8 +98,7 @@ Plan = dict[int, Planned]
 
 
 def _plan(config: TrainingConfig) -> tuple[LabelScheme, Plan, dict[int, Packed]]:
-    """-> the label scheme, {number of the source: (data set, training entries, validation entries)}, and {number of
-    the source: packed cases}."""
+    """-> the label scheme, the plan, and {number of the source: packed cases}."""
     plan: Plan = {}
     packed: dict[int, Packed] = {}
     schemes: dict[str, LabelScheme] = {}

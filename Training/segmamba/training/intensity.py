@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from monai.transforms import (
@@ -46,8 +48,9 @@ def intensity_transforms(name: str) -> tuple[Transform, ...]:
 
 
 class Shading(Randomizable, Transform):
-    """Adds a smooth field, a polynomial of degree 2 over the patch, mostly within +-0.8: a coil's, the same in each
-    channel, in samples drawn with chance `prob`.
+    """Adds a smooth field, as of a coil: the same in each channel, in samples drawn with chance `prob`.
+
+    A polynomial of degree 2 over the patch, mostly within +-0.8.
 
     A coil's field b multiplies what the scanner measures. Normalised to mean 0 and standard deviation 1 that is
     b mean / std + b x, and mean / std of a real brain is 2 to 7: what adds is the most of it, and it is what is added.
@@ -57,11 +60,13 @@ class Shading(Randomizable, Transform):
         self.field = RandBiasField(prob=prob, degree=2, coeff_range=(-0.5, 0.5))  # MONAI's is exp(polynomial)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Shading:
+        """Seeds the draws, as MONAI's transforms are seeded."""
         super().set_random_state(seed, state)
         self.field.set_random_state(state=self.R)
         return self
 
     def __call__(self, image: Tensor) -> Tensor:
+        """(C, D, H, W) -> the same shape."""
         return image + convert_to_tensor(self.field(torch.ones_like(image))).log()
 
 
@@ -71,17 +76,19 @@ class EachChannel(Randomizable, Transform):
     MONAI's own draw once for all channels; MRI sequences differ in sharpness and contrast each for itself.
     """
 
-    def __init__(self, transform: Transform, each: float, prob: float = 1.0):
+    def __init__(self, transform: Any, each: float, prob: float = 1.0):
         self.transform = transform
         self.each = each
         self.prob = prob
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> EachChannel:
+        """Seeds the draws, and those of the transform."""
         super().set_random_state(seed, state)
         self.transform.set_random_state(state=self.R)
         return self
 
     def __call__(self, image: Tensor) -> Tensor:
+        """(C, D, H, W) -> the same shape."""
         if self.R.random() >= self.prob:
             return image
         chosen = self.R.random(len(image)) < self.each

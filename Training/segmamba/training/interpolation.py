@@ -30,8 +30,9 @@ def interpolate(before: nn.Module, after: nn.Module, share: float) -> None:
 
 
 def save_between(folder: Path, before: Path, after: Path, share: float) -> Manifest:
-    """Writes the package of the weights `share` of the way from one package to the other, with the manifest of `after`;
-    the metrics, measured with other weights, are left out.
+    """Writes the package of the weights `share` of the way from one package to the other.
+
+    With the manifest of `after`; the metrics, measured with other weights, are left out.
     """
     start, end = load_package(before), load_package(after)
     interpolate(start.network, end.network, share)

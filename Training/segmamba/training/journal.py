@@ -39,8 +39,11 @@ class Journal:
         self._mark = time.perf_counter()
 
     def step(self, step: int, loss: float, norm: float, rate: float, waited: float, skipped: int) -> None:
-        """After every step. loss: of this process. norm: of the gradient; where it is not finite the step was skipped.
-        rate: of learning. waited: seconds for the batch. skipped: steps so far. All processes call it alike."""
+        """After every step.
+
+        loss: of this process. norm: of the gradient; where it is not finite the step was skipped. rate: of learning.
+        waited: seconds for the batch. skipped: steps so far. All processes call it alike.
+        """
         now = time.perf_counter()
         self._count, self._seconds, self._waited = (
             self._count + 1,
@@ -71,6 +74,7 @@ class Journal:
             self.write("event", step, text=text)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
+        """Logs one line, for TensorBoard too where it is installed."""
         line = append_log(self.run, kind, step=step, **values)
         if self.board:
             self.board.write(line)

@@ -79,8 +79,10 @@ def _alone(run: Path, world: World, resume: str) -> Iterator[None]:
 
 
 class Training:
-    """The state of a training, and what is done with it. The weights after a step depend on the configuration alone:
-    not on how many processes share a batch, nor on how often the run was stopped and resumed.
+    """The state of a training, and what is done with it.
+
+    The weights after a step depend on the configuration alone: not on how many processes share a batch, nor on how
+    often the run was stopped and resumed.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Training:
         self._report(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
 
     def train(self) -> Path:
+        """Trains to the end, or to a stop signal; returns the folder of the model."""
         self.accumulation = self._fit_memory()
         if self.step == 0:
             self._save()

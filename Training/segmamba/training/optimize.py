@@ -17,6 +17,7 @@ _SMOOTH = 1e-5  # a class that is nowhere, in either, has no loss
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer that the configuration names, over the network's parameters."""
     groups = parameter_groups(network, config.weight_decay, config.decay_all)
     if config.name == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
@@ -67,6 +68,7 @@ class HeadLoss(nn.Module):
         self.with_dice = name == "dice_ce"
 
     def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
+        """Logits (B, K, D, H, W) and shares of the same shape -> the loss, a scalar."""
         known = (shares.sum(1, keepdim=True) > 0.5).float()
         target = region_shares(shares, self.nested) if self.nested else shares * known
         entropy = self.cross_entropy(logits, target)

@@ -43,18 +43,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PackedCase:
-    """id: of the case. file: in the folder. sha256: of that file. digest: of the case that was packed, by which a
-    model's record of its training knows it."""
+    """A case in a folder of packed cases."""
 
     id: str
+    """Of the case."""
     file: str
+    """Its name in the folder."""
     sha256: str
+    """Of that file."""
     digest: str
+    """Of the case that was packed, by which a model's record of its training knows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What packed.json says. folder: where it stands; not part of the file."""
+    """What packed.json says."""
 
     preprocess: PreprocessSpec
     labels: dict[str, int]
@@ -62,9 +65,11 @@ class Packed:
     cases: tuple[PackedCase, ...]
     schema: int = SCHEMA
     folder: str = ""
+    """Where it stands; not part of the file."""
 
     @property
     def scheme(self) -> LabelScheme:
+        """The labels and regions of every case."""
         return LabelScheme(labels=self.labels, regions=self.regions)
 
 

@@ -37,8 +37,10 @@ def finetune(
     anchor: str | None = None,
     overrides: Sequence[str] = (),
 ) -> TrainingConfig:
-    """`model` continued: half of the patches from corrected cases, half from `replay`, validated on what intake keeps
-    for it and on the anchor set.
+    """The configuration of a fine-tuning of `model`.
+
+    Half of the patches are from corrected cases, half from `replay`; validated on what intake keeps for it and on the
+    anchor set.
 
     corrections: the folder of an intake. replay: data sets that the model has learnt before; None: those of the
     configuration; none at all: only corrected cases, which forgets. Network, preprocessing, window and patch are the
@@ -77,8 +79,9 @@ def retrain(
     anchor: str | None = None,
     overrides: Sequence[str] = (),
 ) -> TrainingConfig:
-    """From fresh weights on everything: the data sets of the configuration (or `replay`) and the corrected cases, each
-    case as often as any other. Raises InputError.
+    """The configuration of a training from fresh weights on everything. Raises InputError.
+
+    The data sets of the configuration (or `replay`) and the corrected cases, each case as often as any other.
     """
     dataset, count = _corrected(corrections)
     values = load_values(config or config_file("retrain.toml"))

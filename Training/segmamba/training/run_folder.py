@@ -25,6 +25,7 @@ _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "trito
 
 
 def write_record(run: Path, record: dict) -> None:
+    """Writes the run's record, aside first."""
     write_aside(run / CONFIG, json.dumps(record, indent=2).encode())
 
 

@@ -40,17 +40,19 @@ _PLACES = 5000  # voxels kept of each label, to centre patches on
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A labelled case, preprocessed. cached: its tensors. digest: sha256 over images, label and settings.
-
-    sources, label, renumbering: its files, for a validation on its own grid.
-    """
+    """A labelled case, preprocessed."""
 
     id: str
     sources: dict[str, Source]
+    """Its files, for a validation on its own grid."""
     label: Path
+    """Its files, for a validation on its own grid."""
     renumbering: dict[int, int]
+    """Its files, for a validation on its own grid."""
     cached: Path
+    """Its tensors."""
     digest: str
+    """sha256 over images, label and settings."""
 
 
 def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
@@ -94,8 +96,10 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
 
 
 def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
-    """sha256 over a labelled case's images, label and preprocessing, as its manifest has them: what a model's record of
-    its training knows the case by."""
+    """What a model's record of its training knows a labelled case by.
+
+    sha256 over its images, label and preprocessing, as its manifest has them.
+    """
     settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):

@@ -19,8 +19,10 @@ _LOOK = 1.0  # seconds between two looks for the file
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT become entries of the list. One that comes 10 s or more after another of its kind ends the
-    process as always; sooner it is the same: a terminal or Slurm tells every process, and torchrun tells them again.
+    """SIGTERM and SIGINT become entries of the list.
+
+    One that comes 10 s or more after another of its kind ends the process as always; sooner it is the same: a terminal
+    or Slurm tells every process, and torchrun tells them again.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -47,8 +49,11 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 class StopRequests:
-    """True once a signal of `caught` (stop_signals) or the file folder/stop asks for an end. The file is for where
-    signals do not reach, from another machine or on Windows; it is looked for once a second, and counts as SIGTERM."""
+    """True once a signal of `caught` (stop_signals) or the file folder/stop asks for an end.
+
+    The file is for where signals do not reach, from another machine or on Windows; it is looked for once a second, and
+    counts as SIGTERM.
+    """
 
     def __init__(self, caught: list[int], folder: Path):
         self._caught, self._file, self._looked = caught, folder / STOP, -math.inf

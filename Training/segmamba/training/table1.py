@@ -43,13 +43,15 @@ _FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that chan
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """mean: {region: {"dice", "hd95"}} over the held-out cases. failure: why a network could not be trained."""
+    """One network of the table."""
 
     network: str
     costs: Costs
     mean: dict[str, dict[str, float]] = field(default_factory=dict)
+    """{region: {"dice", "hd95"}} over the held-out cases."""
     cases: int = 0
     failure: str = ""
+    """Why a network could not be trained."""
 
 
 def parse_networks(text: str) -> tuple[NetworkChoice, ...]:

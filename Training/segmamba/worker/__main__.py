@@ -10,6 +10,7 @@ from segmamba.worker.streams import take_over
 
 
 def main() -> None:
+    """Runs the worker on the standard streams until they are closed."""
     streams = take_over()
     with contextlib.suppress(AttributeError, OSError):  # Windows has no nice; there the parent sets the priority
         os.nice(5)

@@ -23,6 +23,7 @@ class Channel:
         self.closed = False
 
     def send(self, event: str, id: str | None, **values: object) -> None:
+        """Writes one event as one line; id: of the request that it belongs to, or None."""
         line = json.dumps({"event": event, "id": id, **values}).encode() + b"\n"
         with self._lock:
             if not self.closed:
@@ -32,6 +33,7 @@ class Channel:
                     self.closed = True
 
     def log(self, level: str, message: str, source: str = "engine") -> None:
+        """Sends a message for the log."""
         self.send("log", None, level=level, message=self.clean(message), source=source)
 
     def hide(self, paths: Iterable[Path]) -> None:
@@ -40,6 +42,7 @@ class Channel:
         self._hidden = {**self._hidden, **{folder + os.sep: "" for folder in folders if len(folder) > 1}}
 
     def clean(self, text: str) -> str:
+        """The text with the folders of the user replaced by what stands for them."""
         hidden = self._hidden
         for folder in sorted(hidden, key=len, reverse=True):
             text = text.replace(folder, hidden[folder])

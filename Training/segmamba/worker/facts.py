@@ -22,6 +22,7 @@ _MIRRORINGS = ("0", "1", "3", "7")
 
 
 def versions() -> dict:
+    """Versions of the libraries that matter; None for one that is not installed."""
     packages = {}
     for name in _PACKAGES:
         try:

@@ -59,6 +59,7 @@ class Job:
 
     @property
     def id(self) -> str:
+        """The id of the request."""
         return self.request.id
 
     def cancel(self) -> bool:
@@ -70,6 +71,7 @@ class Job:
             return True
 
     def is_cancelled(self) -> bool:
+        """Whether the client has asked for an end."""
         return self.cancelled_at is not None
 
     def go_on(self) -> None:
@@ -90,6 +92,7 @@ class Job:
             self._committed = True
 
     def succeed(self, **values: object) -> None:
+        """Sends the result, unless the request was answered already."""
         with self._lock:
             if not self.answered:
                 self.answered = True
@@ -97,6 +100,7 @@ class Job:
                 self._channel.send("result", self.id, **values)
 
     def fail(self, error: BaseException) -> None:
+        """Sends the error, unless the request was answered already."""
         with self._lock:
             if not self.answered:
                 self.answered = True
@@ -132,6 +136,7 @@ class Shelf:
 
     @property
     def has_model(self) -> bool:
+        """Whether a model is loaded."""
         return self._model is not None
 
     def clear(self) -> None:

@@ -33,23 +33,30 @@ class Request:
 
 @dataclass(frozen=True)
 class Segment(Request):
-    """images: modality -> file. output: a folder. model: a name or a folder. brain_mask: a file, or None. postprocess:
-    "auto" leaves out what the model's manifest calls too small. left_out: that too, as a label map of its own."""
+    """Asks for the segmentation of one case."""
 
     images: dict[str, Path] = field(default_factory=dict)
+    """Modality -> file."""
     output: Path = Path()
+    """a folder."""
     model: str = "quick"
+    """a name or a folder."""
     mirrorings: int = 0
     device: str = "auto"
     probabilities: bool = False
     postprocess: str = "auto"
+    """"auto" leaves out what the model's manifest calls too small."""
     left_out: bool = False
+    """That too, as a label map of its own."""
     prepare: str = "auto"
     brain_mask: Path | None = None
+    """a file, or None."""
 
 
 @dataclass(frozen=True)
 class Cancel(Request):
+    """Asks for the end of a request, `target`."""
+
     target: str = ""
 
 

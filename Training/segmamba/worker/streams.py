@@ -24,11 +24,14 @@ _LONGEST = 2000
 
 @dataclass(frozen=True)
 class Streams:
-    """requests: file descriptor to read from; events: to write to; captured: what libraries print."""
+    """The worker's own streams, once the standard ones were taken over."""
 
     requests: int
+    """File descriptor to read from."""
     events: int
+    """To write to."""
     captured: Captured
+    """What libraries print."""
 
 
 class Captured:
@@ -39,7 +42,7 @@ class Captured:
         self._rest = b""
 
     def new_lines(self) -> list[str]:
-        """The whole lines since the last call; "\\r" ends a line too."""
+        """The whole lines since the last call; a carriage return ends a line too."""
         data = os.read(self._file, _MOST_A_LOOK) if self._file is not None else b""
         *lines, self._rest = re.split(rb"[\r\n]+", self._rest + data)
         return [text for line in lines if (text := line.decode("utf-8", "replace").strip()[:_LONGEST])]
@@ -55,6 +58,7 @@ class LineWriter:
         self._rest, self._lock = "", threading.RLock()
 
     def write(self, text: str) -> int:
+        """Logs whole lines; keeps the rest until its end comes."""
         with self._lock:
             *lines, self._rest = re.split(r"[\r\n]+", self._rest + text)
         for line in lines:
@@ -63,22 +67,28 @@ class LineWriter:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
+        """Writes each text."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
+        """Does nothing: whole lines are sent at once."""
         pass
 
     def fileno(self) -> int:
+        """Of the stream that is written to."""
         return self._number
 
     def isatty(self) -> bool:
+        """Whether it is a terminal: never."""
         return False
 
     def readable(self) -> bool:
+        """Whether it can be read from: never."""
         return False
 
     def writable(self) -> bool:
+        """Whether it can be written to."""
         return True
 
     seekable = readable

@@ -70,8 +70,10 @@ class Record:
         cold: bool,
         prepared: bool = False,
     ) -> None:
-        """seconds: of each stage. cold: whether libraries or the model had to be loaded. prepared: whether the images
-        were raw, so that the stage "prepare" did its work.
+        """seconds: of each stage.
+
+        cold: whether libraries or the model had to be loaded. prepared: whether the images were raw, so that the stage
+        "prepare" did its work.
 
         A record that cannot be written is no reason to fail.
         """
@@ -149,9 +151,11 @@ class Estimate:
 
     @property
     def stage(self) -> str:
+        """The stage that runs."""
         return self._stage
 
     def elapsed(self) -> float:
+        """Seconds since the start."""
         return self._clock() - self._start
 
     def enter(self, stage: str) -> None:
@@ -171,6 +175,7 @@ class Estimate:
             self._measured = self._measured or (self._stage == "inference" and fraction > 0)
 
     def expect(self, expected: Mapping[str, float], measured: bool = True) -> None:
+        """Replaces what is expected, once more is known."""
         with self._lock:
             self._expected, self._measured = dict(expected), measured
 

@@ -48,8 +48,11 @@ class Head:
         return self.on_lattice("depth") + self.edge
 
     def tissues(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """What lies at world `points` (3, N), each (N,): white, grey, fluid (sum 1), the atlas' detail, mm
-        to the lateral ventricles and below the surface (`depth`), MNI x (`side`) and z (`height`) in mm."""
+        """What lies at world `points` (3, N), each (N,).
+
+        White, grey, fluid (sum 1), the atlas' detail, mm to the lateral ventricles and below the surface (`depth`), MNI
+        x (`side`) and z (`height`) in mm.
+        """
         at = np.stack([FINE.sample(p, points) for p in self.position])
         grey, white = (self.atlas.sample(name, at) for name in ("grey", "white"))
         thickness = FINE.sample(self.thickness, points)
@@ -82,8 +85,10 @@ class Head:
 
 
 def make_head(rng: np.random.Generator, atlas: Atlas) -> Head:
-    """A head of 1200 to 1600 mL with its own sulci and ventricles. The atlas is left-right symmetric, so
-    that a flip would change nothing; the deformation takes the symmetry away."""
+    """A head of 1200 to 1600 mL with its own sulci and ventricles.
+
+    The atlas is left-right symmetric, so that a flip would change nothing; the deformation takes the symmetry away.
+    """
     volume = rng.uniform(1280, 1640)
     scale = (volume / atlas.volume) ** (1 / 3) * np.exp(rng.normal(0, 0.02, 3))
     turn = rotation(rng.standard_normal(3), rng.uniform(0, 6))

@@ -41,9 +41,10 @@ def make_phantom(
     enhancing: bool | None = None,
     shrunk_mm: float = 0.0,
 ) -> Phantom:
-    """The case of `seed`, on a grid like that of BraTS (240 x 240 x 155 at 1 mm, axes LPS) or with the same
-    field of view at another `spacing` in mm. One seed gives one head and one tumour in the world, whatever
-    the grid; noise differs.
+    """A synthetic case with exact labels.
+
+    The case of `seed`, on a grid like that of BraTS (240 x 240 x 155 at 1 mm, axes LPS) or with the same field of view
+    at another `spacing` in mm. One seed gives one head and one tumour in the world, whatever the grid; noise differs.
 
     `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
     for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). `shrunk_mm` makes a later
@@ -98,10 +99,13 @@ def make_phantom(
 
 
 def save_phantom(phantom: Phantom, folder: Path, case_id: str) -> dict[str, Path]:
-    """Write `phantom` into `folder` under BraTS 2023 names: {case_id}-t1n.nii.gz and so on, int16, and
-    {case_id}-seg.nii.gz, uint8. Returns the paths by name (t1n, t1c, t2w, t2f, seg).
+    """Writes `phantom` into `folder` under BraTS 2023 names.
 
-    Raises InputError for a `case_id` that is no file name."""
+    {case_id}-t1n.nii.gz and so on, int16, and {case_id}-seg.nii.gz, uint8. Returns the paths by name (t1n, t1c, t2w,
+    t2f, seg).
+
+    Raises InputError for a `case_id` that is no file name.
+    """
     images = {m: (image, phantom.affine) for m, image in phantom.images.items()}
     return write_images(images | {"seg": (phantom.label_map, phantom.affine)}, folder, case_id)
 

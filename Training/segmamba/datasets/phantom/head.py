@@ -25,8 +25,11 @@ _MARGINS = ((26, 26), (34, 30), (60, 22))  # mm of head around the brain: left, 
 def add_head(
     brain: np.ndarray, step: float, rng: np.random.Generator, modality: str = "t1c"
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """`brain` (X, Y, Z), axes to the right, front and top, voxels of `step` mm, 0 outside ->
-    (head, brain's mask), both on a larger grid, and the voxels added before each axis."""
+    """Puts skull, muscle and skin around a brain.
+
+    `brain` (X, Y, Z), axes to the right, front and top, voxels of `step` mm, 0 outside -> (head, brain's mask), both on
+    a larger grid, and the voxels added before each axis.
+    """
     pads = [tuple(round(m / step) for m in pair) for pair in _MARGINS]
     box = ndimage.find_objects((brain > 0).astype(np.uint8))[0]
     # the brain's own field of view may end right at it, or far from it

@@ -23,10 +23,12 @@ class Lattice:
 
     @property
     def origin(self) -> np.ndarray:
+        """The corner of the lattice in mm, (3,)."""
         return CENTRE - _HALF
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """The points along each axis."""
         x, y, z = (int(n) for n in np.ceil(2 * _HALF / self.step) + 1)
         return x, y, z
 
@@ -66,8 +68,10 @@ def _bspline(count: int, ratio: float) -> np.ndarray:
 
 
 def exponential(lattice: Lattice, velocity: np.ndarray, squarings: int = 5) -> np.ndarray:
-    """Displacement (3, *shape) mm of the flow of a stationary velocity field, by scaling and squaring
-    (Arsigny et al. 2006): smooth and invertible."""
+    """The flow of a stationary velocity field, by scaling and squaring.
+
+    Displacement (3, *shape) in mm, smooth and invertible (Arsigny et al. 2006).
+    """
     moved = velocity.reshape(3, -1) / 2**squarings
     nodes = lattice.points()
     for _ in range(squarings):

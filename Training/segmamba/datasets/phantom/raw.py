@@ -17,8 +17,10 @@ from segmamba.errors import InputError
 
 @dataclass(frozen=True)
 class _Series:
-    """codes: where the stored axes run, the last through the slices. thick: mm between slices. way, degrees: of the
-    patient since T1c, RAS mm, about the vertical."""
+    """codes: where the stored axes run, the last through the slices.
+
+    thick: mm between slices. way, degrees: of the patient since T1c, RAS mm, about the vertical.
+    """
 
     codes: str
     thick: float
@@ -36,11 +38,12 @@ _SERIES = {
 
 @dataclass(frozen=True)
 class RawPhantom:
-    """images: modality -> (X, Y, Z) float32 on a grid of its own, and its 4x4 affine to RAS mm.
-    label_map: uint8, on the grid of t1c."""
+    """A synthetic case as from a scanner."""
 
     images: dict[str, tuple[np.ndarray, np.ndarray]]
+    """Modality -> (X, Y, Z) float32 on a grid of its own, and its 4x4 affine to RAS mm."""
     label_map: np.ndarray
+    """uint8, on the grid of t1c."""
 
 
 def make_raw(phantom: Phantom, *, in_plane: float = 1.0) -> RawPhantom:

@@ -46,8 +46,11 @@ def scan(
     spacing: np.ndarray,
     setting: dict,
 ) -> np.ndarray:
-    """`ideal` (N,) values at the voxels of `mask` (X, Y, Z), which lie at world `points` (3, N) mm -> image
-    (X, Y, Z) float32 of whole numbers, 0 outside the mask and at least 1 within."""
+    """What a scanner makes of ideal values.
+
+    `ideal` (N,) values at the voxels of `mask` (X, Y, Z), which lie at world `points` (3, N) mm -> image (X, Y, Z)
+    float32 of whole numbers, 0 outside the mask and at least 1 within.
+    """
     image = np.zeros(mask.shape, np.float32)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     mask = mask[box]

@@ -52,10 +52,13 @@ def label(levels: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour:
-    """A tumour in `head`, which it deforms. Sizes reach beyond those of real cases: core 1.5 to 200 mL, larger where
-    nothing enhances, as in glioma of lower grade; oedema 1 to 150 mL, in one of five a mere hem.
+    """A tumour in `head`, which it deforms.
 
-    `enhancing` as in `make_phantom`."""
+    Sizes reach beyond those of real cases: core 1.5 to 200 mL, larger where nothing enhances, as in glioma of lower
+    grade; oedema 1 to 150 mL, in one of five a mere hem.
+
+    `enhancing` as in `make_phantom`.
+    """
     draw = rng.random()
     natural = _kind(draw, None)  # size and character are those of this kind, whatever is asked for
     kind = _kind(draw, enhancing)
@@ -124,8 +127,10 @@ def _place(rng: np.random.Generator, head: Head) -> np.ndarray:
 
 
 def _displace(head: Head, centre: np.ndarray, radius: float, push: float) -> None:
-    """Push the anatomy away from `centre`: at the core's `radius` by `push` of it, less farther away, and not
-    at all at the skull."""
+    """Pushes the anatomy away from `centre`.
+
+    At the core's `radius` by `push` of it, less farther away, and not at all at the skull.
+    """
     offset = FINE.points().reshape(head.position.shape) - centre[:, None, None, None].astype(np.float32)
     distance = np.maximum(np.linalg.norm(offset, axis=0), 1e-3)
     amount = push * np.where(distance < radius, distance, radius * np.exp(-(distance - radius) / (0.9 * radius + 6)))

@@ -22,6 +22,7 @@ def region_colours(regions: Iterable[str]) -> dict[str, Colour]:
 
 
 def to_hex(colour: Colour) -> str:
+    """The color as HTML has it, "#rrggbb"."""
     return "#" + "".join(f"{round(255 * c):02x}" for c in colour)
 
 

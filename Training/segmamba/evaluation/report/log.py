@@ -25,17 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunLog:
-    """Records of a run in order of their steps; events in order of time.
-
-    steps: {"step", "time", "loss", "learning_rate", "gradient_norm", "seconds_per_step", "stall", "skipped"} each;
-    validations: {"step", "time", "mean", "cases", "seconds", "best"}; events: {"step", "time", "text"}.
-    A number that is missing or no number is NaN. damaged: how many lines could not be read.
-    """
+    """Records of a run in order of their steps; events in order of time."""
 
     steps: list[dict]
+    """{"step", "time", "loss", "learning_rate", "gradient_norm", "seconds_per_step", "stall", "skipped"} each."""
     validations: list[dict]
+    """{"step", "time", "mean", "cases", "seconds", "best"}."""
     events: list[dict]
+    """{"step", "time", "text"}. A number that is missing or no number is NaN."""
     damaged: int = 0
+    """How many lines could not be read."""
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -52,12 +51,15 @@ class RunLog:
 
     @property
     def last_step(self) -> int:
+        """The last step that was logged; 0 before the first."""
         return max((entry["step"] for entry in (*self.steps[-1:], *self.validations[-1:])), default=0)
 
     @property
     def training_seconds(self) -> float:
-        """Time spent in steps that count, without pauses and validations; steps before the first line are taken
-        to be as fast as its."""
+        """Time spent in steps that count, without pauses and validations.
+
+        Steps before the first line are taken to be as fast as its.
+        """
         total, before = 0.0, 0
         for entry in self.steps:
             if math.isfinite(entry["seconds_per_step"]):
@@ -67,6 +69,7 @@ class RunLog:
 
     @property
     def validation_seconds(self) -> float:
+        """Seconds that all validations took together."""
         return sum(entry["seconds"] for entry in self.validations if math.isfinite(entry["seconds"]))
 
 

@@ -29,8 +29,11 @@ _MAX_EVENTS, _MAX_OVERLAYS = 500, 12
 
 
 def write_report(run: Path | str) -> Path:
-    """Writes run/report.html and returns its path. Raises InputError where run/log.jsonl cannot be read, or
-    run/config.json is there but no JSON; whatever else is missing is left out."""
+    """Writes run/report.html and returns its path.
+
+    Raises InputError where run/log.jsonl cannot be read, or run/config.json is there but no JSON; whatever else is
+    missing is left out.
+    """
     run = Path(run)
     log, record = read_log(run), _read_record(run)
     config = _table_of(record, "config")

@@ -48,6 +48,7 @@ def format_table(run: Path | str) -> str:
 
 
 def format_score(value: float, digits: int = 3) -> str:
+    """A score as tables show it, with `digits` decimals; "-" where it is not finite."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 

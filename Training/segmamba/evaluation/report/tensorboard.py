@@ -35,6 +35,7 @@ class TensorBoardLog:
             self._writer.flush()
 
     def close(self) -> None:
+        """Writes what is left and closes the file."""
         if self._writer is not None:
             self._writer.close()
 

@@ -23,11 +23,14 @@ class _Ambiguous(InputError):
 
 @dataclass(frozen=True)
 class Choice:
-    """series: what was taken for a modality. confidence: 0 to 1; 1 where a user named it. reason: plain words."""
+    """The series that was taken for a modality, and why."""
 
     series: Series
+    """What was taken for a modality."""
     confidence: float
+    """0 to 1; 1 where a user named it."""
     reason: str
+    """Plain words."""
 
 
 def choose_four(
@@ -75,8 +78,10 @@ def choose_four(
 
 
 def doubt(choices: Mapping[str, Choice], odd: Sequence[str]) -> dict[str, Choice]:
-    """`choices` of which the intensities say otherwise than the headers, in the sentences `odd`: no sure ones, but for
-    those that a user named."""
+    """Choices that intensities contradict are not sure any more, but for those that a user named.
+
+    `odd`: the sentences in which the intensities say otherwise than the headers of `choices`.
+    """
     return {
         m: c
         if c.reason == _NAMED

@@ -24,30 +24,32 @@ _AFTER_AGENT = {"perfusion"}  # which is taken while agent is given
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One volume of a DICOM series.
-
-    name: what a user calls it by: the series number; "7.2" for the second volume of series 7; "B7" in the second of
-    several studies. frames: its slices in order, so that voxel (x, y, z) is column x of row y of slice z.
-    left_out: why no case is made of it unless asked for by name, or ''. covers_head: whether nothing but its
-    description says so. geometry.fault: why it cannot be read, or ''.
-    """
+    """One volume of a DICOM series."""
 
     name: str
+    """What a user calls it by: the series number; "7.2" for the second volume of series 7; "B7" in the second of
+    several studies."""
     description: str
     frames: tuple[Frame, ...]
+    """Its slices in order, so that voxel (x, y, z) is column x of row y of slice z."""
     geometry: Geometry
+    """Where its slices lie; its `fault` says why they cannot be read, or ''."""
     guess: Guess
     left_out: str
+    """Why no case is made of it unless asked for by name, or ''."""
     covers_head: bool
+    """Whether nothing but its description says so."""
     reformatted: bool
     study: str
 
     @property
     def uid(self) -> str:
+        """The SeriesInstanceUID."""
         return self.frames[0].header.series_uid
 
     @property
     def files(self) -> list[Path]:
+        """The files of the volume, each once."""
         return list(dict.fromkeys(frame.header.path for frame in self.frames))
 
     @property

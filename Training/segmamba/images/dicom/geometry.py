@@ -22,15 +22,16 @@ _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """shape: (X, Y, Z), of columns, rows and slices. affine: (4, 4) voxel indices to RAS mm, None where there is none.
-
-    fault: why the slices are not a volume, or ''. notes: what is odd and does no harm.
-    """
+    """Where the slices of a volume lie."""
 
     shape: tuple[int, int, int]
+    """(X, Y, Z), of columns, rows and slices."""
     affine: np.ndarray | None
+    """(4, 4) voxel indices to RAS mm, None where there is none."""
     fault: str = ""
+    """Why the slices are no volume, or ''."""
     notes: tuple[str, ...] = ()
+    """What is odd and does no harm."""
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:

@@ -48,11 +48,14 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Guess:
-    """modality: t1n, t1c, t2w, t2f, or None. confidence: 0 to 1. reason: what speaks for it, in plain words."""
+    """Which modality a series is likely to be."""
 
     modality: str | None
+    """t1n, t1c, t2w, t2f, or None."""
     confidence: float
+    """0 to 1."""
     reason: str
+    """What speaks for it, in plain words."""
     scores: dict[str, float]
 
 
@@ -70,6 +73,7 @@ def judge(frame: Frame) -> tuple[dict[str, float], list[str]]:
 
 
 def conclude(scores: dict[str, float], reasons: Sequence[str]) -> Guess:
+    """The modality with the best score, how sure that is, and why."""
     best = max(MODALITIES, key=lambda m: scores[m])
     if scores[best] <= 0:
         return Guess(None, 0.0, "; ".join(reasons) or "nothing tells what it is", scores)

@@ -21,10 +21,11 @@ _TIMES = (0.1, 0.5)  # echo and inversion times differ by more than this share, 
 
 @dataclass(frozen=True)
 class Part:
-    """frames of one volume, in no order. volumes: how many stand at one place, where they were left together."""
+    """The frames of one volume, in no order."""
 
     frames: tuple[Frame, ...]
     volumes: int = 1
+    """How many stand at one place, where they were left together."""
     notes: tuple[str, ...] = ()
 
 

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 class Attributes(Protocol):
     """Values by keyword: a data set of pydicom, or a dictionary."""
 
-    def get(self, key: str, default: Any = None, /) -> Any: ...
+    def get(self, key: str, default: Any = None, /) -> Any:
+        """The value of an attribute, or `default`."""
+        ...
 
 
 def plain(text: str) -> str:
@@ -27,6 +29,7 @@ def texts(data: Attributes, name: str) -> tuple[str, ...]:
 
 
 def text(data: Attributes, name: str) -> str:
+    """An attribute as text, its values joined by backslashes; empty where it is missing."""
     return "\\".join(texts(data, name))
 
 
@@ -40,6 +43,7 @@ def numbers(data: Attributes, name: str, count: int) -> tuple[float, ...]:
 
 
 def number(data: Attributes, name: str) -> float | None:
+    """The first value of an attribute as a number, or None."""
     try:
         return float(texts(data, name)[0])
     except (ValueError, IndexError):
@@ -47,6 +51,7 @@ def number(data: Attributes, name: str) -> float | None:
 
 
 def integer(data: Attributes, name: str) -> int | None:
+    """The first value of an attribute as a whole number, or None."""
     value = number(data, name)
     return None if value is None else int(value)
 

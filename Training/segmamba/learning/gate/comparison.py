@@ -18,21 +18,27 @@ from segmamba.training.samples import case_digest
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSet:
-    """name: "anchor" or "local". dataset: None where there is none. pair: scores of champion and candidate."""
+    """Cases on which both models were scored."""
 
     name: str
+    """"anchor" or "local"."""
     dataset: Dataset | None
+    """None where there is none."""
     entries: tuple[CaseEntry, ...]
     pair: Pair
+    """Scores of champion and candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """models: champion, candidate. sets: anchor, local. spots: as of scores.kept_mm3."""
+    """Two models on the same cases, and what follows."""
 
     models: tuple[Model, Model]
+    """Champion, candidate."""
     sets: tuple[CaseSet, CaseSet]
+    """Anchor, local."""
     spots: dict[str, float]
+    """As of scores.kept_mm3."""
     judgement: Judgement
     notes: list[str]
 
@@ -49,8 +55,10 @@ def compare_models(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
-    """Arguments as of `run_gate`. Raises InputError where the two models or data sets do not fit one another, or the
-    candidate was trained on one of the cases.
+    """Arguments as of `run_gate`.
+
+    Raises InputError where the two models or data sets do not fit one another, or the candidate was trained on one of
+    the cases.
     """
     models = load_package(champion), load_package(candidate)
     if models[0].manifest.weights_sha256 == models[1].manifest.weights_sha256:

@@ -14,11 +14,13 @@ _LOOKS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A case to look at. part: "anchor" or "local". text: what became worse in it."""
+    """A case to look at."""
 
     part: str
+    """"anchor" or "local"."""
     case: str
     text: str
+    """What became worse in it."""
 
 
 def find_looks(pairs: Mapping[str, Pair]) -> tuple[Look, ...]:
@@ -44,8 +46,10 @@ def find_looks(pairs: Mapping[str, Pair]) -> tuple[Look, ...]:
 def grave_losses(
     pairs: tuple[Pair, ...], spread: Mapping[str, float], spots: Mapping[str, float]
 ) -> tuple[list[str], str]:
-    """Losses of a region of one case that exceed 0.10 of Dice and twice the region's `spread`, the largest first; and a
-    line about the largest of all.
+    """Losses of a region of one case that a person should look at.
+
+    Those that exceed 0.10 of Dice and twice the region's `spread`, the largest first; and a line about the largest of
+    all.
 
     Regions that are truly absent, or smaller than what counts as a spot, are left out: there one voxel decides between
     0 and 1, and what is found too much is counted as a false spot.

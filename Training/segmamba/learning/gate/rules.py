@@ -27,13 +27,14 @@ _SPOTS = 0.25  # false spots a case, however narrow the spread
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
-    """margin: by which a mean Dice may be worse on the anchor set; None: the standard error of the champion's mean
-    there, 0.01 to 0.05. local_cases: with so many the improvement on local cases must be sure (lower bound above 0);
-    with fewer its mean decides, as low evidence.
-    """
+    """What the gate asks of a candidate."""
 
     margin: float | None = None
+    """By which a mean Dice may be worse on the anchor set; None: the standard error of the champion's mean there, 0.01
+    to 0.05."""
     local_cases: int = 10
+    """With so many the improvement on local cases must be sure (lower bound above 0); with fewer its mean decides, as
+    low evidence."""
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin <= 1:
@@ -46,31 +47,34 @@ class Criteria:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """otherwise: what the verdict is where it does not hold: "refuse", or "confirm" (a person looks and decides)."""
+    """One condition of the gate."""
 
     name: str
     holds: bool
     otherwise: str
+    """What the verdict is where it does not hold: "refuse", or "confirm" (a person looks and decides)."""
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """verdict: "promote" (the candidate is better), "confirm" (not worse: a person decides) or "refuse" (worse).
-
-    low_evidence: why the cases are too few to be sure; or empty. look_first: the cases that lost most, worst first.
-    harm: the largest loss of a region on the anchor set over what is allowed; above 1 the verdict is "refuse".
-    """
+    """The verdict on a candidate, with what it rests on."""
 
     verdict: str
+    """"promote" (the candidate is better), "confirm" (not worse: a person decides) or "refuse" (worse)."""
     checks: tuple[Check, ...]
     low_evidence: tuple[str, ...]
+    """Why the cases are too few to be sure; or empty."""
     look_first: tuple[Look, ...]
+    """The cases that lost most, worst first."""
     harm: float
+    """The largest loss of a region on the anchor set over what is allowed; above 1 the verdict is "refuse"."""
 
 
 def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Criteria) -> Judgement:
-    """spots: as of `scores.kept_mm3`. Raises InputError where fewer than two anchor cases hold a tumour: they have no
+    """The verdict on a candidate from the scores of both models.
+
+    spots: as of `scores.kept_mm3`. Raises InputError where fewer than two anchor cases hold a tumour: they have no
     spread.
     """
     seen = _Dice.of(anchor, spots)
@@ -112,8 +116,9 @@ def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Dice:
-    """Dice of champion and candidate where regions truly are. by_region: region -> (cases that have it, 2).
-    means: (cases that have any, 2), over the regions of a case.
+    """Dice of champion and candidate where regions truly are.
+
+    by_region: region -> (cases that have it, 2). means: (cases that have any, 2), over the regions of a case.
     """
 
     by_region: dict[str, np.ndarray]

@@ -30,13 +30,16 @@ Scores = dict[str, dict[str, float]]  # {"dice": {region: score}, "lesion_dice":
 
 @dataclass(frozen=True)
 class Scored:
-    """scores: as evaluation.compare takes them. finite: no probability was nan or infinite. seconds: of the network.
-    truth_mm3: region -> its true volume."""
+    """How a model does on one case."""
 
     scores: Scores
+    """As evaluation.compare takes them."""
     finite: bool
+    """No probability was nan or infinite."""
     seconds: float
+    """Of the network."""
     truth_mm3: dict[str, float]
+    """Region -> its true volume."""
 
 
 Pair = tuple[Mapping[str, Scored], Mapping[str, Scored]]  # champion, candidate: the same cases

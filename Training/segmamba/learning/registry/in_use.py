@@ -15,11 +15,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Current:
-    """The model in use: its name and folder. note: what a person should know, or empty."""
+    """The model in use: its name and folder."""
 
     name: str
     folder: Path
     note: str = ""
+    """What a person should know, or empty."""
 
 
 def current(folder: Path | str) -> Current:

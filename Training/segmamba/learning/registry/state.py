@@ -16,36 +16,43 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """state: "candidate", "champion", "retired" (was champion) or "refused". manifest_sha256: of model.json, which
-    names the hash of the weights. parent: id of the model it was fine-tuned from."""
+    """A model of the registry."""
 
     state: str
+    """"candidate", "champion", "retired" (was champion) or "refused"."""
     id: str
     parent: str | None
+    """Id of the model it was fine-tuned from."""
     weights_sha256: str
     manifest_sha256: str
+    """Of model.json, which names the hash of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """what: "start", "add", "promote", "refuse", "adopt" or "rollback". before: the champion until then. evidence:
-    verdict of the gate and hash of its report. time: seconds since 1970."""
+    """Something that happened to a model of the registry."""
 
     what: str
+    """"start", "add", "promote", "refuse", "adopt" or "rollback"."""
     model: str
     before: str | None = None
+    """The champion until then."""
     reason: str = ""
     evidence: dict[str, str] | None = None
+    """Verdict of the gate and hash of its report."""
     time: int = 0
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """champion: name of the model in use. before: the champions before it, the last one last."""
+    """The models of a site, and which of them is in use."""
 
     schema: int = SCHEMA
     champion: str | None = None
+    """Name of the model in use."""
     before: tuple[str, ...] = ()
+    """The champions before it, the last one last."""
     models: dict[str, Entry]
     history: tuple[Event, ...] = ()
 

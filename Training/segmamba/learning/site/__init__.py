@@ -1,5 +1,6 @@
-"""The folder of a site: corrected cases, models, runs and old data in one place, and what makes of the first a better
-of the second. The layout and the JSON: SITE.md.
+"""The folder of a site: corrected cases, models, runs and old data in one place.
+
+And what makes of the first a better one of the second. The layout and the JSON: SITE.md.
 
 Everything but `stages` and `data` is imported without torch, nibabel or numpy: how a site stands is asked often.
 """

@@ -47,9 +47,10 @@ def make_phantoms(
     progress: Callable[[int], None] = lambda done: None,
     kinds: Sequence[bool | None] = ANY_KIND,
 ) -> None:
-    """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something. Made beside it and renamed:
-    a making that was broken off goes on with the cases that are whole. progress: cases done, before each that is made
-    now. kinds: in turn, whether they enhance (make_phantom).
+    """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something.
+
+    Made beside it and renamed: a making that was broken off goes on with the cases that are whole. progress: cases
+    done, before each that is made now. kinds: in turn, whether they enhance (make_phantom).
     """
     if folder.exists():
         if any(folder.iterdir()):
@@ -78,4 +79,5 @@ def make_phantoms(
 
 
 def is_of_phantoms(dataset: Dataset) -> bool:
+    """Whether the data set was made of synthetic cases."""
     return _MADE in dataset.made

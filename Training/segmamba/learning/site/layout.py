@@ -21,32 +21,39 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Site:
-    """folder: of the site; made where it is needed."""
+    """The folder of a site, with what lies where in it."""
 
     folder: Path
+    """Of the site; made where it is needed."""
 
     @property
     def corrections(self) -> Path:
+        """The folder of submissions, and of the data set made of them."""
         return self.folder / "corrections"
 
     @property
     def models(self) -> Path:
+        """The folder of models with its registry."""
         return self.folder / "models"
 
     @property
     def runs(self) -> Path:
+        """The folder of improvement runs."""
         return self.folder / "runs"
 
     @property
     def replay(self) -> Path:
+        """Data sets that are learnt again beside the corrected cases."""
         return self.folder / "replay"
 
     @property
     def anchor(self) -> Path:
+        """The data set that no model here learns from."""
         return self.folder / "anchor"
 
     @property
     def cache(self) -> Path:
+        """Where preprocessed cases are kept."""
         return self.folder / "cache"
 
     @property

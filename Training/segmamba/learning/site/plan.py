@@ -16,17 +16,21 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """way: "finetune" or "retrain". steps: as asked, None: as the recipe says. initial: name of the model in use when
-    the run began. trained: hash of the manifest of RUN/model once it is whole; chosen: likewise of RUN/candidate.
-    candidate: its name in the registry."""
+    """What a run is to do, and what of it is done."""
 
     schema: int = SCHEMA
     way: str
+    """"finetune" or "retrain"."""
     steps: int | None = None
+    """As asked, None: as the recipe says."""
     initial: str | None = None
+    """Name of the model in use when the run began."""
     trained: str | None = None
+    """Hash of the manifest of RUN/model once it is whole."""
     chosen: str | None = None
+    """Likewise of RUN/candidate."""
     candidate: str | None = None
+    """Its name in the registry."""
 
 
 def begin_plan(folder: Path, way: str | None, steps: int | None) -> Plan:
@@ -51,4 +55,5 @@ def begin_plan(folder: Path, way: str | None, steps: int | None) -> Plan:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
+    """Writes the plan of a run, aside first."""
     write_aside(folder / PLAN, (json.dumps(asdict(plan), indent=1) + "\n").encode())

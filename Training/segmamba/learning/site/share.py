@@ -19,8 +19,9 @@ _RANK = {"refuse": 0, "confirm": 1, "promote": 2}
 
 
 def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path], Comparison], trials: Path) -> float:
-    """Writes the candidate into `folder`, and returns its share: of those that the gate's criteria allow the one
-    that is best on the local validation cases.
+    """Writes the candidate into `folder`, and returns its share.
+
+    Of the shares that the gate's criteria allow it is the one that is best on the local validation cases.
 
     tuned: what was fine-tuned from `initial`. judge: compares a package with `initial`. trials: folder for those that
     are tried. Where the fine-tuned one itself loses far more on the anchor set than may be lost, it was taught

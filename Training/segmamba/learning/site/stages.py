@@ -56,6 +56,7 @@ class Stages:
         self.model, self.device = model, device()
 
     def run(self) -> None:
+        """Runs the stages that are not done yet, in order."""
         self._ingest()
         initial = self._initial()
         self._old_data(initial)

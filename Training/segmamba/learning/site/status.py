@@ -34,8 +34,7 @@ _TRIES, _PAUSE = 20, 0.05  # Windows lets nobody replace a file while somebody r
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """What SITE.md says of status.json. seconds_left: until the end of this state. verdict: the gate's. gate: folder
-    of its report. started, updated: seconds since 1970."""
+    """What SITE.md says of status.json."""
 
     schema: int = SCHEMA
     run: str
@@ -45,14 +44,19 @@ class RunStatus:
     step: int = 0
     steps: int = 0
     seconds_left: float | None = None
+    """Seconds until the end of this state."""
     loss: float | None = None
     candidate: str | None = None
     verdict: str | None = None
+    """Verdict of the gate."""
     pid: int
     host: str
     started: float
+    """Seconds since 1970."""
     updated: float
+    """Seconds since 1970."""
     gate: str | None = None
+    """Folder of its report."""
 
 
 class StatusWriter:
@@ -175,6 +179,7 @@ def at_work(site: Site) -> str | None:
 
 
 def in_words(seconds: float) -> str:
+    """A span of time as people say it."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     minutes = round(seconds / 60)

@@ -83,8 +83,10 @@ def _models(folder: Path) -> dict:
 
 
 def _parents(registry: Registry) -> list[str]:
-    """Names of the models that the one in use was made from, the nearest first; of one that was never in this registry
-    the id alone, and there the line ends."""
+    """Names of the models that the one in use was made from, the nearest first.
+
+    Of one that was never in this registry the id alone, and there the line ends.
+    """
     names = {entry.id: name for name, entry in registry.models.items()}  # of two of one id the later
     line: list[str] = []
     name = registry.champion

@@ -36,21 +36,25 @@ _BEYOND = 0.01  # of what is labelled, as in segmamba.datasets
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """A submission as found. entry: None where it cannot be used at all. changes, dice: against the proposal, measured
-    here; empty without one. contents: modality, or "label" -> hash of the voxels."""
+    """A submission as found."""
 
     name: str
     subject: str = ""
     findings: tuple[Finding, ...] = ()
     entry: CaseEntry | None = None
+    """None where it cannot be used at all."""
     labels: dict[str, int] = field(default_factory=dict)
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     changes: dict[str, LabelChange] = field(default_factory=dict)
+    """Against the proposal, measured here; empty without one."""
     dice: dict[str, float] = field(default_factory=dict)
+    """Against the proposal, measured here; empty without one."""
     contents: dict[str, str] = field(default_factory=dict)
+    """Modality, or "label" -> hash of the voxels."""
 
     @property
     def unchanged(self) -> bool:
+        """Whether the proposal was accepted as it was."""
         return bool(self.changes) and not any(c.added or c.removed for c in self.changes.values())
 
 
@@ -149,8 +153,11 @@ def _misplaced(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _at_the_edge(found: Iterator[tuple[str, str]], case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]:
-    """`found` of a case whose brain was cut out by a program: what a person labelled a little outside is no mistake of
-    the person. A little: _EDGE_MM or, where they are larger, one voxel along each axis."""
+    """`found` of a case whose brain was cut out by a program.
+
+    What a person labelled a little outside is no mistake of the person. A little: _EDGE_MM or, where they are larger,
+    one voxel along each axis.
+    """
     for kind, text in found:
         if kind not in ("outside head", "other patient"):
             yield kind, text

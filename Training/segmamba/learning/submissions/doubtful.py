@@ -23,8 +23,11 @@ def picture_file(verdicts: Path, name: str) -> Path:
 
 
 def draw(submission: Path, file: Path) -> None:
-    """Writes a picture of the submission in the folder `submission`: its images, the model's proposal beside what was
-    corrected, and where the two differ. One that cannot be drawn is no reason to fail: the case waits without."""
+    """Writes a picture of the submission in the folder `submission`.
+
+    Its images, the model's proposal beside what was corrected, and where the two differ. One that cannot be drawn is no
+    reason to fail: the case waits without.
+    """
     from segmamba.evaluation.picture import save_picture
 
     try:

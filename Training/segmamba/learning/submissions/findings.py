@@ -32,13 +32,15 @@ DOUBTFUL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """kind: of WRONG, DOUBTFUL, or a note (slight, specks, note, prepared, unchanged, no proposal, repeated image)."""
+    """One thing that intake found in a submission."""
 
     kind: str
+    """Of WRONG, DOUBTFUL, or a note (slight, specks, note, prepared, unchanged, no proposal, repeated image)."""
     text: str
 
     @property
     def remedy(self) -> str:
+        """What to do about it."""
         return {**WRONG, **DOUBTFUL}.get(self.kind, "")
 
     @property

@@ -43,14 +43,15 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What intake found in a submission. stamp: file -> (bytes, ns since 1970) when it was examined. reason: why a
-    person accepted it although it is doubtful."""
+    """What intake found in a submission."""
 
     schema: int = _SCHEMA
     examined: Examined
     stamp: dict[str, tuple[int, int]]
+    """File -> (bytes, ns since 1970) when it was examined."""
     record_sha256: str
     reason: str = ""
+    """Why a person accepted it although it is doubtful."""
     segmamba: str = __version__
 
     @property
@@ -64,26 +65,30 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One submission in the report. status: "train", "validation" (in use), "replaced" (by a newer version), "waiting"
-    (unchanged, until more corrected ones are there), "doubtful" (until a person accepts or withdraws it) or "refused";
-    then findings say why."""
+    """One submission in the report."""
 
     name: str
     status: str
+    """"train", "validation" (in use), "replaced" (by a newer version), "waiting" (unchanged, until more corrected ones
+    are there), "doubtful" (until a person accepts or withdraws it) or "refused"; then findings say why."""
     findings: tuple[Finding, ...] = ()
     dice: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """rows: every submission, by name. new: names of those examined now. unfinished: interrupted submissions."""
+    """What an intake gave."""
 
     folder: str
     rows: tuple[Row, ...]
+    """Every submission, by name."""
     new: tuple[str, ...] = ()
+    """Names of those examined now."""
     unfinished: tuple[str, ...] = ()
+    """Interrupted submissions."""
 
     def names(self, status: str) -> list[str]:
+        """Names of the submissions with this status."""
         return [row.name for row in self.rows if row.status == status]
 
 

@@ -23,15 +23,20 @@ from segmamba.learning.submissions.write import Provenance, write_case
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """findings, changes, dice: as intake would have them. empty: labels without a voxel that nobody has confirmed.
-    unchanged: the proposal was accepted as it was. earlier_versions: number of earlier submissions of this case."""
+    """What intake would say of a case before it is sent."""
 
     findings: tuple[Finding, ...]
+    """As intake would have them."""
     changes: dict[str, LabelChange]
+    """As intake would have them."""
     dice: dict[str, float]
+    """As intake would have them."""
     empty: tuple[str, ...]
+    """Labels without a voxel that nobody has confirmed."""
     unchanged: bool
+    """The proposal was accepted as it was."""
     earlier_versions: int
+    """Number of earlier submissions of this case."""
     next_version: int
 
 
@@ -46,8 +51,10 @@ def preview_submission(
     about: Provenance | None = None,
     **preparing: Any,
 ) -> Preview:
-    """Arguments as of `write_case`, those for preparing too. `folder` need not be there yet. Raises InputError where
-    nothing could be sent."""
+    """Arguments as of `write_case`, those for preparing too.
+
+    `folder` need not be there yet. Raises InputError where nothing could be sent.
+    """
     folder = Path(folder)
     with work_folder("segmamba-check-") as work:
         aside = work / "corrections"

@@ -19,13 +19,14 @@ PREPARE = ("auto", "never")
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """case: what is kept. given: the images as they came, each on its own grid; the case is known by them.
-    steps: what was done to them, in order; none where they are kept as they came.
-    """
+    """A corrected case, ready to be written."""
 
     case: Case
+    """What is kept."""
     given: Mapping[str, Image]
+    """The images as they came, each on its own grid; the case is known by them."""
     steps: tuple[Step, ...] = ()
+    """What was done to them, in order; none where they are kept as they came."""
 
 
 def make_ready(

@@ -40,18 +40,22 @@ _SPLIT = re.compile(r"[\s,;:()]+")
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """file: its name in the folder. sha256: of the file as it is, compressed."""
+    """A file of a submission."""
 
     file: str
+    """Its name in the folder."""
     sha256: str
+    """Of the file as it is, compressed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """shape: voxels along X, Y, Z; affine: (4, 4) voxel indices (of voxel centres) to RAS mm, by rows."""
+    """The grid of a case."""
 
     shape: tuple[int, int, int]
+    """Voxels along X, Y, Z."""
     affine: tuple[tuple[float, ...], ...]
+    """(4, 4) voxel indices (of voxel centres) to RAS mm, by rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +71,13 @@ class LabelChange:
     """Voxels that the correction added to a label and took from it; its volume before and after in mL."""
 
     added: int
+    """Voxels."""
     removed: int
+    """Voxels."""
     ml_before: float
+    """In mL."""
     ml: float
+    """In mL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +109,12 @@ class CaseRecord:
 
     @property
     def scheme(self) -> LabelScheme:
+        """The labels and regions of the case."""
         return LabelScheme(labels=self.labels, regions=self.regions)
 
     @property
     def name(self) -> str:
+        """What the submission is called: CASE-vN."""
         return f"{self.case}-v{self.version}"
 
     @property
@@ -114,6 +124,7 @@ class CaseRecord:
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
+        """Every file that the record vouches for."""
         return (*self.images.values(), self.segmentation, *([self.proposal] if self.proposal else []))
 
 

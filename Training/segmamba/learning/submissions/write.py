@@ -53,16 +53,19 @@ _SALT = "identity.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What is known of a correction beside its images. model, settings: of the proposal. role: of who corrected it, no
-    name. confirmed_empty: labels that a person said are truly absent. preprocessing: steps before, in plain words.
-    """
+    """What is known of a correction beside its images."""
 
     model: ModelRecord | None = None
+    """Of the proposal."""
     settings: dict = field(default_factory=dict)
+    """Of the proposal."""
     editor_seconds: float | None = None
     role: str = ""
+    """Of who corrected it, no name."""
     confirmed_empty: tuple[str, ...] = ()
+    """Labels that a person said are truly absent."""
     preprocessing: tuple[str, ...] = ()
+    """Steps before, in plain words."""
     versions: dict[str, str] = field(default_factory=lambda: {"segmamba": __version__})
 
 

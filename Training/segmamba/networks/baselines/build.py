@@ -37,6 +37,7 @@ class Baseline(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W)."""
         self.config.check(x.shape)
         return self.network(x)
 

@@ -11,16 +11,16 @@ from segmamba.errors import InputError
 class Limits:
     """What a network can be asked for: inputs with every side a multiple of `stride`, one of `longest` or more.
 
-    Below `longest` the coarsest grid is one voxel, of which a norm over the grid leaves nothing. fixed: only the
-    patch that the network was made for, as its position encodings know no other. width: published channels of the
-    first stage; others are multiples of `unit`, for the sake of heads and groups.
+    Below `longest` the coarsest grid is one voxel, of which a norm over the grid leaves nothing.
     """
 
     stride: int
     longest: int
     width: int
+    """Published channels of the first stage; others are multiples of `unit`, for the sake of heads and groups."""
     unit: int
     fixed: bool = False
+    """Only the patch that the network was made for, as its position encodings know no other."""
 
 
 BASELINES = {
@@ -36,17 +36,17 @@ BASELINES = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
-    """Everything that decides the shape of a baseline; stored in a model's manifest.
-
-    name: one of BASELINES. patch: (D, H, W) of a training patch and of a window, in voxels. width: channels of the
-    first stage, which those of the others follow; 0 for the published ones, less for a trial on a small machine.
-    """
+    """Everything that decides the shape of a baseline; stored in a model's manifest."""
 
     name: str
+    """One of BASELINES."""
     in_channels: int = 4
     out_channels: int = 4
     patch: tuple[int, int, int] = (128, 128, 128)
+    """(D, H, W) of a training patch and of a window, in voxels."""
     width: int = 0
+    """Channels of the first stage, which those of the others follow; 0 for the published ones, less for a trial on a
+    small machine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
@@ -61,6 +61,7 @@ class BaselineConfig:
 
     @property
     def limits(self) -> Limits:
+        """What this network can take."""
         return BASELINES[self.name]
 
     def check(self, shape: tuple[int, ...]) -> None:

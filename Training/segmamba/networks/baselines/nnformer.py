@@ -129,6 +129,7 @@ class Block(nn.Module):
         self.drop = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(B, D, H, W, C) -> the same shape; skip: the encoder's tokens, for skip attention."""
         if skip is None:
             x = tokens + self.drop(self.attention(self.norm1(tokens)))
         else:
@@ -144,6 +145,7 @@ class TokenConv(nn.Module):
         self.conv = conv
 
     def forward(self, x_BDHWC: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D', H', W', C')."""
         return self.conv(x_BDHWC.movedim(-1, 1)).movedim(1, -1)
 
 
@@ -183,6 +185,7 @@ class NNFormer(nn.Module):
         self.expand = TokenConv(nn.ConvTranspose3d(embedding, out_channels, stride, stride))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, *patch) -> logits (B, out_channels, *patch)."""
         tokens = self.embedding(x.movedim(1, -1))
         skips = []
         for i, (stage, norm) in enumerate(zip(self.encoder, self.norms)):

@@ -43,6 +43,7 @@ class LargeKernelBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
         y = self.norm(self.depthwise(x))
         return x + self.gamma.view(-1, 1, 1, 1) * self.narrow(F.gelu(self.widen(y)))
 
@@ -61,6 +62,7 @@ class UXEncoder(nn.Module):
         self.norms = nn.ModuleList(ChannelLayerNorm(c) for c in features)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, D, H, W) -> one output a stage, the finest first."""
         outputs = []
         for downsample, stage, norm in zip(self.downsample, self.stages, self.norms):
             x = stage(downsample(x))
@@ -91,6 +93,7 @@ class UXNet(nn.Module):
         self.out = UnetOutBlock(3, features[0], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W)."""
         *skips, y = [block(z) for block, z in zip(self.lateral, [x, *self.encoder(x)])]
         for up, skip in zip(reversed(self.up), reversed(skips)):
             y = up(y, skip)

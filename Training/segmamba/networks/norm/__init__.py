@@ -85,7 +85,9 @@ def _norm(x: Tensor) -> Tensor:
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """y = (x - mean) / sqrt(variance + eps), by torch's pairwise sums. With g the gradient of y:
+    """y = (x - mean) / sqrt(variance + eps), by torch's pairwise sums.
+
+    With g the gradient of y:
 
     dx = (g - mean(g) - y mean(g y)) / sqrt(variance + eps).
     """
@@ -111,6 +113,7 @@ class InstanceNorm(nn.Module):
     """`instance_norm` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
         return instance_norm(x)
 
 

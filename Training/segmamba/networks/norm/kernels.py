@@ -48,6 +48,7 @@ def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
+    """Writes y for each row."""
     io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
@@ -72,6 +73,7 @@ def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, variant: int) -> None:
+    """Writes the gradients of x and, where it joins before the nonlinearity, of the residual."""
     io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:

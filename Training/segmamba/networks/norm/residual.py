@@ -19,4 +19,5 @@ class Residual(IntEnum):
 
     @property
     def is_before_act(self) -> bool:
+        """Whether the nonlinearity sees it."""
         return self in (Residual.BEFORE_ACT, Residual.NORMED_BEFORE_ACT)

@@ -27,12 +27,14 @@ _SHORT = 16  # tokens of a piece on a GPU; pieces are then walked through likewi
 
 
 def unavailable_reason(device: torch.device) -> str:
+    """See `SelectiveScan.unavailable_reason`."""
     return ""
 
 
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
 ) -> Tensor:
+    """See `SelectiveScan.selective_scan`."""
     dtype = u.dtype
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     with torch.autocast(u.device.type, enabled=False):

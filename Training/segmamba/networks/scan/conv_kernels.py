@@ -22,6 +22,7 @@ BACKWARD_FIELDS = (
 
 
 def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
+    """Writes the output of one tile; taps: K."""
     with emitter.loop(f.blocks) as block:
         lane = block * CELL
         w, bias = _weights(emitter, f, lane, taps)
@@ -35,6 +36,7 @@ def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
+    """Writes the gradients of one tile; taps: K."""
     with emitter.loop(f.blocks) as block:
         lane = block * CELL
         w, bias = _weights(emitter, f, lane, taps)

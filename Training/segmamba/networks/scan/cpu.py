@@ -25,6 +25,7 @@ MOST_TAPS = 8  # a kernel is compiled for each number of taps; longer convolutio
 
 
 def unavailable_reason(device: torch.device) -> str:
+    """See `SelectiveScan.unavailable_reason`."""
     if device.type != "cpu":
         return f"it needs tensors on the CPU, not on {device.type}"
     return _problem()
@@ -48,6 +49,7 @@ def _problem() -> str:
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
 ) -> Tensor:
+    """See `SelectiveScan.selective_scan`."""
     from . import kernels
 
     if bool((A > 0).any()):  # states that grow: the kernels' exponential is made for decay
@@ -68,6 +70,7 @@ def selective_scan(
 
 
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `SelectiveScan.causal_conv1d_silu`."""
     from . import kernels
 
     taps = weight.shape[2]

@@ -20,6 +20,7 @@ _KERNELS = "selective_scan_cuda"  # mamba-ssm's compiled module, beside its pack
 
 
 def unavailable_reason(device: torch.device) -> str:
+    """See `SelectiveScan.unavailable_reason`."""
     if device.type != "cuda":
         return f"it needs tensors on an NVIDIA GPU, not on {device.type}"
     return _scan_function()[1]
@@ -58,6 +59,7 @@ def _conv_function() -> Callable[..., Tensor] | None:
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
 ) -> Tensor:
+    """See `SelectiveScan.selective_scan`."""
     dtype = u.dtype
     # (B, L, d) -> (B, d, L) with L contiguous, as the kernel reads it
     u, delta, B, C = (x.to(dtype).transpose(1, 2).contiguous() for x in (u, delta, B, C))
@@ -69,6 +71,7 @@ def selective_scan(
 
 
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `SelectiveScan.causal_conv1d_silu`."""
     taps, d = weight.shape[2], x.shape[2]
     function = _conv_function()
     if function is None or not 2 <= taps <= 4 or d % 8:  # the kernel's limits for channels that lie side by side

@@ -8,12 +8,14 @@ from torch import Tensor
 
 
 def unavailable_reason(device: torch.device) -> str:
+    """See `SelectiveScan.unavailable_reason`."""
     return "this device has no float64" if device.type == "mps" else ""
 
 
 def selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
 ) -> Tensor:
+    """See `SelectiveScan.selective_scan`."""
     dtype = u.dtype
     u, delta, A, B, C, D, delta_bias = (x.double() for x in (u, delta, A, B, C, D, delta_bias))
     dt = F.softplus(delta + delta_bias)
@@ -27,6 +29,7 @@ def selective_scan(
 
 
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `SelectiveScan.causal_conv1d_silu`."""
     taps = weight.shape[2]
     padded = F.pad(x.double(), (0, 0, taps - 1, 0))
     length = x.shape[1]

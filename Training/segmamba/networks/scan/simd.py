@@ -97,9 +97,11 @@ class Variable:
         self.set(start)
 
     def get(self) -> Value:
+        """The present value."""
         return Value(self.emitter, self.emitter.builder.load(self.slot))
 
     def set(self, value: Operand) -> None:
+        """Replaces the value."""
         self.emitter.builder.store(self.emitter.lanes(value).ir, self.slot)
 
 
@@ -111,15 +113,19 @@ class Emitter:
 
     # --- constants, memory, loops
     def lanes(self, x: Operand) -> Value:
+        """A number in every lane; a value as it is."""
         return x if isinstance(x, Value) else Value(self, ir.Constant(LANES, [float(x)] * WIDTH))
 
     def word(self, x: Operand) -> Value:
+        """A whole number as a 64-bit integer; a value as it is."""
         return x if isinstance(x, Value) else Value(self, ir.Constant(WORD, int(x)))
 
     def value(self, raw: Any) -> Value:
+        """What llvmlite gave, with operators."""
         return Value(self, raw)
 
     def like(self, x: Operand, model: Value) -> Value:
+        """`x` in the type of `model`."""
         return self.lanes(x) if model.ir.type == LANES else self.word(x)
 
     def _pointer(self, address: Value, kind: Any) -> Any:
@@ -136,6 +142,7 @@ class Emitter:
         return Value(self, b.bitcast(b.shl(bits, ir.Constant(LANE_BITS, [16] * WIDTH)), LANES))
 
     def load_word(self, address: Value) -> Value:
+        """One 64-bit integer from an address."""
         return Value(self, self.builder.load(self._pointer(address, WORD), align=8))
 
     def load_all(self, address: Value) -> Value:
@@ -148,6 +155,7 @@ class Emitter:
         return Value(self, self.builder.shuffle_vector(first, empty, ir.Constant(LANE_BITS, [0] * WIDTH)))
 
     def store(self, value: Operand, address: Value) -> None:
+        """Writes WIDTH floats to an address."""
         self.builder.store(self.lanes(value).ir, self._pointer(address, LANES), align=4)
 
     def store_half(self, value: Operand, address: Value) -> None:
@@ -168,10 +176,12 @@ class Emitter:
             yield (count - 1) - index if backwards else index
 
     def larger(self, a: Operand, b: Operand) -> Value:
+        """The larger of two integers."""
         a, b = self.word(a), self.word(b)
         return Value(self, self.builder.select(self.builder.icmp_signed(">", a.ir, b.ir), a.ir, b.ir))
 
     def smaller(self, a: Operand, b: Operand) -> Value:
+        """The smaller of two integers."""
         a, b = self.word(a), self.word(b)
         return Value(self, self.builder.select(self.builder.icmp_signed("<", a.ir, b.ir), a.ir, b.ir))
 
@@ -185,9 +195,11 @@ class Emitter:
         return self._everywhere(self.builder.sitofp(word.ir, FLOAT))
 
     def where_positive(self, x: Operand, yes: Operand, no: Operand) -> Value:
+        """Lane by lane `yes` where x > 0, else `no`."""
         return self._select(">", x, 0.0, yes, no)
 
     def variable(self, start: Operand = 0.0) -> Variable:
+        """A variable that begins as `start`."""
         return Variable(self, start)
 
     # --- arithmetic
@@ -202,9 +214,11 @@ class Emitter:
         return Value(self, self.builder.select(condition, self.lanes(yes).ir, self.lanes(no).ir))
 
     def at_least(self, x: Operand, floor: float) -> Value:
+        """max(x, floor), lane by lane."""
         return self._select("<", x, floor, floor, x)  # a NaN stays NaN
 
     def at_most(self, x: Operand, ceiling: float) -> Value:
+        """min(x, ceiling), lane by lane."""
         return self._select(">", x, ceiling, ceiling, x)
 
     def polynomial(self, x: Operand, coefficients: Sequence[float]) -> Value:
@@ -225,6 +239,7 @@ class Emitter:
         return Value(self, b.bitcast(b.add(b.bitcast(mantissa.ir, LANE_BITS), power), LANES))
 
     def sigmoid(self, x: Value) -> Value:
+        """1 / (1 + exp(-x)), lane by lane."""
         return 1.0 / (self.exp2(self.at_most(x * -LOG2E, 126.0)) + 1.0)
 
     def softplus_and_slope(self, x: Value) -> tuple[Value, Value]:

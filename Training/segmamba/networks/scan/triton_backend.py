@@ -32,6 +32,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def unavailable_reason(device: torch.device) -> str:
+    """See `SelectiveScan.unavailable_reason`."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own way to run on a CPU, for tests
     if device.type != ("cpu" if interpreted else "cuda"):
         return f"it needs tensors on an NVIDIA GPU, not on {device.type}"
@@ -77,6 +78,7 @@ def selective_scan(
 
 
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, places: IndexMap | None = None) -> Tensor:
+    """As `segmamba.networks.scan.causal_conv1d_silu`, in the order of an index map."""
     inputs = (x, weight[:, 0].T.float().contiguous(), bias.float())
     return _Conv.apply(places or index_map("forward", x.shape[1], 1), *inputs)
 

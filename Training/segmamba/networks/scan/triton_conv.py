@@ -27,6 +27,7 @@ def conv_forward(
     x, x_row, weight, bias, out, L, period, stride, step, first, D,
     K: tl.constexpr, BD: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
+    """The output of one tile of tokens and channels."""
     start = tl.program_id(2).to(tl.int64) * L
     d, t = tl.program_id(0) * BD + tl.arange(0, BD), tl.program_id(1) * BT + tl.arange(0, BT)
     in_d = d < D

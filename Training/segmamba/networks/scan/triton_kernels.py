@@ -36,6 +36,7 @@ def softplus_and_slope(x):
 
 @triton.jit
 def sigmoid(x):
+    """1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + tl.exp2(-x * _LOG2E))
 
 
@@ -47,6 +48,7 @@ def rows_of(t, period, stride, step, first):
 
 @triton.jit
 def load_tile(x, r, x_row, columns, mask):
+    """Rows `r` of `x` as a float32 tile, 0 where masked."""
     return tl.load(x + r[:, None] * x_row + columns[None, :], mask=mask, other=0.0).to(tl.float32)
 
 

@@ -35,6 +35,7 @@ class Call:
         return x.data_ptr() if isinstance(x, Tensor) else int(x or 0)
 
     def __call__(self) -> None:
+        """Runs the kernel in this thread."""
         self.kernel(self.arguments)
 
 

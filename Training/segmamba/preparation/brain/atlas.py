@@ -24,8 +24,11 @@ _OPEN, _CLOSE = 4.5, 5.0  # mm
 
 
 def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[str], None]) -> np.ndarray:
-    """`image` (X, Y, Z), `affine` to RAS mm -> bool (X, Y, Z). `begin` is told each step, and may raise. Raises
-    InputError, which begins with `what`, where the template fits nowhere."""
+    """`image` (X, Y, Z), `affine` to RAS mm -> bool (X, Y, Z).
+
+    `begin` is told each step, and may raise. Raises InputError, which begins with `what`, where the template fits
+    nowhere.
+    """
     begin("Reading the MNI152 template")
     template = load_template()
     begin("Evening out the brightness")

@@ -14,8 +14,10 @@ _BRIGHTEST = 2.5  # times the brain: fat near a coil must not decide alone
 
 
 def find_head(what: str, work: WorkImage) -> np.ndarray:
-    """-> (X, Y, Z) bool on the lattice: what is not air, its largest piece, filled. Raises InputError, which begins
-    with `what`, where that has not a head's size."""
+    """-> (X, Y, Z) bool on the lattice: what is not air, its largest piece, filled.
+
+    Raises InputError, which begins with `what`, where that has not a head's size.
+    """
     values = work.values[work.seen]
     low, top = values.min(), np.percentile(values, 99)
     bright = work.values > low + 0.6 * (threshold_otsu(np.minimum(values, top)) - low)

@@ -12,8 +12,11 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class WorkImage:
-    """`values` (X, Y, Z) float32, axes along R, A and S, voxels of `step` mm, centre of the first at `origin`;
-    `seen` is where the image's field of view is, beyond it lie the nearest values."""
+    """An image on axes along R, A and S.
+
+    `values` (X, Y, Z) float32, voxels of `step` mm, centre of the first at `origin`; `seen` is where the image's field
+    of view is, beyond it lie the nearest values.
+    """
 
     values: np.ndarray
     seen: np.ndarray
@@ -34,8 +37,10 @@ def as_itk(values: np.ndarray, origin: np.ndarray, step: float) -> sitk.Image:
 
 
 def in_order(image: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Axes turned and reversed to lie as close to R, A, S as they can, so that the 48 ways to store an image are
-    one; with the new affine, and the orientation that `back_in_order` needs."""
+    """Axes turned and reversed to lie as close to R, A, S as they can.
+
+    So the 48 ways to store an image are one; with the new affine, and the orientation that `back_in_order` needs.
+    """
     orientation = nib.io_orientation(affine)
     turned = nib.apply_orientation(image, orientation)
     return np.ascontiguousarray(turned), affine @ nib.orientations.inv_ornt_aff(orientation, image.shape), orientation

@@ -29,9 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BrainMask:
-    """`mask` (X, Y, Z) bool on the image's grid. `method`: which of METHODS made it. `quality`: 0 to 1, how clearly
-    skull and scalp lie around it (`brain.head.layering`); a result below QUALITY is refused. `seconds` of each
-    step. `notes`: plain words for the user."""
+    """`mask` (X, Y, Z) bool on the image's grid.
+
+    `method`: which of METHODS made it. `quality`: 0 to 1, how clearly skull and scalp lie around it
+    (`brain.head.layering`); a result below QUALITY is refused. `seconds` of each step. `notes`: plain words for the
+    user.
+    """
 
     mask: np.ndarray
     method: str

@@ -28,8 +28,10 @@ class Pose:
 
 
 class PoseSearch:
-    """`image`: the lattice with the head; `head`: bool, where it is no air. What is brighter than most of it counts as
-    equally bright, so that fat does not take all the bins."""
+    """`image`: the lattice with the head; `head`: bool, where it is no air.
+
+    What is brighter than most of it counts as equally bright, so that fat does not take all the bins.
+    """
 
     def __init__(self, template: Template, image: WorkImage, head: np.ndarray):
         self._image = image
