@@ -127,7 +127,16 @@ def test_of_a_tumor_of_one_kind_that_kind_decides_and_it_is_said():
         "PR",
         "no measurable disease",
     ]
-    assert result.dates[1].suggestions["bidimensional"].category == "PR"
+    assert {found.category for found in result.dates[1].suggestions.values()} == {"PR", "SD"}  # by volume -55 %
+    gone = followed(drawn((ET, 15, 0), (ED, 5, 4)), drawn((ET, 15, 0))).dates[1]
+    assert gone.burdens[1].suggestions["volumetric"].category == "CR"
+    assert gone.suggestions["volumetric"].category == "SD"
+    assert "non-enhancing no measurable disease" in gone.suggestions["volumetric"].rules[0].text
+    new = followed(drawn((ET, 15, 0), (ED, 5, 4)), drawn((ET, 15, 0), (ED, 5, 4), (ED, 15, 6))).dates[1]
+    assert {found.category for found in new.suggestions.values()} == {"PD"}
+    grown = followed(drawn((ET, 15, 0), (ED, 5, 4)), drawn((ET, 15, 0), (ED, 15, 4)))
+    assert "day 60: not measurable at baseline, measurable now: lesion 2; look whether it progresses" in grown.warnings
+    assert not any("measurable now" in warning for warning in result.warnings)
     assert any("no measurable lesion of non-enhancing" in warning for warning in result.warnings)
 
 

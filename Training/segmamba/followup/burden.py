@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,15 +56,22 @@ def judge(
     return replace(burden, suggestions=suggestions, variants=variants)
 
 
-def together(burdens: Sequence[Burden]) -> tuple[dict[str, Suggestion], dict[str, tuple[str, ...]]]:
-    """Suggestions, and `near`, of a date: those of its only burden, or overall of several."""
+def together(
+    burdens: Sequence[Burden], measurable: Collection[str]
+) -> tuple[dict[str, Suggestion], dict[str, tuple[str, ...]]]:
+    """Suggestions, and `near`, of a date: those of its only burden, or overall of several.
+
+    measurable: regions with targets. What is not measurable has no response in volume either; a new lesion counts.
+    """
     if len(burdens) == 1 or not all(burden.suggestions for burden in burdens):
         return dict(burdens[0].suggestions), burdens[0].near
     suggestions, variants = {}, {}
     for name in SETS:
-        suggestions[name] = overall({one.region: one.suggestions[name].category for one in burdens})
-        borders = [v for v in burdens[0].variants[name] if all(v in one.variants[name] for one in burdens)]
-        variants[name] = {v: overall({one.region: one.variants[name][v] for one in burdens}).category for v in borders}
+        sets = {one.region: name if one.region in measurable else "bidimensional" for one in burdens}
+        suggestions[name] = overall({one.region: one.suggestions[sets[one.region]].category for one in burdens})
+        own = {one.region: one.variants[sets[one.region]] for one in burdens}
+        borders = [v for v in next(iter(own.values())) if all(v in categories for categories in own.values())]
+        variants[name] = {v: overall({region: own[region][v] for region in own}).category for v in borders}
     return suggestions, near(suggestions, variants)
 
 

@@ -122,7 +122,7 @@ def _growth(
 
 
 def _new(count: int) -> Rule:
-    return Rule("PD", count > 0, f"{count} measurable lesions that the baseline did not have; PD from 1")
+    return Rule("PD", count > 0, f"measurable lesions that the baseline did not have: {count}; PD from 1")
 
 
 def _decrease(
@@ -130,7 +130,7 @@ def _decrease(
 ) -> list[Rule]:
     against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
     against += _amount(rule_set, baseline)
-    rules = [Rule("CR", lesions == 0, f"{lesions} lesions of any size left; CR where there is none")]
+    rules = [Rule("CR", lesions == 0, f"lesions of any size left: {lesions}; CR where there is none")]
     rules.append(Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}"))
     if minor is not None:
         rules.append(Rule("MR", change <= -minor + _SLACK, f"{against}; MR from {-minor:+.0%}"))

@@ -181,13 +181,21 @@ def _judged(date: Date, earlier: Sequence[Date], counted: Sequence[int], setting
         }
         before = [other.burdens[place] for other in earlier]
         burdens.append(judge(burden, before, days, settings.minor(burden.region), **facts))
-    suggestions, near = together(burdens)
+    baseline = earlier[0].measured.lesions
+    suggestions, near = together(burdens, {lesion.region for lesion in baseline if lesion.measurable})
     return replace(date, burdens=tuple(burdens), suggestions=suggestions, near=near)
 
 
 def _counted(date: Date, targets: Sequence[int]) -> list[int]:
     """The lesions of a date that its sum of products is made of."""
     return date.matches.lesions(list(targets)) if date.matches else []
+
+
+def _grown(first: Date, date: Date) -> str:
+    """Numbers of lesions that are in no sum, for they were too small."""
+    before = {lesion.number for lesion in first.measured.lesions if not lesion.measurable}
+    parts = {part for number in before for part in (date.matches.parts[number] if date.matches else ())}
+    return ", ".join(str(one.number) for one in date.measured.lesions if one.number in parts and one.measurable)
 
 
 def _early(day: int, settings: Settings) -> str:
@@ -245,6 +253,11 @@ def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[
         small = [str(number) for number in (date.matches.new if date.matches else ()) if not lesions[number].measurable]
         if small:
             found.append(f"{day}: new, but not measurable: lesion {', '.join(small)}; look whether it is one")
+        grown = _grown(first, date)
+        if grown:
+            found.append(
+                f"{day}: not measurable at baseline, measurable now: lesion {grown}; look whether it progresses"
+            )
         for number, into in (date.matches.merged if date.matches else {}).items():
             found.append(f"{day}: lesion {number} of the baseline has merged with another into lesion {into}")
         for name, categories in date.near.items():

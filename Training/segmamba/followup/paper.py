@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ _WIDTH, _HEIGHT, _MARGIN = 8.27, 11.69, 0.6  # inches
 _INK, _FAINT, _LINE = "#22303c", "#6b7c88", "#dfe5ea"
 _BODY, _SMALL = 8.5, 7.5  # points
 _LEADING = 1.35
-_WIDE = 0.5  # mean width of a letter, of its height
+_GAP = 0.06  # inches, beside what stands in a column
 
 
 def write_paper(result: FollowUp, path: Path) -> None:
@@ -68,8 +67,7 @@ class _Sheet:
         self._y -= height
 
     def text(self, text: str, size: float, **style: Any) -> None:
-        letters = int((_WIDTH - 2 * _MARGIN) * 72 / (size * _WIDE))
-        for line in textwrap.wrap(text, letters) or [""]:
+        for line in _wrapped(text, _WIDTH - 2 * _MARGIN, size, style.get("weight", "normal")):
             self.need(_line(size))
             self._y -= _line(size)
             self._put(_MARGIN, line, size, **style)
@@ -77,8 +75,8 @@ class _Sheet:
     def table(self, rows: tuple[tuple[str, ...], ...]) -> None:
         widths = _widths(rows)
         for place, row in enumerate(rows):
-            cells = [textwrap.wrap(cell, max(3, int(w * 72 / (_SMALL * _WIDE)) - 1)) for cell, w in zip(row, widths)]
-            height = max(1, *map(len, cells)) * _line(_SMALL) + 0.06
+            cells = [_wrapped(cell, width - _GAP, _SMALL) for cell, width in zip(row, widths)]
+            height = max(map(len, cells)) * _line(_SMALL) + 0.06
             self.need(height)
             top, x = self._y, _MARGIN
             if place:
@@ -124,8 +122,35 @@ def _line(size: float) -> float:
     return size * _LEADING / 72
 
 
+def _wide(text: str, size: float, weight: str = "normal") -> float:
+    """Inches that a line of text takes."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+
+def _wrapped(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
+    """Lines no wider than `width`; a word that is, in parts."""
+    lines = [""]
+    for word in text.split():
+        while _wide(word, size, weight) > width and len(word) > 1:
+            fitting = max(1, sum(_wide(word[:n], size, weight) <= width for n in range(1, len(word))))
+            lines, word = [*lines, word[:fitting]], word[fitting:]
+        longer = f"{lines[-1]} {word}".strip()
+        if _wide(longer, size, weight) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines[1:] if not lines[0] and len(lines) > 1 else lines
+
+
 def _widths(rows: tuple[tuple[str, ...], ...]) -> list[float]:
-    """Of the columns: as their longest words and texts ask for, long texts less."""
-    columns = list(zip(*rows))
-    asked = [max(6.0, *(min(len(cell), 60) for cell in column)) for column in columns]
-    return [(_WIDTH - 2 * _MARGIN) * part / sum(asked) for part in asked]
+    """Of the columns: as wide as what is in them where there is room, else the widest share what the others leave."""
+    asked = [max(_wide(cell, _SMALL) for cell in column) + 2 * _GAP for column in zip(*rows)]
+    room, widths = _WIDTH - 2 * _MARGIN, {}
+    for left, (wide, place) in zip(range(len(asked), 0, -1), sorted((w, p) for p, w in enumerate(asked))):
+        widths[place] = min(wide, room / left)
+        room -= widths[place]
+    return [widths[place] + room / len(asked) for place in range(len(asked))]
