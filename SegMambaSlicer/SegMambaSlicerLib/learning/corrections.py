@@ -84,6 +84,11 @@ def foreignSegments(segmentationNode) -> list[str]:
     ]
 
 
+def wasSent(segmentationNode) -> bool:
+    """Whether it was added to a training folder, as it is now or before it was changed again."""
+    return bool(segmentationNode.GetAttribute(_SENT))
+
+
 class Correction:
     """One case: `prepare`, then `check`, then `send`; `close` at the end, which also ends what is under way.
 

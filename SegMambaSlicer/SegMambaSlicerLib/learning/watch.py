@@ -83,6 +83,12 @@ class SiteWatch:
         return read if fresher else run
 
     @property
+    def runs(self) -> list[dict]:
+        """The status of every run that is known, the newest first."""
+        runs = self._answers.get(self.site.where, {}).get("runs")
+        return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+
+    @property
     def curve(self) -> Curve:
         if self._follower is not None:
             return self._follower.curve
@@ -160,8 +166,7 @@ class SiteWatch:
     # --- the rest
 
     def _asked(self) -> dict | None:
-        runs = self._answers.get(self.site.where, {}).get("runs")
-        runs = [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+        runs = self.runs
         active = [run for run in runs if run.get("state") in ACTIVE]
         return next(iter([*active, *runs]), None)
 

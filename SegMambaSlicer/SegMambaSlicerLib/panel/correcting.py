@@ -12,6 +12,7 @@ from ..i18n import _
 from ..learning import site
 from ..learning.consent import consentText, hasConsented, keepConsent
 from ..learning.corrections import FOLDER, REFERENCE, Correction
+from ..learning.nextcase import nextCaseText
 from ..results import history
 from ..volumes.dicomtags import dicomTags
 from .casereport import ReportView
@@ -92,6 +93,9 @@ class CorrectionPanel:
         allow(ui.caseSendButton, not reason, _("Copy this case into the training folder."), reason)
         ui.caseReasonLabel.setText(reason)
         ui.caseReasonLabel.setVisible(bool(reason) and not busy)
+        text = nextCaseText()
+        ui.nextCaseLabel.setText(text)
+        ui.nextCaseLabel.setVisible(bool(text))
         text, none = _("Uses the patient ID from DICOM."), _("The T1c volume was not loaded from DICOM.")
         allow(ui.subjectDicomButton, bool(self._patientId) and not busy, text, none)
         for widget in (ui.caseProgressBar, ui.caseCancelButton):

@@ -11,6 +11,7 @@ from ..i18n import _
 from ..learning.following import Curve
 
 HEIGHT = 210
+COURSE_HEIGHT = 120
 # pixels around the two fields
 _LEFT = 46
 _RIGHT = 10
@@ -45,6 +46,28 @@ def drawCurve(curve: Curve, width: int, steps: int = 0):
         _draw(painter, _TOP + field + _GAP, field, width, last, low, 1.0, lines or {_("Dice"): ([], _OTHER)})
         painter.setPen(qt.QColor(_INK))
         _write(painter, width - _RIGHT - 160, HEIGHT - 4, 160, _("step {count}").format(count=last), right=True)
+    finally:
+        painter.end()  # left open, it takes Qt down with it
+    return pixmap
+
+
+def drawCourse(points: dict[str, list[tuple[int, float]]], width: int):
+    """A qt.QPixmap of `width` x COURSE_HEIGHT pixels: Dice of each region over the runs of a site, `coursePoints`."""
+    width = max(200, int(width))
+    pixmap = qt.QPixmap(width, COURSE_HEIGHT)
+    pixmap.fill(qt.QColor(_PAPER))
+    painter = qt.QPainter()
+    painter.begin(pixmap)
+    try:
+        painter.setRenderHint(qt.QPainter.Antialiasing, True)
+        last = max([1, *(number for line in points.values() for number, _value in line)])
+        low = min([value for line in points.values() for _number, value in line], default=0.0)
+        low = max(0.0, int(10 * low - 0.5) / 10)
+        lines = {region: (line, _LINES.get(region, _OTHER)) for region, line in points.items()}
+        _draw(painter, _TOP, COURSE_HEIGHT - _TOP - _BOTTOM, width, last, low, 1.0, lines)
+        painter.setPen(qt.QColor(_INK))
+        text = _("run {count}").format(count=last)
+        _write(painter, width - _RIGHT - 160, COURSE_HEIGHT - 4, 160, text, right=True)
     finally:
         painter.end()  # left open, it takes Qt down with it
     return pixmap

@@ -34,6 +34,7 @@ _MIRRORINGS = "SegMamba.Mirrorings"
 _DEVICE = "SegMamba.Device"
 _TOOK = "SegMamba.Seconds"
 _WARNINGS = "SegMamba.Warnings"
+_UNSURE = "SegMamba.Unsure"
 
 
 def keepOriginal(segmentationNode, labels: np.ndarray) -> None:
@@ -102,6 +103,7 @@ def keepOrigin(segmentationNode, volumes: dict, answer: dict, seconds: float | N
         weights = ""  # an engine that does not say it
     facts = {_MODEL: answer.get("model"), _WEIGHTS: weights, _MIRRORINGS: answer.get("mirrorings")}
     facts |= {_DEVICE: answer.get("device"), _TOOK: None if seconds is None else f"{seconds:.1f}"}
+    facts[_UNSURE] = answer.get("unsure")
     warnings = [str(text) for text in answer.get("warnings") or []]
     facts[_WARNINGS] = json.dumps(warnings) if warnings else None
     for name, value in facts.items():
@@ -121,6 +123,14 @@ def modelFacts(segmentationNode) -> dict[str, str]:
     names |= {"device": _DEVICE, "seconds": _TOOK}
     values = {key: segmentationNode.GetAttribute(name) for key, name in names.items()}
     return {key: value for key, value in values.items() if value}
+
+
+def unsureShare(segmentationNode) -> float | None:
+    """Of the tissue that may be tumor the share that the model was unsure of, 0 to 1; None where it is not known."""
+    try:
+        return float(segmentationNode.GetAttribute(_UNSURE) or "")
+    except ValueError:
+        return None
 
 
 def warningsOf(segmentationNode) -> list[str]:

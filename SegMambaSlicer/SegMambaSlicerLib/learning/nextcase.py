@@ -1,0 +1,32 @@
+"""Which result of the scene is most worth correcting next: the one that the model was least sure of teaches it most."""
+
+from __future__ import annotations
+
+import slicer
+
+from ..i18n import _
+from ..results import history
+from .corrections import wasSent
+
+_LISTED = 3
+
+
+def casesToCorrect() -> list[tuple[object, float]]:
+    """(segmentation, share that was unsure) of results in the scene that were not added yet, the least sure first."""
+    found = []
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        share = history.unsureShare(node)
+        if share is not None and history.nextResult(node) is None and not wasSent(node):
+            found.append((node, share))
+    return sorted(found, key=lambda pair: (-pair[1], pair[0].GetName()))
+
+
+def nextCaseText() -> str:
+    """In a line; "" where there are not two to choose from."""
+    cases = casesToCorrect()
+    if len(cases) < 2:
+        return ""
+    names = [f"{history.plainName(node)} ({share:.0%})" for node, share in cases[:_LISTED]]
+    return _("Next case to correct, by how much of the tumor the model is unsure of: {names}.").format(
+        names=", ".join(names)
+    )
