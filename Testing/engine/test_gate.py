@@ -195,9 +195,9 @@ def test_a_gate_writes_what_it_found_and_the_registry_goes_by_it(
     models = tmp_path / "models"
     change.start(models, tiny_model)
     name = change.add(models, candidate)
-    code = main(
-        ["gate", name, "--models", str(models), "--anchor", phantom_dataset.folder, "--device", "cpu", "--apply"]
-    )
+    asked = ["gate", name, "--models", str(models), "--anchor", phantom_dataset.folder, "--device", "cpu", "--apply"]
+    assert main([*asked, "--margin", "1"]) == 1 and "leave --margin out" in capsys.readouterr().err
+    code = main(asked)
     place = models / "models" / name
     report = json.loads((place / "gate.json").read_text())
     assert code == 1 and report["verdict"] == "refuse"

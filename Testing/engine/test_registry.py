@@ -51,6 +51,7 @@ def with_gate(package, folder, verdict, champion_of, **changes):
         "verdict": verdict,
         "candidate": {"weights_sha256": read_manifest(package).weights_sha256},
         "champion": {"weights_sha256": champion.weights_sha256},
+        "criteria": {"margin": None},
         **changes,
     }
     (folder / "gate.json").write_text(json.dumps(report))
@@ -92,8 +93,11 @@ def test_only_the_gates_word_promotes_and_a_person_adopts_with_a_reason(folder, 
         change.promote(folder, models[1])
     with pytest.raises(InputError, match="says why"):
         change.adopt(folder, candidate, " ")
-    assert used(folder) == "tiny"
-    change.adopt(folder, candidate, "looked at by two readers")
+    if verdict == "refuse":
+        with pytest.raises(InputError, match=r"worse than the model in use .*GATE.md.* adds --against-the-gate"):
+            change.adopt(folder, candidate, "looked at by two readers")
+    assert used(folder) == "tiny" and len(state.read_registry(folder).models) == 1
+    change.adopt(folder, candidate, "looked at by two readers", against_the_gate=verdict == "refuse")
     event = state.read_registry(folder).history[-1]
     assert (event.what, event.reason, event.evidence["verdict"]) == ("adopt", "looked at by two readers", verdict)
 
@@ -107,6 +111,14 @@ def test_a_report_about_others_does_not_promote(folder, models, tmp_path):
     with pytest.raises(InputError, match="other weights"):
         change.promote(folder, foreign)
     assert used(folder) == "tiny-2"
+
+
+def test_a_margin_that_somebody_typed_promotes_nothing(folder, models, tmp_path):
+    """A margin of 1 would find any model better."""
+    typed = with_gate(models[0], tmp_path / "typed", "promote", folder, criteria={"margin": 1.0})
+    with pytest.raises(InputError, match=r"margin of 1\.0 that was typed; run the gate without --margin"):
+        change.promote(folder, typed)
+    assert used(folder) == "tiny"
 
 
 def test_a_broken_candidate_is_never_named(folder, models, tmp_path):
@@ -195,5 +207,7 @@ def test_the_commands(folder, models, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["name"] == in_use.current(folder).name
     assert main(["models", str(folder), "adopt"]) == 1
     assert "needs a model" in capsys.readouterr().err
+    assert main(["models", str(folder), "rollback", "--against-the-gate"]) == 1
+    assert "belongs to adopt, not to rollback" in capsys.readouterr().err
     assert main(["models", str(tmp_path / "new"), "start", str(models[1])]) == 0
     assert used(tmp_path / "new") == "tiny-2"

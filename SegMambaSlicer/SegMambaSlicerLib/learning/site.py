@@ -143,12 +143,18 @@ class Site:
         asked += [f"--withdraw={checkedName(withdraw)}"] if withdraw else []
         return self._call(lambda folder: ["intake", _below(folder, "corrections"), *asked, "--json"], where)
 
-    def modelsCommand(self, action: str, name: str = "", reason: str = "", where: str | None = "here") -> Call:
-        """action: "promote", "refuse", "adopt" (a model by name; the last two with a reason) or "rollback"."""
+    def modelsCommand(
+        self, action: str, name: str = "", reason: str = "", where: str | None = "here", againstGate: bool = False
+    ) -> Call:
+        """action: "promote", "refuse", "adopt" (a model by name; the last two with a reason) or "rollback".
+
+        againstGate: adopt also what the gate found worse.
+        """
         if action not in ("promote", "refuse", "adopt", "rollback"):
             raise KeyError(action)
         model = [checkedName(name)] if action != "rollback" else []
         said = [f"--reason={reason}"] if reason else []
+        said += ["--against-the-gate"] if againstGate else []
         return self._call(lambda folder: ["models", _below(folder, "models"), action, *model, *said, "--json"], where)
 
     def byHand(self, way: str = "finetune", steps: int = 0, run: str = "") -> str:

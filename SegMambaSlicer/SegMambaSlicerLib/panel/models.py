@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import qt
+import slicer
 
 from ..errors import InputError
 from ..i18n import _
 from ..learning.verdicts import Evidence, eventsOf, historyText, plainName, readReport, rowsOf, sinceText
 from .colors import paint
+from .course import CourseView
 from .widgets import allow, fillCombo
 
 
@@ -29,6 +31,7 @@ class ModelsPanel:
         self._evidence = Evidence({})
         self._pictures: list[Path] = []
         self._picture = 0
+        self._course = CourseView(ui, watch)
         titles = [_("Region"), _("Dice"), _("Change (95 %)"), _("False pos."), _("Worst case")]
         table = ui.comparisonTable
         table.setColumnCount(len(titles))
@@ -68,6 +71,7 @@ class ModelsPanel:
         self._fill([(f"{name} ({_STATES[states[name]]()})", name) for name in names])
         self._showEvidence()
         self._showButtons()
+        self._course.show()
         text = historyText(models)
         if self._ui.historyText.toPlainText() != text:
             self._ui.historyText.setPlainText(text)
@@ -224,7 +228,13 @@ class ModelsPanel:
         self._act("refuse", self.candidate, self._ui.modelReasonEdit.text.strip(), _("{name} is refused."))
 
     def onAdopt(self, checked=False):
-        self._act("adopt", self.candidate, self._ui.modelReasonEdit.text.strip(), _("{name} is in use now."))
+        name, isWorse = self.candidate, self._evidence.verdict == "refuse"
+        if isWorse and not slicer.util.confirmOkCancelDisplay(
+            _("The gate found {name} worse than the model in use. Take it into use all the same?").format(name=name)
+        ):
+            return
+        reason = self._ui.modelReasonEdit.text.strip()
+        self._act("adopt", name, reason, _("{name} is in use now."), againstGate=isWorse)
 
     def onBack(self, checked=False):
         self._act("rollback", done=_("Back to {name}."))
@@ -233,7 +243,7 @@ class ModelsPanel:
         self._picture = min(max(0, self._picture + step), max(0, len(self._pictures) - 1))
         self._showPicture()
 
-    def _act(self, action: str, name: str = "", reason: str = "", done: str = "") -> None:
+    def _act(self, action: str, name: str = "", reason: str = "", done: str = "", againstGate: bool = False) -> None:
         def finished(answer):
             found = answer if isinstance(answer, dict) else {}
             inUse = found.get("in_use") or found.get("name") or ""
@@ -246,7 +256,7 @@ class ModelsPanel:
 
         self._message = ""
         try:
-            call = self._watch.site.modelsCommand(action, name, reason)
+            call = self._watch.site.modelsCommand(action, name, reason, againstGate=againstGate)
             self._watch.act(call, _("The models are being changed..."), finished, failed)
         except InputError as error:
             failed(str(error))

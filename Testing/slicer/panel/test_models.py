@@ -178,6 +178,26 @@ def test_decisions_are_the_engines(commands, site):
     assert "run the gate again" in ui.modelsMessageLabel.text
 
 
+def test_what_the_gate_found_worse_is_adopted_only_by_who_says_so_twice(commands, site, monkeypatch):
+    judge(site, "refuse")
+    ui = show(commands, site)
+    ui.modelReasonEdit.setText("our scanner")
+    asked, answers = [], [False, True]
+
+    def confirm(text, **options):
+        asked.append(text)
+        return answers.pop(0)
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm)
+    before = len(commands.open)
+    ui.adoptButton.click()
+    assert NEW in asked[0] and "worse than the model in use" in asked[0]
+    assert len(commands.open) == before and ui.modelReasonEdit.text == "our scanner"
+    ui.adoptButton.click()
+    words = ["adopt", NEW, "--reason=our scanner", "--against-the-gate", "--json"]
+    assert commands.open[-1].arguments == ["models", str(site / "models"), *words]
+
+
 def test_a_new_candidate_is_shown_and_a_choice_is_kept(commands, site):
     ui = show(commands, site)
     ui.candidateCombo.setCurrentIndex(1)

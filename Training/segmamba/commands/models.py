@@ -36,7 +36,10 @@ def add(add_command: AddCommand) -> None:
     models.add_argument(
         "model", nargs="?", help="name or folder of the model, for start, add, promote, refuse and adopt"
     )
-    models.add_argument("--reason", default="")
+    models.add_argument("--reason", default="", help="why, for adopt and refuse")
+    models.add_argument(
+        "--against-the-gate", action="store_true", help="with adopt: take a model that the gate found worse"
+    )
     models.add_argument("--json", action="store_true")
 
 
@@ -50,6 +53,8 @@ def _gate(options: Namespace) -> int:
         raise InputError("the gate needs a model to compare with: --models FOLDER, or --champion MODEL")
     if options.apply and options.champion:
         raise InputError("--apply goes by the model in use: leave --champion out")
+    if options.apply and options.margin is not None:
+        raise InputError("--apply goes by margins from the spread of the anchor set: leave --margin out")
     candidate = find_package(options.models, options.candidate) if options.models else find_model(options.candidate)
     ready_for_output(candidate)  # where the report goes
     champion = find_model(options.champion) if options.champion else current(options.models).folder
@@ -69,6 +74,11 @@ def _gate(options: Namespace) -> int:
     elif options.apply and report["verdict"] == "refuse":
         failed = ", ".join(check["name"] for check in report["checks"] if not check["holds"])
         print(f"refused: {refuse(options.models, candidate, f'the gate: {failed}')}", file=sys.stderr)
+    elif options.apply:
+        print(
+            f"not worse: nothing was changed; a person decides (`segmamba models {options.models} adopt`)",
+            file=sys.stderr,
+        )
     return 0 if report["verdict"] == "promote" else 1
 
 
@@ -79,6 +89,8 @@ def _models(options: Namespace) -> int:
     if action not in ("list", "current"):
         ready_for_output(folder)
         ready_for_output(Path(folder) / "models")
+    if options.against_the_gate and action != "adopt":
+        raise InputError(f"--against-the-gate belongs to adopt, not to {action}")
     alone = action in ("list", "current", "rollback")
     if alone == bool(options.model):
         raise InputError(f"models {action} {'takes no model' if alone else 'needs a model: its name or folder'}")
@@ -109,7 +121,7 @@ def _models(options: Namespace) -> int:
             "refuse": change.refuse,
             "adopt": change.adopt,
         }[action]
-        reasons = {"refuse": (options.reason,), "adopt": (options.reason,)}
+        reasons = {"refuse": (options.reason,), "adopt": (options.reason, options.against_the_gate)}
         name = do(folder, package, *reasons.get(action, ()))
     print(json.dumps({"name": name, "in_use": state.read_registry(folder).champion}) if options.json else name)
     return 0

@@ -47,7 +47,8 @@ def add(folder: Path | str, package: Path) -> str:
 def promote(folder: Path | str, package: Path) -> str:
     """A candidate into use, by the verdict "promote" of its gate against the champion of this very moment.
 
-    Raises InputError where the gate's report is missing, says otherwise, or is about other weights or another champion.
+    Raises InputError where the gate's report is missing, says otherwise, is about other weights or another champion, or
+    goes by a margin that somebody typed.
     """
     with _changing(Path(folder)) as change:
         evidence = change.evidence(package)
@@ -72,11 +73,19 @@ def refuse(folder: Path | str, package: Path, reason: str) -> str:
     return name
 
 
-def adopt(folder: Path | str, package: Path, reason: str) -> str:
-    """A model into use because a person says so, whatever the gate said. Raises InputError without a reason."""
+def adopt(folder: Path | str, package: Path, reason: str, against_the_gate: bool = False) -> str:
+    """A model into use because a person says so.
+
+    Raises InputError without a reason, and for a model that the gate found worse unless `against_the_gate`.
+    """
     _check_reason(reason)
     with _changing(Path(folder)) as change:
         evidence = change.evidence(package, strict=False)
+        if evidence and evidence["verdict"] == "refuse" and not against_the_gate:
+            raise InputError(
+                f"the gate found {package} worse than the model in use ({Path(package) / GATE_TEXT} says why); whoever "
+                "takes it into use all the same adds --against-the-gate"
+            )
         name = change.add(package)
         if name == change.registry.champion:
             raise InputError(f"{name} is in use already")
@@ -157,7 +166,9 @@ class _Change:
                 write_aside(place / path.name, path.read_bytes())
 
     def evidence(self, package: Path, strict: bool = True) -> dict[str, str] | None:
-        """What the gate said of a package. strict: refuse a report about other weights or another champion."""
+        """What the gate said of a package. strict: refuse a report about other weights or another champion, or with a
+        margin that was typed.
+        """
         path = Path(package) / GATE
         try:
             report = read_json(path, optional=True)
@@ -165,6 +176,7 @@ class _Change:
                 return None
             verdict = report["verdict"]
             candidate, champion = (str(report[who]["weights_sha256"]) for who in ("candidate", "champion"))
+            margin = report["criteria"]["margin"]
         except (InputError, KeyError, TypeError) as error:
             raise InputError(f"{path} cannot be read ({error}); run the gate again") from None
         if strict:
@@ -173,6 +185,8 @@ class _Change:
             used = self.registry.models.get(self.registry.champion or "")
             if used is None or champion != used.weights_sha256:
                 raise InputError(f"{path} is about another model in use than there is now; run the gate again")
+            if margin is not None:
+                raise InputError(f"{path} goes by a margin of {margin} that was typed; run the gate without --margin")
         return {"verdict": str(verdict), "report_sha256": hash_of(path)}
 
     def set_state(self, name: str, state: str) -> None:
