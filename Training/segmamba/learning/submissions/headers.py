@@ -1,7 +1,8 @@
 """What can stand in a NIfTI file besides voxels and geometry: text in its header, before, behind and between them.
 
 A file that `segmamba correct` writes is made anew from voxels and affine, and holds nothing else. What somebody else
-wrote is looked through, byte by byte, before it is accepted.
+wrote is looked through, byte by byte, before it is accepted. What is too small to move the image, in the numbers of a
+sound affine, is not told from rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _USUAL = {
     "slice_code": None,
     "intent_code": None,
 }
-_FORMS_APART_MM = 1.0  # qform and sform: numbers that say no place say something else
+# qform and sform, and the sides of voxels: numbers that say no place say something else
+_FORMS_APART_MM, _SIDES_APART = 1.0, 1e-3
 
 
 def find_hidden(path: Path) -> list[str]:
@@ -59,7 +61,7 @@ def _plain(data: bytes) -> Iterator[str]:
     try:
         begins, shape = int(header.get_data_offset()), header.get_data_shape()
         ends = begins + math.prod(int(n) for n in shape) * header.get_data_dtype().itemsize
-    except (ValueError, OverflowError, HeaderDataError):
+    except (ValueError, KeyError, OverflowError, HeaderDataError):
         return
     for name in header.structarr.dtype.names:
         value = header[name].tobytes().strip(b"\0")
@@ -68,9 +70,11 @@ def _plain(data: bytes) -> Iterator[str]:
             yield f"its header has a text in {name}"
     if header["dim"][0] > 3 or np.any(header["dim"][4:] > 1) or np.any(header["dim"][4:] < 0):
         yield "its header has a text in dim"
-    if not set(header["pixdim"][4:].tolist()) <= {0.0, 1.0}:
-        yield "its header has a text in pixdim"
-    yield from _forms(header, shape)
+    yield from _numbers(header)
+    try:
+        yield from _forms(header, shape)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError):
+        yield "its header has no place for the image"
     if any(data[size : size + 4]):
         yield "its header has extension(s), which may hold DICOM"
     elif any(data[size + 4 : begins]) or begins > size + 4 + 16:
@@ -79,24 +83,38 @@ def _plain(data: bytes) -> Iterator[str]:
         yield "something stands behind its voxels"
 
 
+def _numbers(header: nib.Nifti1Header) -> Iterator[str]:
+    """Numbers of which few have a meaning here."""
+    meant = {
+        "pixdim": set(header["pixdim"][4:].tolist()) <= {0.0, 1.0} and float(header["pixdim"][0]) in (-1, 0, 1),
+        "bitpix": int(header["bitpix"]) == 8 * header.get_data_dtype().itemsize,
+        "xyzt_units": int(header["xyzt_units"]) < 32,
+        "qform_code": 0 <= int(header["qform_code"]) <= 5,
+        "sform_code": 0 <= int(header["sform_code"]) <= 5,
+        # of voxels as they are: whole numbers, or those of float
+        "scl_slope": np.isnan(header["scl_slope"]) or float(header["scl_slope"]) in (0, 1),
+        "scl_inter": np.isnan(header["scl_inter"]) or float(header["scl_inter"]) == 0,
+    }
+    yield from (f"its header has a text in {name}" for name, sound in meant.items() if not sound)
+
+
 def _forms(header: nib.Nifti1Header, shape: tuple[int, ...]) -> Iterator[str]:
-    """The two forms hold 18 numbers; one that is not in use, or says another place, may say anything."""
+    """Two forms and the sides of voxels say one place three times: what says another place may say anything."""
     quaternion = [header[name] for name in ("quatern_b", "quatern_c", "quatern_d", *(f"qoffset_{a}" for a in "xyz"))]
     rows = [header[f"srow_{axis}"] for axis in "xyz"]
     if not header["qform_code"] and np.any(np.array(quaternion) != 0):
         yield "its header has a text in quatern"
     if not header["sform_code"] and np.any(np.array(rows) != 0):
         yield "its header has a text in srow"
-    if header["qform_code"] and header["sform_code"]:
-        sform, qform = np.asarray(header.get_sform()), np.asarray(header.get_qform())
+    if header["sform_code"]:
+        again = type(header)()  # what the rest would be, were the file made from the affine
+        again.set_data_shape(shape)
+        again.set_qform(header.get_sform(), 1)
         try:
-            apart = corner_distance(shape, sform, qform)
+            apart = corner_distance(shape, np.asarray(again.get_qform()), np.asarray(header.get_qform()))
         except (ValueError, np.linalg.LinAlgError):
             apart = math.inf
-        sheared = not np.allclose(_squares(sform), np.diag(_squares(sform).diagonal()), atol=1e-3)
-        if not apart <= _FORMS_APART_MM and not sheared:
+        if header["qform_code"] and not apart <= _FORMS_APART_MM:
             yield "its header has two places for the image"
-
-
-def _squares(affine: np.ndarray) -> np.ndarray:
-    return affine[:3, :3].T @ affine[:3, :3]
+        if not np.allclose(header["pixdim"][1:4], again["pixdim"][1:4], rtol=_SIDES_APART, atol=0):
+            yield "its header has a text in pixdim"
