@@ -343,6 +343,37 @@ def test_measure_prints_what_it_writes(patient, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out)["lesions"][0]["line1_ras_mm"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "volume"),
+    [
+        ("BraTS-GLI-00003-001-seg", (1, 2, 3), 3),  # as they were released, and as ours are named
+        ("BraTS-GLI-02062-100-seg", (1, 3, 4), 3),  # 4 is a cavity here
+        ("BraTS-PED-00001-000-seg", (1, 3, 4), 1),  # 1 is ET
+        ("BraTS2021_00006_seg", (1, 2, 4), 4),
+        ("BraTS2021_00006-seg", (1, 2, 3), 3),  # ours, of such a case
+        ("UCSF-PDGM-0004-seg", (1, 2, 4), 4),
+        ("case-seg", (1, 2, 3), 3),
+        ("BraTS-PED-00001-000-seg", (1, 2, 3), None),  # 2023: 3 is ET; 2024: 1 is, and there is no oedema
+        ("case-seg", (1, 2, 4), None),
+        ("case_seg", (1, 2, 3), None),
+    ],
+)
+def test_what_labels_mean_follows_from_names_and_values(tmp_path, capsys, name, values, volume):
+    """The larger the value, the larger its box: which of them was measured, the volume tells."""
+    label_map = np.zeros((40, 40, 40), np.uint8)
+    for value in values:
+        label_map[10 * (value - 1) : 10 * (value - 1) + 4 + value, :10, :10] = value
+    path = tmp_path / f"{name}.nii.gz"
+    save_image(label_map, MM, path, np.uint8)
+    code = main(["measure", str(path), "--json"])
+    shown = capsys.readouterr()
+    if volume is None:
+        assert code == 1 and "fit several conventions" in shown.err and "--labels" in shown.err
+    else:
+        assert code == 0, shown.err
+        assert json.loads(shown.out)["volume_ml"] == pytest.approx((4 + volume) / 10)
+
+
 # --- what a person draws and says
 
 

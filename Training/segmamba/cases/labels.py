@@ -3,7 +3,8 @@
 A `LabelScheme` names the labels of a task and the regions it is scored by; `GLIOMA`, that of brain tumours, is what
 every function takes unless told another. Its label values are those of BraTS 2023: 1 NCR, 2 ED, 3 ET. The same values
 mean different things elsewhere: {1, 2, 3} in BraTS 2023 and in MSD Task01; 4 is ET up to BraTS 2021, a resection cavity
-in BraTS 2024, oedema in BraTS-PED 2024. So a convention is told, or follows from the name of the cohort.
+in BraTS 2024, oedema in BraTS-PED 2024 (1 ET, 2 NET, 3 CC, 4 ED: Kazerooni et al., arXiv 2404.15009, and their tool's
+README; the release of 2023 has the three of BraTS 2023). So a convention is told, or follows from the cohort's name.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 
 from segmamba.cases.case import find_case, load_label_map
 from segmamba.cases.label_files import case_id, named_as_brats2023
+from segmamba.cases.labels import CONVENTIONS, cohort_of, find_convention
 from segmamba.errors import InputError
 from segmamba.followup.lesions import REGIONS
 from segmamba.images.dicom import Series
@@ -44,12 +45,27 @@ class Timepoint:
 def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """-> (X, Y, Z) uint8 in the engine's labels, and its affine.
 
-    labels: a convention of cases.labels; None finds out, from the values or, as `segmamba predict` names its own, from
-    the name.
+    labels: a convention of cases.labels; None finds out, from the values and the name of the case or, as `segmamba
+    predict` names its own, of the file. A resection cavity is left out: it is no lesion.
     """
-    if labels is None and named_as_brats2023({case_id(path): path}):
-        labels = "brats2023"
-    return load_label_map(path, labels, None), read_source(path).affine
+    image = read_source(path)
+    convention = labels or _convention(path, image.array)
+    meaning: dict[int, int] | str = {**CONVENTIONS[convention], 4: 0} if convention == "brats2024" else convention
+    return load_label_map(path, meaning, None), image.affine
+
+
+def _convention(path: Path, array: np.ndarray) -> str:
+    values = np.unique(array).tolist()
+    cohort = next((c for name in (path.name, path.resolve().parent.name) if (c := cohort_of(name))), "")
+    try:
+        return find_convention(values, path.name if cohort_of(path.name) else path.resolve().parent.name)
+    except InputError as error:
+        # children's files have other values under such names, which only a person can tell from our own
+        ours = named_as_brats2023({case_id(path): path}) and cohort != "BraTS-PED"
+        if ours and {*values} <= {0, 1, 2, 3}:
+            return "brats2023"
+        hint = "; --labels says it" if "several conventions" in str(error) else ""
+        raise InputError(f"{path}: {error}{hint}") from None
 
 
 def read_timepoint(

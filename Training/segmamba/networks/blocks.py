@@ -113,6 +113,7 @@ class MambaMLPBlock(nn.Module):
         self.mlp = ChannelMLP(channels, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W), the same out."""
         x = self.layer(x)
         return self.mlp(self.norm(x)) + x
 

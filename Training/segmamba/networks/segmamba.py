@@ -157,8 +157,10 @@ class V1TextEncoder(PaperEncoder):
 
 
 class V1Encoder(nn.Module):
-    """The first code (`v1`): bidirectional Mamba without residual, no GSC, LayerNorm over channels, MLP of ratio 4 on
-    the skips."""
+    """The first code (`v1`): bidirectional Mamba without residual, no GSC.
+
+    LayerNorm over channels and an MLP of ratio 4 are on the skips.
+    """
 
     def __init__(self, config: NetworkConfig):
         super().__init__()

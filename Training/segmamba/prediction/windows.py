@@ -57,8 +57,9 @@ class Prediction:
 
     @property
     def unsure(self) -> float:
-        """Of the tissue that may be tumour the share that the model is unsure of, 0 to 1: how much a correction may
-        teach it. Tissue counts where tumour is likelier than background, or the uncertainty is 0.35 or more.
+        """How much a correction may teach the model: the share of possible tumour that it is unsure of, 0 to 1.
+
+        Tissue counts where tumour is likelier than background, or the uncertainty is 0.35 or more.
         """
         doubtful = self.uncertainty >= _UNSURE
         either = doubtful | (self.probabilities[0] < 0.5)

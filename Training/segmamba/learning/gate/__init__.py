@@ -107,7 +107,8 @@ def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:
 
 
 def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: int) -> None:
-    """Pictures of the cases to look at first, then of those that changed most either way: truth beside both answers.
+    """Pictures of the cases to look at first, then of those that changed most: truth beside both answers.
+
     One of the site's own is among them where there is one: there a person sees what the corrections have done.
     """
     for old in folder.glob("gate-*.png"):

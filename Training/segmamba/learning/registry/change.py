@@ -166,8 +166,9 @@ class _Change:
                 write_aside(place / path.name, path.read_bytes())
 
     def evidence(self, package: Path, strict: bool = True) -> dict[str, str] | None:
-        """What the gate said of a package. strict: refuse a report about other weights or another champion, or with a
-        margin that was typed.
+        """What the gate said of a package.
+
+        strict: refuse a report about other weights or another champion, or with a margin that was typed.
         """
         path = Path(package) / GATE
         try:
