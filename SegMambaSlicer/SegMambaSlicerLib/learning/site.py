@@ -94,7 +94,7 @@ class Site:
     def reason(self) -> str:
         """Why nothing can be asked of it; "" where it can. Looks at no disk."""
         if not self.folder:
-            return _("No training folder is chosen yet.")
+            return _("No training folder is chosen yet: choose one under Add to training.")
         if not self.path.is_absolute():
             return _("{folder} is not the full path of a folder.").format(folder=self.folder)
         return ""

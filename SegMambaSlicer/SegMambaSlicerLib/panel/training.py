@@ -80,7 +80,7 @@ class TrainingPanel:
         ui, found = self._ui, self._watch.corrections
         rows = []
         if found is None:
-            text = self._watch.site.reason or (_("Looking...") if self._watch.isLooking else "")
+            text = _("Looking...") if self._watch.isLooking else ""
         else:
             count = {name: int(number(found.get(name)) or 0) for name in (*COUNTS, "sent")}
             parts = [_("{count} for training").format(count=count["train"])]

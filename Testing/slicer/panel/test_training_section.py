@@ -64,8 +64,9 @@ def test_without_a_training_folder_nothing_is_asked(app, module, monkeypatch):
     assert asked.open == []
     for button in (ui.startButton, ui.stopButton, ui.resumeButton):
         assert not button.isEnabled()
-        assert "No training folder is chosen yet." in button.toolTip
-    assert ui.casesLabel.text == ui.improveReasonLabel.text == "No training folder is chosen yet."
+        assert "No training folder is chosen yet" in button.toolTip
+    assert ui.improveReasonLabel.text == "No training folder is chosen yet: choose one under Add to training."
+    assert ui.casesLabel.isHidden()  # it is said once
 
 
 def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site):
