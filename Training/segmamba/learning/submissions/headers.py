@@ -73,7 +73,7 @@ def _plain(data: bytes) -> Iterator[str]:
     yield from _numbers(header)
     try:
         yield from _forms(header, shape)
-    except (ValueError, ArithmeticError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError):
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError, HeaderDataError):
         yield "its header has no place for the image"
     if any(data[size : size + 4]):
         yield "its header has extension(s), which may hold DICOM"
