@@ -141,7 +141,17 @@ def test_other_vector_widths(width, processor):
 
 
 def test_without_a_folder_for_numbas_cache():
-    in_process("from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')")
+    text = in_process(
+        "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')"
+    )
+    assert text.count("NUMBA_CACHE_DIR") == 1, text
+
+
+def test_a_cold_cache_is_said_once_and_a_warm_one_not(tmp_path):
+    build = "from segmamba.networks.scan import jit; [jit.build('conv forward', taps) for taps in (2, 3)]"
+    where = f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}"
+    assert in_process(where, build).count("are being compiled for this CPU") == 1
+    assert "compiled" not in in_process(where, build)
 
 
 def test_on_a_gpu_the_best_that_can_be_used_is_taken(monkeypatch, caplog):

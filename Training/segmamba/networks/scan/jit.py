@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,14 @@ from numba.extending import intrinsic
 
 from . import conv_kernels, kernels, simd
 from .simd import Emitter, Fields
+
+log = logging.getLogger(__name__)
+
+_COLD = "kernels are being compiled for this CPU, which takes some seconds; the next start finds them"
+_NO_CACHE = (
+    "kernels are compiled anew at every start, which takes some seconds: numba has no folder to keep them in; let "
+    "NUMBA_CACHE_DIR name one that can be written"
+)
 
 # name -> what writes the body (given the emitter, the arguments and the variant), and the names of its arguments.
 # Other packages add theirs (segmamba.networks.norm).
@@ -52,7 +61,7 @@ def build(name: str, variant: int) -> Callable[[np.ndarray], None]:
 
     variant: for the scan 1 with a gate, 0 without; for the convolution its number of taps.
     Compiling takes a second or so, once: numba keeps the result beside this file, or in the user's cache
-    folder where this one is read-only. Without either, every process compiles anew.
+    folder where this one is read-only. Without either, every process compiles anew. Either is said, once.
     """
     recipe = f"{name}|{variant}|{_sources(KERNELS[name][0].__module__)}"
 
@@ -62,9 +71,19 @@ def build(name: str, variant: int) -> Callable[[np.ndarray], None]:
         emit(arguments, recipe)  # numba's cache tells closures apart by the values they hold
 
     try:
-        return njit("void(int64[::1])", nogil=True, cache=True)(kernel)
+        compiled = njit("void(int64[::1])", nogil=True, cache=True)(kernel)
+        if not compiled.stats.cache_hits:
+            _say(_COLD)
     except (RuntimeError, OSError):  # no folder for the cache, or none that can be written
-        return njit("void(int64[::1])", nogil=True)(kernel)
+        compiled = njit("void(int64[::1])", nogil=True)(kernel)
+        _say(_NO_CACHE)
+    return compiled
+
+
+@cache
+def _say(text: str) -> None:
+    """Once a process."""
+    log.warning(text)
 
 
 @cache
