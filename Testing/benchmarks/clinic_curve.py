@@ -25,7 +25,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from measure import describe, print_table, progress, segmamba, write_results
+from measure import STOPPED, describe, print_table, progress, segmamba, write_results
 from poisoned_corrections import IMAGES, LABELS
 
 REGIONS = ("WT", "TC", "ET")
@@ -180,7 +180,7 @@ def accept_all(site: Path) -> None:
     """What a person can accept against the advice of intake."""
     corrections = site / "corrections"
     rows = json.loads(segmamba("intake", corrections, "--json", may_refuse=True))["rows"]
-    refused = [part for row in rows if row["status"] == "refused" for part in ("--accept", row["name"])]
+    refused = [part for row in rows if row["status"] in STOPPED for part in ("--accept", row["name"])]
     if refused:
         segmamba("intake", corrections, *refused, "--reason", "to see what the gate says", "--json", may_refuse=True)
 

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from measure import describe, progress, segmamba, write_results
+from measure import STOPPED, describe, progress, segmamba, write_results
 
 WAYS = {"replay": "fine-tuned, with replay", "alone": "fine-tuned, without replay", "retrain": "trained anew"}
 
@@ -119,7 +119,7 @@ def _places(data: Path) -> dict:
     rows = json.loads((data / "intake.json").read_text(encoding="utf-8"))["rows"]
     return {
         "trained": sum(row["status"] == "train" for row in rows),
-        "refused": {row["name"]: [f["kind"] for f in row["findings"]] for row in rows if row["status"] == "refused"},
+        "refused": {row["name"]: [f["kind"] for f in row["findings"]] for row in rows if row["status"] in STOPPED},
     }
 
 

@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 LIBRARIES = ("torch", "monai", "numpy", "numba", "triton", "mamba-ssm", "causal-conv1d", "segmamba")
 
+STOPPED = ("refused", "doubtful")  # status of a submission that intake stops; what is doubtful, a person may accept
+
 
 @dataclass(frozen=True)
 class Child:

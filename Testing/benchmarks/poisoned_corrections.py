@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from measure import describe, print_table, progress, segmamba, write_results
+from measure import STOPPED, describe, print_table, progress, segmamba, write_results
 
 
 def _exchange(one: int, other: int):
@@ -73,7 +73,7 @@ def _intake(work: Path, damage: str, cases: dict) -> dict:
         progress(f"{damage}: {case}")
         names[_send(folder, source, case, damage)] = case
     rows = json.loads(segmamba("intake", folder, "--json", may_refuse=True))["rows"]
-    refused = {names[row["name"]]: [f["kind"] for f in row["findings"]] for row in rows if row["status"] == "refused"}
+    refused = {names[row["name"]]: [f["kind"] for f in row["findings"]] for row in rows if row["status"] in STOPPED}
     found = {"sent": len(rows), "refused": len(refused), "why": refused}
     known.write_text(json.dumps(found), encoding="utf-8")
     return found
@@ -124,7 +124,7 @@ def _gate(options, damage: str, cases: dict) -> dict:
                 _send(training, source, case, damage)
         whole.touch()
     rows = json.loads(segmamba("intake", training, "--json", may_refuse=True))["rows"]
-    refused = [row["name"] for row in rows if row["status"] == "refused"]
+    refused = [row["name"] for row in rows if row["status"] in STOPPED]
     accept = [part for name in refused for part in ("--accept", name)]
     if accept:
         reason = ("--reason", "to see what the gate says")
@@ -145,7 +145,7 @@ def _gate(options, damage: str, cases: dict) -> dict:
     report = json.loads(answer)
     return {
         "trained": sum(row["status"] == "train" for row in rows),
-        "still_refused": sum(row["status"] == "refused" for row in rows),
+        "still_refused": sum(row["status"] in STOPPED for row in rows),
         "verdict": report["verdict"],
         "failed": [check["name"] for check in report["checks"] if not check["holds"]],
         "mean_change": {

@@ -12,6 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from correction_runs import edited, send
+from segmamba.cases.case import find_label
 from segmamba.cli import main
 from site_runs import build_site
 from training_runs import narrow_network, single_precision
@@ -72,6 +74,19 @@ def test_a_curve_of_one_order_and_two_corrections(place, commands, tmp_path, mon
     before = list(commands)
     clinic_curve.main()  # all of it is there
     assert commands == before
+
+
+def test_what_waits_for_a_person_is_accepted(phantom_cases, commands, tmp_path):
+    labels = edited(find_label(phantom_cases / "phantom-0"), tmp_path / "x.nii.gz", lambda voxels: voxels[::-1])
+    send(tmp_path / "corrections", phantom_cases / "phantom-0", labels=labels, subject="A")
+
+    def statuses():
+        answer = clinic_curve.segmamba("intake", tmp_path / "corrections", "--json")
+        return [row["status"] for row in json.loads(answer)["rows"]]
+
+    assert statuses() == ["doubtful"]
+    clinic_curve.accept_all(tmp_path)
+    assert statuses() == ["train"]
 
 
 def test_a_share_of_the_cases_is_damaged_and_the_labels_are_those_of_the_expert(place, tmp_path):
