@@ -3,8 +3,11 @@
 1. the back ends of the selective scan, forward and backward, beside a plain loop
 2. one 128^3 window of `released` beside other networks, each pass in a process of its own for its peak memory
 3. a whole case through `python -m segmamba predict`, start-up included
+4. the worker that the panel starts: until it says hello, until it is ready, a first case and a next one
 
-Writes results/cpu.json. Takes some twenty minutes on two cores; the machine should have nothing else to do.
+Writes results/cpu.json, and ends with one table of ratios, which the README quotes (bench_table.py). Each part repeats
+what it measures while its share of --minutes lasts, and does all of it once in any case. The machine should have
+nothing else to do.
 """
 
 from __future__ import annotations
@@ -13,18 +16,23 @@ import argparse
 import json
 import os
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+import bench_table
 from measure import HERE, describe, print_table, progress, ratio, run_child, write_results
 
 PEERS = ("SwinUNETR", "SegResNet", "UNETR", "nnU-Net plain")
 FORMATS = ("plain", "channels last")
+_WINDOWS, _CASE, _WORKER = 0.6, 0.2, 0.12  # of the time; the rest is for the scan and a phantom
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmarks on the CPU.")
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions of everything; medians are shown")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of everything at most; medians are shown")
+    parser.add_argument("--minutes", type=float, default=15, help="after which nothing is repeated any more")
     parser.add_argument(
         "--threads", type=int, default=1, help="for the scan and the windows; a case takes what it wants"
     )
@@ -43,13 +51,34 @@ def main() -> None:
     _show_scan(facts["scan"])
     write_results("cpu", facts)
 
-    facts["window"] = _windows(options.size, options.rounds, options.threads)
+    seconds = 60 * options.minutes
+    facts["window"] = _windows(options.size, _repeats(options.rounds, _WINDOWS * seconds), options.threads)
     _show_windows(facts["window"])
     write_results("cpu", facts)
 
-    facts["case"] = _case(options.model, options.case, options.rounds)
-    _show_case(facts["case"])
-    write_results("cpu", facts)
+    with tempfile.TemporaryDirectory() as place:
+        case = options.case or _phantom(place)
+        facts["case"] = _case(options.model, case, _repeats(options.rounds, _CASE * seconds), place)
+        _show_case(facts["case"])
+        write_results("cpu", facts)
+        if "skipped" not in facts["case"]:
+            facts["worker"] = _worker(options.model, case, _repeats(options.rounds, _WORKER * seconds))
+            write_results("cpu", facts)
+
+    print_table(bench_table.machine(facts), bench_table.HEADER, [row.cells() for row in bench_table.rows(facts)])
+
+
+def _repeats(rounds: int, seconds: float) -> Iterator[int]:
+    """Numbers of rounds from 0, at most so many, while another one as long as the longest would end in time."""
+    start = begin = time.monotonic()
+    longest = 0.0
+    for number in range(rounds):
+        if number:
+            longest = max(longest, time.monotonic() - begin)
+            if time.monotonic() - start + longest > seconds:
+                return
+        begin = time.monotonic()
+        yield number
 
 
 def _show_scan(scan: dict) -> None:
@@ -76,17 +105,17 @@ def _show_scan(scan: dict) -> None:
     print("ratio: to the first row of the same length; error: of the scale, against float64")
 
 
-def _windows(size: int, rounds: int, threads: int) -> dict:
+def _windows(size: int, rounds: Iterator[int], threads: int) -> dict:
     """Both memory formats of a peer in the first round, then the faster; `released` as the engine runs it."""
     rows = {}
     for name, form in [("released", "engine"), *((name, form) for name in PEERS for form in FORMATS)]:
         rows[name, form] = {"network": name, "format": form, "seconds": [], "peak_mb": []}
-    for number in range(rounds):
+    for number in rounds:
         for (name, form), row in rows.items():
             best = min((r for r in rows.values() if r["network"] == name and r["seconds"]), key=_time, default=row)
             if number > 0 and row is not best:
                 continue
-            progress(f"window: round {number + 1} of {rounds}, {name}, {form}")
+            progress(f"window: round {number + 1}, {name}, {form}")
             child = run_child(HERE / "bench_forward.py", name, form, size, threads)
             result = json.loads(child.output)
             row["parameters"] = result["parameters"]
@@ -117,28 +146,38 @@ def _show_windows(windows: dict) -> None:
     print_table(f"One window, 4x{size}x{size}x{size}, fp32, {windows['threads']} thread(s)", header, cells)
 
 
-def _case(model: str, case: Path | None, rounds: int) -> dict:
+def _phantom(place: str) -> Path:
+    progress("case: making a phantom")
+    return Path(run_child("-m", "segmamba", "phantom", "--output", place).output.split()[-1])
+
+
+def _case(model: str, case: Path, rounds: Iterator[int], place: str) -> dict:
     """The real command on a whole case, without and with seven mirrorings."""
     known = json.loads(run_child("-m", "segmamba", "info", "--json").output)["models"]
     if model not in known and not (Path(model) / "model.json").is_file():
         return {"skipped": f"there is no model {model!r}; shipped are: {', '.join(known) or 'none'}"}
     rows = [{"mirrorings": n, "seconds": [], "peak_mb": [], "stages": []} for n in (0, 7)]
-    with tempfile.TemporaryDirectory() as place:
-        if case is None:
-            progress("case: making a phantom")
-            case = Path(run_child("-m", "segmamba", "phantom", "--output", place).output.split()[-1])
-        for number in range(rounds):
-            for row in rows:
-                progress(f"case: round {number + 1} of {rounds}, {row['mirrorings']} mirrorings")
-                command = ["-m", "segmamba", "predict", case, "--output", f"{place}/out", "--model", model]
-                command += ["--device", "cpu", "--mirrorings", row["mirrorings"], "--json"]
-                child = run_child(*command)
-                summary = json.loads(child.output)
-                row["seconds"].append(child.seconds)
-                row["peak_mb"].append(child.peak_mb)
-                row["stages"].append(summary["seconds"])
+    for number in rounds:
+        for row in rows:
+            progress(f"case: round {number + 1}, {row['mirrorings']} mirrorings")
+            command = ["-m", "segmamba", "predict", case, "--output", f"{place}/out", "--model", model]
+            command += ["--device", "cpu", "--mirrorings", row["mirrorings"], "--json"]
+            child = run_child(*command)
+            summary = json.loads(child.output)
+            row["seconds"].append(child.seconds)
+            row["peak_mb"].append(child.peak_mb)
+            row["stages"].append(summary["seconds"])
     threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     return {"case": case.name, "model": summary["model"], "threads": int(threads), "rows": rows}
+
+
+def _worker(model: str, case: Path, rounds: Iterator[int]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for number in rounds:
+        progress(f"worker: round {number + 1}")
+        for name, seconds in json.loads(run_child(HERE / "bench_worker.py", case, model).output).items():
+            found.setdefault(name, []).append(seconds)
+    return found
 
 
 def _show_case(case: dict) -> None:

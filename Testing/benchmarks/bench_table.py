@@ -1,0 +1,124 @@
+"""What `make bench` measured as one table of ratios. The README quotes it; a test holds both together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+HEADER = ("", "seconds", "ratio", "peak memory")
+
+
+@dataclass(frozen=True)
+class Row:
+    """ratio: to the first row of its group, which has 1."""
+
+    what: str
+    seconds: Sequence[float]
+    ratio: float
+    peak_mb: float | None = None
+
+    def cells(self) -> tuple[str, str, str, str]:
+        peak = f"{self.peak_mb / 1000:.1f} GB" if self.peak_mb else ""
+        return self.what, _rounded(median(self.seconds)), _ratio(self.ratio), peak
+
+
+def rows(facts: dict) -> list[Row]:
+    """facts: of results/cpu.json, or as much of it as was measured."""
+    return [*_scan(facts), *_windows(facts), *_case(facts), *_worker(facts)]
+
+
+def machine(facts: dict) -> str:
+    """Where and when it was measured, in a line."""
+    found, flags = facts["machine"], facts["machine"].get("flags") or {}
+    known = (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
+    widest = next((f" with {name}" for flag, name in known if flags.get(flag)), "")
+    repeats = len(facts["window"]["rows"][0]["seconds"]) if "window" in facts else 1
+    return (
+        f"{found['cpu']}{widest}, {found['logical_cores']} cores, {facts['date'][:10]}, medians of {repeats} round(s)"
+    )
+
+
+def markdown(facts: dict) -> list[str]:
+    """Lines for the README."""
+    lines = [f"| {' | '.join(HEADER)} |".replace("|  |", "| |"), "|---" * len(HEADER) + "|"]
+    return lines + [f"| {' | '.join(row.cells())} |".replace("|  |", "| |") for row in rows(facts)]
+
+
+def _scan(facts: dict) -> list[Row]:
+    scan = facts.get("scan")
+    if not scan:
+        return []
+    longest = max(row["tokens"] for row in scan["rows"])
+    found = [row for row in scan["rows"] if row["tokens"] == longest]
+    what = f"selective scan forward, {longest} tokens, d = {scan['d']}, {_threads(scan['threads'])}"
+    base = median(found[0]["forward_s"])
+    return [
+        Row(f"{what}: `{row['implementation']}` back end", row["forward_s"], median(row["forward_s"]) / base)
+        for row in found
+    ]
+
+
+def _windows(facts: dict) -> list[Row]:
+    """The faster memory format of each network."""
+    windows = facts.get("window")
+    if not windows:
+        return []
+    what = f"one 4x{windows['size']}\u00b3 window, {_threads(windows['threads'])}"
+    best: dict[str, dict] = {}
+    for row in windows["rows"]:
+        name = row["network"]
+        if row["seconds"] and (name not in best or median(row["seconds"]) < median(best[name]["seconds"])):
+            best[name] = row
+    base = median(windows["rows"][0]["seconds"])
+    return [
+        Row(f"{what}: {_called(name)}", row["seconds"], median(row["seconds"]) / base, max(row["peak_mb"]))
+        for name, row in best.items()
+    ]
+
+
+def _case(facts: dict) -> list[Row]:
+    case = facts.get("case")
+    if not case or "rows" not in case:
+        return []
+    what, base = f"a whole case, start-up included, `{case['model']}`, {_threads(case['threads'])}", case["rows"][0]
+    return [
+        Row(
+            what + (f", {row['mirrorings']} mirrorings" if row["mirrorings"] else ""),
+            row["seconds"],
+            median(row["seconds"]) / median(base["seconds"]),
+            max(row["peak_mb"]),
+        )
+        for row in case["rows"]
+    ]
+
+
+def _worker(facts: dict) -> list[Row]:
+    """Their ratios are to a whole case from the command line."""
+    worker, case = facts.get("worker"), facts.get("case")
+    if not worker or not case or "rows" not in case:
+        return []
+    base = median(case["rows"][0]["seconds"])
+    named = {
+        "hello_s": "the worker says hello",
+        "ready_s": "the worker has its libraries",
+        "first_case_s": "its first case",
+        "warm_case_s": "its next case, the model loaded",
+    }
+    return [Row(what, worker[key], median(worker[key]) / base) for key, what in named.items() if worker.get(key)]
+
+
+def _called(network: str) -> str:
+    return f"`{network}`" if network == "released" else network
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.3f}" if seconds < 1 else f"{seconds:.1f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
