@@ -110,10 +110,10 @@ def diameters(mask: np.ndarray, matrix: np.ndarray) -> tuple[float, float]:
         if diagonals[index] <= best[0]:
             break  # not even the diagonals of the boxes that are left are longer
         ends = _ends(slices[index]) * spacing
-        length = np.linalg.norm(ends[:, None] - ends[None], axis=2)
-        longest = float(length.max())
+        squares = sum((x[:, None] - x[None]) ** 2 for x in ends.T)  # a third of the time that a norm takes
+        longest = float(np.sqrt(squares.max()))
         if longest > best[0]:
-            i, j = np.unravel_index(length.argmax(), length.shape)
+            i, j = np.unravel_index(squares.argmax(), squares.shape)
             direction = (ends[i] - ends[j]) / longest
             best = (longest, float(np.ptp(ends @ (-direction[1], direction[0]))))
     return best
