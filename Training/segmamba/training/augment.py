@@ -95,7 +95,7 @@ class Augmentation:
     intensity: tuple[Transform, ...] = ()
     """The transforms of the image, in order."""
     modality_dropout: float = 0.0
-    """Chance that a sample lacks channels, which are then 0 everywhere."""
+    """Chance that a sample is without channels, which are then 0 everywhere."""
 
     def draw_warp(self, rng: np.random.Generator) -> Warp | None:
         """A deformation for one patch, or None for a patch that stays as it is."""

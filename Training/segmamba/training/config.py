@@ -69,7 +69,7 @@ class AugmentConfig:
     set: str = "segmamba"
     """Of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none"."""
     modality_dropout: float = 0.0
-    """Chance that a sample lacks one modality or more, which are then 0 everywhere."""
+    """Chance that one modality or more of a sample is missing, which are then 0 everywhere."""
 
     def __post_init__(self) -> None:
         _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))

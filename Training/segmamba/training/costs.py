@@ -167,7 +167,9 @@ class _CountedTriMamba(nn.Module):
 
     def __init__(self, tom: TriMamba, flops: list[int]):
         super().__init__()
-        self.channels, self.directions, self.flops = tom.in_proj.in_features, len(tom.directions), flops
+        self.channels = tom.in_proj.in_features
+        self.directions = len(tom.directions)
+        self.flops = flops
 
     def forward(self, tokens_BLC: Tensor, slices: int) -> Tensor:
         batch, length, _ = tokens_BLC.shape

@@ -22,7 +22,9 @@ class Journal:
     """Only the first process of `world` writes. on_step(step, loss) is called there after every step."""
 
     def __init__(self, run: Path, world: World, steps: int, on_step: Callable[[int, float], None] | None = None):
-        self.run, self.world, self.steps = run, world, steps
+        self.run = run
+        self.world = world
+        self.steps = steps
         self.on_step = on_step or (lambda step, loss: None)
         self.every = max(1, min(_EVERY, steps // _LINES))
         self.board = TensorBoardLog(run / "tensorboard") if world.is_first else None
@@ -31,7 +33,9 @@ class Journal:
     def begin(self) -> None:
         """Forgets the steps that no line tells of yet: the training begins, or goes back."""
         self._losses: list[float] = []
-        self._count, self._seconds, self._waited = 0, 0.0, 0.0
+        self._count = 0
+        self._seconds = 0.0
+        self._waited = 0.0
         self.go_on()
 
     def go_on(self) -> None:
@@ -45,11 +49,9 @@ class Journal:
         waited: seconds for the batch. skipped: steps so far. All processes call it alike.
         """
         now = time.perf_counter()
-        self._count, self._seconds, self._waited = (
-            self._count + 1,
-            self._seconds + now - self._mark,
-            self._waited + waited,
-        )
+        self._count += 1
+        self._seconds = self._seconds + now - self._mark
+        self._waited += waited
         self._mark = now
         if math.isfinite(norm):
             self._losses.append(loss)

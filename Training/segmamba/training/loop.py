@@ -26,13 +26,14 @@ from segmamba.errors import InputError, Stopped, is_out_of_memory
 from segmamba.evaluation.report import format_table, write_progress
 from segmamba.files.atomic import make_folder, sweep
 from segmamba.files.shares import exclusive
-from segmamba.models.package import Manifest, copy_package, save_package
+from segmamba.models.package import copy_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.distributed import World, cores, join, leave
 from segmamba.training.experiment import Experiment, load_experiment
 from segmamba.training.journal import Journal
 from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, state_to_come, uses_bf16
+from segmamba.training.release import write_package
 from segmamba.training.run_folder import surroundings, write_record
 from segmamba.training.samples import StepSampler
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
@@ -52,11 +53,29 @@ def train(
     device: str = "cpu",
     on_step: Callable[[int, float], None] | None = None,
 ) -> Path:
-    """Trains; returns the folder of the model package. One process of a `torchrun` training, or the only one.
+    """Trains a network, as one process of a `torchrun` training or as the only one.
 
-    resume: "never" refuses a run folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
-    on_step(step, loss) is called after every step. Raises InputError for bad data or settings, or divergence; Stopped
-    after SIGTERM, SIGINT or once there is a file run/stop, the state saved.
+    Args:
+        config: what to train, on what, and how.
+        run: folder of checkpoints, log and model; made where it is missing.
+        resume: "never" refuses a folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
+        device: "cpu", "cuda" or "cuda:1"; of a `torchrun` training each process takes its own GPU.
+        on_step: called as on_step(step, loss) after every step.
+
+    Returns:
+        The folder of the model package.
+
+    Raises:
+        InputError: for bad data or settings, and for a training that diverges.
+        Stopped: after SIGTERM or SIGINT, or once there is a file run/stop; the state was saved.
+
+    Example:
+        ``configuration`` is a TOML file like those in Training/configs, and ``folder`` an empty folder.
+
+        >>> from segmamba.training.config import load_config
+        >>> model = train(load_config(configuration), folder / "run")
+        >>> (model / "model.safetensors").is_file()
+        True
     """
     world = join(device)
     try:
@@ -94,7 +113,10 @@ class Training:
         stop: StopRequests,
         on_step: Callable[[int, float], None] | None = None,
     ):
-        self.config, self.run, self.world, self.stop = config, run, world, stop
+        self.config = config
+        self.run = run
+        self.world = world
+        self.stop = stop
         if config.batch % (world.size * config.accumulation):
             raise InputError(
                 f"batch {config.batch} cannot be shared by {world.size} processes with {config.accumulation} "
@@ -115,8 +137,12 @@ class Training:
         self.optimizer = build_optimizer(self.network, config.optimizer)
         self.ddp = world.wrap(self.network)
         self.loss_of = HeadLoss(config.loss, self.experiment.inference.nested)
-        self.step, self.skipped, self.rate_factor = 0, 0, 1.0
-        self.best, self.since_best, self.metrics = -1.0, 0, {}
+        self.step = 0
+        self.skipped = 0
+        self.rate_factor = 1.0
+        self.best = -1.0
+        self.since_best = 0
+        self.metrics = {}
         self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
         self.journal = Journal(run, world, config.steps, on_step)
         if world.is_first:
@@ -359,23 +385,7 @@ class Training:
         return folder
 
     def _write_package(self, folder: Path, metrics: dict) -> None:
-        parent = self.experiment.parent
-        manifest = Manifest(
-            id=self.config.name,
-            network=self.experiment.network_config,
-            preprocess=self.config.preprocess,
-            inference=self.experiment.inference,
-            postprocess=self.experiment.postprocess,
-            label_map=self.experiment.scheme.labels,
-            regions=self.experiment.scheme.regions,
-            parent=parent.id if parent else None,
-            weights_dtype=self.config.weights_dtype,
-            training=self.record,
-            metrics=metrics,
-            incomplete=parent.incomplete if parent and self.config.augment.modality_dropout else None,
-        )
-        card = f"# {self.config.name}\n\nMade by `Training/train.py`; settings, data hashes and metrics: model.json.\n"
-        save_package(folder, self.ema.module, manifest, card)
+        write_package(folder, self.ema.module, self.config, self.experiment, record=self.record, metrics=metrics)
 
     def _report(self, text: str) -> None:
         self.journal.note(self.step, text)

@@ -169,7 +169,9 @@ class StepSampler(Sampler):
 
     def __init__(self, start: int, stop: int, batch: int, rank: int, world: int):
         self.steps = range(start, stop)
-        self.batch, self.rank, self.share = batch, rank, batch // world
+        self.batch = batch
+        self.rank = rank
+        self.share = batch // world
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:

@@ -56,7 +56,9 @@ class StopRequests:
     """
 
     def __init__(self, caught: list[int], folder: Path):
-        self._caught, self._file, self._looked = caught, folder / STOP, -math.inf
+        self._caught = caught
+        self._file = folder / STOP
+        self._looked = -math.inf
 
     def __bool__(self) -> bool:
         now = time.monotonic()

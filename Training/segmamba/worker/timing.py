@@ -145,7 +145,9 @@ class Estimate:
         self._clock = clock
         self._lock = threading.Lock()
         self._start = self._entered = clock()
-        self._stage, self._done, self._done_at = STAGES[0], 0.0, self._start
+        self._stage = STAGES[0]
+        self._done = 0.0
+        self._done_at = self._start
         self._fraction = 0.0
         self.seconds: dict[str, float] = {stage: 0.0 for stage in STAGES}
 
@@ -164,7 +166,10 @@ class Estimate:
             if stage != self._stage:
                 now = self._clock()
                 self.seconds[self._stage] += now - self._entered
-                self._stage, self._entered, self._done, self._done_at = stage, now, 0.0, now
+                self._stage = stage
+                self._entered = now
+                self._done = 0.0
+                self._done_at = now
 
     def report(self, fraction: float) -> None:
         """How much of the present stage is done."""

@@ -225,7 +225,9 @@ class _Groups:
     """Functional groups of one frame: its own before the shared ones, before the file's own attributes."""
 
     def __init__(self, data: Attributes, shared: Attributes, own: Attributes):
-        self._data, self._shared, self._own = data, shared, own
+        self._data = data
+        self._shared = shared
+        self._own = own
 
     def __call__(self, group: str) -> Attributes:
         for level in (self._own, self._shared):

@@ -52,7 +52,11 @@ class Stages:
         model: str,
         device: Callable[[], str],
     ):
-        self.site, self.folder, self.plan, self.status_writer, self.stop = site, folder, plan, status_writer, stop
+        self.site = site
+        self.folder = folder
+        self.plan = plan
+        self.status_writer = status_writer
+        self.stop = stop
         self.model, self.device = model, device()
 
     def run(self) -> None:

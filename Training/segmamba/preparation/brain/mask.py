@@ -142,7 +142,9 @@ class _Steps:
     def __init__(self, what: str, progress: Callable[[str], None] | None, cancelled: Callable[[], bool] | None):
         self.seconds: dict[str, float] = {}
         self.cancelled = cancelled
-        self.what, self._progress, self._open = what, progress, None
+        self.what = what
+        self._progress = progress
+        self._open = None
 
     def begin(self, text: str) -> None:
         self.end()
