@@ -87,11 +87,38 @@ def predict_case(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> dict:
-    """Segments one case and writes its files (see `output_files`). Returns the summary that it wrote.
+    """Segments one case and writes its files (see `output_files`).
 
-    The summary: case, model, volumes in mL per region and label, seconds per stage, device, precision, scan back
-    end, passes, absent modalities, what was checked, the steps of what was prepared, what was removed, how
-    unsure the model was (Prediction.unsure). Raises InputError and Cancelled; then nothing was written.
+    Args:
+        model: as `models.package.load_package` gives it.
+        sources: modality -> its image; those of the model, fewer where its manifest says so.
+        output: a folder, or the label map's own file, which ends in .nii or .nii.gz.
+        case_id: names the files, and the case in the summary.
+        options: what a user may choose.
+        progress: told of each stage and of the fraction of it that is done, 0 to 1.
+        cancelled: asked between two layers of the network, and between two steps of a preparation.
+
+    Returns:
+        The summary that was written: case, model, volumes in mL per region and label, seconds per stage, device,
+        precision, scan back end, passes, absent modalities, what was checked, the steps of what was prepared, what
+        was removed, how unsure the model was (Prediction.unsure).
+
+    Raises:
+        InputError: for images that cannot be read, do not fit one another or the model. Nothing was written.
+        Cancelled: where `cancelled` said so. Nothing was written.
+
+    Example:
+        ``cases`` is a folder of cases, such as `segmamba phantom` makes, and ``folder`` an empty one.
+
+        >>> from segmamba.cases.case_folder import find_case
+        >>> from segmamba.models.package import find_model, load_package
+        >>> model = load_package(find_model("quick"))
+        >>> images = find_case(cases / "phantom-0", model.manifest.preprocess.modalities)
+        >>> summary = predict_case(model, images, folder, "phantom-0", PredictOptions())
+        >>> sorted(summary["volumes_ml"])
+        ['ED', 'ET', 'NCR', 'TC', 'WT']
+        >>> sorted(path.name for path in folder.iterdir())
+        ['phantom-0-seg.nii.gz', 'phantom-0-summary.json']
     """
     stages = Stages(progress)
     seen = _read(model.manifest, sources, case_id, options, stages, cancelled)

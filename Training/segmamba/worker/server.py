@@ -31,7 +31,22 @@ _END_WRITING_WITHIN = 10.0
 
 
 class Server:
-    """Serves until standard input closes, standard output is gone, the parent dies, or `shutdown`."""
+    """Serves until standard input closes, standard output is gone, the parent dies, or `shutdown`.
+
+    Example:
+        `python -m segmamba.worker` runs one on its standard streams. A request is a line of JSON (PROTOCOL.md):
+
+        >>> import json, subprocess, sys
+        >>> command = [sys.executable, "-m", "segmamba.worker"]
+        >>> pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        >>> with subprocess.Popen(command, **pipes) as worker:
+        ...     print(json.dumps({"id": "1", "command": "hello", "protocol": 1}), file=worker.stdin, flush=True)
+        ...     events = (json.loads(line) for line in worker.stdout if line.startswith("{"))
+        ...     answer = next(event for event in events if event["event"] == "result")
+        ...     worker.stdin.close()  # it ends
+        >>> answer["id"], answer["protocol"]
+        ('1', 1)
+    """
 
     def __init__(self, streams: Streams):
         self._streams = streams

@@ -45,14 +45,35 @@ def run_gate(
     pictures: int = 3,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
-    """Judges `candidate` and writes the report into its folder; returns what it wrote into gate.json.
+    """Judges a candidate against the model in use, and writes the report into the candidate's folder.
 
-    anchor: a data set (segmamba.datasets) whose labelled cases are never trained on. local: one with a split
-    (`segmamba intake`), of which the validation cases count. cache: of scores, beside the candidate where not said; a
-    gate that was killed goes on from there. pictures: at most so many.
+    Args:
+        candidate: folder of a model package.
+        champion: folder of the model in use.
+        anchor: a data set (segmamba.datasets) whose labelled cases are never trained on.
+        local: one with a split (`segmamba intake`), of which the validation cases count; None where there is none.
+        criteria: what is asked of the candidate; None: as usual.
+        device: "cpu", "cuda" or "cuda:1".
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        cache: folder of scores, beside the candidate where not said; a gate that was killed goes on from there.
+        pictures: at most so many cases are drawn.
+        progress: told of each case before a model is asked.
 
-    Raises InputError where the two models or data sets do not fit one another, or the candidate was trained on one
-    of the cases.
+    Returns:
+        What was written into gate.json: verdict, checks, the scores of both models on every case.
+
+    Raises:
+        InputError: where the two models or data sets do not fit one another, or the candidate was trained on one of
+            the cases.
+
+    Example:
+        ``candidate`` and ``champion`` are folders of models, and ``dataset`` a folder with a data set's manifest.
+
+        >>> report = run_gate(candidate, champion, dataset, pictures=0)
+        >>> report["verdict"]
+        'refuse'
+        >>> (candidate / "GATE.md").is_file()
+        True
     """
     criteria, candidate = criteria or Criteria(), Path(candidate)
     found = compare_models(
