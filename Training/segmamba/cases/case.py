@@ -68,9 +68,18 @@ def load_case(
     case_id: str | None = None,
     modalities: Sequence[str] = MODALITIES,
 ) -> Case:
-    """Read and check the images of one case; `modalities` are the names it must have, no more, no fewer.
+    """Reads and checks the images of one case.
 
-    Single NaN or infinite voxels become 0 and are noted. Raises InputError for what `read_images` and `as_case` do.
+    Args:
+        sources: modality -> its image.
+        case_id: its name in texts; None: that of the folder of its images.
+        modalities: the names that it must have, no more, no fewer.
+
+    Returns:
+        The case. Single NaN or infinite voxels are 0, which is noted.
+
+    Raises:
+        InputError: for what `read_images` and `as_case` raise it.
     """
     return as_case(read_images(sources, modalities), sources, case_id)
 
@@ -123,13 +132,17 @@ def as_case(
 
 
 def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
-    """Label map file -> (X, Y, Z) uint8 in the engine's labels.
+    """A label map file -> (X, Y, Z) uint8 in the engine's labels.
 
-    convention: a name of labels.CONVENTIONS; or value in the file -> label; None is found out, from the values and
-    the name of the file or its folder.
+    Args:
+        path: of the file.
+        convention: a name of labels.CONVENTIONS, or value in the file -> label; None: found from the values and the
+            name
+            of the file or its folder.
+        case: the case whose grid it must be on, or None for any grid.
 
-    Raises InputError for an unreadable file, values that fit no convention or several, and a grid other than
-    that of `case` (where one is given).
+    Raises:
+        InputError: for an unreadable file, values that fit no convention or several, and another grid.
     """
     path = Path(path)
     image = read_source(path)

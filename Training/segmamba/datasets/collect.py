@@ -59,10 +59,21 @@ def init_dataset(
 ) -> Collected:
     """Reads every case under `source` (segmamba.datasets.find) and writes the manifest.
 
-    output: folder of the manifest; default: `source`, or the folder that a list stands in. task: default: what an
-    MSD folder describes, else brain tumours. convention: of the label maps of brain tumours (cases.labels); without
-    it, it must follow from the values of all cases together. Raises InputError where nothing can be made of it; a
-    single bad case is left out.
+    A single bad case is left out, and said to be.
+
+    Args:
+        source: a folder of cases, or a list of them.
+        output: folder of the manifest; default: `source`, or the folder that a list stands in.
+        name: of the data set; default: that of the folder.
+        task: modalities, labels and regions; default: what an MSD folder describes, else brain tumors.
+        convention: of the label maps of brain tumors (cases.labels); without it, it must follow from the values of all
+            cases together.
+        subject_pattern: a regular expression that finds the subject in the id of a case.
+        jobs: processes that read at once.
+        progress: called as progress(done, total), both in cases.
+
+    Raises:
+        InputError: where nothing can be made of `source`.
     """
     source = Path(source)
     folder = Path(output) if output is not None else source if source.is_dir() else source.parent

@@ -84,9 +84,19 @@ def extend(split: Split, subjects: set[str]) -> Split:
 def make_split(
     dataset: Dataset, *, folds: int | None = None, shares: Mapping[str, float] | None = None, seed: int | None = None
 ) -> tuple[Split, int]:
-    """Writes splits.json beside the manifest, or adds the subjects that it lacks; -> (split, subjects added).
+    """Writes splits.json beside the manifest, or adds the subjects that are missing from it.
 
-    folds: 5 where neither is said; seed: 1. Raises InputError where a split is there that was made otherwise.
+    Args:
+        dataset: whose subjects are split.
+        folds: how many of equal size; 5 where neither is said.
+        shares: train, validation and test -> their shares, which add up to 1.
+        seed: of the order in which subjects are placed; default 1.
+
+    Returns:
+        The split, and how many subjects were added.
+
+    Raises:
+        InputError: where a split is there that was made otherwise.
     """
     subjects = {case.subject for case in dataset.cases}
     path = Path(dataset.folder) / SPLIT

@@ -65,11 +65,15 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 def surface_distances(
     prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray
 ) -> SurfaceDistances:
-    """Distances between the surfaces of two bool masks of one shape, both ways, for `hd95` and `nsd` alike.
+    """Distances between the surfaces of two masks, both ways, for `hd95` and `nsd` alike.
 
-    `spacing` is the size of a voxel in mm along each axis of the arrays, in the order of the axes.
+    Args:
+        prediction: bool.
+        truth: bool, of the same shape.
+        spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
 
-    Raises InputError where the masks are not bool, differ in shape, or do not go with `spacing`.
+    Raises:
+        InputError: where the masks are not bool, differ in shape, or do not go with `spacing`.
     """
     _check_masks(prediction, truth)
     step = _check_spacing(spacing, truth.ndim)

@@ -143,9 +143,17 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, card: str) -> Manifest:
-    """Writes a package; the three files are written aside and renamed, the manifest last. Returns what it wrote.
+    """Writes a package: three files, each aside and renamed, the manifest last.
 
-    Weights are stored as manifest.weights_dtype ("float32" or "float16"), in which A, D and dt fit as well.
+    Args:
+        folder: of the package.
+        network: with its weights, which are stored as manifest.weights_dtype ("float32" or "float16", in which A, D and
+            dt fit as well).
+        manifest: everything that weights cannot say; the hash of the weights is filled in.
+        card: the model card, in Markdown.
+
+    Returns:
+        The manifest as it was written.
     """
     folder = Path(folder)
     if manifest.weights_dtype not in _DTYPES:

@@ -26,13 +26,21 @@ def predict_batch(
     progress: Callable[[str, str, float], None] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> list[dict]:
-    """Every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
+    """Segments every case folder in `folder`, by name; goes on after a bad case, and skips what is finished.
 
-    shard: (i, n), only every nth of them from the ith on, 0 <= i < n: the share of one of n processes.
+    Args:
+        model: as `models.package.load_package` gives it.
+        folder: with a folder for each case.
+        output: gets a folder for each case.
+        options: what a user may choose, the same for every case.
+        progress: called with the case, the stage and the fraction (0 to 1) of it that is done.
+        shard: (i, n), only every nth case from the ith on, 0 <= i < n: the share of one of n processes.
 
-    Returns a row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
-    progress is called with the case, the stage and the fraction of it that is done.
-    Raises InputError where `folder` holds no case at all.
+    Returns:
+        A row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
+
+    Raises:
+        InputError: where `folder` holds no case at all.
     """
     inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
     # results in between, of this run or of one before, are no cases

@@ -58,8 +58,17 @@ def postprocess(
     Small components first, then those without the next inner region, then regions whose total is small; of each the
     outermost region first.
 
-    Returns a new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
-    Raises InputError for an unknown region or a limit that is no size.
+    Args:
+        label_map: (X, Y, Z), in the values of `scheme`.
+        affine: (4, 4) voxel indices to RAS mm.
+        spec: the limits in mm3 by region; what is exactly as large stays.
+        scheme: the labels and regions.
+
+    Returns:
+        A new label map, and region -> {"components", "voxels"} taken away, for every region that the spec names.
+
+    Raises:
+        InputError: for an unknown region, or a limit that is no size.
     """
     box = _lesion_box(label_map)
     result = label_map.copy()

@@ -98,9 +98,16 @@ class Prepared:
 def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> Prepared:
     """`case` -> what a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
 
-    absent: modalities of the spec that the case lacks; their channels are 0 everywhere. The z-score comes before
-    resampling, as in the published code: its mean and deviation are those of voxels as measured. Raises
-    InputError where the case lacks another modality of the spec or has no foreground.
+    The z-score comes before resampling, as in the published code: its mean and deviation are those of voxels as
+    measured.
+
+    Args:
+        case: with every modality of the spec but the absent ones.
+        spec: channel order, orientation, spacing in mm, normalization and crop.
+        absent: modalities of the spec that are missing; their channels are 0 everywhere.
+
+    Raises:
+        InputError: where another modality of the spec is missing, or the case has no foreground.
     """
     present = [m for m in spec.modalities if m not in absent]
     missing = [m for m in present if m not in case.images]

@@ -81,11 +81,25 @@ def segment(
     stages: Stages | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Segmentation:
-    """stages: who is told of "preprocess", "network" and "restore", and keeps their seconds.
+    """The labels of one case, on its grid.
 
-    absent: modalities that the case lacks and the model does without (segmamba.cases.incomplete). sw_batch_size: see
-    prediction.windows.predict. postprocess_spec: what is too small to stay in the label map, of regions of `scheme`;
-    None: everything stays. Raises InputError where the case lacks what the model needs, and Cancelled.
+    Args:
+        case: images on one grid.
+        network: of the model, with its weights.
+        preprocess_spec: what the model wants to see.
+        inference_spec: how the model wants to be run.
+        absent: modalities that are missing and that the model can do without (segmamba.cases.incomplete).
+        device: where the network runs.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        sw_batch_size: see prediction.windows.predict.
+        postprocess_spec: what is too small to stay in the label map, of regions of `scheme`; None: everything stays.
+        scheme: the labels and regions of the model.
+        stages: told of "preprocess", "network" and "restore", and keeps their seconds.
+        cancelled: asked before each layer of the network.
+
+    Raises:
+        InputError: for a case without a modality that the model needs.
+        Cancelled: where `cancelled` said so.
     """
     stages = stages or Stages()
     with stages.time("preprocess"):

@@ -46,10 +46,18 @@ def mean_of_windows(
     run_on: torch.device,
     accumulate_on: torch.device,
 ) -> Tensor:
-    """image (C, D, H, W) -> the weighted mean of `run` over its windows, (K, D, H, W) float32 on accumulate_on.
+    """The weighted mean of what `run` gives for the windows of an image.
 
-    places: equally large, together all of the image. run: (B, C, d, h, w) on run_on, B up to sw_batch_size, to
-    (B, K, d, h, w).
+    Args:
+        image: (C, D, H, W).
+        places: windows of one size, which together cover the image.
+        run: (B, C, d, h, w) on `run_on`, B up to `sw_batch_size`, -> (B, K, d, h, w).
+        sw_batch_size: windows that are run together.
+        run_on: where `run` computes.
+        accumulate_on: where results are summed.
+
+    Returns:
+        (K, D, H, W) float32, on `accumulate_on`.
     """
     weight = _weights([part.stop - part.start for part in places[0]], run_on)
     gathered, total, weights = weight.to(accumulate_on), None, torch.zeros(image.shape[1:], device=accumulate_on)

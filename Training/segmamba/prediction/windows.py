@@ -78,13 +78,24 @@ def predict(
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prediction:
-    """tensor: (C, D, H, W) float32, any size. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+    """The mean probabilities of a network over windows and mirrorings, and how undecided they are.
 
-    sw_batch_size: the most that go through the network together on a GPU; on the CPU it is one.
-    progress is called with the fraction done after each window; cancelled is asked before each layer of the network.
     Short of GPU memory, windows go one by one; still short, results are accumulated on the CPU; still short, the
-    network runs on the CPU; each is said in the notes. Raises Cancelled, and InputError for an unknown number of
-    mirrorings.
+    network runs on the CPU; each is said in the notes.
+
+    Args:
+        network: (B, C, D, H, W) -> logits (B, K, D, H, W).
+        tensor: (C, D, H, W) float32, any size.
+        spec: the window, its overlap, the precision and the output head.
+        device: where the network runs, where there is memory enough.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        sw_batch_size: the most windows that go through the network together on a GPU; on the CPU it is one.
+        progress: called with the fraction done, 0 to 1, after each window.
+        cancelled: asked before each layer of the network.
+
+    Raises:
+        InputError: for an unknown number of mirrorings.
+        Cancelled: where `cancelled` said so.
     """
     if mirrorings not in MIRRORINGS:
         raise InputError(f"{mirrorings} mirrorings; expected one of {', '.join(map(str, MIRRORINGS))}")

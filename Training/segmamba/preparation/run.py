@@ -74,15 +74,28 @@ def prepare(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prepared:
-    """Does to `images`, each on its own grid, what `plan` says (default: what `make_plan` finds).
-
-    mask: a brain mask in the space of the reference (T1c), on any grid. own_grid: the case lies on the grid that the
-    reference came on, however thick its slices, and not on the plan's, on which the brain and the way of each image
-    are found all the same: label maps that were drawn on the reference fit it as they are.
+    """Registers raw images, cuts out the brain, and brings all onto one grid.
 
     An image is interpolated once at the most, and linearly: a spline overshoots beside the edge of a brain, and N4
     (preparation.bias) takes no negative values. The same images give the same case, whatever the number of threads.
-    Raises InputError where an image cannot be registered or the brain cannot be found, and Cancelled.
+
+    Args:
+        images: modality -> image, each on its own grid.
+        sources: where they came from.
+        case_id: the case's name in texts.
+        plan: what to do; default: what `make_plan` finds.
+        mask: a brain mask in the space of the reference (T1c), on any grid.
+        own_grid: the case lies on the grid that the reference came on, however thick its slices, and not on the
+            plan's, on
+            which the brain and the way of each image are found all the same: label maps that were drawn on the
+                reference
+            fit it as they are.
+        progress: told of each step.
+        cancelled: asked between steps.
+
+    Raises:
+        InputError: where an image cannot be registered, or the brain cannot be found.
+        Cancelled: where `cancelled` said so.
     """
     plan = plan or make_plan(images, brain_given=mask is not None)
     stop = cancelled or (lambda: False)

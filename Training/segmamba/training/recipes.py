@@ -40,11 +40,20 @@ def finetune(
     """The configuration of a fine-tuning of `model`.
 
     Half of the patches are from corrected cases, half from `replay`; validated on what intake keeps for it and on the
-    anchor set.
+    anchor set. Network, preprocessing, window and patch are the model's own.
 
-    corrections: the folder of an intake. replay: data sets that the model has learnt before; None: those of the
-    configuration; none at all: only corrected cases, which forgets. Network, preprocessing, window and patch are the
-    model's own. Raises InputError.
+    Args:
+        corrections: the folder of an intake.
+        model: the folder of its package.
+        config: a configuration for the rest; None: Training/configs/finetune.toml.
+        replay: data sets that the model has learnt before; None: those of the configuration; none at all: only
+            corrected
+            cases, which forgets.
+        anchor: a data set that is validated on and never trained on.
+        overrides: "KEY=VALUE", as of --set.
+
+    Raises:
+        InputError: for a folder without an accepted case, and bad settings.
     """
     dataset, count = _corrected(corrections)
     values = load_values(config or config_file("finetune.toml"))
@@ -79,9 +88,19 @@ def retrain(
     anchor: str | None = None,
     overrides: Sequence[str] = (),
 ) -> TrainingConfig:
-    """The configuration of a training from fresh weights on everything. Raises InputError.
+    """The configuration of a training from fresh weights on everything.
 
     The data sets of the configuration (or `replay`) and the corrected cases, each case as often as any other.
+
+    Args:
+        corrections: the folder of an intake.
+        config: a configuration for the rest; None: Training/configs/retrain.toml.
+        replay: data sets that are learnt too; None: those of the configuration.
+        anchor: a data set that is validated on and never trained on.
+        overrides: "KEY=VALUE", as of --set.
+
+    Raises:
+        InputError: for a folder without an accepted case, and bad settings.
     """
     dataset, count = _corrected(corrections)
     values = load_values(config or config_file("retrain.toml"))

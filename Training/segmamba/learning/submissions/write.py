@@ -82,14 +82,26 @@ def write_case(
     preparing: str = "never",
     brain_mask: Path | None = None,
 ) -> Path:
-    """Writes a submission; returns its folder. Sending a case again makes its next version.
+    """Writes a submission; sending a case again makes its next version.
 
-    images: all of cases.case.MODALITIES. preparing, brain_mask: see `make_ready`; with "auto" raw images may be
-    given, and what is kept are prepared ones. labels, proposal: label maps on the grid of T1c as it was given;
-    `convention` is that of `labels` (cases.labels, None: found from its values), the proposal has the engine's.
-    subject: whatever names the patient here; only its salted hash is written. None: the case is a subject of its own.
-    consent: a person said that the images are de-identified and may be trained on.
-    Raises InputError where that was not said, or for files that do not belong together.
+    Args:
+        folder: of all submissions of a site.
+        images: all of cases.case.MODALITIES.
+        labels: the corrected label map, on the grid of T1c as it was given.
+        proposal: what the model had proposed, on that grid and in the engine's labels; None where there was none.
+        subject: whatever names the patient here; only its salted hash is written. None: the case is a subject of
+            its own.
+        consent: whether a person said that the images are de-identified and may be trained on.
+        convention: that of `labels` (cases.labels); None: found from its values.
+        about: what else is known of the correction.
+        preparing: see `make_ready`; with "auto" raw images may be given, and prepared ones are kept.
+        brain_mask: see `make_ready`.
+
+    Returns:
+        The folder of the submission.
+
+    Raises:
+        InputError: where there is no consent, or files do not belong together.
     """
     if not consent:
         raise InputError(
