@@ -6,13 +6,20 @@ READY := $(VENV)/.ready
 # Test files are shared among so many processes, of one thread each: two threads in two processes on two cores wait for one another.
 JOBS ?= 2
 
-.PHONY: demo test hostile index pictures lint format bench bench-loader gpu-check gpu-bench clean
+.PHONY: demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench clean
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile Testing/engine Testing/slicer Testing/hostile
+
+# The inner loop: no phantom, no training, no child process of the engine; at most two minutes on two quiet cores.
+QUICK := architecture settings labels label_files heads compare metrics registry share dataset_split configs \
+	contrast_words dicom_find image_io case_folder background incomplete postprocess inference stop_signals requirements
+test-quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile \
+		$(QUICK:%=Testing/engine/test_%.py) -k "not can_be_the_first_to_be_imported"
 
 # Many hostile inputs and kills, with their counts; `make test` tries a few.
 hostile: $(READY)

@@ -29,10 +29,18 @@ else:
 
 
 def read_json(path: Path, what: str = "", *, optional: bool = False, most: int = limits.TEXT_BYTES) -> Any:
-    """The values in a JSON file; None where there is no such file and it is `optional`.
+    """The values in a JSON file.
 
-    Raises InputError, and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot
-    be read, is not a regular file or too large, and as `parse_json`.
+    Args:
+        path: of the file.
+        what: it is, for errors.
+        optional: whether None is given where there is no such file.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot
+            be read,
+            is not a regular file or too large, and as `parse_json`.
     """
     return _read(path, what, optional, most, parse_json)
 

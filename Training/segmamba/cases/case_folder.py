@@ -45,11 +45,18 @@ _MSD_ORDER = ("t2f", "t1n", "t1c", "t2w")  # dataset.json of MSD Task01: FLAIR, 
 def find_case(
     folder: Path | str, modalities: Sequence[str] = MODALITIES, *, incomplete: bool = False
 ) -> dict[str, Source]:
-    """Folder of one case, or one 4-D file of an MSD data set -> the image of each of `modalities`.
+    """The image of each modality in the folder of one case, or in one 4-D file of an MSD data set.
 
-    A modality outside MODALITIES is found by its own name at the end of a file's name. incomplete: one that is missing
-    is left out, if no other image in the folder could be it under another name. Raises InputError where a modality is
-    missing or several files could be one, naming what was found.
+    A modality outside MODALITIES is found by its own name at the end of a file's name.
+
+    Args:
+        folder: of the case, or the 4-D file.
+        modalities: which images are wanted.
+        incomplete: whether one that is missing is left out, if no other image in the folder could be it under another
+            name.
+
+    Raises:
+        InputError: where a modality is missing or several files could be one, naming what was found.
     """
     folder = Path(folder)
     if not folder.exists():

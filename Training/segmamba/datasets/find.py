@@ -70,10 +70,15 @@ class Found:
 
 
 def find_cases(source: Path, task: Task | None = None, subject_pattern: str | None = None) -> Found:
-    """`source`: a folder of cases, an MSD folder or its dataset.json, or a list (.csv, .tsv, .json).
+    """The cases that a source holds; images are not opened, and a single wrong case goes to `bad`.
 
-    task: None for what an MSD folder describes, else brain tumours. Images are not opened. Raises InputError where
-    nothing is found, a list is malformed, or the pattern is wrong; a single wrong case goes to `bad`.
+    Args:
+        source: a folder of cases, an MSD folder or its dataset.json, or a list (.csv, .tsv, .json).
+        task: None for what an MSD folder describes, else brain tumors.
+        subject_pattern: a regular expression that finds the subject in the id of a case; None: as BraTS names them.
+
+    Raises:
+        InputError: where nothing is found, a list is malformed, or the pattern is wrong.
     """
     name_subject = _subject_namer(subject_pattern)
     source = Path(source)

@@ -47,10 +47,22 @@ def bootstrap_means(values: ArrayLike, *, rng: np.random.Generator, resamples: i
 def mean_interval(
     values: ArrayLike, *, rng: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) ends of the two-sided percentile bootstrap interval of the mean over cases; each () or (K,).
+    """The two-sided percentile bootstrap interval of the mean over cases.
 
-    Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. For a paired comparison give the differences
-    of each case. Raises InputError as `bootstrap_means`, or for a level outside 0 to 1.
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 13. For a paired comparison give the differences of
+    each case.
+
+    Args:
+        values: (cases,) or (cases, K).
+        rng: draws the samples.
+        level: of confidence, between 0 and 1.
+        resamples: how many samples are drawn.
+
+    Returns:
+        The low and the high end, each () or (K,).
+
+    Raises:
+        InputError: as `bootstrap_means`, or for a level outside 0 to 1.
     """
     _check_level(level)
     means = bootstrap_means(values, rng=rng, resamples=resamples)
@@ -66,12 +78,23 @@ def paired_lower_bound(
     level: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> np.ndarray:
-    """One-sided lower bound of the mean change candidate - reference; () or (K,).
+    """One-sided lower bound of the mean change candidate - reference.
 
-    Rows of both are the same cases in the same order. The percentile bootstrap over cases: the (1 - level) quantile of
-    the resampled mean differences. A candidate is not inferior by a margin d where the bound of its Dice is >= -d.
+    The percentile bootstrap over cases: the (1 - level) quantile of the resampled mean differences. A candidate is not
+    inferior by a margin d where the bound of its Dice is >= -d.
 
-    Raises InputError where the shapes differ, or as `mean_interval`.
+    Args:
+        candidate: (cases,) or (cases, K).
+        reference: the same cases in the same order.
+        rng: draws the samples.
+        level: of confidence, between 0 and 1.
+        resamples: how many samples are drawn.
+
+    Returns:
+        The bound, () or (K,).
+
+    Raises:
+        InputError: where the shapes differ, or as `mean_interval`.
     """
     _check_level(level)
     means = bootstrap_means(_differences(candidate, reference), rng=rng, resamples=resamples)

@@ -36,11 +36,18 @@ def save_picture(
     title: str = "",
     labels: Mapping[str, int] = LABELS,
 ) -> None:
-    """Writes a PNG: a row per plane through the tumour; a column per modality, then one per label map.
+    """Writes a PNG: a row per plane through the tumor; a column per modality, then one per label map.
 
-    label_maps: title -> (X, Y, Z) on the case's grid; the first that is not empty decides where the slices lie. Two
-    of them (truth and prediction) get one column more, of where they differ. labels: name -> value.
     Shown as radiologists look at it: the patient's right on the left. Written aside and renamed.
+
+    Args:
+        case: whose images are shown.
+        label_maps: title -> (X, Y, Z) on the case's grid; the first that is not empty decides where the slices lie.
+            Two of
+            them (truth and prediction) get one column more, of where they differ.
+        path: of the PNG.
+        title: above the picture.
+        labels: name -> value.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -108,10 +108,17 @@ def follow(
     by_hand: ByHand | None = None,
     known: Mapping[tuple[str, str], Registered] | None = None,
 ) -> FollowUp:
-    """Two dates or more, the baseline first. Raises InputError for fewer, and for days that do not rise.
+    """Measures the lesions of several dates, follows them from date to date, and compares.
 
-    by_hand: what a person has drawn and said, by day. known: registrations made before, by the fingerprints of the
-    T1c of the baseline and of the later date.
+    Args:
+        timepoints: two or more, the baseline first.
+        settings: the region, how many lesions are summed up, and when radiotherapy ended.
+        progress: told of each date.
+        by_hand: what a person has drawn and said, by day.
+        known: registrations made before, by the fingerprints of the T1c of the baseline and of the later date.
+
+    Raises:
+        InputError: for fewer than two dates, and for days that do not rise.
     """
     if len(timepoints) < 2:
         raise InputError(f"{len(timepoints)} date was given; expected two or more (one alone: segmamba measure)")

@@ -130,10 +130,16 @@ def check_image(image: Image, path: Path) -> Image:
 
 
 def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: np.dtype | type) -> None:
-    """Write `array` (X, Y, Z), or (X, Y, Z, K), as NIfTI in `dtype`, with sform and qform, in mm.
+    """Writes an image as NIfTI, with sform and qform, in mm; aside and renamed, so that `path` is whole or untouched.
 
-    It is written beside `path` and renamed, so that `path` is whole or untouched. Raises InputError for a
-    suffix other than .nii or .nii.gz, a missing folder, a bad affine, and values that `dtype` cannot hold.
+    Args:
+        array: (X, Y, Z), or (X, Y, Z, K).
+        affine: (4, 4) voxel indices to RAS mm.
+        path: ends in .nii or .nii.gz.
+        dtype: in which voxels are stored.
+
+    Raises:
+        InputError: for another suffix, a missing folder, a bad affine, and values that `dtype` cannot hold.
     """
     path, array, dtype, affine = Path(path), np.asarray(array), np.dtype(dtype), np.asarray(affine, float)
     suffix = image_suffix(path)

@@ -92,11 +92,21 @@ def to_matrix(transform: sitk.Transform) -> np.ndarray:
 
 
 def resample(array: np.ndarray, affine: np.ndarray, grid: Grid, transform: np.ndarray | None = None) -> np.ndarray:
-    """`array` (X, Y, Z) on another grid -> float32, in one linear interpolation; 0 outside its field of view.
+    """An image on another grid, in one linear interpolation; 0 outside its field of view.
 
-    transform: (4, 4), a point of `array`'s space to the same point in the grid's, both RAS mm. Where a voxel of the
-    grid is larger than those of the image, it is the mean over its extent: nothing between two slices is skipped.
-    Both are turned upright for it: the same values come out, bit for bit, whatever the order of their axes.
+    Where a voxel of the grid is larger than those of the image, it is the mean over its extent: nothing between two
+    slices is skipped. Both are turned upright for it: the same values come out, bit for bit, whatever the order of
+    their axes.
+
+    Args:
+        array: (X, Y, Z).
+        affine: (4, 4) of the array, voxel indices to RAS mm.
+        grid: the other one.
+        transform: (4, 4), a point of the array's space to the same point in the grid's, both RAS mm; None: they are
+            one.
+
+    Returns:
+        float32, of the grid's shape.
     """
     array, affine = upright(np.asarray(array), affine)
     there, target = upright(np.empty(grid.shape, bool), grid.affine)

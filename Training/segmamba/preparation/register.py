@@ -102,10 +102,19 @@ def register(
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Registration:
-    """Where `moving` lies on `fixed`, both from `pyramid.make_levels`.
+    """Where `moving` lies on `fixed`: a rigid registration.
 
-    within: bool (X, Y, Z) for each level of `fixed`, a brain mask, to which the finer levels keep: what is around the
-    brain, a jaw or a neck, need not move with it. Raises Cancelled.
+    Args:
+        fixed: of `pyramid.make_levels`.
+        moving: likewise.
+        within: bool (X, Y, Z) for each level of `fixed`, a brain mask, to which the finer levels keep: what is
+            around the
+            brain, a jaw or a neck, need not move with it.
+        progress: called with the fraction done, 0 to 1.
+        cancelled: asked between steps.
+
+    Raises:
+        Cancelled: where `cancelled` said so.
     """
     begin = time.perf_counter()
     report, stop = progress or (lambda fraction: None), cancelled or (lambda: False)

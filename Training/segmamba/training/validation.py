@@ -24,9 +24,19 @@ def validate(
     scheme: LabelScheme,
     world: World,
 ) -> dict:
-    """{"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, without mirroring, the cases shared among processes.
+    """Dice and HD95 of whole held-out cases, without mirroring, the cases shared among processes.
 
-    The network is left in the mode it came in.
+    Args:
+        network: left in the mode in which it came.
+        cases: held-out ones.
+        preprocess: what the network wants to see.
+        inference: how it is run.
+        postprocess: what is too small to stay in a label map.
+        scheme: the labels and regions.
+        world: the processes of the training.
+
+    Returns:
+        {"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, the same in every process.
     """
     from nibabel.affines import voxel_sizes  # here: a training that validates nothing reads no images
 

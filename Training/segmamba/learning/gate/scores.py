@@ -83,9 +83,23 @@ def score_cases(
     cache: Path,
     progress: Callable[[str], None],
 ) -> dict[str, Scored]:
-    """id -> how the model does on a labelled case, its answer as users get it, with what the manifest leaves out.
+    """How a model does on labelled cases: its answers as users get them, with what the manifest leaves out.
 
-    spots: as of `kept_mm3`. Raises InputError where a file is not that of the manifest.
+    Args:
+        model: whose answers are scored.
+        dataset: that the cases belong to.
+        entries: the cases.
+        spots: as of `kept_mm3`.
+        device: where the network runs.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        cache: folder of scores; what is there is not computed again.
+        progress: told of each case before the model is asked.
+
+    Returns:
+        Id of a case -> its scores.
+
+    Raises:
+        InputError: where a file is not that of the manifest.
     """
     found = {}
     for entry in entries:

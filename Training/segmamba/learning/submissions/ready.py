@@ -34,10 +34,17 @@ def make_ready(
 ) -> Ready:
     """Reads the four images, and does to them what segmamba.preparation does before a prediction, where they need it.
 
-    T1c is not interpolated, and the case lies on its grid: what was drawn on it fits as it is. preparing: "auto", or
-    "never" for images that are taken as they are. brain_mask: on T1c, instead of the brain that would be looked for.
-    Raises InputError where an image of MODALITIES lacks, cannot be read or cannot be prepared, or, with "never", where
-    the images do not lie on one grid.
+    T1c is not interpolated, and the case lies on its grid: what was drawn on it fits as it is.
+
+    Args:
+        images: all of MODALITIES.
+        preparing: "auto", or "never" for images that are taken as they are.
+        brain_mask: on T1c, instead of the brain that would be looked for.
+
+    Raises:
+        InputError: where an image of MODALITIES is missing, cannot be read or cannot be prepared, or, with "never",
+            where
+            the images do not lie on one grid.
     """
     if preparing not in PREPARE:
         raise InputError(f"prepare {preparing!r}: expected one of {', '.join(PREPARE)}")
