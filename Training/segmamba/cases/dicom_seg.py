@@ -58,16 +58,28 @@ def write_seg(
     scheme: LabelScheme = GLIOMA,
     regions: bool = False,
 ) -> Path | None:
-    """Writes `label_map` (X, Y, Z), in the values of `scheme`, as a DICOM SEG over the slices of `series`.
+    """Writes a label map as a DICOM SEG over the slices of a series.
 
-    label_map: an array, or an image file. affine: (4, 4) voxel indices to RAS mm; None takes that of the file. The map
-    may have its axes in another order or direction than the series, but must lie on its grid, to 1e-3 mm at the
-    corners. regions: the scheme's regions, which overlap, rather than its labels. A segment has the number of its
-    label, or its place among the regions; those without a voxel are described and have no frame. Returns `output`, or
-    None where the map is empty and there is nothing to write.
+    The map may have its axes in another order or direction than the series, but must lie on its grid, to 1e-3 mm at the
+    corners. A segment has the number of its label, or its place among the regions; those without a voxel are described
+    and have no frame.
 
-    Raises InputError for a grid other than the series', labels that have no code, a series without a frame of
-    reference, a file that already exists, and where highdicom is missing.
+    Args:
+        label_map: (X, Y, Z), in the values of `scheme`: an array, or an image file.
+        affine: (4, 4) voxel indices to RAS mm; None takes that of the file.
+        series: that it was drawn on.
+        output: of the new file.
+        facts: what the SEG says of who made it.
+        scheme: the labels and regions.
+        regions: whether the segments are the regions, which overlap, rather than the labels.
+
+    Returns:
+        `output`, or None where the map is empty and there is nothing to write.
+
+    Raises:
+        InputError: for a grid other than the series', labels that have no code, a series without a frame of
+            reference, a
+            file that already exists, and where highdicom is missing.
     """
     hd, output = _need_highdicom(), Path(output)
     names = list(scheme.regions) if regions else sorted(scheme.labels, key=scheme.labels.__getitem__)

@@ -42,11 +42,18 @@ def choose_four(
 ) -> dict[str, Choice]:
     """One series for each of `modalities`, all of one study.
 
-    named: modality -> name of a series (see Series), which is taken whatever it looks like. Of several that fit, the
-    finer is taken, then an original before a reformat. incomplete: where no study has all, a modality is left out for
-    which the only study with two or more has nothing that could be it, be it under a word of another use; or for which
-    a user named all the others. Raises InputError that says what is missing,
-    or which series are equally good, and how to name one.
+    Of several that fit, the finer is taken, then an original before a reformat.
+
+    Args:
+        series: what was found.
+        named: modality -> name of a series (see Series), which is taken whatever it looks like.
+        modalities: that are wanted.
+        incomplete: whether, where no study has all, a modality is left out for which the only study with two or
+            more has
+            nothing that could be it, be it under a word of another use; or for which a user named all the others.
+
+    Raises:
+        InputError: says what is missing, or which series are equally good, and how to name one.
     """
     wanted = _find_named(series, dict(named or {}), modalities)
     studies = sorted({s.study for s in (wanted.values() if wanted else series)})

@@ -37,12 +37,22 @@ def improve(
     model: str = "quick",
     device: Callable[[], str] = lambda: "cpu",
 ) -> RunStatus:
-    """Works until the gate has spoken; returns the run's last status. See the top of this file.
+    """Works until the gate has spoken. See the top of this file.
 
-    run: of one that was begun: goes on with it, as it was begun. way: default "finetune". model: the first model of a
-    site that has none: a name or a folder. device: says on what to work, once torch is needed.
-    Raises InputError where something is wrong (the status says it too) or another run of this site is at work, and
-    Stopped after a signal or once there is a file RUN/stop.
+    Args:
+        site: the folder of the site.
+        run: the name of one that was begun: it is gone on with, as it was begun; None: a new one.
+        way: "finetune" (default) or "retrain".
+        steps: of the training; None: as the recipe says.
+        model: the first model of a site that has none: a name or a folder.
+        device: says on what to work, once torch is needed.
+
+    Returns:
+        The run's last status.
+
+    Raises:
+        InputError: where something is wrong (the status says it too), or another run of this site is at work.
+        Stopped: after a signal, or once there is a file RUN/stop.
     """
     if way not in (None, *WAYS) or (steps is not None and steps < 1):
         raise InputError(f"way {way!r}, {steps} steps: expected one of {', '.join(WAYS)}, and 1 step or more")
