@@ -68,7 +68,7 @@ class ModelsPanel:
         order = {"candidate": 0, "refused": 1, "retired": 2}
         added = {event.get("model"): place for place, event in enumerate(eventsOf(models))}
         names = sorted((n for n in states if states[n] in order), key=lambda n: (order[states[n]], -added.get(n, -1)))
-        self._fill([(f"{name} ({_STATES[states[name]]()})", name) for name in names])
+        self._fill([(f"{plainName(name)} ({_STATES[states[name]]()})", name) for name in names])
         self._showEvidence()
         self._showButtons()
         self._course.show()
@@ -247,7 +247,7 @@ class ModelsPanel:
         def finished(answer):
             found = answer if isinstance(answer, dict) else {}
             inUse = found.get("in_use") or found.get("name") or ""
-            self._message, self._isWrong = done.format(name=name or inUse), False
+            self._message, self._isWrong = done.format(name=plainName(name or inUse)), False
             self._ui.modelReasonEdit.setText("")
 
         def failed(text):

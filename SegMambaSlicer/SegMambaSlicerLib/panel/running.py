@@ -179,7 +179,7 @@ class RunPanel:
             return [(_("In use here: not known yet"), SITE)]
         if not models.get("champion"):
             return []
-        return [(_("In use here: {name}").format(name=models["champion"]), SITE)]
+        return [(_("In use here: {name}").format(name=plainName(models["champion"])), SITE)]
 
     def _readyText(self) -> str:
         if self.machine is None or self._parameters is None:

@@ -13,6 +13,7 @@ import pytest
 import qt
 import slicer
 from editor import Editor
+from SegMambaSlicerLib.learning.verdicts import plainName
 from SegMambaSlicerLib.results.segments import labelArray
 
 PATIENCE = 900  # seconds; a busy machine is slow
@@ -118,7 +119,7 @@ def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, sampleTrut
     pump(lambda: settled() and ui.inUseLabel.toolTip == candidate, PATIENCE)
 
     # the next segmentation is made with it
-    assert ui.modelCombo.itemText(0) == f"In use here: {candidate}"
+    assert ui.modelCombo.itemText(0) == f"In use here: {plainName(candidate)}"
     ui.modelCombo.setCurrentIndex(0)
     second = segment()
     assert Path(panel.running.model()).name == candidate

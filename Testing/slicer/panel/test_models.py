@@ -9,7 +9,7 @@ import pytest
 import qt
 import sites
 import slicer
-from SegMambaSlicerLib.learning.verdicts import Evidence, rowsOf
+from SegMambaSlicerLib.learning.verdicts import Evidence, plainName, rowsOf
 
 CHAMPION, OLD, NEW = "quick-2-aaaaaaaaaaaa", "quick-1-bbbbbbbbbbbb", "quick-2-tuned-cccccccccccc"
 COUNTS = {"sent": 1, "train": 1, "validation": 0, "refused": 0, "waiting": 0, "replaced": 0, "new": 0, "rows": []}
@@ -98,7 +98,7 @@ def test_the_model_in_use_is_named_with_what_it_was_made_from(commands, site):
 def test_a_candidate_is_shown_with_its_evidence(commands, site):
     judge(site, "promote", pictures=("case-03", "case-07"))
     ui = show(commands, site)
-    assert ui.candidateCombo.currentText == f"{NEW} (candidate)"
+    assert ui.candidateCombo.currentText == f"{plainName(NEW)} (candidate)"
     assert "better than the model in use" in ui.verdictLabel.text
     assert "Low evidence: 12 anchor cases" in ui.verdictLabel.text
     rows = cells(ui.comparisonTable)
@@ -158,10 +158,10 @@ def test_decisions_are_the_engines(commands, site):
     models = str(site / "models")
     ui.modelReasonEdit.setText("our scanner")
     for button, arguments, done in (
-        (ui.promoteButton, ["promote", NEW], f"{NEW} is in use now."),
-        (ui.adoptButton, ["adopt", NEW, "--reason=our scanner"], f"{NEW} is in use now."),
-        (ui.refuseButton, ["refuse", NEW, "--reason=our scanner"], f"{NEW} is refused."),
-        (ui.backButton, ["rollback"], f"Back to {OLD}."),
+        (ui.promoteButton, ["promote", NEW], f"{plainName(NEW)} is in use now."),
+        (ui.adoptButton, ["adopt", NEW, "--reason=our scanner"], f"{plainName(NEW)} is in use now."),
+        (ui.refuseButton, ["refuse", NEW, "--reason=our scanner"], f"{plainName(NEW)} is refused."),
+        (ui.backButton, ["rollback"], f"Back to {plainName(OLD)}."),
     ):
         ui.modelReasonEdit.setText("our scanner")
         button.click()
@@ -201,9 +201,9 @@ def test_what_the_gate_found_worse_is_adopted_only_by_who_says_so_twice(commands
 def test_a_new_candidate_is_shown_and_a_choice_is_kept(commands, site):
     ui = show(commands, site)
     ui.candidateCombo.setCurrentIndex(1)
-    assert ui.candidateCombo.currentText == f"{OLD} (was in use)"
+    assert ui.candidateCombo.currentText == f"{plainName(OLD)} (was in use)"
     ui = show(commands, site)
-    assert ui.candidateCombo.currentText == f"{OLD} (was in use)"
+    assert ui.candidateCombo.currentText == f"{plainName(OLD)} (was in use)"
     states = {OLD: "retired", CHAMPION: "champion", NEW: "refused", "third-1": "candidate"}
     ui = show(commands, site, states=states)
     assert ui.candidateCombo.currentText == "third-1 (candidate)"
@@ -258,7 +258,7 @@ def test_the_next_segmentation_uses_what_is_in_use_at_that_moment(ready, site, p
     assert titles(combo) == ["In use here: not known yet", "Quick model"]
     register(site, CHAMPION)
     ready.asked.reply("status", answer(site))
-    assert titles(combo) == [f"In use here: {CHAMPION}", "Quick model"]
+    assert titles(combo) == [f"In use here: {plainName(CHAMPION)}", "Quick model"]
     assert combo.currentIndex == 0
     assert segmentOnce(ready, pump) == str(site / "models" / "models" / CHAMPION)
     assert ready.ui.qualityCombo.itemText(0) == "Fast (about 12 s)"
@@ -266,7 +266,7 @@ def test_the_next_segmentation_uses_what_is_in_use_at_that_moment(ready, site, p
     assert segmentOnce(ready, pump) == str(site / "models" / "models" / NEW)
     ready.watch.refresh()
     ready.asked.reply("status", answer(site, NEW))
-    assert titles(combo)[0] == f"In use here: {NEW}"
+    assert titles(combo)[0] == f"In use here: {plainName(NEW)}"
     ready.ui.qualityCombo.setCurrentIndex(1)
     assert ready.parameters.get("Model") == "site"
     combo.setCurrentIndex(1)

@@ -104,7 +104,7 @@ def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pu
     ui.modelReasonEdit.setText("it is ours")
     ui.adoptButton.click()
     pump(settled, 300)
-    assert ui.modelsMessageLabel.text == f"{other} is in use now."
+    assert ui.modelsMessageLabel.text == f"{plainName(other)} is in use now."
     assert ui.inUseLabel.toolTip == other
     assert f"It was fine-tuned from {plainName(first)}" in ui.inUseLabel.text
     assert panel.watch.site.championFolder() == site / "models" / "models" / other
