@@ -66,7 +66,7 @@ def test_four_dimensional(volumes):
     volumes["t2w"] = node
     problem = _only(volumes)
     assert problem.kind == "components"
-    assert "T2 (4D) has 3 values a voxel" in problem.text
+    assert "T2 (4D) has 3 values per voxel" in problem.text
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_broken_files_are_named(scene, tmp_path, vtk_errors):
     (tmp_path / "empty.nii").touch()
     (tmp_path / "text.nii.gz").write_text("no image")
     for name in ("cut.nii.gz", "cut.nii", "empty.nii", "text.nii.gz"):
-        with pytest.raises(InputError, match=rf"{name}: cut off or damaged"):
+        with pytest.raises(InputError, match=rf"{name}: truncated or damaged"):
             exchange.readLabelMap(tmp_path / name, node)
     (tmp_path / "text.nrrd").write_text("no image")
     with pytest.raises(InputError, match=r"text\.nrrd: not an image"):

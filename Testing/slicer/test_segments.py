@@ -264,7 +264,7 @@ def test_what_is_refused_leaves_the_scene_alone(t1c, scene):
         segments.createSegmentation(LABEL_MAP, t1c, mode="colors")
     assert scene.GetNumberOfNodes() == before
     other = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
-    with pytest.raises(InputError, match="Mine is no result of SegMamba"):
+    with pytest.raises(InputError, match="Mine is not a result of SegMamba"):
         segments.switchRepresentation(other, "regions")
     with pytest.raises(InputError, match="Mine has no copy"):
         history.originalLabels(other)

@@ -83,7 +83,7 @@ def show(commands, site, *arguments, **changes):
 def test_the_model_in_use_is_named_with_what_it_was_made_from(commands, site):
     ui = show(commands, site)
     day = time.strftime("%Y-%m-%d", time.localtime(1700100000))
-    assert ui.inUseLabel.text == f"In use since {day}: quick-2.\nIt was trained further from quick-1."
+    assert ui.inUseLabel.text == f"In use since {day}: quick-2.\nIt was fine-tuned from quick-1."
     assert ui.inUseLabel.toolTip == CHAMPION
     assert ui.backButton.text == "Go back to quick-1"
     assert ui.historyText.toPlainText().splitlines()[-1].endswith(f"first model  {OLD}")

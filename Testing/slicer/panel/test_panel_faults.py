@@ -81,7 +81,7 @@ def test_a_worker_killed_at_any_moment_is_reported_and_replaced(opened, pump, ch
         pump(lambda end=end: time.monotonic() > end)
         os.kill(panel.session.engine.pid, 9)
         pump(lambda: not panel.session.isBusy())
-        assert "The engine ended unexpectedly (exit code -9). It was killed" in panel.ui.progressLabel.text
+        assert "The engine ended unexpectedly (exit code -9). It was ended by" in panel.ui.progressLabel.text
         assert nodesOf(slicer.mrmlScene) == before
         assert temporaryFiles() == []
     choose("well")
@@ -141,7 +141,7 @@ def test_a_python_that_is_not_there_stands_in_the_way_from_the_start(module, vol
     qt.QSettings().setValue("SegMamba/Python", "/nowhere/python")
     ui = module.widget.panel.ui
     module.widget.enter()
-    pump(lambda: "/nowhere/python is no Python program" in ui.stateLabel.text)
+    pump(lambda: "/nowhere/python is not a Python program" in ui.stateLabel.text)
     assert not ui.applyButton.isEnabled() and not ui.setupSection.collapsed
     assert ui.stateLabel.text.endswith("See Setup.")
     assert not module.widget.panel.session.engine.isRunning()
