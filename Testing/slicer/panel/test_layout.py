@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 import qt
 import slicer
+from panels import segment
 
 NARROWEST = 300  # of Slicer's dock, in pixels
 SENTENCE = "The volumes could not be read, for something was wrong with them and with the folder that they lie in. " * 4
@@ -56,6 +57,21 @@ def test_volumes_button_and_result_are_on_the_first_screen(choose, module, volum
     for widget in (ui.t2fSelector, ui.stateLabel, ui.applyButton, ui.volumesTable, ui.show3DButton, ui.nextPlaceButton):
         bottom = widget.mapTo(module.frame, qt.QPoint(0, widget.height)).y()
         assert widget.isVisible() and bottom <= 640, (widget.name, bottom)
+
+
+def test_the_table_of_volumes_can_be_read_in_a_narrow_dock(ready, module, pump):
+    """Every number is shown whole, and of each structure enough to tell it; no row is hidden."""
+    segment(ready, pump)
+    table = ready.ui.volumesTable
+    module.frame.resize(NARROWEST, module.frame.layout().totalHeightForWidth(NARROWEST))
+    module.frame.show()
+    slicer.app.processEvents()
+    assert sum(table.columnWidth(column) for column in range(table.columnCount)) <= table.viewport().width
+    assert table.columnWidth(0) >= table.fontMetrics().horizontalAdvance("Tumor core (TC)")
+    for column in range(1, table.columnCount):
+        assert table.columnWidth(column) >= table.sizeHintForColumn(column)
+    last = table.visualItemRect(table.item(table.rowCount - 1, 0))
+    assert last.bottom() <= table.viewport().height
 
 
 def test_long_texts_are_given_the_lines_that_they_need(module):
