@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qt
 import slicer
 
 from ..errors import InputError
@@ -59,8 +60,10 @@ class ResultFacts:
         allow(ui.nextLesionButton, not reason, text, reason)
         other = self._otherBackground()
         reason = nothing if node is None else "" if other else _("T1c or FLAIR is no longer in the scene.")
-        allow(ui.backgroundButton, not reason, _("Switches between T1c and FLAIR under the segments."), reason)
+        text = _("Switches between T1c and FLAIR under the segments (Ctrl+Shift+B).")
+        allow(ui.backgroundButton, not reason, text, reason)
         ui.backgroundButton.setText(_("Show T1c") if other and other[0] == "t1c" else _("Show FLAIR"))
+        ui.backgroundButton.setShortcut(qt.QKeySequence("Ctrl+Shift+B"))  # which a new text takes away
         ui.opacitySlider.setEnabled(node is not None)
         if node is not None and node.GetDisplayNode() is not None:
             ui.opacitySlider.blockSignals(True)

@@ -316,7 +316,8 @@ def test_the_keys_are_shown_and_stay(ready, pump):
     """A text that is set anew takes a button's key away, unless the text is left alone."""
     segment(ready, pump)
     keys = {"applyButton": "Ctrl+Return", "cancelButton": "Ctrl+Shift+X", "nextPlaceButton": "Ctrl+Shift+J"}
-    keys |= {"labelsRadio": "Ctrl+Shift+L", "regionsRadio": "Ctrl+Shift+R"}
+    keys |= {"labelsRadio": "Ctrl+Shift+L", "regionsRadio": "Ctrl+Shift+R", "backgroundButton": "Ctrl+Shift+B"}
+    ready.ui.backgroundButton.click()  # has another text now
     for name, key in keys.items():
         button = getattr(ready.ui, name)
         assert button.shortcut.toString() == key, name
