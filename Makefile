@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Test files are shared among so many processes, of one thread each: two threads in two processes on two cores wait for one another.
 JOBS ?= 2
 
-.PHONY: demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench clean
+.PHONY: demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench gpu-pack gpu-run clean
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
@@ -53,6 +53,15 @@ gpu-check: $(READY)
 
 gpu-bench: $(READY)
 	$(BIN)/python Testing/benchmarks/gpu_bench.py
+
+# One folder for a machine with a GPU and without network: DATASETS="runs/data/brats ..." ARGS="--patches crops.npz".
+gpu-pack: $(READY)
+	$(BIN)/python Testing/benchmarks/gpu_pack.py $(DATASETS) $(ARGS)
+
+# All that a quarter hour of a GPU is for; there: python runs/gpu-pack/Testing/benchmarks/gpu_run.py --output OUT.
+# ARGS="--dry" tries every step on the CPU at toy size.
+gpu-run: $(READY)
+	$(BIN)/python Testing/benchmarks/gpu_run.py --output runs/gpu-run --cases runs/gpu-pack/cases $(ARGS)
 
 # Installed once, and again when what is installed changes.
 $(READY): Training/pyproject.toml constraints.txt

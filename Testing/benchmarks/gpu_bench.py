@@ -21,11 +21,11 @@ from statistics import median
 import peers
 import torch
 from measure import describe, print_table, progress, ratio, slug, write_results
-from monai.losses import DiceCELoss
 from segmamba.errors import Cancelled, is_out_of_memory
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.scan import OVERRIDE, available_backends
 from segmamba.prediction.windows import count_windows, predict
+from segmamba.training.optimize import HeadLoss
 from torch import nn
 
 PEERS = ("SwinUNETR", "SegResNet", "UNETR", "MedNeXt-M")
@@ -153,8 +153,9 @@ def training(subject: Subject, device: torch.device, size: int) -> None:
     memory_format = peers.FORMATS[form]
     network = peers.build(subject.name, size).to(device, memory_format=memory_format).train()
     image = torch.randn(2, 4, size, size, size, device=device).contiguous(memory_format=memory_format)
-    label = torch.randint(0, 4, (2, 1, size, size, size), device=device)
-    loss_of = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, include_background=False)
+    label = torch.randint(0, 4, (2, size, size, size), device=device)
+    shares = nn.functional.one_hot(label, 4).movedim(-1, 1).float()
+    loss_of = HeadLoss("dice_ce")
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     for precision, autocast in AUTOCAST.items():
 
@@ -162,7 +163,7 @@ def training(subject: Subject, device: torch.device, size: int) -> None:
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 logits = network(image)
-            loss_of(logits.float(), label).backward()
+            loss_of(logits.float(), shares).backward()
             nn.utils.clip_grad_norm_(network.parameters(), 12.0)
             optimizer.step()
 

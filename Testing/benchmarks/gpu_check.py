@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import peers
 import scan_case
@@ -56,14 +57,16 @@ class Checks:
         return [row["check"] for row in self.rows if not row["passed"]]
 
 
-def check_operations(device: torch.device, stages: tuple[tuple[int, int], ...], checks: Checks) -> None:
+def check_operations(
+    device: torch.device, stages: tuple[tuple[int, int], ...], precisions: dict[str, torch.dtype], checks: Checks
+) -> None:
     """Scan and convolution by every back end that can be used on `device`."""
     usable = [name for name, reason in available_backends(device).items() if not reason and name != "reference"]
     for length, d in stages:
         values = scan_case.make_inputs(length, d, device, torch.float32)
         oracle = f"{device.type} float64 oracle of {length} x {d}"
         checks.add(oracle, scan_case.exactness(values), ORACLE)
-        for precision, dtype in PRECISIONS.items():
+        for precision, dtype in precisions.items():
             values = scan_case.make_inputs(length, d, device, dtype)
             exact = scan_case.exact_scan(values)
             for backend in usable:
@@ -114,22 +117,31 @@ def check_network(device: torch.device, size: int, checks: Checks) -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description="Checks the scan back ends, on the GPU where there is one.").parse_args()
+    parser = argparse.ArgumentParser(description="Checks the scan back ends, on the GPU where there is one.")
+    parser.add_argument("--quick", action="store_true", help="the first and the last stage, no fp16")
+    parser.add_argument("--results", type=Path, help="a JSON file, written after each part; default: in results/")
+    options = parser.parse_args()
+    stages, short_stages = (STAGES[::3], SHORT_STAGES[1::2]) if options.quick else (STAGES, SHORT_STAGES)
+    precisions = {name: dtype for name, dtype in PRECISIONS.items() if name != "fp16" or not options.quick}
     os.environ.pop(OVERRIDE, None)
     facts, checks = describe(), Checks()
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         for name, reason in available_backends(device).items():
             if reason:
                 print(f"not checked on {device}: {name}: {reason}")
-    check_operations(torch.device("cpu"), SHORT_STAGES, checks)
+    check_operations(torch.device("cpu"), short_stages, precisions, checks)
     if torch.cuda.is_available():
         device, gpu = torch.device("cuda"), torch.cuda.get_device_name()
-        check_operations(device, STAGES, checks)
+        facts |= {"gpu": gpu, "backends": available_backends(device)}
+        name = f"gpu-check-{slug(gpu)}"
+        check_operations(device, stages, precisions, checks)
+        write_results(name, {**facts, "checks": checks.rows}, options.results)
         check_network(device, 128, checks)
-        backends = available_backends(device)
-        write_results(f"gpu-check-{slug(gpu)}", {**facts, "gpu": gpu, "backends": backends, "checks": checks.rows})
+        write_results(name, {**facts, "checks": checks.rows}, options.results)
     else:
         print("no GPU: GPU parts skipped")
+        if options.results:
+            write_results("", {**facts, "checks": checks.rows}, options.results)
     print(f"{len(checks.rows)} checks, {len(checks.failed)} failed")
     for what in checks.failed:
         print(f"failed: {what}")

@@ -74,12 +74,13 @@ def describe() -> dict:
     }
 
 
-def write_results(name: str, facts: dict) -> None:
-    """Writes results/NAME.json, aside and renamed."""
-    RESULTS.mkdir(exist_ok=True)
-    aside = RESULTS / f".{name}.{os.getpid()}.part"
+def write_results(name: str, facts: dict, path: Path | None = None) -> None:
+    """Writes results/NAME.json, or `path`, aside and renamed."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     aside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    aside.replace(RESULTS / f"{name}.json")
+    aside.replace(path)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -116,7 +117,8 @@ def _commit() -> str:
         changed = bool(git("status", "--porcelain", "--untracked-files=no"))
         return git("rev-parse", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"  # a copy without its repository
+        packed = HERE.parents[1] / "COMMIT"  # a copy without its repository, made by gpu_pack.py
+        return packed.read_text(encoding="utf-8").strip() if packed.exists() else "unknown"
 
 
 def _machine() -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.nets import UNETR, DynUNet, MedNeXtM, SegResNet, SwinUNETR
 from segmamba.networks.presets import build_network
 from torch import nn
 
@@ -23,6 +22,8 @@ def parameters(network: nn.Module) -> int:
 
 def _nnunet(size: int) -> nn.Module:
     """nnU-Net's plain 3D U-Net, as it plans it for 128^3 windows; deep supervision serves training alone."""
+    from monai.networks.nets import DynUNet
+
     filters = (32, 64, 128, 256, 320, 320)
     return DynUNet(
         spatial_dims=3,
@@ -36,12 +37,19 @@ def _nnunet(size: int) -> nn.Module:
     )
 
 
+def _monai(name: str, **settings: object) -> nn.Module:
+    """Raises ImportError where there is no MONAI: `released` is measured without it."""
+    from monai.networks import nets
+
+    return getattr(nets, name)(**CHANNELS, **settings)
+
+
 _BUILDERS = {
     "released": lambda size: build_network("released"),
     # Flash attention: the same function, faster; MONAI uses it where no gradient is wanted.
-    "SwinUNETR": lambda size: SwinUNETR(feature_size=48, use_flash_attention=True, **CHANNELS),
-    "SegResNet": lambda size: SegResNet(init_filters=32, **CHANNELS),
-    "UNETR": lambda size: UNETR(img_size=size, feature_size=16, **CHANNELS),
+    "SwinUNETR": lambda size: _monai("SwinUNETR", feature_size=48, use_flash_attention=True),
+    "SegResNet": lambda size: _monai("SegResNet", init_filters=32),
+    "UNETR": lambda size: _monai("UNETR", img_size=size, feature_size=16),
     "nnU-Net plain": _nnunet,
-    "MedNeXt-M": lambda size: MedNeXtM(spatial_dims=3, kernel_size=3, **CHANNELS),
+    "MedNeXt-M": lambda size: _monai("MedNeXtM", spatial_dims=3, kernel_size=3),
 }
