@@ -42,7 +42,12 @@ def add(add_command: AddCommand) -> None:
         metavar="OUT",
         help="folder for the results, or .nii.gz file for the label map alone",
     )
-    command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
+    command.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME_OR_FOLDER",
+        help="default: quick; repeat for the mean of several, as of the folds of a cross-validation",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
         "--mirrorings",
@@ -105,14 +110,15 @@ def run(options: Namespace) -> int:
         raise InputError("--dicom FOLDER cannot be combined with a CASE folder, images by name, or --batch")
     from segmamba.models.package import find_model, read_manifest
 
-    incomplete = read_manifest(find_model(options.model)).incomplete is not None
+    incomplete = read_manifest(find_model(_models(options)[0])).incomplete is not None
     with dicom_case(options.dicom, named_series(options.series), incomplete=incomplete) as case:
         return _predict(options, case)
 
 
 def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     from segmamba.cases.case import MODALITIES, Source, find_case
-    from segmamba.models.package import find_model, load_package
+    from segmamba.models.ensemble import load_ensemble
+    from segmamba.models.package import find_model
     from segmamba.prediction.batch import format_batch, predict_batch
     from segmamba.prediction.predict import PredictOptions, predict_case
 
@@ -126,7 +132,7 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
         raise InputError("--brain-mask belongs to one case and cannot be combined with --batch FOLDER")
     output = Path(options.output)
     _check_output(output, options.batch is not None)
-    model = load_package(find_model(options.model))
+    model = load_ensemble([find_model(name) for name in _models(options)])
     settings = PredictOptions(
         device=_own_gpu(choose_device(options.device)),
         mirrorings=options.mirrorings,
@@ -170,6 +176,10 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     if target:
         print(written or "no tumour was found: there is no DICOM SEG")
     return 0
+
+
+def _models(options) -> list[str]:
+    return options.model or ["quick"]
 
 
 def _check_output(output: Path, batch: bool) -> None:
