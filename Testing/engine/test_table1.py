@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
+from segmamba.cases.case import load_case, load_label_map
 from segmamba.cli import main
 from segmamba.datasets.split import make_split
 from segmamba.errors import InputError
-from segmamba.models.package import read_manifest
+from segmamba.evaluation.metrics import dice
+from segmamba.models.package import load_package, read_manifest
 from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baseline
 from segmamba.networks.choice import NetworkChoice
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
+from segmamba.prediction.segment import segment
 from segmamba.training import costs, table1
 from segmamba.training.config import SourceConfig
 from segmamba.training.costs import Costs, count_flops, tom_flops
@@ -227,3 +231,32 @@ def test_the_command_refuses_unknown_networks(tmp_path, phantom_dataset, capsys)
     path.write_text(f'name = "x"\n[[sources]]\ndataset = "{phantom_dataset.folder}"\n')
     assert main(["table1", str(path), "--output", str(tmp_path), "--networks", "unet"]) == 1
     assert "unknown networks unet" in capsys.readouterr().err
+
+
+# --- the test part
+
+
+def test_the_test_part_is_scored_once_with_mirrorings(
+    phantom_cases, make_dataset, tmp_path, narrow_networks, monkeypatch
+):
+    """A case each to train, to validate and to test; the score is that of the model on the third one, run by hand."""
+    shutil.copytree(phantom_cases, tmp_path / "cases")
+    dataset = make_dataset(tmp_path / "cases")
+    source = SourceConfig(dataset=dataset.folder, validate=True)
+    config = small_config(dataset.folder, tmp_path / "cache", sources=(source,), steps=1, batch=1)
+    monkeypatch.setattr(table1, "measure_costs", lambda config, device: COSTS)
+    with pytest.raises(InputError, match="keeps cases for a test"):
+        make_table(config, parse_networks("released"), tmp_path / "none", "cpu", test=True)
+    split, _ = make_split(dataset, shares={"train": 0.34, "validation": 0.33, "test": 0.33}, seed=1)
+    (entry,) = [case for case in dataset.cases if split.part_of(case.subject) == "test"]
+    (row,) = make_table(config, parse_networks("released"), tmp_path / "table", "cpu", test=True)
+    assert row.cases == 1 and not row.failure
+    model = load_package(tmp_path / "table/released/model")
+    assert list(model.manifest.metrics["cases"]) != [entry.id]
+    case = load_case(dataset.sources(entry), entry.id, config.preprocess.modalities)
+    truth = load_label_map(dataset.path(entry.label), dataset.renumbering, case)
+    found = segment(case, model.network, model.manifest.preprocess, model.manifest.inference, mirrorings=7).label_map
+    assert row.mean["WT"]["dice"] == pytest.approx(dice(found > 0, truth > 0))
+    assert "Scores: test cases, 7 mirrorings." in (tmp_path / "table/table1.md").read_text()
+    monkeypatch.setattr("segmamba.training.final_score.validate", None)  # it is there already
+    assert make_table(config, parse_networks("released"), tmp_path / "table", "cpu", test=True) == [row]

@@ -29,6 +29,9 @@ def add(add_command: AddCommand) -> None:
         help="override a setting, e.g. steps=100; can be repeated",
     )
     command.add_argument("--device", default="auto")
+    command.add_argument(
+        "--test", action="store_true", help="score on the test part of a split by shares, with 7 mirrorings"
+    )
 
 
 def run(options: Namespace) -> int:
@@ -41,9 +44,9 @@ def run(options: Namespace) -> int:
     networks = parse_networks(options.networks or ",".join(NETWORKS))
     ready_for_output(options.output)
     try:
-        rows = make_table(config, networks, Path(options.output), choose_device(options.device))
+        rows = make_table(config, networks, Path(options.output), choose_device(options.device), options.test)
     except Stopped as stopped:
         print(f"{stopped}; the same command goes on", file=sys.stderr)
         return 128 + stopped.signal_number
-    print(format_markdown(rows))
+    print(format_markdown(rows, options.test))
     return 1 if any(row.failure for row in rows) else 0

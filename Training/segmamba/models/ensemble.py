@@ -30,6 +30,7 @@ class Ensemble(nn.Module):
         self.nested = nested
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) to (B, K, D, H, W), as one of the networks."""
         mean = label_probabilities(self.networks[0](x), self.nested)
         for network in self.networks[1:]:
             mean = mean + label_probabilities(network(x), self.nested)

@@ -30,6 +30,7 @@ from segmamba.networks.presets import PRESETS
 from segmamba.settings import build, read_json
 from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.costs import Costs, device_name, measure_costs
+from segmamba.training.final_score import MIRRORINGS, find_test_cases, score_on_test
 from segmamba.training.loop import train
 from segmamba.training.optimize import uses_bf16
 from segmamba.training.run_folder import CONFIG, surroundings
@@ -65,8 +66,13 @@ def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
     return tuple(NetworkChoice(preset=name) if name in PRESETS else NetworkChoice(name=name) for name in names)
 
 
-def make_table(config: TrainingConfig, networks: Sequence[NetworkChoice], folder: Path, device: str) -> list[Row]:
+def make_table(
+    config: TrainingConfig, networks: Sequence[NetworkChoice], folder: Path, device: str, test: bool = False
+) -> list[Row]:
     """Trains or collects each network; writes and returns the table, which is written after every row.
+
+    test: the scores are those of the cases that the data sets keep for a test, with mirrorings (training.final_score),
+    as the paper has them; else of the validation cases.
 
     Raises InputError, before anything is trained, where a network does not take the patch, a run folder holds a
     training with another configuration, or this is one of several processes.
@@ -77,6 +83,8 @@ def make_table(config: TrainingConfig, networks: Sequence[NetworkChoice], folder
             "then collect them with `table1 --output DIR`"
         )
     uses_bf16(config, device)  # says what patches it takes
+    if test:
+        find_test_cases(config)
     configs = {_label(choice): _configured(config, choice) for choice in networks}
     for one in configs.values():
         _check_run(one, folder)
@@ -84,10 +92,15 @@ def make_table(config: TrainingConfig, networks: Sequence[NetworkChoice], folder
     rows: list[Row] = []
     for name, one in configs.items():
         log.info("%s", name)
-        rows.append(_row(name, one, folder / name, device))
-        values = {"config": resolved(config), **surroundings(device), "rows": [asdict(row) for row in rows]}
+        rows.append(_row(name, one, folder / name, device, test))
+        values = {
+            "config": resolved(config),
+            **surroundings(device),
+            "test": test,
+            "rows": [asdict(row) for row in rows],
+        }
         write_aside(folder / "table1.json", (json.dumps(values, indent=2) + "\n").encode())
-        write_aside(folder / "table1.md", format_markdown(rows).encode())
+        write_aside(folder / "table1.md", format_markdown(rows, test).encode())
     return rows
 
 
@@ -119,13 +132,13 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
         )
 
 
-def _row(name: str, config: TrainingConfig, run: Path, device: str) -> Row:
+def _row(name: str, config: TrainingConfig, run: Path, device: str, test: bool) -> Row:
     metrics, failure = {}, ""
     try:
         model = run / "model"
         if not (model / MANIFEST).is_file():
             model = train(config, run, resume="auto", device=device)
-        metrics = read_manifest(model).metrics
+        metrics = score_on_test(model, config, run, device) if test else read_manifest(model).metrics
     except InputError as error:  # the other networks have their rows all the same
         log.error("%s: %s", name, error)
         failure = str(error)
@@ -151,7 +164,7 @@ def _costs(config: TrainingConfig, run: Path, device: str) -> Costs:
 # --- the table
 
 
-def format_markdown(rows: Sequence[Row]) -> str:
+def format_markdown(rows: Sequence[Row], test: bool = False) -> str:
     """Dice in percent, HD95 in mm; the mean over regions last, as the paper has it."""
     regions = next((list(row.mean) for row in rows if row.mean), [])
     header = ["network", "parameters, M", "FLOPs, G", "step, s", "step, MB", "case, s", "case, MB"]
@@ -168,6 +181,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
             cells += [_number(value, 2) for value in (values or [None] * len(regions))] + [_number(mean, 2)]
         lines.append(_line([*cells, str(row.cases)]))
     lines += ["", f"Device: {', '.join(sorted({row.costs.device for row in rows}))}. FLOPs: forward pass of one patch."]
+    lines += [f"Scores: test cases, {MIRRORINGS} mirrorings." if test else "Scores: validation cases, no mirroring."]
     lines += [f"{row.network} has no model: {row.failure}" for row in rows if row.failure]
     return "\n".join(lines) + "\n"
 

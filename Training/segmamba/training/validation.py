@@ -23,8 +23,9 @@ def validate(
     postprocess: PostprocessSpec,
     scheme: LabelScheme,
     world: World,
+    mirrorings: int = 0,
 ) -> dict:
-    """Dice and HD95 of whole held-out cases, without mirroring, the cases shared among processes.
+    """Dice and HD95 of whole held-out cases, the cases shared among processes.
 
     Args:
         network: left in the mode in which it came.
@@ -34,6 +35,7 @@ def validate(
         postprocess: what is too small to stay in a label map.
         scheme: the labels and regions.
         world: the processes of the training.
+        mirrorings: extra passes with flipped axes.
 
     Returns:
         {"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, the same in every process.
@@ -56,6 +58,7 @@ def validate(
             preprocess,
             inference,
             device=world.device,
+            mirrorings=mirrorings,
             postprocess_spec=postprocess,
             scheme=scheme,
         )
