@@ -31,6 +31,11 @@ SMALL = {
     "swinunetr": {"width": 12, "patch": (32, 64, 32)},
     "swinunetr-v2": {"width": 12, "patch": (32, 64, 32)},
     "nnformer": {"width": 32, "patch": (32, 64, 32)},
+    # the coarsest grid of two voxels would be +1 and -1 after its norm, whatever goes in
+    "nnunet": {"width": 3, "patch": (64, 64, 32)},
+    "nnunet-resenc-m": {"width": 2, "patch": (64, 64, 32)},
+    "umamba-bot": {"width": 3, "patch": (64, 64, 32)},
+    "umamba-enc": {"width": 3, "patch": (64, 64, 32)},
 }
 
 
@@ -74,6 +79,39 @@ def test_a_baseline_has_its_published_size(name, channels, patch, millions, monk
         with torch.device("meta"):
             network = build_baseline(config)
     assert round(count(network) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        # dynamic-network-architectures 0.4.4, PlainConvUNet and ResidualEncoderUNet: 31.2 M and 102.4 M
+        ("nnunet", 31_199_796),
+        ("nnunet-resenc-m", 102_353_972),
+        # the authors' U-Mamba code (bowang-lab/U-Mamba), UMambaBot and UMambaEnc
+        ("umamba-bot", 42_124_692),
+        ("umamba-enc", 42_755_220),
+    ],
+)
+def test_the_unets_have_the_size_of_their_authors_code(name, parameters):
+    """Which has four more outputs, for deep supervision. With the same weights the logits are the same to the last bit,
+    which was tried once, against these versions."""
+    with torch.device("meta"):
+        network = build_baseline(BaselineConfig(name=name))
+    outputs = sum(4 * channels + 4 for channels in (320, 256, 128, 64))
+    assert count(network) + outputs == parameters
+
+
+def test_the_plain_nnunet_is_counted_by_hand():
+    channels = (32, 64, 128, 256, 320, 320)
+
+    def block(a, b, kernel=3):  # convolution with bias, norm
+        return kernel**3 * a * b + b + 2 * b
+
+    down = sum(block(a, b) + block(b, b) for a, b in pairwise((4, *channels)))
+    up = sum(8 * b * a + a + block(2 * a, a) + block(a, a) for a, b in pairwise(channels))
+    with torch.device("meta"):
+        network = build_baseline(BaselineConfig(name="nnunet"))
+    assert count(network) == down + up + 32 * 4 + 4
 
 
 def test_uxnet_is_counted_by_hand():
@@ -320,7 +358,7 @@ def test_convolutions_take_other_sides_than_the_patch(name):
         assert network(image((32, 16, 32))).shape == (1, 3, 32, 16, 32)
 
 
-@pytest.mark.parametrize("name", ["unetr", "nnformer"])
+@pytest.mark.parametrize("name", ["unetr", "nnformer", "umamba-enc"])
 def test_position_encodings_take_the_patch_alone(name):
     with pytest.raises(InputError, match="made for"):
         small(name)(image((64, 64, 64)))

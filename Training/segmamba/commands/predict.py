@@ -178,7 +178,7 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     return 0
 
 
-def _models(options: argparse.Namespace) -> list[str]:
+def _models(options: Namespace) -> list[str]:
     return options.model or ["quick"]
 
 

@@ -22,6 +22,7 @@ from monai.networks.nets import UNETR, MedNeXt, SegResNet, SwinUNETR
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
+from segmamba.networks.baselines import nnunet
 from segmamba.networks.baselines.config import BaselineConfig
 from segmamba.networks.baselines.nnformer import NNFormer
 from segmamba.networks.baselines.uxnet import UXNet
@@ -96,6 +97,19 @@ def _nnformer(config: BaselineConfig, width: int) -> nn.Module:
     return NNFormer(patch=config.patch, embedding=width, heads=heads, **_channels(config))
 
 
+def _nnunet(config: BaselineConfig, width: int) -> nn.Module:
+    return nnunet.plain(config.in_channels, config.out_channels, width)
+
+
+def _resenc(config: BaselineConfig, width: int) -> nn.Module:
+    return nnunet.residual_encoder(config.in_channels, config.out_channels, width)
+
+
+def _umamba(config: BaselineConfig, width: int) -> nn.Module:
+    everywhere = config.name == "umamba-enc"
+    return nnunet.u_mamba(config.in_channels, config.out_channels, width, config.patch, everywhere)
+
+
 def _channels(config: BaselineConfig) -> dict[str, Any]:
     return {"in_channels": config.in_channels, "out_channels": config.out_channels}
 
@@ -108,4 +122,8 @@ _BUILDERS = {
     "swinunetr": _swinunetr,
     "swinunetr-v2": _swinunetr,
     "nnformer": _nnformer,
+    "nnunet": _nnunet,
+    "nnunet-resenc-m": _resenc,
+    "umamba-bot": _umamba,
+    "umamba-enc": _umamba,
 }
