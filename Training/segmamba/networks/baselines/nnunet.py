@@ -33,6 +33,7 @@ class ConvBlock(nn.Module):
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         x = self.norm(self.conv(x))
         return F.leaky_relu(x, 0.01) if self.active else x
 
@@ -51,6 +52,7 @@ class ResidualBlock(nn.Module):
         self.project = ConvBlock(a, b, 1, active=False, bias=False) if a != b else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         return F.leaky_relu(self.conv2(self.conv1(x)) + self.project(self.pool(x)), 0.01)
 
 
@@ -64,12 +66,15 @@ class ProjectedBlock(nn.Module):
         self.project = nn.Conv3d(a, b, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         return F.leaky_relu(self.conv2(self.conv1(x)) + self.project(x), 0.01)
 
 
 class ChannelMamba(nn.Module):
-    """LayerNorm and Mamba with the channels for tokens, each a vector of its whole grid, as U-Mamba has it where the
-    grid has fewer voxels than channels."""
+    """LayerNorm and Mamba with the channels for tokens, each a vector of its whole grid.
+
+    U-Mamba has it where the grid has fewer voxels than channels.
+    """
 
     def __init__(self, voxels: int):
         super().__init__()
@@ -77,6 +82,7 @@ class ChannelMamba(nn.Module):
         self.mamba = TriMamba(voxels, ("forward",))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         return self.mamba(self.norm(x.flatten(2)), slices=1).unflatten(2, x.shape[2:])
 
 
@@ -89,6 +95,7 @@ class UpConv(nn.Module):
         self.transposed = transposed
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         return self.conv(x if self.transposed else F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -116,6 +123,7 @@ class UNet(nn.Module):
         self.out = nn.Conv3d(channels[0], out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) in and out."""
         x = self.stem(x)
         skips = []
         for stage in self.encoder:
