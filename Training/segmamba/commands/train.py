@@ -36,6 +36,13 @@ def add(add_command: AddCommand) -> None:
         help="resume from the checkpoint in the run folder: auto, if there is one; must (also --resume alone)",
     )
     command.add_argument("--device", default="auto")
+    command.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validation: a training a fold (`segmamba dataset split --folds N`), and a table of all scores",
+    )
+    command.add_argument("--seeds", metavar="A,B,...", help="a training from each of these seeds, likewise")
     way = command.add_mutually_exclusive_group()
     way.add_argument("--finetune", metavar="CORRECTIONS", help="fine-tune a model on the cases of `segmamba intake`")
     way.add_argument(
@@ -64,13 +71,31 @@ def run(options: Namespace) -> int:
     config = _config(options)
     run = Path(options.run_folder or Path("runs") / config.name)
     ready_for_output(run)
+    device = choose_device(options.device)
     try:
-        model = train(config, run, resume=options.resume, device=choose_device(options.device))
+        if options.folds is not None or options.seeds:
+            return _train_variants(config, options, run, device)
+        model = train(config, run, resume=options.resume, device=device)
     except Stopped as stopped:
         print(f"{stopped}; go on with --resume auto", file=sys.stderr)
         return 128 + stopped.signal_number
     if os.environ.get("RANK", "0") == "0":
         print(model)
+    return 0
+
+
+def _train_variants(config: TrainingConfig, options: Namespace, run: Path, device: str) -> int:
+    from segmamba.training.variants import format_summary, make_variants, train_variants
+
+    seeds = [text.strip() for text in (options.seeds or "").split(",") if text.strip()]
+    if not all(seed.isdecimal() for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {options.seeds}: expected whole numbers with commas between them, each once")
+    if options.folds is not None and options.folds < 2:
+        raise InputError(f"--folds {options.folds}: expected 2 or more")
+    variants = make_variants(config, options.folds, [int(seed) for seed in seeds])
+    summary = train_variants(variants, run, resume=options.resume, device=device)
+    if os.environ.get("RANK", "0") == "0":
+        print(format_summary(summary), end="")
     return 0
 
 

@@ -19,13 +19,24 @@ _EVERY, _LINES = 25, 40  # a step line every 25 steps; more often in a run that 
 
 
 class Journal:
-    """Only the first process of `world` writes. on_step(step, loss) is called there after every step."""
+    """Only the first process of `world` writes.
 
-    def __init__(self, run: Path, world: World, steps: int, on_step: Callable[[int, float], None] | None = None):
+    There on_step(step, loss) is called after every step, on_line(line) with every line of the log.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        world: World,
+        steps: int,
+        on_step: Callable[[int, float], None] | None = None,
+        on_line: Callable[[dict], None] | None = None,
+    ):
         self.run = run
         self.world = world
         self.steps = steps
         self.on_step = on_step or (lambda step, loss: None)
+        self.on_line = on_line or (lambda line: None)
         self.every = max(1, min(_EVERY, steps // _LINES))
         self.board = TensorBoardLog(run / "tensorboard") if world.is_first else None
         self.begin()
@@ -80,3 +91,4 @@ class Journal:
         line = append_log(self.run, kind, step=step, **values)
         if self.board:
             self.board.write(line)
+        self.on_line(line)

@@ -34,7 +34,7 @@ from segmamba.training.experiment import Experiment, load_experiment
 from segmamba.training.journal import Journal
 from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, state_to_come, uses_bf16
 from segmamba.training.release import write_package
-from segmamba.training.run_folder import surroundings, write_record
+from segmamba.training.run_folder import changed_settings, read_record, surroundings, write_record
 from segmamba.training.samples import StepSampler
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
 from segmamba.training.validation import draw_worst, mean_dice, validate
@@ -52,6 +52,7 @@ def train(
     resume: str = "never",
     device: str = "cpu",
     on_step: Callable[[int, float], None] | None = None,
+    on_line: Callable[[dict], None] | None = None,
 ) -> Path:
     """Trains a network, as one process of a `torchrun` training or as the only one.
 
@@ -60,7 +61,8 @@ def train(
         run: folder of checkpoints, log and model; made where it is missing.
         resume: "never" refuses a folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
         device: "cpu", "cuda" or "cuda:1"; of a `torchrun` training each process takes its own GPU.
-        on_step: called as on_step(step, loss) after every step.
+        on_step: called as on_step(step, loss) after every step, in the first process.
+        on_line: called with every line of log.jsonl as it is written: for MLflow, Weights & Biases and the like.
 
     Returns:
         The folder of the model package.
@@ -80,7 +82,7 @@ def train(
     world = join(device)
     try:
         with stop_signals() as caught, _alone(run, world, resume):
-            return Training(config, run, world, resume, StopRequests(caught, run), on_step).train()
+            return Training(config, run, world, resume, StopRequests(caught, run), on_step, on_line).train()
     finally:
         leave(world)
 
@@ -112,6 +114,7 @@ class Training:
         resume: str,
         stop: StopRequests,
         on_step: Callable[[int, float], None] | None = None,
+        on_line: Callable[[dict], None] | None = None,
     ):
         self.config = config
         self.run = run
@@ -144,13 +147,14 @@ class Training:
         self.since_best = 0
         self.metrics = {}
         self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
-        self.journal = Journal(run, world, config.steps, on_step)
-        if world.is_first:
-            write_record(run, self.record)
+        self.journal = Journal(run, world, config.steps, on_step, on_line)
         if resuming:
             state, note = load_checkpoint(run)
             self._restore(state)
             self._report(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
+            self._record_changes()
+        if world.is_first:
+            write_record(run, self.record)
         slow = config.precision == "bf16" and not self.autocast
         reason = "; bf16 is slow or missing on this device" if slow else ""
         self._report(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
@@ -367,6 +371,18 @@ class Training:
             raise InputError(f"run {self.run} was begun with another network or optimizer: {reason}") from None
         for name in ("step", "skipped", "rate_factor", "best", "since_best", "metrics"):
             setattr(self, name, state[name])
+
+    def _record_changes(self) -> None:
+        """Settings and cases that are not those the run was begun with: in its log, and in its record for good."""
+        old = read_record(self.run)
+        changed = changed_settings(old, self.record)
+        earlier = old.get("resumed", [])
+        if changed:
+            earlier = [*earlier, {"step": self.step, "was": changed}]
+            before = ", ".join(f"{name} (before: {value})" for name, value in changed.items())
+            self._report(f"resumed with other settings: {before}")
+        if earlier:
+            self.record["resumed"] = earlier
 
     def _finish(self) -> Path:
         """Writes what the run is for; the other processes wait."""

@@ -18,15 +18,54 @@ from typing import Any
 import torch
 
 from segmamba import __version__
+from segmamba.errors import InputError
 from segmamba.files.atomic import share, write_aside
+from segmamba.settings import read_json
 
 CONFIG, LOG = "config.json", "log.jsonl"
+_FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that nothing that is learnt depends on
 _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "triton", "mamba-ssm", "causal-conv1d")
 
 
 def write_record(run: Path, record: dict) -> None:
     """Writes the run's record, aside first."""
     write_aside(run / CONFIG, json.dumps(record, indent=2).encode())
+
+
+def read_record(run: Path) -> dict:
+    """What config.json says; empty where there is none. Raises InputError where it cannot be read."""
+    values = read_json(run / CONFIG, optional=True)
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{run / CONFIG} is no record of a training")
+    return values or {}
+
+
+def changed_settings(old: dict, new: dict) -> dict:
+    """What another record says of settings that what is learnt depends on, by dotted names: {"steps": 100}.
+
+    And "cases", "held_out": how many of these were there, and are not, or have another content.
+    """
+    before, now = (_flat(json.loads(json.dumps(record.get("config", {})))) for record in (old, new))
+    names = sorted({*before, *now} - _FREE)
+    changed = {name: before.get(name) for name in names if before.get(name) != now.get(name)}
+    for part in ("cases", "held_out"):
+        then, there = old.get(part, {}), new.get(part, {})
+        if others := sum(there.get(case) != digest for case, digest in then.items()):
+            changed[part] = f"{others} of {len(then)} are others"
+        elif len(there) > len(then):
+            changed[part] = f"{len(there) - len(then)} were not there"
+    return changed
+
+
+def _flat(values: object, name: str = "") -> dict:
+    """Leaves of tables and lists of tables, by dotted names."""
+    if isinstance(values, dict):
+        inside = values.items()
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        inside = enumerate(values)
+    else:
+        return {name: values}
+    return {key: leaf for part, value in inside for key, leaf in _flat(value, f"{name}.{part}".strip(".")).items()}
 
 
 def append_log(run: Path, kind: str, **values: Any) -> dict:
