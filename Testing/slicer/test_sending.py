@@ -221,9 +221,9 @@ def spoilt(how):
         ("none", "no result yet"),
         ("foreign", "is not a result of SegMamba"),
         ("original", "has no copy of what the model made"),
-        ("volume", "FLAIR: no longer in the scene"),
+        ("volume", "FLAIR: not in the scene"),
         ("without", "T1 and T2: .*made without one of T1, T1c, T2 and FLAIR cannot be added"),
-        ("moved", "no longer lies on the grid of"),
+        ("moved", "is no longer on the grid of"),
     ],
 )
 def test_what_does_not_do_is_said_before_the_engine_is_asked(scene, site, how, text):

@@ -33,5 +33,5 @@ def judge(found: Mapping[tuple[str, str], float], is_head: bool) -> list[str]:
         return ["Fluid is dark in T2 and brighter in FLAIR. Are T2 and FLAIR swapped?"]
     one, other = (TITLES[name] for name in pair)
     return [
-        f"{one} and {other} would go better with the other images in each other's place. Are they swapped, or others?"
+        f"{one} and {other} would match the other images better if they were swapped. Check both."
     ]
