@@ -32,6 +32,4 @@ def judge(found: Mapping[tuple[str, str], float], is_head: bool) -> list[str]:
     if pair == ("t2w", "t2f"):
         return ["Fluid is dark in T2 and brighter in FLAIR. Are T2 and FLAIR swapped?"]
     one, other = (TITLES[name] for name in pair)
-    return [
-        f"{one} and {other} would match the other images better if they were swapped. Check both."
-    ]
+    return [f"{one} and {other} would match the other images better if they were swapped. Check both."]
