@@ -92,6 +92,7 @@ def test_unstripped_images_of_upenn_are_not_mixed_with_stripped_ones(tmp_path):
 
 
 UNREAD = ["mgz", "mgh", "nii.gz.gz", "mnc", "img", "hdr", "zip", "nii.zip", "tar.gz", "nii.bz2", "7z", "HEAD", "npy"]
+UNREAD += ["nii.zst", "nii.gz.part", "nii.gz.crdownload", "nii.lz4", "mif.gz", "nii.gz.gpg"]
 
 
 @pytest.mark.parametrize("incomplete", [False, True])
@@ -101,6 +102,17 @@ def test_a_file_that_is_there_and_cannot_be_read_is_not_absent(tmp_path, suffix,
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=rf"x_t1ce.{suffix}: looks like t1c, and is in a format that cannot be read"):
         find_case(tmp_path, incomplete=incomplete)
+
+
+@pytest.mark.parametrize("name", ["T1_FLAIR", "x-t1flair", "T1w-FLAIR"])
+def test_a_t1_flair_is_a_t1(tmp_path, name):
+    for other in (name, "T1C", "T2", "T2_FLAIR"):
+        (tmp_path / f"{other}.nii.gz").touch()
+    found = {modality: source.path.name for modality, source in find_case(tmp_path).items()}
+    expected = {"t1n": f"{name}.nii.gz", "t1c": "T1C.nii.gz", "t2w": "T2.nii.gz", "t2f": "T2_FLAIR.nii.gz"}
+    assert found == expected
+    (tmp_path / "T2_FLAIR.nii.gz").unlink()
+    assert "t2f" not in find_case(tmp_path, incomplete=True)
 
 
 def test_a_t1_that_says_both_is_asked_about(tmp_path):

@@ -309,7 +309,17 @@ def test_days_are_counted_from_the_first(dates, expected):
     assert count_days(dates) == expected
 
 
-@pytest.mark.parametrize("dates", [["1.2.2026", "3.2.2026"], ["2026-01-10", "50"], ["2026-02-30", "2026-03-01"]])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ["1.2.2026", "3.2.2026"],
+        ["2026-01-10", "50"],
+        ["2026-02-30", "2026-03-01"],
+        ["0", "²"],
+        ["0", "--5"],
+        ["0", "9" * 5000],
+    ],
+)
 def test_what_is_no_date_is_refused(dates):
     with pytest.raises(InputError, match="expected days like 2026-01-31"):
         count_days(dates)
@@ -332,6 +342,22 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(patient, tmp_pa
     assert main(["follow", *(part.format(**names) for part in arguments), "-o", str(output)]) == 1
     assert text in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(patient, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    places = [str(patient / name) for name in ("one", "two")]
+    for output in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / ("n" * 300), "a\0b"):
+        assert main(["follow", *places, "--dates", "0", "50", "-o", str(output)]) == 1
+        shown = capsys.readouterr().err
+        assert "measuring" not in shown and shown.startswith("error: ")
+
+
+def test_a_label_map_without_orientation_is_noted(tmp_path, capsys):
+    image = nib.Nifti1Image(drawn((40, 40, 12), ((5, 5, 3), (12, 12, 4))), None)
+    nib.save(image, tmp_path / "x-seg.nii.gz")
+    assert main(["measure", str(tmp_path / "x-seg.nii.gz")]) == 0
+    assert "says nothing about orientation" in capsys.readouterr().err
 
 
 def test_measure_prints_what_it_writes(patient, tmp_path, capsys):
@@ -436,6 +462,8 @@ def test_what_a_physician_says_is_in_the_report(patient, tmp_path):
         {"lines": [{"day": 0, "which": "D1", "ends": [[0, 0, 0]]}]},
         {"lines": [{"day": 0, "which": "D1", "ends": [[0, 0, 0], [None, 1, 1]]}]},
         {"lines": [{"which": "D1", "ends": [[0, 0, 0], [1, 1, 1]]}]},
+        {"lines": [{"day": 0, "which": ["D1"], "ends": [[0, 0, 0], [1, 1, 1]]}]},
+        {"lines": [{"day": 0, "which": "D1", "ends": [[1e308, 0, 0], [-1e308, 1, 1]]}]},
         {"clinician": [{"day": 0, "steroids": "lots"}]},
         {"clinician": [{"day": 0, "non_target_lesions": 3}]},
         {"names": ["Doe"]},

@@ -214,7 +214,7 @@ def test_label_maps_over_series_have_reports_and_an_empty_one_says_why_not(subfo
     maps = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
     label_map_over(series[0], maps[0], [np.s_[20:26, 20:26, 15:19]])
     label_map_over(series[1], maps[1], [])
-    lesion = measure(*read_label_map(maps[0], "brats2023")).lesions[0]
+    lesion = measure(*read_label_map(maps[0], "brats2023")[:2]).lesions[0]
     start, end = lesion.line1
     ends = [start.tolist(), (end + 0.1 * (start - end)).tolist()]
     hand = tmp_path / "hand.json"

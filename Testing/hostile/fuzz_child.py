@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 from segmamba import limits  # noqa: E402
 from segmamba.errors import InputError  # noqa: E402
 
-PATIENCE = 30  # seconds after which a read counts as endless
+PATIENCE = 300  # seconds after which a read counts as endless, also on a machine that is busy
 
 
 def images(folder: Path, suffix: str):

@@ -6,7 +6,7 @@ from pathlib import Path
 import mutations
 import numpy as np
 from correction_runs import send, small_case
-from segmamba import settings
+from segmamba import __version__, settings
 from segmamba.datasets.find import find_cases
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import make_split, read_split
@@ -14,6 +14,8 @@ from segmamba.datasets.tables import format_summary
 from segmamba.datasets.task import read_task
 from segmamba.errors import InputError
 from segmamba.evaluation.report import page, read_log
+from segmamba.followup.by_hand import read_by_hand
+from segmamba.followup.record import read_registrations
 from segmamba.learning.gate.scores import Scored
 from segmamba.learning.registry.state import format_registry
 from segmamba.learning.site import Site, summarise
@@ -114,6 +116,14 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
 
     report, salt = site.corrections / "intake.json", site.corrections / "identity" / "identity.json"
     submitted = submission / "case.json"
+    ends = [[1.0, 2, 3], [4, 5, 6.5]]
+    hand = {"schema": 1, "lines": [{"day": 0, "which": "D1", "ends": ends, "region": "ET"}]}
+    hand["clinician"] = [{"day": 0, "steroids": "more", "clinical_status": "same", "non_target_lesions": "x"}]
+    moved = {"transform": np.eye(4).tolist(), "quality": 1.0, "overlap": 1.0, "seen": 1.0, "agreeing": 3, "starts": 9}
+    moved["moved_mm"] = 2.0
+    dates = [{"t1c": "0" * 32, "registration": None, "problem": ""}, {"t1c": "1" * 32, "registration": moved}]
+    dates[1]["problem"] = ""
+    followed = {"schema": 1, "software": f"segmamba {__version__}", "dates": dates}
     made = [
         (submitted, json.loads(submitted.read_text()), lambda: ingest(site.corrections)),
         (submitted, json.loads(submitted.read_text()), lambda: read_record(submission)),
@@ -136,6 +146,8 @@ def kinds(folder: Path) -> list[tuple[Path, object, object]]:
         (folder / "list.json", listed, lambda: find_cases(folder / "list.json")),
         (folder / "request.json", request, of_request),
         (folder / "times.json", times, lambda: Record(folder / "times.json").expect({"id": "a"}, "cpu", 0)),
+        (folder / "hand.json", hand, lambda: read_by_hand(folder / "hand.json")),
+        (folder / "follow-up.json", followed, lambda: read_registrations(folder / "follow-up.json")),
         (folder / "x-summary.json", summary, lambda: proposal_facts(folder / "x-seg.nii.gz")),
         (folder / "score.json", scored, lambda: settings.build(Scored, settings.read_json(folder / "score.json"), "x")),
     ]  # fmt: skip

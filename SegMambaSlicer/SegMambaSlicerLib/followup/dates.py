@@ -113,13 +113,13 @@ def _dateInHierarchy(volume) -> str:
 
 
 def _isDays(text: str) -> bool:
-    return text.lstrip("-").isdigit() and len(text) < 8
+    return text.removeprefix("-").isdecimal() and len(text) < 8
 
 
 def _plain(text: str) -> str:
     """A date as 2026-01-31, from that or from 20260131; nothing where it is none."""
     text = text.strip()
-    if len(text) == 8 and text.isdigit():
+    if len(text) == 8 and text.isdecimal():
         text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
     try:
         return datetime.date.fromisoformat(text).isoformat() if len(text) == 10 else ""

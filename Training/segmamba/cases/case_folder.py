@@ -20,8 +20,9 @@ from segmamba.shared.contrast_words import agent_said
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
+_T1_FLAIR = r"t1w?[-_ ]?flair"  # a T1, in which water is dark as in FLAIR
 _SPELLINGS = {
-    "t1n": r"t1(w|n|[-_ ]?pre)?",
+    "t1n": rf"t1(w|n|[-_ ]?pre)?|{_T1_FLAIR}",
     "t1c": r"t1w?[-_ ]?(c|ce|gd|km|post|contrast)",
     "t2w": r"t2w?",
     "t2f": r"t2[-_ ]?f|(t2[-_ ]?)?flair",
@@ -31,11 +32,10 @@ _LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
 _MASK = r"\w*mask|brain([-_ ]parenchyma)?[-_ ]segmentation"  # the second: UCSF-PDGM
 # somewhere in the name, as brainMask_0_ID_T1 of FeTS
 _MADE_OF_IMAGES = re.compile(rf"(^|[-_. ])({_MASK}|d?seg|segm|segmentation|labels?|labelmap|probseg)(?=[-_. ]|$)", re.I)
-# of images and archives that image_io does not read, or that were packed twice
-_FOREIGN = re.compile(
-    r"(\.(mgz|mgh|mnc|minc|img|hdr|head|brik|par|rec|dcm|ima|npy|npz|mat|v|zip|rar|7z|tar|tgz|gz|bz2|xz|nii|nrrd|mha))+$",
-    re.I,
-)
+# of images and archives that image_io does not read, that were packed twice, or not yet brought over whole
+_IMAGES = r"mgz|mgh|mnc|minc|img|hdr|head|brik|par|rec|dcm|ima|npy|npz|mat|v|mif|vtk|vti|h5|hdf5|nii|nrrd|mha|mhd"
+_PACKED = r"zip|rar|7z|tar|tgz|gz|bz2|xz|zst|lz4|lzma|z|enc|gpg|part|partial|filepart|crdownload|download|tmp|bak|orig"
+_FOREIGN = re.compile(rf"(\.({_IMAGES}|{_PACKED}))+$", re.I)
 # what `segmamba predict` makes besides the label map: no image of the case
 _RESULT = re.compile(r".*-(seg-(t1n|t1c|t2w|t2f)|uncertainty|left-out|probabilities)\.nii(\.gz)?", re.IGNORECASE)
 _MSD_NAME = re.compile(r"BRATS_\d+")
@@ -166,7 +166,7 @@ def _is_image_of(modality: str, path: Path, prefix: str) -> bool:
     if _is_made(path):
         return False
     if modality not in ("t1n", "t1c"):
-        return _ends_in(path, _SPELLINGS[modality])
+        return _ends_in(path, _SPELLINGS[modality]) and not _ends_in(path, _T1_FLAIR)
     if not _ends_in(path, f"{_SPELLINGS['t1n']}|{_SPELLINGS['t1c']}"):
         return False
     said = agent_said(_stem(path).removeprefix(prefix))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segmamba.commands.follow_dates import Given, Refers, date_of, make_ready, seg_path
 from segmamba.commands.measure import add_labels, add_region
-from segmamba.commands.shared import AddCommand
+from segmamba.commands.shared import AddCommand, ready_for_output
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(options: Namespace) -> int:
     from segmamba.followup.record import as_json, read_registrations
 
     given, settings = _given(options)
-    output = Path(options.output)
+    output = ready_for_output(options.output)
     by_hand = read_by_hand(Path(options.by_hand)) if options.by_hand else None
     targets = _sr_targets(options, output, given)
     timepoints, refers = [], {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand
@@ -51,7 +52,9 @@ def run(options: Namespace) -> int:
     from segmamba.followup.lesions import measure
     from segmamba.followup.record import measured_as_csv, measured_as_json
 
-    measured = measure(*read_label_map(Path(options.label_map), options.labels), options.region)
+    label_map, affine, notes = read_label_map(Path(options.label_map), options.labels)
+    measured = measure(label_map, affine, options.region)
+    measured = replace(measured, notes=(*notes, *measured.notes))
     if options.by_hand:
         measured = with_lines(measured, read_by_hand(Path(options.by_hand)).lines.get(0, ()))
     if options.csv:

@@ -200,7 +200,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     """`I/N`, or what torchrun says in the environment."""
     text = text or f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}"
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise InputError(f"--shard {text}: expected I/N with I from 0 to N-1, e.g. 0/4")
     return int(index), int(count)
 

@@ -24,6 +24,7 @@ STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
 NEAR_MM = 5.0  # a line belongs to the lesion that its middle lies in, or within so much of
 _LINES = {"D1": ("d1", "line1"), "D2": ("d2", "line2")}
 _MOST_TEXT = 500
+_FARTHEST_MM = 10_000  # from the scanner's middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,8 @@ def _line(entry: Any, path: Path) -> tuple[int, Line]:
         ends = np.array(entry.get("ends"), float)
     except (TypeError, ValueError):
         ends = np.empty(0)
-    if which not in _LINES or region not in ("", *REGIONS) or ends.shape != (2, 3) or not np.isfinite(ends).all():
+    known = which in tuple(_LINES) and region in ("", *REGIONS)
+    if not known or ends.shape != (2, 3) or not (np.abs(ends) <= _FARTHEST_MM).all():
         raise InputError(f"{path}: {shown(entry)}; expected which (D1 or D2) and ends, two points in mm")
     return day, Line(which, ends, region)
 

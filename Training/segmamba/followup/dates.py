@@ -19,6 +19,7 @@ from segmamba.images.dicom import Series
 from segmamba.images.dicom.headers import quiet
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Image, Source, corner_distance, describe_grid
 from segmamba.images.sources import read_source
+from segmamba.settings import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,8 @@ class Timepoint:
     """Of DICOM, "" where unknown."""
 
 
-def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """-> (X, Y, Z) uint8 in the engine's labels, and its affine.
+def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """-> (X, Y, Z) uint8 in the engine's labels, its affine, and what is to be known of the file.
 
     labels: a convention of cases.labels; None finds out, from the values and the name of the case or, as `segmamba
     predict` names its own, of the file. A resection cavity is left out: it is no lesion.
@@ -51,7 +52,7 @@ def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, n
     image = read_source(path)
     convention = labels or _convention(path, image.array)
     meaning: dict[int, int] | str = {**CONVENTIONS[convention], 4: 0} if convention == "brats2024" else convention
-    return load_label_map(path, meaning, None), image.affine
+    return load_label_map(path, meaning, None), image.affine, image.notes
 
 
 def _convention(path: Path, array: np.ndarray) -> str:
@@ -76,16 +77,16 @@ def read_timepoint(
     labels: see `read_label_map`. facts: more fields. Raises InputError for what cannot be
     read, and a T1c on another grid than its label map.
     """
-    array, affine = read_label_map(label_map, labels)
-    image = read_source(t1c if t1c is not None else find_case(label_map.parent, ("t1c",))["t1c"])
-    shown = Image(np.nan_to_num(np.asarray(image.array, np.float32), posinf=0, neginf=0), image.affine, ())
-    same = shown.array.shape == array.shape
-    if not same or corner_distance(array.shape, affine, shown.affine) > GRID_TOLERANCE_MM:
+    array, affine, notes = read_label_map(label_map, labels)
+    given = read_source(t1c if t1c is not None else find_case(label_map.parent, ("t1c",))["t1c"])
+    image = Image(np.nan_to_num(np.asarray(given.array, np.float32), posinf=0, neginf=0), given.affine, given.notes)
+    same = image.array.shape == array.shape
+    if not same or corner_distance(array.shape, affine, image.affine) > GRID_TOLERANCE_MM:
         raise InputError(
             f"{label_map}: not on the grid of its T1c: {describe_grid(array.shape, affine)} against "
-            f"{describe_grid(shown.array.shape, shown.affine)}; give the T1c that it was drawn on"
+            f"{describe_grid(image.array.shape, image.affine)}; give the T1c that it was drawn on"
         )
-    return Timepoint(day, array, affine, shown, notes=image.notes, **facts)
+    return Timepoint(day, array, affine, image, notes=tuple(dict.fromkeys((*image.notes, *notes))), **facts)
 
 
 def read_probability(path: Path, region: str) -> np.ndarray:
@@ -100,14 +101,15 @@ def count_days(dates: list[str]) -> list[int]:
 
     Raises InputError for what is neither, or a mixture.
     """
-    if all(text.lstrip("-").isdigit() and len(text) < 8 for text in dates):
+    if all(text.removeprefix("-").isdecimal() and len(text) < 8 for text in dates):
         days = [int(text) for text in dates]
     else:
         try:
             days = [datetime.date.fromisoformat(_with_dashes(text)).toordinal() for text in dates]
         except ValueError:
             raise InputError(
-                f"dates {' '.join(dates)}: expected days like 2026-01-31 in order, or numbers of days, one a timepoint"
+                f"dates {shown(' '.join(dates))}: expected days like 2026-01-31 in order, or numbers of days, one a "
+                "timepoint"
             ) from None
     return [day - days[0] for day in days]
 
@@ -122,8 +124,8 @@ def dicom_facts(series: Series) -> tuple[str, str]:
         data = pydicom.dcmread(series.files[0], stop_before_pixels=True, specific_tags=names, force=True)
         when = next((str(data.get(name)) for name in names[:3] if data.get(name)), "")
         scanner = " ".join(str(data.get(name, "")) for name in names[3:]).strip()
-    return (when if len(when) == 8 and when.isdigit() else ""), scanner
+    return (when if len(when) == 8 and when.isdecimal() else ""), scanner
 
 
 def _with_dashes(text: str) -> str:
-    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdigit() else text
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdecimal() else text
