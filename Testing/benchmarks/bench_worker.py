@@ -51,6 +51,8 @@ def _times(worker: subprocess.Popen, signs: dict[str, Callable[[dict], bool]], s
     """Name -> seconds from `start` to the first event for which its sign is true; until all have been."""
     found: dict[str, float] = {}
     for line in worker.stdout:
+        if not line.strip():  # means nothing (PROTOCOL.md)
+            continue
         event = json.loads(line)
         if event["event"] == "error":
             raise SystemExit(f"the worker answered with an error: {event['message']}")

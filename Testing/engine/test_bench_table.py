@@ -1,6 +1,8 @@
 """The README's figures of speed are those of the results file, and the table's are those of arithmetic."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import bench
 import bench_table
 
 ROOT = Path(__file__).resolve().parents[2]
+TIMES = ("hello_s", "ready_s", "first_case_s", "warm_case_s")
 
 
 def test_the_readme_quotes_the_committed_results():
@@ -55,3 +58,13 @@ def test_nothing_is_repeated_that_would_not_end_in_time(monkeypatch, minutes, ro
         now[0] += 600
         done += 1
     assert done == rounds
+
+
+def test_the_worker_is_timed_through_its_protocol(tiny_model, phantom_cases, tmp_path):
+    program = ROOT / "Testing" / "benchmarks" / "bench_worker.py"
+    line = [sys.executable, str(program), str(phantom_cases / "phantom-0"), str(tiny_model)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert tuple(found) == TIMES and found["hello_s"] < found["ready_s"] and min(found.values()) > 0
