@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "Training" / "segmamba"
 PROJECT = tomllib.loads((ROOT / "Training" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = {"skimage": "scikit-image", "mamba_ssm": "mamba-ssm", "causal_conv1d": "causal-conv1d", "llvmlite": "numba"}
+PACKAGES |= {"PIL": "pillow"}
 OPTIONAL = {"mamba-ssm", "causal-conv1d", "highdicom", "triton"}  # in extras; the engine says what goes without them
 
 

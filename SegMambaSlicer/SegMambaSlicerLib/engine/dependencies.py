@@ -24,7 +24,7 @@ WHEELS_SETTING = "SegMamba/Wheels"
 # Size of the download in MB, wheels for Linux of 2026, what they draw in included; torch is that for a graphics card.
 _MEGABYTES = {
     "torch": 2500, "monai": 2, "numpy": 17, "numba": 61, "nibabel": 4, "scipy": 35, "scikit-image": 20, "tqdm": 1,
-    "safetensors": 1, "matplotlib": 15, "SimpleITK": 53, "pydicom": 3, "nilearn": 35,
+    "safetensors": 1, "matplotlib": 15, "pillow": 7, "SimpleITK": 53, "pydicom": 3, "nilearn": 35,
 }  # fmt: skip
 _OTHER_SIZE = 10
 # Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.
@@ -34,7 +34,7 @@ try:
     from packaging.requirements import Requirement
 except ImportError:
     from pip._vendor.packaging.requirements import Requirement
-modules = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+modules = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
 found = []
 for text in json.loads(sys.argv[1]):
     requirement = Requirement(text)
