@@ -1,5 +1,6 @@
 """Training samples: a function of seed and index, never stale, soft labels that add up."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from segmamba.cases.case import load_case, load_label_map
+from segmamba.datasets import reading
+from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
 from segmamba.models.specs import PreprocessSpec
@@ -138,6 +141,27 @@ def test_a_corrected_label_is_never_served_stale(phantom_cases, make_dataset, tm
         with safe_open(entry.cached, framework="pt") as stored:
             labels.append(stored.get_tensor("label")[2].max())
     assert labels[0] > 0 and labels[1] == 0
+
+
+def test_only_a_file_of_another_size_or_time_is_read_again(phantom_cases, tmp_path, monkeypatch):
+    """A data set of a thousand cases is 50 GB, which every start would read."""
+    shutil.copytree(phantom_cases / "phantom-0", tmp_path / "cases" / "phantom-0")
+    dataset = init_dataset(tmp_path / "cases", convention="brats2023", output=tmp_path / "set").dataset
+    (entry,) = dataset.cases
+    prepare(dataset, entry, SPEC, tmp_path / "cache")
+    hashed, real = [], reading.hash_file
+    monkeypatch.setattr(reading, "hash_file", lambda path: hashed.append(path.name) or real(path))
+    prepare(dataset, entry, SPEC, tmp_path / "cache")
+    assert hashed == []
+    path = dataset.path(entry.label)
+    os.utime(path, ns=(0, entry.label.modified + 1))  # as of a copy
+    prepare(dataset, entry, SPEC, tmp_path / "cache")
+    assert hashed == [path.name]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not the file that the data set was made of"):
+        prepare(dataset, entry, SPEC, tmp_path / "cache")
 
 
 def test_another_spacing_or_meaning_of_a_value_is_another_entry(phantom_dataset, tmp_path):

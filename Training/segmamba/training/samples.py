@@ -61,7 +61,7 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
     Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
     """
     from segmamba.cases.case import load_case, load_label_map  # here: packed cases need no reader of images
-    from segmamba.datasets.reading import hash_file
+    from segmamba.datasets.reading import hash_file, size_and_time
     from segmamba.prediction.preprocess import preprocess, preprocess_label
 
     if entry.label is None:
@@ -71,13 +71,15 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
             f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
         )
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):
-        try:
-            found = hash_file(dataset.path(file))
+        path = dataset.path(file)
+        try:  # of the size and the time that the manifest knows it is unchanged, as for an update of the manifest
+            same = file.size > 0 and size_and_time(path) == (file.size, file.modified)
+            found = file.sha256 if same else hash_file(path)
         except OSError as error:
-            raise InputError(f"case {entry.id}: {dataset.path(file)} cannot be read: {error.strerror}") from None
+            raise InputError(f"case {entry.id}: {path} cannot be read: {error.strerror}") from None
         if found != file.sha256:
             raise InputError(
-                f"case {entry.id}: {dataset.path(file)} is not the file that the data set was made of; "
+                f"case {entry.id}: {path} is not the file that the data set was made of; "
                 f"run `segmamba dataset init --update {dataset.folder}`, which takes over what was corrected"
             )
     digest = case_digest(dataset, entry, spec)
