@@ -154,8 +154,9 @@ def surroundings(work: Path) -> dict[str, str]:
     if wheels:
         target = work / "wheels"
         line = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
-        if not target.exists():
-            subprocess.run([*line, *map(str, wheels)], check=True, timeout=60)
+        if not target.exists():  # without them the steps do what they can
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run([*line, *map(str, wheels)], check=True, timeout=60)
         paths.append(str(target))
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
