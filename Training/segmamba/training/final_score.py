@@ -29,6 +29,8 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
         dataset = read_dataset(source.dataset)
         if (Path(dataset.folder) / SPLIT).exists():
             for entry in test_cases(dataset):
+                if entry.label is None:  # nothing to score by
+                    continue
                 images = {m: dataset.sources(entry)[m] for m in config.preprocess.modalities}
                 label = dataset.path(entry.label)
                 found.append(TrainingCase(entry.id, images, label, dataset.renumbering, Path(), entry.label.sha256))

@@ -33,7 +33,7 @@ def make_variants(config: TrainingConfig, folds: int | None, seeds: Sequence[int
     """Name -> configuration, of every fold with every seed. Raises InputError where no source is split into `folds`."""
     found = {}
     for fold in range(folds) if folds else [None]:
-        sources = config.sources if fold is None else _sources_of_fold(config, folds, fold)
+        sources = _sources_of_fold(config, folds, fold) if folds and fold is not None else config.sources
         for seed in seeds or [config.seed]:
             parts = [f"fold-{fold}"] if fold is not None else []
             parts += [f"seed-{seed}"] if seeds else []
