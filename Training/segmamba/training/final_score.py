@@ -32,6 +32,7 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
                 if entry.label is None:  # nothing to score by
                     continue
                 images = {m: dataset.sources(entry)[m] for m in config.preprocess.modalities}
+                assert entry.label is not None  # as `test_cases` gives them
                 label = dataset.path(entry.label)
                 found.append(TrainingCase(entry.id, images, label, dataset.renumbering, Path(), entry.label.sha256))
     if not found:
