@@ -67,7 +67,7 @@ class _Sheet:
         self._y -= height
 
     def text(self, text: str, size: float, **style: Any) -> None:
-        for line in _wrapped(text, _WIDTH - 2 * _MARGIN, size, style.get("weight", "normal")):
+        for line in _in_lines(text, _WIDTH - 2 * _MARGIN, size, style.get("weight", "normal")):
             self.need(_line(size))
             self._y -= _line(size)
             self._put(_MARGIN, line, size, **style)
@@ -75,7 +75,7 @@ class _Sheet:
     def table(self, rows: tuple[tuple[str, ...], ...]) -> None:
         widths = _widths(rows)
         for place, row in enumerate(rows):
-            cells = [_wrapped(cell, width - _GAP, _SMALL) for cell, width in zip(row, widths)]
+            cells = [_in_lines(cell, width - _GAP, _SMALL) for cell, width in zip(row, widths)]
             height = max(map(len, cells)) * _line(_SMALL) + 0.06
             self.need(height)
             top, x = self._y, _MARGIN
@@ -131,7 +131,7 @@ def _wide(text: str, size: float, weight: str = "normal") -> float:
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
-def _wrapped(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
+def _in_lines(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
     """Lines no wider than `width`; a word that is, in parts."""
     lines = [""]
     for word in text.split():
