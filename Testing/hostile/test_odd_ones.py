@@ -495,8 +495,8 @@ def test_a_group_s_folder_stays_the_group_s(tmp_path):
 def test_a_second_one_in_one_folder_is_refused(tmp_path, capsys):
     from segmamba.commands.phantom import _LOCK
     from segmamba.training.distributed import World
-    from segmamba.training.loop import _LOCK as TRAIN_LOCK
     from segmamba.training.loop import _alone
+    from segmamba.training.run_folder import LOCK as TRAIN_LOCK
 
     with exclusive(tmp_path / _LOCK):
         assert is_held(tmp_path / _LOCK) and main(["phantom", "--output", str(tmp_path)]) == 1

@@ -24,8 +24,6 @@ from torch.utils.data import DataLoader
 
 from segmamba.errors import InputError, Stopped, is_out_of_memory
 from segmamba.evaluation.report import format_table, write_progress
-from segmamba.files.atomic import make_folder, sweep
-from segmamba.files.shares import exclusive
 from segmamba.models.package import copy_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
@@ -34,14 +32,13 @@ from segmamba.training.experiment import Experiment, load_experiment
 from segmamba.training.journal import Journal
 from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, state_to_come, uses_bf16
 from segmamba.training.release import write_package
-from segmamba.training.run_folder import changed_settings, read_record, surroundings, write_record
+from segmamba.training.run_folder import alone, changed_settings, read_record, surroundings, write_record
 from segmamba.training.samples import StepSampler
-from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
+from segmamba.training.stop_signals import StopRequests, stop_signals
 from segmamba.training.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".train.lock"
 _MAX_BAD_STEPS = 10  # steps in a row without a finite gradient before the run goes back
 
 
@@ -81,22 +78,10 @@ def train(
     """
     world = join(device)
     try:
-        with stop_signals() as caught, _alone(run, world, resume):
+        with stop_signals() as caught, alone(run, world, resume):
             return Training(config, run, world, resume, StopRequests(caught, run), on_step, on_line).train()
     finally:
         leave(world)
-
-
-@contextlib.contextmanager
-def _alone(run: Path, world: World, resume: str) -> Iterator[None]:
-    """Raises InputError where another training is at work in the run folder: two would write over one another."""
-    if not world.is_first or (resume == "must" and not run.is_dir()):  # which is refused in better words
-        yield
-        return
-    sweep(make_folder(run))
-    with exclusive(run / _LOCK, 0):
-        (run / STOP).unlink(missing_ok=True)  # of an earlier start
-        yield
 
 
 class Training:

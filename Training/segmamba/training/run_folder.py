@@ -6,11 +6,13 @@ run/log.jsonl        one line a logged step, validation or event
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,37 @@ import torch
 
 from segmamba import __version__
 from segmamba.errors import InputError
-from segmamba.files.atomic import share, write_aside
+from segmamba.files.atomic import make_folder, share, sweep, write_aside
+from segmamba.files.shares import exclusive
 from segmamba.settings import read_json
+from segmamba.training.distributed import World
+from segmamba.training.stop_signals import STOP
 
 CONFIG, LOG = "config.json", "log.jsonl"
+LOCK = ".train.lock"
 _FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that nothing that is learnt depends on
 _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "triton", "mamba-ssm", "causal-conv1d")
+
+
+@contextlib.contextmanager
+def alone(run: Path, world: World, resume: str) -> Iterator[None]:
+    """Keeps the run folder to one training: two would write over one another.
+
+    Args:
+        run: the folder; made where it is missing.
+        world: the processes of the training, of which the first holds the lock.
+        resume: "must" makes no folder.
+
+    Raises:
+        InputError: where another training is at work in the folder.
+    """
+    if not world.is_first or (resume == "must" and not run.is_dir()):  # which is refused in better words
+        yield
+        return
+    sweep(make_folder(run))
+    with exclusive(run / LOCK, 0):
+        (run / STOP).unlink(missing_ok=True)  # of an earlier start
+        yield
 
 
 def write_record(run: Path, record: dict) -> None:
