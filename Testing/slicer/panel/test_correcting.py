@@ -97,7 +97,7 @@ def test_without_a_result_or_a_folder_it_says_what_is_missing(panel, module, pum
     assert ui.caseCheckButton.isEnabled()
     assert ui.caseReasonLabel.text == ui.caseSendButton.toolTip == "Check the case first."
     ui.caseCheckButton.click()  # not made from volumes that are known
-    assert "no longer in the scene, or not known" in ui.caseStateLabel.text
+    assert "not in the scene, or unknown" in ui.caseStateLabel.text
     assert qt.QSettings().value("SegMamba/Site") == str(site)
 
 

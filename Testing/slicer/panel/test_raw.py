@@ -62,7 +62,7 @@ def test_never_says_what_is_wrong_and_is_kept_with_the_scene(panel, pump):
     assert panel.parameters.get("Prepare") == "never"
     pump(lambda: not ui.applyButton.isEnabled())
     assert "T2 (AX T2) is not on the grid of T1c" in ui.stateLabel.text
-    assert "Prepare: Automatic" in ui.stateLabel.text
+    assert "set Prepare to Automatic" in ui.stateLabel.text
     assert ui.prepareLabel.text == ""
     panel.parameters.set("Prepare", "auto")  # as by a scene that is loaded
     pump(lambda: ui.applyButton.isEnabled())
