@@ -5,7 +5,7 @@ work on it. Models have random weights: `narrow` ones are fast, but only what ru
 import multiprocessing
 import os
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -66,6 +66,15 @@ def build_site(site: Path, cases: Path, make_dataset) -> Path:
     return site
 
 
+@contextmanager
+def without_pictures():
+    """matplotlib would take most of the time."""
+    with ExitStack() as stack:
+        for name in ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture"):
+            stack.enter_context(mock.patch(f"segmamba.{name}"))
+        yield
+
+
 def in_process(do, *arguments):
     process = _SERVER.Process(target=do, args=arguments)
     process.start()
@@ -80,12 +89,7 @@ def improve(site: Path, run: str | None, options: dict) -> None:
     from segmamba.learning.site import improve as work
 
     torch.set_num_threads(1)
-    pictures = ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture")
-    with ExitStack() as stack:
-        stack.enter_context(narrow_network())
-        stack.enter_context(single_precision())
-        for name in pictures:  # matplotlib would take most of the time
-            stack.enter_context(mock.patch(f"segmamba.{name}"))
+    with narrow_network(), single_precision(), without_pictures():
         try:
             work(Site(site), run, **options)
         except Stopped:

@@ -35,21 +35,21 @@ def small_config(dataset: Path, cache: Path, **settings) -> TrainingConfig:
     return TrainingConfig(**{**values, **settings})
 
 
-def _narrow(self, in_channels, out_channels, patch):
-    return NetworkConfig(
-        in_channels=in_channels,
-        out_channels=out_channels,
-        features=(4, 4, 8, 8),
-        full_features=4,
-        bottleneck=8,
-        depths=(1, 1, 1, 1),
-    )
-
-
 @contextmanager
-def narrow_network():
+def narrow_network(widths: tuple[int, int, int, int] = (4, 4, 8, 8)):
     """`released` with a hundredth of its channels."""
-    with mock.patch.object(NetworkChoice, "resolve", _narrow):
+
+    def narrow(self, in_channels, out_channels, patch):
+        return NetworkConfig(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=widths,
+            full_features=widths[0],
+            bottleneck=widths[-1],
+            depths=(1, 1, 1, 1),
+        )
+
+    with mock.patch.object(NetworkChoice, "resolve", narrow):
         yield
 
 
