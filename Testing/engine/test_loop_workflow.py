@@ -1,11 +1,13 @@
-"""The loop by its commands alone, with real trainings: what is taught wrongly is refused.
+"""The loop by its commands alone, with real trainings: what is taught wrongly is refused, what is taught rightly is
+recommended.
 
 A site's model finds tumours. Corrected cases in which everything but the tumour is labelled (the segment was inverted)
-are accepted against the advice of intake: the gate must refuse what is learnt from them. It comes into use only by who
-insists. Nobody touches a file of the site.
+are accepted against the advice of intake: the gate must refuse what is learnt from them. Somebody takes it all the
+same. The same cases are sent again with their true labels: the gate must recommend what is learnt from these. Nobody
+touches a file of the site.
 
 Small so that it takes a minute or so: a narrow network at 4 mm in single precision, and a recipe of larger steps than
-the one that ships. The effect is several times the gate's margins, so that no CPU's rounding decides.
+the one that ships. The effects are several times the gate's margins, so that no CPU's rounding decides.
 """
 
 import json
@@ -106,7 +108,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_what_is_taught_wrongly_is_refused(place, capsys, monkeypatch):
+def test_what_is_taught_wrongly_is_refused_and_what_is_taught_rightly_is_recommended(place, capsys, monkeypatch):
     site = Site(place / "site")
     models = ("models", site.models)
     cases = sorted((place / "clinic").iterdir())
@@ -170,3 +172,15 @@ def test_what_is_taught_wrongly_is_refused(place, capsys, monkeypatch):
     assert "--against-the-gate" in run(capsys, *models, *adopt, code=1) and in_use() == used
     run(capsys, *models, *adopt, "--against-the-gate")
     assert in_use() == wrong["candidate"]
+
+    # the same cases with their true labels
+    for case in cases:
+        send(case, find_label(case))
+    accept("by a person who looked: phantoms without enhancement are unlike patients")
+    newer = [row["status"] for row in examined() if row["name"].endswith("-v2")]
+    assert len(newer) == len(cases) and set(newer) == {"train", "validation"}
+    right = improve("right")
+    before, after = anchor_dice(right)
+    assert right["verdict"] == "promote" and after > before + 0.2, right["text"]
+    run(capsys, *models, "promote", right["candidate"])
+    assert in_use() == right["candidate"]
