@@ -16,6 +16,7 @@ from segmamba.networks.baselines import BASELINES, BaselineConfig, build_baselin
 from segmamba.networks.baselines.nnformer import NNFormer
 from segmamba.networks.baselines.uxnet import UXNet
 from segmamba.networks.choice import NetworkChoice, build, checkpoint_activations
+from segmamba.networks.norm import use_instance_norm
 from segmamba.networks.segmamba import NetworkConfig
 from segmamba.settings import build as from_plain
 from segmamba.training.checkpoint import load_checkpoint
@@ -99,6 +100,17 @@ def test_the_unets_have_the_size_of_their_authors_code(name, parameters):
         network = build_baseline(BaselineConfig(name=name))
     outputs = sum(4 * channels + 4 for channels in (320, 256, 128, 64))
     assert count(network) + outputs == parameters
+
+
+def test_an_affine_norm_keeps_its_factors():
+    torch.manual_seed(0)
+    norm = torch.nn.Sequential(torch.nn.InstanceNorm3d(3, affine=True), torch.nn.InstanceNorm3d(3))
+    torch.nn.init.normal_(norm[0].weight)
+    torch.nn.init.normal_(norm[0].bias)
+    x = torch.randn(2, 3, 4, 5, 6)
+    expected = norm(x)
+    torch.testing.assert_close(use_instance_norm(norm)(x), expected, rtol=1e-5, atol=1e-5)
+    assert len(list(norm.parameters())) == 2
 
 
 def test_the_plain_nnunet_is_counted_by_hand():

@@ -117,10 +117,22 @@ class InstanceNorm(nn.Module):
         return instance_norm(x)
 
 
+class AffineInstanceNorm(nn.Module):
+    """`instance_norm`, then a factor and a summand a channel: those of an affine nn.InstanceNorm3d."""
+
+    def __init__(self, norm: nn.InstanceNorm3d):
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
+        return instance_norm(x) * self.weight[:, None, None, None] + self.bias[:, None, None, None]
+
+
 def use_instance_norm(module: nn.Module) -> nn.Module:
-    """Puts `InstanceNorm` in place of every nn.InstanceNorm3d below `module`; neither has state."""
+    """Puts `InstanceNorm`, or `AffineInstanceNorm`, in place of every nn.InstanceNorm3d below `module`."""
     for parent in module.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.InstanceNorm3d):
-                setattr(parent, name, InstanceNorm())
+                setattr(parent, name, AffineInstanceNorm(child) if child.affine else InstanceNorm())
     return module
