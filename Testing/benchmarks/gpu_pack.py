@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from measure import HERE, describe, progress
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import SPLIT, training_cases
@@ -25,7 +26,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.packed import write_packed
-from segmamba.training.patches import prepare_patch, read_patches
+from segmamba.training.patches import prepare_patches, read_patches
 from segmamba.training.samples import TrainingCase, prepare
 
 ROOT = HERE.parents[1]
@@ -92,7 +93,7 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
     if options.patches:
         labels = len(scheme.labels)
         file = read_patches(options.patches, labels)
-        crops = [prepare_patch(file, i, spec, labels, cache) for i in order_by_label(file.labels)]
+        crops = [prepare_patches(file, np.full((1, 1, 1), i), spec, labels, cache) for i in order_by_label(file.labels)]
         room_for_crops = int(PATCH_SHARE * room)
         write_packed(output / PATCHES, spec, scheme, crops, room_for_crops)
         room -= size_of(output / PATCHES)

@@ -102,6 +102,18 @@ def test_only_the_gates_word_promotes_and_a_person_adopts_with_a_reason(folder, 
     assert (event.what, event.reason, event.evidence["verdict"]) == ("adopt", "looked at by two readers", verdict)
 
 
+def test_the_report_beside_the_registrys_copy_counts_too(folder, models, tmp_path):
+    """A site's gate writes there; the run's own folder of the candidate holds no report."""
+    name = change.add(folder, models[0])
+    with_gate(models[0], tmp_path / "c", "refuse", folder)
+    shutil.copy(tmp_path / "c" / "gate.json", folder / "models" / name / "gate.json")
+    with pytest.raises(InputError, match="adds --against-the-gate"):
+        change.adopt(folder, models[0], "no report here")
+    assert used(folder) == "tiny"
+    change.adopt(folder, models[0], "known to be right", against_the_gate=True)
+    assert state.read_registry(folder).history[-1].evidence["verdict"] == "refuse"
+
+
 def test_a_report_about_others_does_not_promote(folder, models, tmp_path):
     stale = with_gate(models[0], tmp_path / "stale", "promote", folder)
     change.adopt(folder, models[1], "meanwhile")

@@ -121,7 +121,7 @@ def test_a_convolution_has_two_flops_a_tap():
 
 def test_presets_and_baselines_are_known_by_name():
     assert parse_networks("quick, uxnet") == (NetworkChoice(preset="quick"), NetworkChoice(name="uxnet"))
-    assert len(parse_networks(",".join(table1.NETWORKS))) == 8
+    assert len(parse_networks(",".join(table1.NETWORKS))) == 1 + len(BASELINES)
     for wrong in ("", "uxnet,uxnet", "unet"):
         with pytest.raises(InputError, match="known are released"):
             parse_networks(wrong)

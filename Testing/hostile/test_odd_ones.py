@@ -495,14 +495,14 @@ def test_a_group_s_folder_stays_the_group_s(tmp_path):
 def test_a_second_one_in_one_folder_is_refused(tmp_path, capsys):
     from segmamba.commands.phantom import _LOCK
     from segmamba.training.distributed import World
-    from segmamba.training.loop import _alone
     from segmamba.training.run_folder import LOCK as TRAIN_LOCK
+    from segmamba.training.run_folder import alone
 
     with exclusive(tmp_path / _LOCK):
         assert is_held(tmp_path / _LOCK) and main(["phantom", "--output", str(tmp_path)]) == 1
     assert "another program is at work" in capsys.readouterr().err
     world = World(device="cpu")
-    with _alone(tmp_path / "run", world, "never"):
+    with alone(tmp_path / "run", world, "never"):
         assert is_held(tmp_path / "run" / TRAIN_LOCK)
-        with pytest.raises(InputError, match="another program"), _alone(tmp_path / "run", world, "auto"):
+        with pytest.raises(InputError, match="another program"), alone(tmp_path / "run", world, "auto"):
             pass

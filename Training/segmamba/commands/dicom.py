@@ -136,7 +136,8 @@ def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, mod
     from segmamba.cases.dicom_seg import ModelFacts, write_seg
 
     manifest = model.manifest
-    facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
+    name = manifest.id if len(manifest.id) <= 64 else f"{manifest.id[:61]}..."  # all that DICOM has room for
+    facts = ModelFacts(name=name, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
     return write_seg(Path(label_map), None, case.reference, path, facts, scheme=manifest.scheme)
 
 

@@ -40,7 +40,7 @@ def add(add_command: AddCommand) -> None:
         "-o",
         required=True,
         metavar="OUT",
-        help="folder for the results, or .nii.gz file for the label map alone",
+        help="folder for the results, or the .nii.gz file of the label map, with the rest beside it",
     )
     command.add_argument(
         "--model",

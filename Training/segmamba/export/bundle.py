@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from segmamba.errors import InputError
-from segmamba.export.config import inference, metadata, uses_scan
+from segmamba.export.config import inference, metadata, is_segmamba
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
 from segmamba.files.atomic import write_aside
@@ -71,7 +71,7 @@ def _write(model: Model, folder: Path) -> None:
 
 
 def _modules(manifest: Manifest) -> tuple[str, str]:
-    network = "segmamba.networks.segmamba" if uses_scan(manifest) else "segmamba.networks.baselines"
+    network = "segmamba.networks.segmamba" if is_segmamba(manifest) else "segmamba.networks.baselines"
     return "segmamba.export.bundle_parts", network
 
 

@@ -134,13 +134,13 @@ def inference(manifest: Manifest) -> dict:
     }
 
 
-def uses_scan(manifest: Manifest) -> bool:
-    """Whether the model's network has Mamba layers."""
+def is_segmamba(manifest: Manifest) -> bool:
+    """Whether the model's network is SegMamba, in any form."""
     return isinstance(manifest.network, NetworkConfig)
 
 
 def _network(manifest: Manifest) -> dict:
-    target, config = SEGMAMBA if uses_scan(manifest) else BASELINE
+    target, config = SEGMAMBA if is_segmamba(manifest) else BASELINE
     return {"_target_": target, "config": {"_target_": config, **asdict(manifest.network)}}
 
 
@@ -213,7 +213,7 @@ def _regions_of_channels(manifest: Manifest) -> dict[str, str]:
 
 def _spatial_shape(manifest: Manifest) -> list[int | str]:
     """One side is 32 or more, so that the smallest input the formulas allow is one that the network takes."""
-    if not uses_scan(manifest):
+    if not is_segmamba(manifest):
         return list(manifest.inference.window)
     return [f"{2 * STRIDE}*n", f"{STRIDE}*n", f"{STRIDE}*n"]
 

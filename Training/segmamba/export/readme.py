@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segmamba.export.config import metadata, uses_scan
+from segmamba.export.config import metadata, is_segmamba
 from segmamba.models.package import Manifest
 
 _NOTE = """
@@ -50,7 +50,7 @@ There is no `model.ts` and no `model.onnx`, and none can be made.
 Research use only; not a medical device.
 """
 
-_SCAN = """The selective scan of SegMamba runs in kernels outside of torch's operators (compiled by
+_SCAN = """The selective scan of its Mamba layers runs in kernels outside of torch's operators (compiled by
 numba on the CPU, those of mamba-ssm on a GPU), which a recorded graph does not contain. Its form in plain torch walks
 through the tokens in pieces, as many as the image asks for: a traced graph holds good for one size of image alone, and
 ONNX has no operator for such a scan."""
@@ -82,6 +82,6 @@ def readme(manifest: Manifest, card: str) -> str:
         bias=bias,
         normalisation=normalisation,
         spacing=" x ".join(f"{size:g}" for size in spec.spacing),
-        reason=_SCAN if uses_scan(manifest) else _OTHER,
+        reason=_SCAN if is_segmamba(manifest) or manifest.network.name.startswith("umamba") else _OTHER,
     )
     return card.rstrip() + "\n" + note

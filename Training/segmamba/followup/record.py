@@ -54,7 +54,7 @@ def as_json(result: FollowUp) -> dict:
     """The whole follow-up as plain JSON (record.schema.json)."""
     settings = result.settings
     return {
-        "schema": 1,
+        "schema": 2,
         "software": f"segmamba {__version__}",
         "settings": {
             "region": settings.region,

@@ -80,13 +80,17 @@ def adopt(folder: Path | str, package: Path, reason: str, against_the_gate: bool
     """
     _check_reason(reason)
     with _changing(Path(folder)) as change:
-        evidence = change.evidence(package, strict=False)
-        if evidence and evidence["verdict"] == "refuse" and not against_the_gate:
-            raise InputError(
-                f"the gate found {package} worse than the model in use ({Path(package) / GATE_TEXT} says why); whoever "
-                "takes it into use all the same adds --against-the-gate"
-            )
+        # A site's gate writes its report into the registry's copy of the package.
+        places = (Path(package), change.folder / MODELS / _name_of(Path(package)))
+        reports = {place: change.evidence(place, strict=False) for place in places}
+        for place, found in reports.items():
+            if found and found["verdict"] == "refuse" and not against_the_gate:
+                raise InputError(
+                    f"the gate found {package} worse than the model in use ({place / GATE_TEXT} says why); "
+                    "whoever takes it into use all the same adds --against-the-gate"
+                )
         name = change.add(package)
+        evidence = next((found for found in reports.values() if found), None)
         if name == change.registry.champion:
             raise InputError(f"{name} is in use already")
         change.to_champion("adopt", name, reason, evidence)
@@ -124,6 +128,12 @@ def _changing(folder: Path) -> Iterator[_Change]:
             write_aside(folder / REGISTRY, values.encode())
 
 
+def _name_of(package: Path) -> str:
+    """What a package is called in a registry."""
+    id_ = re.sub(r"[^A-Za-z0-9_.-]", "_", read_manifest(package).id)[:60].lstrip(".")
+    return f"{id_}-{hash_of(package / MANIFEST)[:12]}"
+
+
 class _Change:
     """A registry while the lock is held."""
 
@@ -133,7 +143,7 @@ class _Change:
     def add(self, package: Path) -> str:
         package = Path(package)
         manifest = read_manifest(package)
-        name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', manifest.id)[:60].lstrip('.')}-{hash_of(package / MANIFEST)[:12]}"
+        name = _name_of(package)
         if name not in self.registry.models:
             self._copy(package, self.folder / MODELS / name)
             entry = Entry(

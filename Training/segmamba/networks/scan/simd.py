@@ -2,7 +2,7 @@
 
 Numba leaves vectorising to LLVM, which does not find this code's best shape (one block of channels in a
 vector, the states in registers). So the kernels emit LLVM vector instructions themselves, through llvmlite,
-which every platform numba runs on understands. ``Emitter`` is a thin emitter over llvmlite's IRBuilder and
+which every platform numba runs on understands. ``Emitter`` is a thin layer over llvmlite's IRBuilder and
 ``Value`` gives its results operators, so that a kernel reads like the formula it computes.
 Importing this file imports numba: only ``cpu.py`` does, at first use.
 """
