@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from segmamba.errors import InputError
-from segmamba.export.config import inference, metadata, is_segmamba
+from segmamba.export.config import inference, is_segmamba, metadata
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
 from segmamba.files.atomic import write_aside

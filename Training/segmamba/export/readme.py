@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segmamba.export.config import metadata, is_segmamba
+from segmamba.export.config import is_segmamba, metadata
 from segmamba.models.package import Manifest
 
 _NOTE = """

@@ -11,8 +11,8 @@ unetr        102.45 M      ViT-B/16, feature size 16: Hatamizadeh et al., arXiv 
 swinunetr     62.19 M      feature size 48: Hatamizadeh et al., arXiv 2201.01266 (61.98 M, 4 in 3 out; MONAI's differs)
 swinunetr-v2  72.77 M      the same with a residual block before each stage: He et al., MICCAI 2023
 nnformer     149.51 M      embedding 192: Zhou et al., arXiv 2109.03201 (its 150.5 M: see networks.baselines.nnformer)
-nnunet        31.2 M       32 to 320 features: Isensee et al., arXiv 1809.10486 (without the outputs of deep supervision,
-                           as the three below)
+nnunet        31.2 M       32 to 320 features: Isensee et al., arXiv 1809.10486 (without the outputs of deep
+                           supervision, as the three below)
 nnunet-resenc-m 102.4 M    1 3 4 6 6 6 residual blocks: Isensee et al., arXiv 2404.09556
 umamba-bot    42.1 M       a Mamba layer at the bottom: Ma et al., arXiv 2401.04722
 umamba-enc    42.8 M       one in every stage of the encoder
