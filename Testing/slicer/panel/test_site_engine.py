@@ -71,7 +71,7 @@ def test_the_engine_tells_of_a_site_here_and_through_ssh(site, module, pump, ssh
     ui = panel.ui
     ui.trainingSection.setProperty("collapsed", False)
     pump(lambda: ui.resumeButton.isEnabled() and not panel.watch.isLooking, 300)
-    assert "finetune-0001 was ended from outside, step 20 of 100." in ui.improveLabel.text
+    assert "finetune-0001 ended unexpectedly, step 20 of 100." in ui.improveLabel.text
     assert "Loss 0.543 at step 20" in ui.curveTextLabel.text
     assert ui.casesLabel.text.startswith("0 corrected cases")
     assert "No model of this site is in use yet" in ui.inUseLabel.text
