@@ -67,7 +67,7 @@ class CheckingPanel:
     def _goToNext(self) -> None:
         count = self._places.count
         if not count:
-            self._say(_("The model is certain everywhere: there is no place to check."))
+            self._say(_("No larger uncertain place was found; look at every slice all the same."))
             return
         self._last = (self._last + 1) % count
         try:

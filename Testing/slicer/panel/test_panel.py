@@ -206,7 +206,7 @@ def test_next_place_goes_round(ready, pump):
     segment(ready, pump)
     slicer.util.updateVolumeFromArray(ready.parameters.result("Uncertainty"), np.zeros(synth.SHAPE, np.float32))
     ready.ui.nextPlaceButton.click()
-    pump(lambda: "there is no place to check" in ready.ui.placeLabel.text)
+    pump(lambda: ready.ui.placeLabel.text.startswith("No larger uncertain place was found; look at every"))
 
 
 def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):
