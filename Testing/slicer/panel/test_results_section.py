@@ -51,7 +51,7 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     spot = leftout.leftOutLabels(segmentation)
     assert not ui.leftOutWidget.isHidden()
     volume = 8 * np.prod(synth.SPACING) / 1000
-    assert ui.leftOutLabel.text == f"1 very small spot ({volume:.2f} mL) was left out."
+    assert ui.leftOutLabel.text == f"1 spot below the model's limits ({volume:.2f} mL) was left out."
     assert spot.sum() == 2 * 8 and not segments.labelArray(segmentation)[0][spot > 0].any()
     ui.showLeftOutButton.click()
     (shown,) = set(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) - {segmentation}
@@ -64,7 +64,7 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     assert panel.parameters.result("Segmentation") is segmentation
 
 
-def test_very_small_spots_stay_where_the_box_is_not_checked(choose, panel, module, volumes, pump):
+def test_spots_below_the_limits_stay_where_the_box_is_not_checked(choose, panel, module, volumes, pump):
     choose("leaving-out")
     module.widget.enter()
     pump(lambda: panel.ui.applyButton.isEnabled())
