@@ -20,6 +20,7 @@ from .colors import paint
 from .widgets import EditWatch, allow, singleTimer
 
 ROLE_SETTING = "SegMamba/Role"
+LIST_MILLISECONDS = 200
 TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
 
 
@@ -52,6 +53,8 @@ class CorrectionPanel:
         self._volumeId = ""
         self._patientId = ""
         self._typed = singleTimer(TYPING_MILLISECONDS, changed)
+        self._listed = singleTimer(LIST_MILLISECONDS, self._showNextCase)
+        self._observed = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeRemovedEvent, self._nodeRemoved)
         ui.sitePath.filters = ctk.ctkPathLineEdit.Dirs
         ui.sitePath.setCurrentPath(site.readSite().folder)
         for title, value in roles():
@@ -93,9 +96,7 @@ class CorrectionPanel:
         allow(ui.caseSendButton, not reason, _("Copy this case into the training folder."), reason)
         ui.caseReasonLabel.setText(reason)
         ui.caseReasonLabel.setVisible(bool(reason) and not busy)
-        text = nextCaseText()
-        ui.nextCaseLabel.setText(text)
-        ui.nextCaseLabel.setVisible(bool(text))
+        self._showNextCase()
         text, none = _("Uses the patient ID from DICOM."), _("The T1c volume was not loaded from DICOM.")
         allow(ui.subjectDicomButton, bool(self._patientId) and not busy, text, none)
         for widget in (ui.caseProgressBar, ui.caseCancelButton):
@@ -107,6 +108,8 @@ class CorrectionPanel:
     def release(self) -> None:
         """For the end of the widget: ends what is under way and removes its files."""
         self._typed.stop()
+        self._listed.stop()
+        slicer.mrmlScene.RemoveObserver(self._observed)
         self._edits.watch(None)
         for correction in filter(None, [self._correction, *self._onTheWay]):
             correction.close()
@@ -249,6 +252,15 @@ class CorrectionPanel:
         self._view.clear()
         self._say("")
         self.showState()
+
+    def _showNextCase(self) -> None:
+        text = nextCaseText() if self._node is not None else ""  # the results of a scene that is closing do not count
+        self._ui.nextCaseLabel.setText(text)
+        self._ui.nextCaseLabel.setVisible(bool(text))
+
+    def _nodeRemoved(self, caller=None, event=None):
+        if not slicer.mrmlScene.IsClosing():
+            self._listed.start()  # a listed result, or one of its volumes
 
     def _say(self, text: str, failed: bool = False) -> None:
         self._ui.caseStateLabel.setText(text)

@@ -94,10 +94,13 @@ def test_the_least_sure_result_comes_first(results):
     assert nextCaseText() == ""
 
 
-def test_it_is_said_where_cases_are_added(results, module):
+def test_it_is_said_where_cases_are_added(results, module, pump):
+    """Also after one of them was removed, and no longer once the scene is closed."""
     panel = module.widget.panel
-    panel.corrections.showState()
-    assert panel.ui.nextCaseLabel.text == nextCaseText() != ""
+    label = panel.ui.nextCaseLabel
+    panel.parameters.setResult("Segmentation", results["Anna"])
+    pump(lambda: label.text == nextCaseText() != "")
+    slicer.mrmlScene.RemoveNode(results["Bert"])
+    pump(lambda: label.text.endswith("Cleo (33%), Anna (10%)."))
     slicer.mrmlScene.Clear(0)
-    panel.corrections.showState()
-    assert panel.ui.nextCaseLabel.text == ""
+    assert label.text == ""
