@@ -197,6 +197,16 @@ def test_nothing_uncertain(scene):
     assert places.placesToCheck(node) == []
 
 
+def test_few_large_slices_are_smoothed_too(scene, monkeypatch):
+    """Of fewer slices than there are steps' worth of voxels."""
+    monkeypatch.setattr(places, "STEP_VOXELS", 10)
+    array = np.zeros((2, 21, 22), np.float32)
+    array[:, 7:12, 10:15] = 0.9
+    (place,) = places.placesToCheck(uncertainty.addUncertainty(array, _mapVolume(array)))
+    ijk = np.linalg.inv(GRID) @ [*place.ras, 1]
+    assert ijk[:2] == pytest.approx([12, 9], abs=1)
+
+
 def test_jump_moves_all_slices(scene):
     for name in ("Red", "Yellow", "Green"):
         node = scene.AddNewNodeByClass("vtkMRMLSliceNode", name)

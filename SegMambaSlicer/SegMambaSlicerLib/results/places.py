@@ -167,7 +167,8 @@ def _smoothed(array: np.ndarray, spacing: np.ndarray) -> Iterator[None]:
     for axis in range(3):
         across = 0 if axis else 1
         smooth = np.empty_like(array)
-        slabs = np.array_split(np.arange(array.shape[across]), max(1, array.size // STEP_VOXELS))
+        length = array.shape[across]
+        slabs = np.array_split(np.arange(length), min(length, max(1, array.size // STEP_VOXELS)))
         for slab in slabs:
             part = (slice(None),) * across + (slice(slab[0], slab[-1] + 1),)
             smooth[part] = _smoothAlong(array[part], axis, SMOOTHING_MM / spacing[axis])
