@@ -6,17 +6,19 @@ import slicer
 
 from ..i18n import _
 from ..results import history
+from ..volumes.checks import REQUIRED
 from .corrections import wasSent
 
 _LISTED = 3
 
 
 def casesToCorrect() -> list[tuple[object, float]]:
-    """(segmentation, share that was unsure) of results in the scene that were not added yet, the least sure first."""
+    """(segmentation, share that was unsure) of results that can be added and were not yet, the least sure first."""
     found = []
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         share = history.unsureShare(node)
-        if share is not None and history.nextResult(node) is None and not wasSent(node):
+        isWhole = all(history.sourceVolumes(node)[modality] is not None for modality in REQUIRED)
+        if share is not None and isWhole and history.nextResult(node) is None and not wasSent(node):
             found.append((node, share))
     return sorted(found, key=lambda pair: (-pair[1], pair[0].GetName()))
 

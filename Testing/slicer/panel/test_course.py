@@ -76,11 +76,11 @@ def test_a_curve_goes_through_its_points(app):
 @pytest.fixture
 def results(app):
     """Three results, unsure of a tenth, a half and a third of the tumor."""
-    volume, made = synth.addVolume("T1c"), {}
+    volumes, made = {name: synth.addVolume(name) for name in ("t1n", "t1c", "t2w", "t2f")}, {}
     for name, share in (("Anna", 0.1), ("Bert", 0.5), ("Cleo", 0.333)):
-        node = createSegmentation(synth.labelMap(), volume)
+        node = createSegmentation(synth.labelMap(), volumes["t1c"])
         node.SetName(name)
-        history.keepOrigin(node, {"t1c": volume}, {"model": "quick", "unsure": share})
+        history.keepOrigin(node, volumes, {"model": "quick", "unsure": share})
         made[name] = node
     return made
 
@@ -92,6 +92,16 @@ def test_the_least_sure_result_comes_first(results):
     assert nextCaseText().endswith("Cleo (33%), Anna (10%).")
     history.retire(results["Cleo"], results["Anna"])  # one is left: nothing to choose
     assert nextCaseText() == ""
+
+
+def test_what_cannot_be_added_is_not_offered(results):
+    """A result of three volumes, or one of whose volumes is gone."""
+    other = synth.addVolume("T2 of Cleo")
+    results["Cleo"].SetNodeReferenceID(history.VOLUME_ROLE + "t2w", other.GetID())
+    results["Bert"].RemoveNodeReferenceIDs(history.VOLUME_ROLE + "t1n")
+    assert [node.GetName() for node, _share in casesToCorrect()] == ["Cleo", "Anna"]
+    slicer.mrmlScene.RemoveNode(other)
+    assert [node.GetName() for node, _share in casesToCorrect()] == ["Anna"]
 
 
 def test_it_is_said_where_cases_are_added(results, module, pump):
