@@ -57,7 +57,9 @@ class CheckingPanel:
             yield from places.steps()
         except InputError as error:  # the map is under a warp
             self._places = None
-            self._say(str(error))
+            if self._isAsked:
+                self._isAsked = False
+                self._say(str(error))
 
     def _found(self) -> None:
         if self._isAsked and self._places is not None:

@@ -65,6 +65,7 @@ class ResultsPanel:
             self._surfaces.stop()
             self._edits.watch(node)
             self._node = node
+            self._ui.placeLabel.setText("")  # a place of the result before
             self._facts.setSegmentation(node)
             self._followOverlay()
             self._checking.setSegmentation(node)

@@ -209,6 +209,28 @@ def test_next_place_goes_round(ready, pump):
     pump(lambda: ready.ui.placeLabel.text.startswith("No larger uncertain place was found; look at every"))
 
 
+def test_a_warped_map_is_spoken_of_when_a_place_is_asked_for(ready, pump):
+    segment(ready, pump)
+    map_, checking = ready.parameters.result("Uncertainty"), ready.results._checking
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp")
+    map_.SetAndObserveTransformNodeID(warp.GetID())
+    before = ready.ui.placeLabel.text
+    checking.setSegmentation(ready.results.segmentation)
+    pump(lambda: not checking._search.isRunning)
+    assert ready.ui.placeLabel.text == before
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: "is warped by the transform Warp" in ready.ui.placeLabel.text)
+
+
+def test_the_place_of_one_result_is_not_that_of_another(ready, pump):
+    segment(ready, pump)
+    segment(ready, pump)
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: ready.ui.placeLabel.text.startswith("Check 1 of "))
+    ready.ui.undoButton.click()
+    assert ready.ui.placeLabel.text == ""
+
+
 def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):
     button, segmentation = ready.ui.show3DButton, segment(ready, pump)
     button.click()
