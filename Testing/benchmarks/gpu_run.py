@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = Path(options.output).resolve()
     work = Path(options.work or f"{output}-work").resolve()
+    cases = str(Path(options.cases).resolve())  # the steps run in another folder
     for folder in (output, work):
         folder.mkdir(parents=True, exist_ok=True)
     steps = plan(options.dry)
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if limit < LEAST:
             results["steps"].setdefault(step.name, {"status": "not begun: no time was left"})
         else:
-            results["steps"][step.name] = run_step(step, limit, options.cases, output, work, environment)
+            results["steps"][step.name] = run_step(step, limit, cases, output, work, environment)
         said = results["steps"][step.name]
         print(f"{step.name}: {said['status']}, {said.get('seconds', 0):.0f} s", flush=True)
         write_json(output / "results.json", results)

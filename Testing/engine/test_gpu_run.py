@@ -32,9 +32,10 @@ pytestmark = [
 ]
 
 
-def run(script, *arguments, **environment):
+def run(script, *arguments, cwd=None, **environment):
     done = subprocess.run(
         [sys.executable, script, *map(str, arguments)],
+        cwd=cwd,
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -142,6 +143,14 @@ time.sleep(600)
     assert results["info"]["status"] == "done"
     assert results["profile"]["status"] == "stopped after 6 s" and results["profile"]["result"] == {"rows": [1]}
     assert not lives(int((tmp_path / "work/child").read_text()))
+
+
+def test_a_relative_folder_of_cases_counts_from_where_the_command_was_given(pack, machine, tmp_path):
+    arguments = ["--output", tmp_path / "out", "--work", tmp_path / "work", "--cases", "none/cases", "--only", "train"]
+    code, said = run(pack / "Testing/benchmarks/gpu_run.py", *arguments, "--dry", cwd=tmp_path, **machine)
+    step = json.loads((tmp_path / "out/results.json").read_text())["steps"]["train"]
+    assert code == 1, said
+    assert f"there are no packed cases in {tmp_path.resolve() / 'none/cases'};" in step["printed"]
 
 
 def test_what_does_not_fit_the_budget_is_not_begun(pack, machine, tmp_path):
