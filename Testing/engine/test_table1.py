@@ -10,7 +10,9 @@ import pytest
 import torch
 from segmamba.cases.case import load_case, load_label_map
 from segmamba.cli import main
+from segmamba.datasets.manifest import write_dataset
 from segmamba.datasets.split import make_split
+from segmamba.datasets.split import test_cases as split_test_cases
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import dice
 from segmamba.models.package import load_package, read_manifest
@@ -21,6 +23,7 @@ from segmamba.prediction.segment import segment
 from segmamba.training import costs, table1
 from segmamba.training.config import SourceConfig
 from segmamba.training.costs import Costs, count_flops, tom_flops
+from segmamba.training.final_score import find_test_cases
 from segmamba.training.table1 import Row, format_markdown, make_table, parse_networks
 from torch.utils.flop_counter import FlopCounterMode
 from training_runs import small_config
@@ -260,3 +263,46 @@ def test_the_test_part_is_scored_once_with_mirrorings(
     assert "Scores: test cases, 7 mirrorings." in (tmp_path / "table/table1.md").read_text()
     monkeypatch.setattr("segmamba.training.final_score.validate", None)  # it is there already
     assert make_table(config, parse_networks("released"), tmp_path / "table", "cpu", test=True) == [row]
+
+
+@pytest.fixture
+def thirds(phantom_cases, make_dataset, tmp_path):
+    """A data set with a case each to train, to validate and to test."""
+    shutil.copytree(phantom_cases, tmp_path / "thirds", ignore=shutil.ignore_patterns("*.json"))
+    dataset = make_dataset(tmp_path / "thirds")
+    make_split(dataset, shares={"train": 0.34, "validation": 0.33, "test": 0.33}, seed=1)
+    return dataset
+
+
+@pytest.mark.parametrize(("held_out", "use"), [(False, "trained on"), (True, "validated on")])
+def test_a_source_that_is_used_whole_keeps_nothing_for_a_test(thirds, phantom_dataset, tmp_path, held_out, use):
+    """Its training has seen the test part of its split."""
+    make_split(phantom_dataset, folds=3, seed=1)  # as it is: of folds nothing is kept
+    other = SourceConfig(dataset=str(phantom_dataset.folder), validate=True, fold=0)
+    whole = SourceConfig(dataset=thirds.folder, held_out=held_out)
+    config = small_config(thirds.folder, tmp_path / "cache", sources=(other, whole))
+    with pytest.raises(InputError, match=f"keeps 1 cases for a test, but all of it is {use}"):
+        find_test_cases(config)
+
+
+def test_a_test_case_that_another_source_trains_on_is_refused(thirds, phantom_cases, make_dataset, tmp_path):
+    """A copy of the same images under other names, without a split."""
+    shutil.copytree(phantom_cases, tmp_path / "copy", ignore=shutil.ignore_patterns("*.json"))
+    for case in sorted((tmp_path / "copy").iterdir()):
+        if case.is_dir():
+            case.rename(case.with_name(f"other-{case.name}"))
+    copy = make_dataset(tmp_path / "copy")
+    validated = SourceConfig(dataset=thirds.folder, validate=True)
+    alone = small_config(thirds.folder, tmp_path / "cache", sources=(validated,))
+    (case,) = find_test_cases(alone)
+    (entry,) = split_test_cases(thirds)
+    assert case.id == entry.id
+    held = replace(alone, sources=(validated, SourceConfig(dataset=copy.folder)))
+    only = replace(copy, cases=tuple(c for c in copy.cases if same_images(c, entry)))
+    write_dataset(only)
+    with pytest.raises(InputError, match=f"{entry.id} .* is tested on, and trained on as {only.cases[0].id};"):
+        find_test_cases(held)
+
+
+def same_images(one, other):
+    return {file.sha256 for file in one.images.values()} == {file.sha256 for file in other.images.values()}

@@ -155,7 +155,18 @@ def _may_hold_labels(entry: CaseEntry) -> bool:
     return measured is None or any(label["voxels"] for label in measured.values())
 
 
-def _check_apart(plan: Iterable[Planned]) -> None:
+def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple[CaseEntry, ...]]]) -> None:
+    """Raises InputError where an image that is kept for a test is trained on, or a packed case bears its name."""
+    _, plan, packed = _plan(config)
+    trained = [(dataset, training, ()) for dataset, training, _ in plan.values()]
+    _check_apart([*trained, *((dataset, (), entries) for dataset, entries in kept)], "tested on")
+    for number, cases in packed.items():
+        ids = [case.id for case in cases.cases]
+        tested = [entry for _, entries in kept for entry in entries]
+        _check_patients_apart("packed case", config.sources[number].packed, ids, tested, "tested on")
+
+
+def _check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
     """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
 
     def images(entry: CaseEntry) -> set:
@@ -168,19 +179,20 @@ def _check_apart(plan: Iterable[Planned]) -> None:
         for entry in validation:
             if both := [trained[image] for image in images(entry) if image in trained]:
                 raise InputError(
-                    f"case {entry.id} of data set {dataset.name} is validated on, and trained on as {both[0]}; "
+                    f"case {entry.id} of data set {dataset.name} is {use}, and trained on as {both[0]}; "
                     "take it out of one of the two"
                 )
 
 
-def _check_patients_apart(kind: str, where: str, ids: Sequence[str], held_out: list[CaseEntry]) -> None:
+def _check_patients_apart(
+    kind: str, where: str, ids: Sequence[str], held_out: list[CaseEntry], use: str = "validated on"
+) -> None:
     """Raises InputError where a patch bears the name of a validation case or of its subject, or begins with it."""
     for entry in held_out:
         for name in (entry.id, entry.subject):
             if found := [i for i in ids if i == name or i.startswith(f"{name}_") or i.startswith(f"{name}-")]:
                 raise InputError(
-                    f"{kind} {found[0]} of {where} is named as case {entry.id}, which is validated on; take it out of "
-                    "there"
+                    f"{kind} {found[0]} of {where} is named as case {entry.id}, which is {use}; take it out of there"
                 )
 
 

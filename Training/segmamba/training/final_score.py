@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT, test_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
@@ -13,6 +13,7 @@ from segmamba.models.package import load_package, read_manifest
 from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
+from segmamba.training.experiment import check_test_apart
 from segmamba.training.samples import TrainingCase
 from segmamba.training.validation import validate
 
@@ -21,25 +22,38 @@ SCORES = "test.json"
 
 
 def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
-    """Of all sources of the configuration. Raises InputError where there is none."""
-    found = []
+    """Of the sources that are validated on, whose training leaves their test part out.
+
+    Raises InputError where there is none, where another source keeps a test part, of which its training knows nothing,
+    and where an image of a test part is trained on.
+    """
+    kept: list[tuple[Dataset, tuple[CaseEntry, ...]]] = []
     for source in config.sources:
         if not source.dataset:
             continue
         dataset = read_dataset(source.dataset)
-        if (Path(dataset.folder) / SPLIT).exists():
-            for entry in test_cases(dataset):
-                if entry.label is None:  # nothing to score by
-                    continue
-                images = {m: dataset.sources(entry)[m] for m in config.preprocess.modalities}
-                assert entry.label is not None  # as `test_cases` gives them
-                label = dataset.path(entry.label)
-                found.append(TrainingCase(entry.id, images, label, dataset.renumbering, Path(), entry.label.sha256))
-    if not found:
+        entries = test_cases(dataset) if (Path(dataset.folder) / SPLIT).exists() else ()
+        if entries and not source.validate:
+            use = "validated on" if source.held_out else "trained on"
+            raise InputError(
+                f"data set {dataset.name} keeps {len(entries)} cases for a test, but all of it is {use}; set "
+                "validate = true for that source, and train anew"
+            )
+        if entries:
+            kept.append((dataset, entries))
+    if not kept:
         raise InputError(
             "no data set of the configuration keeps cases for a test; `segmamba dataset split DATASET --shares "
             "70/10/20` does, before anything is trained"
         )
+    check_test_apart(config, kept)
+    found = []
+    for dataset, entries in kept:
+        for entry in entries:
+            images = {m: dataset.sources(entry)[m] for m in config.preprocess.modalities}
+            assert entry.label is not None  # as `test_cases` gives them
+            label = dataset.path(entry.label)
+            found.append(TrainingCase(entry.id, images, label, dataset.renumbering, Path(), entry.label.sha256))
     return found
 
 
