@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from segmamba.errors import InputError
 from segmamba.training.config import load_config, resolved
+from segmamba.training.run_folder import changed_settings
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "Training" / "configs").glob("*.toml"))
 
@@ -112,6 +113,21 @@ mamba_residual = false
     assert network.directions == ("forward", "slices") and not network.mamba_residual
     record = resolved(config)["network"]
     assert record["bottleneck"] == 40 and "form" not in record and "full_features" not in record
+
+
+def test_what_a_source_does_not_name_is_not_recorded_and_no_change(tmp_path):
+    """As in records from before a source could be packed, and those that hold it as an empty text."""
+    (tmp_path / "config.toml").write_text(MINIMAL)
+    record = resolved(load_config(tmp_path / "config.toml"))
+    (source,) = record["sources"]
+    assert source["dataset"] == "cases" and not {"patches", "packed"} & set(source)
+    empty = {**record, "sources": [{**source, "patches": "", "packed": ""}]}
+    other = {**record, "sources": [{**source, "dataset": "", "packed": "cases"}]}
+    assert changed_settings({"config": empty}, {"config": record}) == {}
+    assert changed_settings({"config": other}, {"config": record}) == {
+        "sources.0.dataset": None,
+        "sources.0.packed": "cases",
+    }
 
 
 def test_files_that_cannot_be_read(tmp_path):

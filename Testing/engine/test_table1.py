@@ -154,6 +154,10 @@ def test_networks_are_trained_once_and_then_collected(config, narrow_networks, t
     monkeypatch.setattr(table1, "measure_costs", lambda *_, **__: pytest.fail("measured again"))
     assert make_table(config, networks, folder, "cpu") == rows
     assert make_table(replace(config, name="a", workers=1), networks, folder, "cpu") == rows  # nothing learnt differs
+    record = json.loads((folder / "unetr/config.json").read_text())
+    record["config"]["sources"][0]["packed"] = ""  # as it was written for a while
+    (folder / "unetr/config.json").write_text(json.dumps(record))
+    assert make_table(config, networks, folder, "cpu") == rows
     with pytest.raises(InputError, match=r"other settings.*steps"):
         make_table(replace(config, steps=3), networks, folder, "cpu")
 

@@ -233,4 +233,12 @@ def resolved(config: TrainingConfig) -> dict:
         source.update({key: Path(source[key]).name for key in ("dataset", "patches", "packed")})
     values.update(cache="", initial_model=Path(config.initial_model).name)
     values["network"] = {key: value for key, value in values["network"].items() if value is not None}
-    return values
+    return without_empty(values)
+
+
+def without_empty(values: dict) -> dict:
+    """A resolved configuration, its sources without keys that say nothing: records from before `packed` lack them."""
+    sources = values.get("sources")
+    if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
+        return values
+    return {**values, "sources": [{key: value for key, value in s.items() if value != ""} for s in sources]}

@@ -24,6 +24,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share, sweep, write_aside
 from segmamba.files.shares import exclusive
 from segmamba.settings import read_json
+from segmamba.training.config import without_empty
 from segmamba.training.distributed import World
 from segmamba.training.stop_signals import STOP
 
@@ -72,7 +73,7 @@ def changed_settings(old: dict, new: dict) -> dict:
 
     And "cases", "held_out": how many of these were there, and are not, or have another content.
     """
-    before, now = (_flat(json.loads(json.dumps(record.get("config", {})))) for record in (old, new))
+    before, now = (_flat(json.loads(json.dumps(without_empty(record.get("config", {}))))) for record in (old, new))
     names = sorted({*before, *now} - _FREE)
     changed = {name: before.get(name) for name in names if before.get(name) != now.get(name)}
     for part in ("cases", "held_out"):

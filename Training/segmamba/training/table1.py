@@ -28,7 +28,7 @@ from segmamba.networks.baselines import BASELINES
 from segmamba.networks.choice import NetworkChoice
 from segmamba.networks.presets import PRESETS
 from segmamba.settings import build, read_json
-from segmamba.training.config import TrainingConfig, resolved
+from segmamba.training.config import TrainingConfig, resolved, without_empty
 from segmamba.training.costs import Costs, device_name, measure_costs
 from segmamba.training.final_score import MIRRORINGS, find_test_cases, score_on_test
 from segmamba.training.loop import train
@@ -119,7 +119,7 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        theirs = read_json(path)["config"]
+        theirs = without_empty(read_json(path)["config"])
         theirs_network, ours = theirs["network"], json.loads(json.dumps(resolved(config)))
     except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
         raise InputError(f"{path} cannot be read; take the folder away, or give another --output") from None
