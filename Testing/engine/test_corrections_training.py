@@ -1,7 +1,9 @@
 """From corrected cases to a candidate: what fine-tuning and retraining learn from, and that they run."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,11 +18,13 @@ from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import load_package, read_manifest, save_package
+from segmamba.models.specs import PreprocessSpec
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 from segmamba.training import recipes
 from segmamba.training.config import load_config
 from segmamba.training.distributed import World
 from segmamba.training.experiment import load_experiment
+from segmamba.training.packed import Packed, PackedCase
 from training_runs import MODALITIES, narrow_network, small_config
 
 NARROW = ["patch=[32, 32, 32]", "precision=fp32", "steps=3", "workers=0", "validation.every=100"]
@@ -105,6 +109,33 @@ def test_retraining_counts_every_case_alike_and_starts_from_nothing(intake, old_
     found = sources(config)
     assert (found[str(intake)].share, found[old_data.folder].share) == (2.0, 1.0)
     assert config.initial_model == "" and config.steps == 7 and found[str(intake)].validate
+
+
+def test_packed_cases_and_crops_of_a_configuration_are_replayed(intake, old_data, model, tmp_path):
+    """Two packed cases count as two, crops as the part of the samples that the configuration gives them."""
+    entries = tuple(PackedCase(id=f"p{n}", file=f"{n}", sha256="", digest="") for n in range(2))
+    packed = Packed(preprocess=PreprocessSpec(modalities=MODALITIES), labels={}, regions={}, cases=entries)
+    values = {**asdict(packed), "labels": old_data.labels, "regions": old_data.regions}
+    del values["folder"]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/packed.json").write_text(json.dumps(values))
+    (tmp_path / "crops.npz").write_bytes(b"opened by the training alone")
+    text = f'name = "a"\n[[sources]]\ndataset = "{old_data.folder}"\nshare = 0.4\n'
+    text += '[[sources]]\npacked = "packed"\nshare = 0.6\n[[sources]]\npatches = "crops.npz"\nshare = 0.2\n'
+    (tmp_path / "a.toml").write_text(text)
+    config = recipes.retrain(intake, config=tmp_path / "a.toml")
+    named = [Path(source.dataset or source.packed or source.patches).name for source in config.sources]
+    assert named == [intake.name, Path(old_data.folder).name, "packed", "crops.npz"]
+    assert [source.share for source in config.sources] == pytest.approx([2, 1, 2, 0.2 * 5])
+    with narrow_network():
+        config = recipes.finetune(intake, model, config=tmp_path / "a.toml")
+    assert [source.share for source in config.sources] == pytest.approx([0.5, *[0.5 / 3] * 3])
+    (tmp_path / "packed/packed.json").unlink()
+    with narrow_network():
+        config = recipes.finetune(intake, model, config=tmp_path / "a.toml")
+    assert [source.packed for source in config.sources] == ["", "", ""]
+    with pytest.raises(InputError, match="there are no packed cases"):
+        recipes.retrain(intake, config=tmp_path / "a.toml")
 
 
 def test_a_fine_tuning_runs_and_says_where_it_comes_from(intake, old_data, model, tmp_path, caplog):

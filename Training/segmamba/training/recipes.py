@@ -21,6 +21,7 @@ from segmamba.networks.choice import NetworkChoice
 from segmamba.networks.presets import PRESETS
 from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.config import SourceConfig, TrainingConfig, load_values
+from segmamba.training.packed import read_packed
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def retrain(
 ) -> TrainingConfig:
     """The configuration of a training from fresh weights on everything.
 
-    The data sets of the configuration (or `replay`) and the corrected cases, each case as often as any other.
+    The data sets and packed cases of the configuration (or `replay`) and the corrected cases, each case as often as any
+    other; crops have the share that the configuration gives them beside its cases.
 
     Args:
         corrections: the folder of an intake.
@@ -105,12 +107,19 @@ def retrain(
     dataset, count = _corrected(corrections)
     values = load_values(config or config_file("retrain.toml"))
     old = values.get("sources", []) if replay is None else [{"dataset": name} for name in replay]
-    known = []
+    known, crops = [], []
+    asked, total = 0.0, float(count)
     for source in old:
         given = settings.build(SourceConfig, source, "sources")
-        other = read_dataset(given.dataset)
-        cases = training_cases(other, given.fold) if given.validate else [c for c in other.cases if c.label]
-        known.append({**source, "share": float(max(1, min(len(cases), given.at_most or len(cases))))})
+        if given.patches:
+            crops.append(source)
+            continue
+        cases = _count_cases(given)
+        share = float(max(1, min(cases, given.at_most or cases)))
+        known.append({**source, "share": share})
+        asked, total = asked + given.share, total + share
+    for source in crops:  # a crop is no case: they keep their part of the samples
+        known.append({**source, "share": source.get("share", 1.0) * total / (asked or 1.0)})
     values["sources"] = [
         {"dataset": dataset.folder, "share": float(count), "validate": True},
         *known,
@@ -137,11 +146,21 @@ def _corrected(corrections: Path | str) -> tuple[Dataset, int]:
     return dataset, count
 
 
+def _count_cases(source: SourceConfig) -> int:
+    """How many cases a data set or packed cases have to train on. Raises InputError."""
+    if source.packed:
+        return len(read_packed(source.packed).cases)
+    dataset = read_dataset(source.dataset)
+    return len(training_cases(dataset, source.fold) if source.validate else [c for c in dataset.cases if c.label])
+
+
 def _is_there(source: dict) -> bool:
     try:
         if source.get("patches"):
             if not Path(source["patches"]).is_file():
                 raise InputError(f"file of patches {source['patches']} does not exist")
+        elif source.get("packed"):
+            read_packed(source["packed"])
         else:
             read_dataset(source["dataset"])
     except (InputError, KeyError) as error:
