@@ -1,5 +1,6 @@
 """The configurations that come with the project: each can be read, and stands for what its name says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def test_the_ready_configurations_are_those_promised():
     names = {path.stem for path in CONFIGS}
     assert names >= {"paper", "released", "segmamba", "quick", "finetune", "segresnet", "uxnet", "mednext", "unetr"}
     assert names >= {"swinunetr", "swinunetr-v2", "nnformer"}
+
+
+def test_a_network_that_bf16_changes_is_trained_and_run_in_fp32():
+    """By its own configuration, and as a row of table 1 of one in bf16, which takes its run for one of the same."""
+    configs = {path.stem: load_config(path) for path in CONFIGS}
+    own, paper = configs["umamba-enc"], configs["paper"]
+    assert (own.precision, own.inference.bf16) == ("fp32", False)
+    assert (paper.precision, paper.inference.bf16) == ("bf16", True)
+    assert replace(paper, name=own.name, network=own.network) == own
+    assert replace(paper, network=configs["umamba-bot"].network).precision == "bf16"
 
 
 def test_a_base_gives_what_a_file_leaves_out():

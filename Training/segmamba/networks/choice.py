@@ -54,6 +54,11 @@ class NetworkChoice:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {key: value for key, value in values.items() if key not in ("name", "preset") and value is not None}
 
+    @property
+    def takes_bf16(self) -> bool:
+        """Whether it can be trained and run under bf16 autocast."""
+        return self.name not in BASELINES or BASELINES[self.name].bf16
+
     def resolve(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]) -> AnyNetworkConfig:
         """Raises InputError where `patch` is not what the network takes."""
         if self.name != "segmamba":

@@ -150,7 +150,7 @@ class TrainingConfig:
     loss: str = "dice_ce"  # or "ce"
     head: str = "labels"  # what the network is asked: softmax of labels; or "regions": sigmoid of nested regions
     foreground: float = 0.75  # share of patches centred on a labelled voxel, of a label drawn among those present
-    precision: str = "bf16"  # autocast, where the device does it fast; or "fp32". Parameters are float32 always
+    precision: str = "bf16"  # autocast, where device and network do it well; or "fp32". Parameters are float32 always
     checkpoint_activations: bool = False  # less memory for one more forward pass
     checkpoint_minutes: float = 10.0  # besides every validation
     workers: int | None = None  # processes that prepare patches; None: beside a GPU all cores but one a GPU
@@ -164,6 +164,9 @@ class TrainingConfig:
         _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
         _choice("precision", self.precision, ("bf16", "fp32"))
+        if not self.network.takes_bf16:  # whatever was asked, of training and of the model
+            object.__setattr__(self, "precision", "fp32")
+            object.__setattr__(self, "inference", dataclasses.replace(self.inference, bf16=False))
         _check(len(self.patch) == 3 and min(self.patch) >= 1, f"patch {self.patch} must be three sides of 1 or more")
         self.network.resolve(
             len(self.preprocess.modalities), 2, cast(tuple[int, int, int], tuple(self.patch))

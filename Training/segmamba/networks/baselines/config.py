@@ -21,6 +21,8 @@ class Limits:
     unit: int
     fixed: bool = False
     """Only the patch that the network was made for, as its position encodings know no other."""
+    bf16: bool = True
+    """Whether bf16 autocast leaves its logits what they are; else it is trained and run in fp32."""
 
 
 BASELINES = {
@@ -34,7 +36,7 @@ BASELINES = {
     "nnunet": Limits(stride=32, longest=64, width=32, unit=1),
     "nnunet-resenc-m": Limits(stride=32, longest=64, width=32, unit=1),
     "umamba-bot": Limits(stride=32, longest=64, width=32, unit=1),
-    "umamba-enc": Limits(stride=32, longest=64, width=32, unit=1, fixed=True),
+    "umamba-enc": Limits(stride=32, longest=64, width=32, unit=1, fixed=True, bf16=False),
 }
 
 
