@@ -308,5 +308,14 @@ def test_a_test_case_that_another_source_trains_on_is_refused(thirds, phantom_ca
         find_test_cases(held)
 
 
+def test_a_data_set_that_lacks_a_modality_is_not_tested_on(thirds, tmp_path):
+    config = small_config(
+        thirds.folder, tmp_path / "cache", sources=(SourceConfig(dataset=thirds.folder, validate=True),)
+    )
+    config = replace(config, preprocess=replace(config.preprocess, modalities=("t1n", "adc")))
+    with pytest.raises(InputError, match=r"case phantom-\d of data set .* has no adc; it has t1n, t1c, t2w, t2f"):
+        find_test_cases(config)
+
+
 def same_images(one, other):
     return {file.sha256 for file in one.images.values()} == {file.sha256 for file in other.images.values()}

@@ -14,7 +14,7 @@ from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
 from segmamba.training.experiment import check_test_apart
-from segmamba.training.samples import TrainingCase
+from segmamba.training.samples import TrainingCase, find_case
 from segmamba.training.validation import validate
 
 MIRRORINGS = 7  # as the paper has it
@@ -25,7 +25,7 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
     """Of the sources that are validated on, whose training leaves their test part out.
 
     Raises InputError where there is none, where another source keeps a test part, of which its training knows nothing,
-    and where an image of a test part is trained on.
+    where an image of a test part is trained on, and for files that a training would refuse.
     """
     kept: list[tuple[Dataset, tuple[CaseEntry, ...]]] = []
     for source in config.sources:
@@ -47,14 +47,8 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
             "70/10/20` does, before anything is trained"
         )
     check_test_apart(config, kept)
-    found = []
-    for dataset, entries in kept:
-        for entry in entries:
-            images = {m: dataset.sources(entry)[m] for m in config.preprocess.modalities}
-            assert entry.label is not None  # as `test_cases` gives them
-            label = dataset.path(entry.label)
-            found.append(TrainingCase(entry.id, images, label, dataset.renumbering, Path(), entry.label.sha256))
-    return found
+    spec, cache = config.preprocess, Path(config.cache)
+    return [find_case(dataset, entry, spec, cache) for dataset, entries in kept for entry in entries]
 
 
 def score_on_test(model: Path, config: TrainingConfig, run: Path, device: str) -> dict:

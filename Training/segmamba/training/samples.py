@@ -61,8 +61,26 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
     Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
     """
     from segmamba.cases.case import load_case, load_label_map  # here: packed cases need no reader of images
-    from segmamba.datasets.reading import hash_file, size_and_time
     from segmamba.prediction.preprocess import preprocess, preprocess_label
+
+    found = find_case(dataset, entry, spec, cache)
+    if not found.cached.exists():
+        log.info("preparing %s", entry.id)
+        case = load_case(found.sources, entry.id, spec.modalities)
+        prepared = preprocess(case, spec)
+        label_map = load_label_map(found.label, dataset.renumbering, case)
+        shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
+        cache.mkdir(parents=True, exist_ok=True)
+        write_aside(found.cached, store(prepared.tensor, shares, bytes.fromhex(found.digest)))
+    return found
+
+
+def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
+    """A case by its files, which are checked, and where in `cache` its tensors belong.
+
+    Raises InputError as `prepare`.
+    """
+    from segmamba.datasets.reading import hash_file, size_and_time
 
     if entry.label is None:
         raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
@@ -85,16 +103,7 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
     digest = case_digest(dataset, entry, spec)
     cached = cache / f"{digest[:32]}.safetensors"
     sources = {m: dataset.sources(entry)[m] for m in spec.modalities}
-    label = dataset.path(entry.label)
-    if not cached.exists():
-        log.info("preparing %s", entry.id)
-        case = load_case(sources, entry.id, spec.modalities)
-        prepared = preprocess(case, spec)
-        label_map = load_label_map(label, dataset.renumbering, case)
-        shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
-        cache.mkdir(parents=True, exist_ok=True)
-        write_aside(cached, store(prepared.tensor, shares, bytes.fromhex(digest)))
-    return TrainingCase(entry.id, sources, label, dataset.renumbering, cached, digest)
+    return TrainingCase(entry.id, sources, dataset.path(entry.label), dataset.renumbering, cached, digest)
 
 
 def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
