@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from unittest import mock
 
+import nibabel
 import pytest
 import torch
 from segmamba.cases.case import load_case, load_label_map
@@ -23,7 +24,7 @@ from segmamba.prediction.segment import segment
 from segmamba.training import costs, table1
 from segmamba.training.config import SourceConfig
 from segmamba.training.costs import Costs, count_flops, tom_flops
-from segmamba.training.final_score import find_test_cases
+from segmamba.training.final_score import find_test_cases, score_on_test
 from segmamba.training.table1 import Row, format_markdown, make_table, parse_networks
 from torch.utils.flop_counter import FlopCounterMode
 from training_runs import small_config
@@ -267,6 +268,21 @@ def test_the_test_part_is_scored_once_with_mirrorings(
     assert "Scores: test cases, 7 mirrorings." in (tmp_path / "table/table1.md").read_text()
     monkeypatch.setattr("segmamba.training.final_score.validate", None)  # it is there already
     assert make_table(config, parse_networks("released"), tmp_path / "table", "cpu", test=True) == [row]
+
+    scored = []
+    scores = {"mean": row.mean, "cases": {}}
+    monkeypatch.setattr("segmamba.training.final_score.validate", lambda *_, **__: scored.append(1) or scores)
+    path = tmp_path / "table/released/model/model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "postprocess": {"min_total_mm3": {"ET": 500.0}}}))
+    score_on_test(path.parent, config, tmp_path / "table/released", "cpu")
+    assert len(scored) == 1  # another manifest of the same weights
+    image = dataset.path(entry.images["t2w"])
+    voxels = nibabel.load(image)
+    nibabel.save(nibabel.Nifti1Image(voxels.get_fdata() * 2, voxels.affine), image)
+    make_dataset(tmp_path / "cases")
+    score_on_test(path.parent, config, tmp_path / "table/released", "cpu")
+    score_on_test(path.parent, config, tmp_path / "table/released", "cpu")
+    assert len(scored) == 2  # another image of the same case
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT, test_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
-from segmamba.models.package import load_package, read_manifest
+from segmamba.models.package import MANIFEST, load_package, read_manifest
 from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
@@ -54,13 +54,17 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
 def score_on_test(model: Path, config: TrainingConfig, run: Path, device: str) -> dict:
     """{"mean", "cases"} as `validation.validate`, of a model package on the test part of its data sets.
 
-    Written to RUN/test.json, and taken from there where it is of the same weights and cases.
+    Written to RUN/test.json, and taken from there where it is of the same model, weights and manifest, and of the same
+    cases, images and labels.
     """
+    from segmamba.datasets.reading import hash_file  # here: it brings readers of images
+
     cases = find_test_cases(config)
     asked = {
         "weights_sha256": read_manifest(model).weights_sha256,
         "mirrorings": MIRRORINGS,
-        "labels_sha256": {case.id: case.digest for case in cases},
+        "manifest_sha256": hash_file(model / MANIFEST),  # thresholds, window and preprocessing decide too
+        "cases_sha256": {case.id: case.digest for case in cases},
     }
     path = run / SCORES
     found = read_json(path, optional=True)
