@@ -85,6 +85,15 @@ def test_what_is_finished_is_collected_and_what_is_missing_is_trained(trained, t
         train_variants(variants, again, device="cpu")
 
 
+def test_a_resume_that_must_needs_one_that_was_begun(trained, tmp_path):
+    _, variants, run, summary = trained
+    with pytest.raises(InputError, match="elsewhere holds none of the trainings fold-0-seed-4, fold-0-seed-5, fold-1"):
+        train_variants(variants, tmp_path / "elsewhere", resume="must", device="cpu")
+    assert not (tmp_path / "elsewhere").exists()
+    shutil.copytree(run, tmp_path / "run")
+    assert train_variants(variants, tmp_path / "run", resume="must", device="cpu") == summary
+
+
 def test_sources_without_a_split_are_trained_on_whole(split_dataset, phantom_cases, make_dataset, tmp_path):
     shutil.copytree(phantom_cases, tmp_path / "more")
     more = make_dataset(tmp_path / "more")

@@ -22,6 +22,7 @@ from segmamba.datasets.split import SPLIT, read_split
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import MANIFEST, read_manifest
+from segmamba.training.checkpoint import has_checkpoint
 from segmamba.training.config import SourceConfig, TrainingConfig, resolved
 from segmamba.training.loop import train
 from segmamba.training.run_folder import changed_settings, read_record
@@ -65,7 +66,17 @@ def _sources_of_fold(config: TrainingConfig, folds: int, fold: int) -> tuple[Sou
 
 
 def train_variants(variants: dict[str, TrainingConfig], run: Path, *, resume: str = "never", device: str) -> dict:
-    """Trains or collects each; writes and returns the summary, anew after each. Raises as `training.loop.train`."""
+    """Trains or collects each; writes and returns the summary, anew after each. Raises as `training.loop.train`.
+
+    resume: "must" goes on where any of them was begun; InputError where none was.
+    """
+    if resume == "must" and not any(
+        has_checkpoint(run / n) or (run / n / "model" / MANIFEST).is_file() for n in variants
+    ):
+        raise InputError(
+            f"{run} holds none of the trainings {', '.join(variants)} to go on with; name the --run-folder they were "
+            "begun in, or leave --resume out"
+        )
     make_folder(run)
     rows: dict[str, dict] = {}
     for name, config in variants.items():
