@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from segmamba.cli import main
 from segmamba.datasets.split import make_split, read_split
 from segmamba.errors import InputError
 from segmamba.models.package import read_manifest
@@ -111,6 +112,15 @@ def test_seeds_alone_change_nothing_else(split_dataset, tmp_path):
     config = small_config(split_dataset.folder, tmp_path / "cache")
     variants = make_variants(config, None, [7, 8])
     assert variants == {f"seed-{n}": replace(config, name=f"small-seed-{n}", seed=n) for n in (7, 8)}
+
+
+@pytest.mark.parametrize("seeds", ["", ",", "1,01", "1,-2", "a", "9" * 5000])
+def test_seeds_are_whole_numbers_each_once(seeds, tmp_path, capsys):
+    config = tmp_path / "config.toml"
+    config.write_text('name = "a"\n[[sources]]\ndataset = "cases"\n')
+    arguments = ["train", str(config), "--seeds", seeds, "--run-folder", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(arguments) == 1
+    assert "expected whole numbers with commas between them, each once" in capsys.readouterr().err
 
 
 def test_a_resume_with_other_settings_is_recorded(split_dataset, tmp_path):

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segmamba import limits
 from segmamba.commands.shared import AddCommand, choose_device, ready_for_output
 from segmamba.errors import InputError
 
@@ -73,7 +74,7 @@ def run(options: Namespace) -> int:
     ready_for_output(run)
     device = choose_device(options.device)
     try:
-        if options.folds is not None or options.seeds:
+        if options.folds is not None or options.seeds is not None:
             return _train_variants(config, options, run, device)
         model = train(config, run, resume=options.resume, device=device)
     except Stopped as stopped:
@@ -87,16 +88,23 @@ def run(options: Namespace) -> int:
 def _train_variants(config: TrainingConfig, options: Namespace, run: Path, device: str) -> int:
     from segmamba.training.variants import format_summary, make_variants, train_variants
 
-    seeds = [text.strip() for text in (options.seeds or "").split(",") if text.strip()]
-    if not all(seed.isdecimal() for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds {options.seeds}: expected whole numbers with commas between them, each once")
+    seeds = _seeds(options.seeds) if options.seeds is not None else []
     if options.folds is not None and options.folds < 2:
         raise InputError(f"--folds {options.folds}: expected 2 or more")
-    variants = make_variants(config, options.folds, [int(seed) for seed in seeds])
+    variants = make_variants(config, options.folds, seeds)
     summary = train_variants(variants, run, resume=options.resume, device=device)
     if os.environ.get("RANK", "0") == "0":
         print(format_summary(summary), end="")
     return 0
+
+
+def _seeds(given: str) -> list[int]:
+    texts = [text.strip() for text in given.split(",") if text.strip()]
+    whole = all(text.isdecimal() and len(text) <= limits.DIGITS for text in texts)
+    seeds = [int(text) for text in texts] if whole else []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {given!r}: expected whole numbers with commas between them, each once")
+    return seeds
 
 
 def _config(options: Namespace) -> TrainingConfig:
