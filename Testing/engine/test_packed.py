@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load as load_numpy
+from safetensors.numpy import save as save_numpy
 from segmamba.cases.labels import GLIOMA
 from segmamba.errors import InputError
 from segmamba.models.package import load_package
@@ -94,6 +96,24 @@ def test_a_file_that_is_not_the_packed_one_is_refused(cases, tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"0000\.safetensors is not the one that packed\.json names"):
         prepare_packed(read_packed(tmp_path / "packed"), 0, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda picture: bytes(len(picture)), lambda picture: picture[:40].ljust(len(picture))]
+)
+def test_a_slice_that_is_no_picture_is_named(cases, tmp_path, spoil):
+    """Of a file that is the one that the index names, as after a fault in packing."""
+    folder = tmp_path / "packed"
+    packed = write_packed(folder, SPEC, GLIOMA, cases[:1])
+    file = folder / packed.cases[0].file
+    tensors = load_numpy(file.read_bytes())
+    content, end = tensors["slices"].tobytes(), int(tensors["ends"][0])
+    spoilt = spoil(content[:end]) + content[end:]
+    file.write_bytes(save_numpy({**tensors, "slices": np.frombuffer(spoilt, np.uint8)}))
+    index = (folder / INDEX).read_text()
+    (folder / INDEX).write_text(index.replace(packed.cases[0].sha256, hashlib.sha256(file.read_bytes()).hexdigest()))
+    with pytest.raises(InputError, match=r"0000\.safetensors: slice 0 cannot be read"):
+        prepare_packed(read_packed(folder), 0, tmp_path / "cache")
 
 
 def test_an_index_that_leads_elsewhere_is_refused(cases, tmp_path):

@@ -188,10 +188,14 @@ def _decode(content: bytes, path: Path, labels: int) -> tuple[Tensor, Tensor, Te
     stack = np.empty((groups * _CHANNELS, *grid), np.uint8)
     for number, (start, end) in enumerate(zip([0, *ends], ends)):
         group, z = divmod(number, grid[0])
-        picture = Image.open(io.BytesIO(slices[start:end]), formats=["WEBP"])
-        if picture.size != (grid[2], grid[1]):
-            raise InputError(f"packed case {path}: slice {z} is of {picture.size}, expected {(grid[2], grid[1])}")
-        values = np.asarray(picture.convert("RGBA"))
+        try:
+            picture = Image.open(io.BytesIO(slices[start:end]), formats=["WEBP"])
+            size = picture.size
+            values = np.asarray(picture.convert("RGBA")) if size == (grid[2], grid[1]) else None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow says it
+            raise InputError(f"packed case {path}: slice {z} cannot be read: {error}") from None
+        if values is None:
+            raise InputError(f"packed case {path}: slice {z} is of {size}, expected {(grid[2], grid[1])}")
         stack[group * _CHANNELS : (group + 1) * _CHANNELS, z] = np.moveaxis(values, -1, 0) ^ 0x80
     steps = torch.from_numpy(tensors["steps"])
     image = torch.from_numpy(stack[:channels].view(np.int8)).float() * steps[:, None, None, None]
