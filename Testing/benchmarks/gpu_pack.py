@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from measure import HERE, describe, progress
 from segmamba.datasets.manifest import read_dataset
-from segmamba.datasets.split import SPLIT, training_cases
+from segmamba.datasets.split import SPLIT, read_split, training_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
 from segmamba.models.specs import PreprocessSpec
@@ -99,8 +99,10 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
         room -= size_of(output / PATCHES)
     groups: list[list[TrainingCase]] = []
     for dataset in datasets:
-        split = (Path(dataset.folder) / SPLIT).exists()
-        entries = training_cases(dataset, options.fold) if split else dataset.cases
+        entries = dataset.cases
+        if (Path(dataset.folder) / SPLIT).exists():
+            by_folds = read_split(dataset).folds is not None
+            entries = training_cases(dataset, options.fold if by_folds else None)
         groups.append([prepare(dataset, entry, spec, cache) for entry in entries if entry.label])
     total = sum(case.cached.stat().st_size for group in groups for case in group)
     for dataset, group in zip(datasets, groups):
