@@ -25,7 +25,7 @@ from segmamba.datasets.split import SPLIT, read_split, training_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
 from segmamba.models.specs import PreprocessSpec
-from segmamba.training.packed import write_packed
+from segmamba.training.packed import Packed, write_packed
 from segmamba.training.patches import prepare_patches, read_patches
 from segmamba.training.samples import TrainingCase, prepare
 
@@ -51,16 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output, cache = Path(options.output), Path(options.cache)
     if output.exists() and any(output.iterdir()):
         raise SystemExit(f"{output} is not empty; take it away, or name another --output")
-    make_folder(output)
-    copy_sources(output)
-    if not options.no_wheels:
-        download_wheels(output / "wheels")
-    room = int(options.most * 2**20) - size_of(output)
-    spec = PreprocessSpec(modalities=MODALITIES, spacing=(options.spacing,) * 3)
+    aside = output.with_name(f".{output.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of a start that was killed
     try:
-        pack_cases(options, spec, cache, output / "cases", room)
+        make_folder(aside)
+        copy_sources(aside)
+        if not options.no_wheels:
+            download_wheels(aside / "wheels")
+        room = int(options.most * 2**20) - size_of(aside)
+        spec = PreprocessSpec(modalities=MODALITIES, spacing=(options.spacing,) * 3)
+        pack_cases(options, spec, cache, aside / "cases", room)
+        aside.replace(output)
     except InputError as error:
         raise SystemExit(str(error)) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"{output}: {size_of(output) / 2**20:.1f} MiB")
     return 0
 
@@ -84,7 +89,7 @@ def download_wheels(folder: Path) -> None:
 def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, output: Path, room: int) -> None:
     """Crops first, into their share of the room; then cases of all data sets, of each as large a part as of the others.
 
-    Raises InputError where a file is missing or wrong.
+    Raises InputError where a file is missing or wrong, and where none of a data set fits.
     """
     datasets = [read_dataset(folder) for folder in options.datasets]
     scheme = datasets[0].scheme
@@ -95,7 +100,7 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
         file = read_patches(options.patches, labels)
         crops = [prepare_patches(file, np.full((1, 1, 1), i), spec, labels, cache) for i in order_by_label(file.labels)]
         room_for_crops = int(PATCH_SHARE * room)
-        write_packed(output / PATCHES, spec, scheme, crops, room_for_crops)
+        check_packed(write_packed(output / PATCHES, spec, scheme, crops, room_for_crops), options.patches, options.most)
         room -= size_of(output / PATCHES)
     groups: list[list[TrainingCase]] = []
     for dataset in datasets:
@@ -104,11 +109,20 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
             by_folds = read_split(dataset).folds is not None
             entries = training_cases(dataset, options.fold if by_folds else None)
         groups.append([prepare(dataset, entry, spec, cache) for entry in entries if entry.label])
+    if lacking := [dataset.name for dataset, group in zip(datasets, groups) if not group]:
+        raise InputError(f"data set {lacking[0]} has no labelled case to pack; leave it out")
     total = sum(case.cached.stat().st_size for group in groups for case in group)
     for dataset, group in zip(datasets, groups):
         size = sum(case.cached.stat().st_size for case in group)
         packed = write_packed(output / Path(dataset.folder).name, spec, scheme, group, int(room * size / total))
+        check_packed(packed, f"data set {dataset.name}", options.most)
         print(f"{dataset.name}: {len(packed.cases)} of {len(group)} cases")
+
+
+def check_packed(packed: Packed, name: str, most: float) -> None:
+    """Raises InputError where nothing fitted, which no training takes."""
+    if not packed.cases:
+        raise InputError(f"nothing of {name} fits into a pack of {most:g} MiB; raise --most, or --spacing")
 
 
 def order_by_label(labels) -> list[int]:

@@ -23,7 +23,7 @@ from statistics import median
 
 import torch
 from measure import progress
-from segmamba.errors import Stopped
+from segmamba.errors import InputError, Stopped
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import MANIFEST, WEIGHTS, Manifest, save_package
 from segmamba.networks.choice import NetworkChoice, build
@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry", action="store_true", help="on the CPU, at toy size")
     options = parser.parse_args(arguments)
     start = time.monotonic()
-    config = make_config(options.cases, options.work, options.dry)
+    try:
+        config = make_config(options.cases, options.work, options.dry)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
     device = "cpu" if options.dry else "cuda"
     if not options.dry and not torch.cuda.is_available():
         print("there is no GPU; --dry tries everything at toy size")

@@ -8,10 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from segmamba.datasets.manifest import write_dataset
+from segmamba.datasets.split import make_split, training_cases
 from segmamba.models.package import load_package
+from segmamba.training.packed import read_packed
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ["info", "check", "steps", "profile", "case", "peers", "train"]
@@ -52,17 +56,16 @@ def lives(pid):
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def make_pack(dataset, folder, *arguments):
+    arguments = [dataset, "--spacing", 4, "--no-wheels", "--output", folder / "pack", *arguments]
+    script = ROOT / "Testing/benchmarks/gpu_pack.py"
+    return run(script, *arguments, "--cache", folder / "cache", PYTHONPATH=str(ROOT / "Training"))
+
+
 @pytest.fixture(scope="module")
 def pack(phantom_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    arguments = [phantom_dataset.folder, "--spacing", 4, "--no-wheels", "--output", folder / "pack"]
-    code, said = run(
-        ROOT / "Testing/benchmarks/gpu_pack.py",
-        *arguments,
-        "--cache",
-        folder / "cache",
-        PYTHONPATH=str(ROOT / "Training"),
-    )
+    code, said = make_pack(phantom_dataset.folder, folder)
     assert code == 0, said
     assert "3 of 3 cases" in said
     return folder / "pack"
@@ -86,6 +89,25 @@ def test_the_pack_holds_what_a_run_needs_and_no_images(pack):
     } <= names
     assert not [name for name in names if name.endswith((".nii", ".nii.gz", ".pyc"))]
     assert sum(path.stat().st_size for path in pack.rglob("*") if path.is_file()) < 60 * 2**20
+
+
+def test_a_data_set_that_is_split_by_shares_is_packed_without_what_it_keeps(phantom_cases, make_dataset, tmp_path):
+    """A case each to train, to validate and to test; where it does not fit, nothing is left behind."""
+    shutil.copytree(phantom_cases, tmp_path / "cases", ignore=shutil.ignore_patterns("*.json"))
+    dataset = make_dataset(tmp_path / "cases")
+    make_split(dataset, shares={"train": 0.34, "validation": 0.33, "test": 0.33}, seed=1)
+    code, said = make_pack(dataset.folder, tmp_path, "--most", 0)
+    assert code == 1 and "nothing of data set cases fits into a pack of 0 MiB; raise --most" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "cases"]
+    code, said = make_pack(dataset.folder, tmp_path)
+    assert code == 0, said
+    packed = read_packed(tmp_path / "pack/cases/cases")
+    assert [case.id for case in packed.cases] == [case.id for case in training_cases(dataset)]
+    assert len(packed.cases) == 1
+    write_dataset(replace(dataset, cases=tuple(replace(case, label=None) for case in dataset.cases)))
+    shutil.rmtree(tmp_path / "pack")
+    code, said = make_pack(dataset.folder, tmp_path)
+    assert code == 1 and "data set cases has no labelled case to pack" in said and "Traceback" not in said
 
 
 def test_every_step_runs_dry_and_a_second_call_repeats_none(pack, machine, tmp_path):
