@@ -80,7 +80,7 @@ def helpTexts() -> dict[str, str]:
             "the graphics card or the processor. Prepare says whether raw volumes are registered and the brain "
             "extracted. Look closer says what each volume is taken for and what would be done to it. Where the box is "
             "checked, spots below the model's limits are left out: small spots, and edema without a tumor core, up to "
-            "20 mL with the model that comes with the extension. Most of them are no tumor."
+            "10 mL with the model that comes with the extension. Most of them are no tumor."
         ),
         "setupSection": _(
             "Which Python runs the engine and which packages it has. Nothing is installed before you are asked. A "

@@ -29,7 +29,8 @@ def leftOutText(segmentationNode) -> str:
     if not spots or segmentationNode.GetNodeReference(history.LEFT_OUT_ROLE) is None:
         return ""
     if spots == "1":
-        return _("1 spot below the model's limits ({volume} mL) was left out.").format(volume=f"{float(milliliters):.2f}")
+        text = _("1 spot below the model's limits ({volume} mL) was left out.")
+        return text.format(volume=f"{float(milliliters):.2f}")
     text = _("{count} spots below the model's limits ({volume} mL in all) were left out.")
     return text.format(count=spots, volume=f"{float(milliliters):.2f}")
 
