@@ -56,11 +56,26 @@ def courseText(judged: list[JudgedRun]) -> str:
 
 
 def coursePoints(judged: list[JudgedRun]) -> dict[str, list[tuple[int, float]]]:
-    """Region -> (number of the run, Dice of its candidate); number 0 is the model in use before the first run."""
+    """Region -> (number of the run, Dice of its candidate); number 0 is the model in use before the first run.
+
+    What the gate refused is no step of the site's models: see `refusedPoints`.
+    """
     points: dict[str, list[tuple[int, float]]] = {}
     for count, run in enumerate(judged, 1):
         for region, (before, after) in run.dice.items():
-            points.setdefault(region, [(count - 1, before)]).append((count, after))
+            line = points.setdefault(region, [(count - 1, before)])
+            if run.verdict != "refuse":
+                line.append((count, after))
+    return points
+
+
+def refusedPoints(judged: list[JudgedRun]) -> dict[str, list[tuple[int, float]]]:
+    """The same of the candidates that the gate refused."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for count, run in enumerate(judged, 1):
+        for region, (_before, after) in run.dice.items():
+            if run.verdict == "refuse":
+                points.setdefault(region, []).append((count, after))
     return points
 
 

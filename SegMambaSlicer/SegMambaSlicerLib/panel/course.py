@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..learning.course import coursePoints, courseText, judgedRuns
+from ..learning.course import coursePoints, courseText, judgedRuns, refusedPoints
 from .curve import COURSE_HEIGHT, drawCourse
 
 
@@ -21,5 +21,6 @@ class CourseView:
             widget.setVisible(bool(text))
         if text and not ui.modelsSection.collapsed:
             ui.courseLabel.setMinimumHeight(COURSE_HEIGHT)
-            ui.courseLabel.setPixmap(drawCourse(coursePoints(judged), ui.courseLabel.width))
+            width = ui.inUseLabel.width  # as wide, and laid out also where the course is shown for the first time
+            ui.courseLabel.setPixmap(drawCourse(coursePoints(judged), width, refusedPoints(judged)))
             ui.courseLabel.setToolTip(text)

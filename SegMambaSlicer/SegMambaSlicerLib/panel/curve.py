@@ -51,8 +51,12 @@ def drawCurve(curve: Curve, width: int, steps: int = 0):
     return pixmap
 
 
-def drawCourse(points: dict[str, list[tuple[int, float]]], width: int):
-    """A qt.QPixmap of `width` x COURSE_HEIGHT pixels: Dice of each region over the runs of a site, `coursePoints`."""
+def drawCourse(points: dict[str, list[tuple[int, float]]], width: int, refused: dict | None = None):
+    """A qt.QPixmap of `width` x COURSE_HEIGHT pixels: Dice of each region over the judged runs of a site.
+
+    points, refused: `coursePoints` and `refusedPoints`; these are hollow, and no line leads to them.
+    """
+    refused = refused or {}
     width = max(200, int(width))
     pixmap = qt.QPixmap(width, COURSE_HEIGHT)
     pixmap.fill(qt.QColor(_PAPER))
@@ -60,13 +64,20 @@ def drawCourse(points: dict[str, list[tuple[int, float]]], width: int):
     painter.begin(pixmap)
     try:
         painter.setRenderHint(qt.QPainter.Antialiasing, True)
-        last = max([1, *(number for line in points.values() for number, _value in line)])
-        low = min([value for line in points.values() for _number, value in line], default=0.0)
+        every = [point for line in (*points.values(), *refused.values()) for point in line]
+        last = max([1, *(number for number, _value in every)])
+        low = min([value for _number, value in every], default=0.0)
         low = max(0.0, int(10 * low - 0.5) / 10)
         lines = {region: (line, _LINES.get(region, _OTHER)) for region, line in points.items()}
         _draw(painter, _TOP, COURSE_HEIGHT - _TOP - _BOTTOM, width, last, low, 1.0, lines)
+        for region, line in refused.items():
+            painter.setPen(qt.QColor(_LINES.get(region, _OTHER)[0]))
+            for number, value in line:
+                field = (_TOP, COURSE_HEIGHT - _TOP - _BOTTOM, width - _RIGHT, last, low, 1.0)
+                x, y = _place(number, value, *field)
+                painter.drawRect(x - 3, y - 3, 6, 6)
         painter.setPen(qt.QColor(_INK))
-        text = _("run {count}").format(count=last)
+        text = _("judged run {count}").format(count=last)
         _write(painter, width - _RIGHT - 160, COURSE_HEIGHT - 4, 160, text, right=True)
     finally:
         painter.end()  # left open, it takes Qt down with it

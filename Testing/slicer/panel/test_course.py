@@ -5,7 +5,7 @@ import pytest
 import qt
 import slicer
 import synth
-from SegMambaSlicerLib.learning.course import coursePoints, courseText, judgedRuns
+from SegMambaSlicerLib.learning.course import coursePoints, courseText, judgedRuns, refusedPoints
 from SegMambaSlicerLib.learning.nextcase import casesToCorrect, nextCaseText
 from SegMambaSlicerLib.panel.curve import drawCourse
 from SegMambaSlicerLib.results import history
@@ -37,7 +37,8 @@ def test_each_run_has_its_line_and_its_point():
         "2023-11-15  finetune-0002: WT 0.850 \u2192 0.600, TC 0.700 \u2192 0.500 on 3 own cases; worse",
         "2023-11-14  finetune-0001: WT 0.750 \u2192 0.850, TC 0.500 \u2192 0.700 on 2 own cases; better",
     ]
-    assert coursePoints(judged) == {"WT": [(0, 0.75), (1, 0.85), (2, 0.6)], "TC": [(0, 0.5), (1, 0.7), (2, 0.5)]}
+    assert coursePoints(judged) == {"WT": [(0, 0.75), (1, 0.85)], "TC": [(0, 0.5), (1, 0.7)]}
+    assert refusedPoints(judged) == {"WT": [(2, 0.6)], "TC": [(2, 0.5)]}
 
 
 @pytest.mark.parametrize("own", [None, 3, {}, {"dice": []}, {"dice": {"WT": [1]}}, {"dice": {"WT": ["x", None]}}])
@@ -71,6 +72,19 @@ def test_a_curve_goes_through_its_points(app):
     blue = qt.QColor("#0072b2").rgb()
     assert image.pixel(46, round(16 + 84 * (1 - 0.1 / 0.6))) == blue and image.pixel(389, 16) == blue
     assert image.pixel(46, 50) != blue
+
+
+def test_what_was_refused_is_a_hollow_point_beside_the_curve(app):
+    """Dice 0.5 of the second run on the same scale, at the right end; the line ends at the first run."""
+    image = drawCourse({"WT": [(0, 0.5), (1, 1.0)]}, 400, {"WT": [(2, 0.5)]}).toImage()
+    y = round(16 + 84 * (1 - 0.1 / 0.6))
+
+    def isInk(x, y):
+        return qt.QColor(image.pixel(x, y)).blue() - qt.QColor(image.pixel(x, y)).red() > 60  # smoothed
+
+    assert isInk(218, 16)
+    assert not isInk(390, y) and any(isInk(390 - reach, y) for reach in (2, 3, 4))
+    assert not any(isInk(304, row) for row in range(10, 101))
 
 
 @pytest.fixture
