@@ -18,15 +18,17 @@ _EVENTS = {
     "rollback": lambda: _("back to"),
 }
 
-
 _TAKEN = ("start", "promote", "adopt", "rollback")  # events after which a model is the one in use
 
 
 class Evidence:
-    """report: the contents of gate.json; {} for a model that was not judged."""
+    """report: the contents of gate.json; {} for a model that was not judged, or whose report `isUnreadable`.
 
-    def __init__(self, report: dict):
-        self._report = report
+    inUse: id of the model in use, where it is known.
+    """
+
+    def __init__(self, report: dict, inUse: str | None = None, isUnreadable: bool = False):
+        self._report, self._inUse, self.isUnreadable = report, inUse, isUnreadable
 
     @property
     def verdict(self) -> str:
@@ -35,13 +37,17 @@ class Evidence:
 
     @property
     def verdictText(self) -> str:
+        if self.isUnreadable:
+            return _unreadable()
         words = {
-            "promote": _("The gate: better than the model in use. Every criterion is met."),
-            "confirm": _("The gate: not worse than the model in use. A person decides."),
-            "refuse": _("The gate: worse than the model in use. A criterion is not met."),
+            "promote": _("The gate: better than {model}. Every criterion is met."),
+            "confirm": _("The gate: not worse than {model}. A person decides."),
+            "refuse": _("The gate: worse than {model}. A criterion is not met."),
             "": _("Not compared with the model in use yet."),
         }
-        lines = [words.get(self.verdict, self.verdict)]
+        lines = [words.get(self.verdict, self.verdict).replace("{model}", self.comparedWith)]
+        if self._other:
+            lines.append(_("It was compared with {name}, which is no longer in use.").format(name=self._other))
         for text in _texts(self._report.get("low_evidence")):
             lines.append(_("Low evidence: {text}").format(text=text))
         return "\n".join(lines)
@@ -57,18 +63,31 @@ class Evidence:
         lines += [_("met: {name}: {text}").format(name=c.get("name"), text=c.get("text")) for c in met]
         return "\n".join(lines)
 
-    def noPromotionReason(self, inUse: str | None) -> str:
-        """Why it cannot be promoted by its verdict; "" where it can. inUse: id of the model in use."""
+    @property
+    def comparedWith(self) -> str:
+        """The model that it was judged beside, for a sentence: the one in use, or the name of an earlier one."""
+        return self._other or _("the model in use")
+
+    @property
+    def _other(self) -> str:
+        """The name of the model that it was compared with, where that is no longer in use; else ""."""
+        champion = self._report.get("champion")
+        judged = champion.get("id") if isinstance(champion, dict) else None
+        return plainName(judged) if self._inUse and judged and judged != self._inUse else ""
+
+    @property
+    def noPromotionReason(self) -> str:
+        """Why it cannot be promoted by its verdict; "" where it can."""
+        if self.isUnreadable:
+            return _unreadable()
         if not self.verdict:
             return _("The gate has not judged it yet.")
         if self.verdict == "confirm":
             return _("The gate asks a person to decide: look at the cases, then adopt it with a reason, or refuse it.")
         if self.verdict != "promote":
             return _("The gate refuses it. To use it nevertheless, enter a reason and adopt it.")
-        champion = self._report.get("champion")
-        judged = champion.get("id") if isinstance(champion, dict) else None
-        if inUse and judged and judged != inUse:
-            return _("It was compared with {name}, which is no longer in use.").format(name=judged)
+        if self._other:
+            return _("It was compared with {name}, which is no longer in use.").format(name=self._other)
         return ""
 
 
@@ -98,6 +117,14 @@ def readReport(folder: Path | None) -> dict:
         return {}
 
 
+def hasReport(folder: Path | None) -> bool:
+    """Whether the gate wrote something there, which `readReport` may fail to read."""
+    try:
+        return folder is not None and (folder / "gate.json").is_file()
+    except OSError:
+        return True
+
+
 def eventsOf(models: dict) -> list[dict]:
     """models: as `segmamba status` says it."""
     return [event for event in _list(models.get("history")) if isinstance(event, dict)]
@@ -120,10 +147,14 @@ def historyText(models: dict) -> str:
     return "\n".join(_line(event) for event in reversed(eventsOf(models)))
 
 
+def _unreadable() -> str:
+    return _("The gate's report cannot be read.")
+
+
 def _line(event: dict) -> str:
     what, seconds = _EVENTS.get(str(event.get("what"))), number(event.get("time"))
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
-    words = [when, what() if what else str(event.get("what", "")), str(event.get("model", ""))]
+    words = [when, what() if what else str(event.get("what", "")), plainName(event.get("model", ""))]
     line = "  ".join(word for word in words if word)
     isSaid = not event.get("reason") or event.get("what") == "start"  # "the first model" once more
     return line if isSaid else f"{line}: {event['reason']}"

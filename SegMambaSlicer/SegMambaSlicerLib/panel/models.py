@@ -12,7 +12,7 @@ import slicer
 
 from ..errors import InputError
 from ..i18n import _
-from ..learning.verdicts import Evidence, eventsOf, historyText, plainName, readReport, rowsOf, sinceText
+from ..learning.verdicts import Evidence, eventsOf, hasReport, historyText, plainName, readReport, rowsOf, sinceText
 from .colors import paint
 from .course import CourseView
 from .widgets import allow, fillCombo
@@ -120,7 +120,8 @@ class ModelsPanel:
             return
         folder = self._folder()
         report = readReport(folder)
-        self._shown, self._evidence = (models, name), Evidence(report)
+        isUnreadable = not report and hasReport(folder)
+        self._shown, self._evidence = (models, name), Evidence(report, (models or {}).get("id"), isUnreadable)
         self._pictures = sorted(folder.glob("gate-*.png")) if folder is not None and report else []
         self._picture = 0
         ui.verdictLabel.setText(self._evidence.verdictText if name else _("There is no candidate."))
@@ -173,7 +174,7 @@ class ModelsPanel:
         if not common and watch.models is None:
             common = _("Looking...") if watch.isLooking else _("Not known yet.")
         chosen = common or ("" if self.candidate else _("There is no candidate."))
-        promoting = chosen or self._evidence.noPromotionReason(models.get("id"))
+        promoting = chosen or self._evidence.noPromotionReason
         if not promoting and states.get(self.candidate) != "candidate":
             promoting = _("It is no longer a candidate. It can be adopted, with a reason.")
         allow(ui.promoteButton, not promoting, _("Uses it from now on: the gate found it better."), promoting)
@@ -228,10 +229,14 @@ class ModelsPanel:
         self._act("refuse", self.candidate, self._ui.modelReasonEdit.text.strip(), _("{name} is refused."))
 
     def onAdopt(self, checked=False):
+        if self._evidence.isUnreadable:  # for the moment, perhaps
+            self._shown = None
+            self._showEvidence()
+            self._showButtons()
         name, isWorse = self.candidate, self._evidence.verdict == "refuse"
-        if isWorse and not slicer.util.confirmOkCancelDisplay(
-            _("The gate found {name} worse than the model in use. Take it into use all the same?").format(name=name)
-        ):
+        text = _("The gate found {name} worse than {other}. Take it into use all the same?")
+        text = text.format(name=plainName(name), other=self._evidence.comparedWith)
+        if isWorse and not slicer.util.confirmOkCancelDisplay(text):
             return
         reason = self._ui.modelReasonEdit.text.strip()
         self._act("adopt", name, reason, _("{name} is in use now."), againstGate=isWorse)

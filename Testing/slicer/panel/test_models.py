@@ -86,8 +86,8 @@ def test_the_model_in_use_is_named_with_what_it_was_made_from(commands, site):
     assert ui.inUseLabel.text == f"In use since {day}: quick-2.\nIt was fine-tuned from quick-1."
     assert ui.inUseLabel.toolTip == CHAMPION
     assert ui.backButton.text == "Go back to quick-1"
-    assert ui.historyText.toPlainText().splitlines()[-1].endswith(f"first model  {OLD}")
-    assert ui.historyText.toPlainText().splitlines()[0].endswith(f"candidate  {NEW}")
+    assert ui.historyText.toPlainText().splitlines()[-1].endswith(f"first model  {plainName(OLD)}")
+    assert ui.historyText.toPlainText().splitlines()[0].endswith(f"candidate  {plainName(NEW)}")
     assert "better for <b>meningioma</b>" in ui.historyText.toPlainText()
     ui = show(commands, site, None)
     assert "No model of this site is in use yet" in ui.inUseLabel.text
@@ -191,11 +191,40 @@ def test_what_the_gate_found_worse_is_adopted_only_by_who_says_so_twice(commands
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm)
     before = len(commands.open)
     ui.adoptButton.click()
-    assert NEW in asked[0] and "worse than the model in use" in asked[0]
+    assert asked[0].startswith(f"The gate found {plainName(NEW)} worse than the model in use.")
     assert len(commands.open) == before and ui.modelReasonEdit.text == "our scanner"
     ui.adoptButton.click()
     words = ["adopt", NEW, "--reason=our scanner", "--against-the-gate", "--json"]
     assert commands.open[-1].arguments == ["models", str(site / "models"), *words]
+
+
+def test_a_verdict_about_an_earlier_model_names_it(commands, site, monkeypatch):
+    folder = judge(site, "refuse")
+    report = json.loads((folder / "gate.json").read_text())
+    (folder / "gate.json").write_text(json.dumps({**report, "champion": {"id": "quick-9"}}))
+    ui = show(commands, site)
+    lines = ui.verdictLabel.text.splitlines()
+    assert lines[0] == "The gate: worse than quick-9. A criterion is not met."
+    assert lines[1] == "It was compared with quick-9, which is no longer in use."
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **options: asked.append(text))
+    ui.modelReasonEdit.setText("our scanner")
+    ui.adoptButton.click()
+    assert "worse than quick-9." in asked[0]
+
+
+def test_a_report_that_could_not_be_read_is_read_again_before_adopting(commands, site, monkeypatch):
+    folder = judge(site, "refuse")
+    whole = (folder / "gate.json").read_text()
+    (folder / "gate.json").write_text(whole[:40])
+    ui = show(commands, site)
+    assert ui.verdictLabel.text == ui.promoteButton.toolTip == "The gate's report cannot be read."
+    (folder / "gate.json").write_text(whole)
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **options: asked.append(text))
+    ui.modelReasonEdit.setText("our scanner")
+    ui.adoptButton.click()
+    assert len(asked) == 1 and "worse than the model in use" in ui.verdictLabel.text
 
 
 def test_a_new_candidate_is_shown_and_a_choice_is_kept(commands, site):
