@@ -213,6 +213,8 @@ class InputsPanel:
         if missing and self._undecided:
             names = ", ".join(node.GetName() for node in self._undecided[:MOST_NAMES])
             one = _("Choose {modalities} above. It could be {volumes}; the names do not tell.")
+            if len(self._undecided) > 1:
+                one = _("Choose {modalities} above. It could be one of {volumes}; the names do not tell.")
             several = _("Choose {modalities} above. They could be among {volumes}; the names do not tell.")
             return (one if len(self._absent) == 1 else several).format(modalities=listed(self._absent), volumes=names)
         if len(missing) == len(MODALITIES):
