@@ -322,6 +322,11 @@ def test_only_what_could_be_the_missing_volume_is_offered(ready, volumes, pump):
     several = "Choose T1 and FLAIR above. They could be among Series 7; the names do not tell."
     pump(lambda: ready.ui.stateLabel.text == several)
     assert ready.ui.thumbnailsLabel.toolTip == "Series 7"
+    for place, name in enumerate(("Series 8", "Series 9")):
+        last = synth.addVolume(name, "oblique-left", seed=41 + place)
+    ready.ui.t2fSelector.setCurrentNode(last)
+    pump(lambda: "Series 8" in ready.ui.thumbnailsLabel.toolTip)
+    assert ready.inputs.reason == "Choose T1 above. It could be one of Series 7, Series 8; the names do not tell."
 
 
 def test_a_transform_is_noticed_when_it_comes_and_when_it_goes(ready, volumes, pump):
