@@ -45,6 +45,9 @@ def updateChart(answer: dict):
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*color)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    for series in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode"):
+        if series.GetAttribute(_KIND) not in (None, *rest):  # of a region that is no longer measured
+            slicer.mrmlScene.RemoveNode(series)
     chart.SetXAxisTitle(_("days since baseline"))
     chart.SetYAxisTitle("")
     return chart
