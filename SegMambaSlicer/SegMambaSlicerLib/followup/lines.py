@@ -33,20 +33,31 @@ class Lines:
         self._undo: list = []  # (node, ends before)
 
     def show(self, answer: dict, results: list) -> None:
-        """Lines for each lesion of each date of `answer`; those that are there already are kept, others go."""
+        """Lines for each lesion of each date of `answer`; those that are there already are kept, others go.
+
+        A moved line of a region or a result that is not measured now is hidden until it is measured again.
+        """
         kept = []
+        regions = {burden["region"] for date in answer["dates"] for burden in date["burdens"]}
+        measured = [result.segmentation for result in results]
         for date, result in zip(answer["dates"], results):
             for lesion in date["lesions"]:
                 for which, key in _ENDS.items():
                     if lesion[key] is not None:
                         kept.append(self._put(result.segmentation, lesion, which, np.array(lesion[key], float)))
         for node in allLines():
-            if node not in kept:
-                self.forget(node)
+            if node in kept:
+                continue
+            self.forget(node)
+            owner = node.GetNodeReference(SEGMENTATION_ROLE)
+            isElsewhere = owner not in measured or (node.GetAttribute(_REGION) or "") not in {"", *regions}
+            if owner is not None and isElsewhere and isMoved(node):
+                _setAside(node, True)
+            else:
                 slicer.mrmlScene.RemoveNode(node)
 
-    def byHand(self, segmentationNode) -> list[dict]:
-        """The moved lines of a result: "which", "ends" in RAS mm, and "region", that of the lesion."""
+    def byHand(self, segmentationNode, regions) -> list[dict]:
+        """The moved lines of a result in these regions: "which", "ends" in RAS mm, and "region", that of the lesion."""
         return [
             {
                 "which": node.GetAttribute(_WHICH),
@@ -54,7 +65,7 @@ class Lines:
                 "region": node.GetAttribute(_REGION) or "",
             }
             for node in linesOf(segmentationNode)
-            if isMoved(node)
+            if isMoved(node) and (node.GetAttribute(_REGION) or "") in {"", *regions}
         ]
 
     def canUndo(self) -> bool:
@@ -83,13 +94,15 @@ class Lines:
         self._undo = [entry for entry in self._undo if entry[0] is not node]
 
     def _put(self, segmentationNode, lesion: dict, which: str, ends: np.ndarray):
-        number = str(lesion["number"])
+        number, region = str(lesion["number"]), lesion["region"]
         mine = (line for line in linesOf(segmentationNode) if line.GetAttribute(_WHICH) == which)
+        mine = (line for line in mine if (line.GetAttribute(_REGION) or "") in ("", region))
         node = next((line for line in mine if line.GetAttribute(_LESION) == number), None)
         byHand = which in lesion["by_hand"]
         if node is None:
             node = _newLine(segmentationNode, number, which)
-        node.SetAttribute(_REGION, lesion["region"])
+        node.SetAttribute(_REGION, region)
+        _setAside(node, False)
         if not byHand or node.GetAttribute(_MEASURED) is None:
             node.SetAttribute(_MEASURED, json.dumps([] if byHand else ends.tolist()))
         if node.GetNumberOfControlPoints() != 2 or not _same(endsOf(node), ends):
@@ -143,6 +156,13 @@ def _newLine(segmentationNode, number: str, which: str):
     node.GetDisplayNode().SetPropertiesLabelVisibility(True)
     node.GetDisplayNode().SetPointLabelsVisibility(False)
     return node
+
+
+def _setAside(node, aside: bool) -> None:
+    """Hides a line, or shows one again that was hidden here; what a person has hidden stays so."""
+    if bool(node.GetHideFromEditors()) != aside:
+        node.SetHideFromEditors(aside)
+        node.SetDisplayVisibility(not aside)
 
 
 def _setEnds(node, ends: np.ndarray) -> None:

@@ -39,6 +39,11 @@ class Settings:
     volumetricMinor: float = 40.0
     radiotherapyEnd: str = ""
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The regions whose lesions are measured: one, or of MIXED both."""
+        return ("ET", "non-enhancing") if self.region == MIXED else (self.region,)
+
     def arguments(self) -> list[str]:
         found = ["--region", self.region, "--targets", str(self.targets), "--confirm-weeks", str(self.confirmWeeks)]
         found += ["--volumetric-minor", str(self.volumetricMinor)]

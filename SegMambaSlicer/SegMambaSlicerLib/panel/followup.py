@@ -19,6 +19,7 @@ from .followuptables import clearLesions, clickedPlace, fillDates, fillLesions, 
 from .widgets import EditWatch, allow, singleTimer
 
 LIST_MILLISECONDS = 200
+TARGETS, TARGETS_MIXED = 3, 2
 
 
 class FollowUpPanel:
@@ -41,6 +42,7 @@ class FollowUpPanel:
         self._timer = singleTimer(LIST_MILLISECONDS, self.refresh)
         self._reports = Reports(ui, self._byHand, self._say, self._failed, self.showState)
         ui.followUpRegionCombo.addItems(list(REGIONS))
+        self._region = ui.followUpRegionCombo.currentText
         for combo, titles in (
             (ui.followUpSteroidsCombo, {"": _("Not stated"), "less": _("Less"), "same": _("Same"), "more": _("More")}),
             (
@@ -156,8 +158,11 @@ class FollowUpPanel:
         self.showState()
 
     def onRegion(self, index=0):
-        """RANO 2.0 has three targets, of a mixed tumor two of each kind."""
-        self._ui.followUpTargetsSpin.setValue(2 if self._ui.followUpRegionCombo.currentText == MIXED else 3)
+        """RANO 2.0 has three targets, of a mixed tumor two of each kind; a number of the user's own stays."""
+        spin = self._ui.followUpTargetsSpin
+        before, self._region = _targetsOf(self._region), self._ui.followUpRegionCombo.currentText
+        if spin.value == before:
+            spin.setValue(_targetsOf(self._region))
         self.onSettings()
 
     def onSaid(self, index=0):
@@ -229,7 +234,7 @@ class FollowUpPanel:
         lines = [
             {"day": day, **line}
             for day, result in zip(days, results)
-            for line in self.lines.byHand(result.segmentation)
+            for line in self.lines.byHand(result.segmentation, self._measuring.settings.measured)
         ]
         ui = self._ui
         said = {
@@ -335,3 +340,7 @@ class FollowUpPanel:
         self._ui.followUpStateLabel.setText(html.escape(text))
         paint(self._ui.followUpStateLabel, "wrong" if failed else "")
         self._ui.followUpStateLabel.setVisible(bool(text))
+
+
+def _targetsOf(region: str) -> int:
+    return TARGETS_MIXED if region == MIXED else TARGETS

@@ -14,7 +14,7 @@ import two_dates
 from editor import Editor
 from panels import cells
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.followup import dates
+from SegMambaSlicerLib.followup import chart, dates
 from SegMambaSlicerLib.followup.lines import endsOf, isMoved, linesOf
 
 PATIENCE = 500  # seconds; a busy machine is slow
@@ -386,6 +386,54 @@ def test_a_mixed_tumor_has_targets_of_both_kinds(panel, head, pump):
     assert panel.followUp._byHand()["lines"][0]["region"] == "non-enhancing"
     ui.followUpRegionCombo.setCurrentIndex(0)
     assert ui.followUpTargetsSpin.value == 3 and "setting has changed" in ui.followUpStateLabel.text
+
+
+def test_a_number_of_targets_that_was_typed_stays(panel):
+    ui = panel.ui
+    for region, targets in (("mixed", 2), ("WT", 3), ("TC", 3)):
+        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText(region))
+        assert ui.followUpTargetsSpin.value == targets
+    ui.followUpTargetsSpin.setValue(1)
+    for region in ("WT", "mixed", "ET"):
+        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText(region))
+        assert ui.followUpTargetsSpin.value == 1
+
+
+def test_a_moved_line_waits_for_its_region(panel, head, pump):
+    """The lesion of ET is one of TC too, which is measured for itself, with neither a warning nor the moved line."""
+    ui = panel.ui
+    segmentation = two_dates.addDate(head, two_dates.LATER, "only")
+    panel.parameters.setResult("Segmentation", segmentation)
+    pump(lambda: ui.followUpDatesTable.rowCount == 1)
+    compare(panel, pump)
+    moved = line(segmentation, "D1")
+    start, end = endsOf(moved)
+    moved.SetNthControlPointPositionWorld(1, *(start + (end - start) / 2))
+    release(moved)
+    pump(lambda: "moved" in ui.followUpLesionsTable.item(0, 2).text(), PATIENCE)
+    settled(panel, pump)
+    ends = endsOf(moved)
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("TC"))
+    compare(panel, pump)
+    assert ui.followUpLesionsTable.item(0, 2).text() == "28.3 \u00d7 28.3"
+    assert "by hand" not in json.dumps(panel.followUp._answer["warnings"])
+    assert not moved.GetDisplayVisibility() and endsOf(moved) == pytest.approx(ends)
+    assert sorted(n.GetName() for n in linesOf(segmentation)) == ["Lesion 1 D1", "Lesion 1 D1, moved", "Lesion 1 D2"]
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("ET"))
+    compare(panel, pump)
+    assert ui.followUpLesionsTable.item(0, 2).text() == "14.1 \u00d7 28.3 (D1 moved)"
+    assert moved.GetDisplayVisibility() and line(segmentation, "D1") is moved
+
+
+def test_the_chart_keeps_no_region_that_is_not_measured_now(scene):
+    def answer(*regions):
+        burdens = [{"region": region, "sum_of_products_mm2": 100.0, "volume_ml": 1.0} for region in regions]
+        return {"dates": [{"day": day, "burdens": burdens} for day in (0, 50)]}
+
+    for regions in (("ET", "non-enhancing"), ("ET",)):
+        made = chart.updateChart(answer(*regions))
+        series = slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
+        assert len(series) == made.GetNumberOfPlotSeriesNodes() == 2 * len(regions)
 
 
 def test_from_the_files_of_two_dates_through_segmentation_to_the_report(panel, module, pump, tmp_path):
