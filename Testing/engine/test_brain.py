@@ -128,7 +128,7 @@ def ball():
     ("image", "step", "words"),
     [
         (np.zeros((60, 50, 40)), 4, "0 everywhere"),
-        (np.full((60, 50, 40), np.nan), 4, "no numbers"),
+        (np.full((60, 50, 40), np.nan), 4, "not numbers"),
         (np.ones((60, 50)), 4, r"shape \(60, 50\)"),
         (ball()[1], 1, "field of view is 56 x 62 x 50 mm"),
         (np.pad(ball()[1][:9, :9, :9], 25), 4, "litres"),

@@ -227,7 +227,7 @@ def test_nothing_to_train_on(tmp_path, phantom_dataset, model, capsys):
     with pytest.raises(InputError, match="no accepted case to train on"):
         recipes.finetune(tmp_path, model)
     assert main(["train"]) == 1 and "needs a configuration" in capsys.readouterr().err
-    assert main(["train", "x.toml", "--replay", "y"]) == 1 and "only with --finetune" in capsys.readouterr().err
+    assert main(["train", "x.toml", "--replay", "y"]) == 1 and "only valid with --finetune" in capsys.readouterr().err
 
 
 def test_correct_and_intake_on_the_command_line(phantom_cases, tmp_path, capsys):

@@ -146,7 +146,7 @@ MSD = {
 
 def test_the_decathlon_names_its_labels(tmp_path):
     root = make_decathlon(tmp_path / "Task01", MSD)
-    with pytest.raises(InputError, match=r"was not written by this program.*.* --output"):
+    with pytest.raises(InputError, match=r"was not written by this program.* --output"):
         init_dataset(root)
     dataset = init_dataset(root, output=root / "segmamba").dataset
     assert [c.id for c in dataset.cases] == ["BRATS_001", "BRATS_002"]

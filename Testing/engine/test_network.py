@@ -265,7 +265,7 @@ def test_refused_settings(settings, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(InputError, match=r"'best'.*released, paper, v1, quick"):
+    with pytest.raises(InputError, match=r"'best'.*released, paper, v1, v1-text, quick"):
         build_network("best")
 
 

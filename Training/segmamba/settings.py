@@ -138,7 +138,7 @@ def shown(value: Any) -> str:
 def build(cls: type[T], values: Any, where: str) -> T:
     """`values`, as TOML or JSON gives them, to the dataclass `cls`. Raises InputError naming the key at fault."""
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected a table of settings, got {values!r}")
+        raise InputError(f"{where}: expected a table of settings, got {shown(values)}")
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(cast(Any, cls))
     known = [f.name for f in fields]

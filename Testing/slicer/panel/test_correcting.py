@@ -337,7 +337,7 @@ def test_a_volume_that_is_deleted_after_the_check(ready, press, pump, asked, sit
     press(ready, "caseSendButton")  # what was checked is what is sent
     assert len(sendings(site)) == 1
     ready.ui.caseCheckButton.click()
-    assert "FLAIR: no longer in the scene" in ready.ui.caseStateLabel.text
+    assert "FLAIR: not in the scene" in ready.ui.caseStateLabel.text
 
 
 def test_ending_the_widget_ends_the_engine_and_removes_the_files(ready, pump, module, temporaryFiles, site):

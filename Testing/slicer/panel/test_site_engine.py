@@ -99,7 +99,7 @@ def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pu
     ui.modelsSection.setProperty("collapsed", False)
     pump(settled, 300)
     assert ui.inUseLabel.toolTip == first
-    assert ui.candidateCombo.currentText == f"{other} (candidate)"
+    assert ui.candidateCombo.currentText == f"{plainName(other)} (candidate)"
     assert "not judged it yet" in ui.promoteButton.toolTip
     ui.modelReasonEdit.setText("it is ours")
     ui.adoptButton.click()

@@ -38,7 +38,8 @@ class LabelScheme:
         for region, names in self.regions.items():
             unknown = [name for name in names if name not in self.labels]
             if unknown or not names:
-                raise InputError(f"region {region} of {names or 'nothing'}: known labels are {', '.join(self.labels)}")
+                made_of = ", ".join(str(name)[:40] for name in names[:8]) or "nothing"
+                raise InputError(f"region {region} of {made_of}: known labels are {', '.join(self.labels)}")
 
     def values(self, region: str) -> tuple[int, ...]:
         """The values of the labels that make up a region."""

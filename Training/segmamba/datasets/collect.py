@@ -147,7 +147,7 @@ def _check_free(folder: Path) -> None:
         read_dataset(path)
     except InputError:
         raise InputError(
-            f"{path} is there and is none of ours, e.g. the description of an MSD data set; "
+            f"{path} exists and was not written by this program (it may describe an MSD data set); "
             f"choose where the manifest goes, e.g. --output {folder / 'segmamba'}"
         ) from None
     raise InputError(f"{path} already exists; add what changed with --update, or choose another --output")

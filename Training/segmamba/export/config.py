@@ -139,6 +139,12 @@ def is_segmamba(manifest: Manifest) -> bool:
     return isinstance(manifest.network, NetworkConfig)
 
 
+def uses_scan(manifest: Manifest) -> bool:
+    """Whether the model's network has Mamba layers."""
+    network = manifest.network
+    return isinstance(network, NetworkConfig) or network.name.startswith("umamba")
+
+
 def _network(manifest: Manifest) -> dict:
     target, config = SEGMAMBA if is_segmamba(manifest) else BASELINE
     return {"_target_": target, "config": {"_target_": config, **asdict(manifest.network)}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segmamba.export.config import is_segmamba, metadata
+from segmamba.export.config import metadata, uses_scan
 from segmamba.models.package import Manifest
 
 _NOTE = """
@@ -82,6 +82,6 @@ def readme(manifest: Manifest, card: str) -> str:
         bias=bias,
         normalisation=normalisation,
         spacing=" x ".join(f"{size:g}" for size in spec.spacing),
-        reason=_SCAN if is_segmamba(manifest) or manifest.network.name.startswith("umamba") else _OTHER,
+        reason=_SCAN if uses_scan(manifest) else _OTHER,
     )
     return card.rstrip() + "\n" + note

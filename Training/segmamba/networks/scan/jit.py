@@ -65,10 +65,10 @@ def build(name: str, variant: int) -> Callable[[np.ndarray], None]:
     """
     recipe = f"{name}|{variant}|{_sources(KERNELS[name][0].__module__)}"
 
-    emit: Any = _body  # numba gives the typing context itself
-
     def kernel(arguments: np.ndarray) -> None:
-        emit(arguments, recipe)  # numba's cache tells closures apart by the values they hold
+        # numba gives the typing context itself. Its cache tells closures apart by the values they hold: the recipe must
+        # be the only one, for another, such as _body, is a new value in every process, and would never be found.
+        _body(arguments, recipe)  # pyright: ignore[reportCallIssue]
 
     try:
         compiled = njit("void(int64[::1])", nogil=True, cache=True)(kernel)
