@@ -184,9 +184,9 @@ def _before_a_norm(key):
     return key.endswith("bias")
 
 
-# With fresh weights at this size umamba-enc makes a change of its input 1800 times as large: measured, 1e-6 of the input
-# becomes 1.8e-3 of the logits' deviation, where nnU-Net and umamba-bot make it 10 times as large at most. What rounding
-# does is judged without it.
+# With fresh weights at this size umamba-enc makes a change of its input 1800 times as large: 1e-6 of the input became
+# 1.8e-3 of the logits' deviation, where nnU-Net and umamba-bot make it 10 times as large at most. What rounding does is
+# judged without it.
 ROUGH = "umamba-enc"
 
 
