@@ -62,6 +62,14 @@ def narrow_networks():
 
 
 @pytest.fixture(scope="module")
+def phantom_dataset(phantom_cases, make_dataset, tmp_path_factory):
+    """Cases of its own, for they are split here: other files use the shared ones whole."""
+    root = tmp_path_factory.mktemp("split") / "cases"
+    shutil.copytree(phantom_cases, root, ignore=shutil.ignore_patterns("splits.json"))
+    return make_dataset(root)
+
+
+@pytest.fixture(scope="module")
 def config(phantom_dataset, tmp_path_factory):
     make_split(phantom_dataset, folds=3, seed=1)
     source = SourceConfig(dataset=str(phantom_dataset.folder), validate=True, fold=0)

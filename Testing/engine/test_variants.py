@@ -21,7 +21,7 @@ from training_runs import narrow_network, small_config
 def split_dataset(phantom_cases, make_dataset, tmp_path_factory):
     """The three phantoms in three folds, in a folder of their own."""
     root = tmp_path_factory.mktemp("split") / "cases"
-    shutil.copytree(phantom_cases, root)
+    shutil.copytree(phantom_cases, root, ignore=shutil.ignore_patterns("splits.json"))
     dataset = make_dataset(root)
     make_split(dataset, folds=3, seed=1)
     return dataset
@@ -96,7 +96,7 @@ def test_a_resume_that_must_needs_one_that_was_begun(trained, tmp_path):
 
 
 def test_sources_without_a_split_are_trained_on_whole(split_dataset, phantom_cases, make_dataset, tmp_path):
-    shutil.copytree(phantom_cases, tmp_path / "more")
+    shutil.copytree(phantom_cases, tmp_path / "more", ignore=shutil.ignore_patterns("splits.json"))
     more = make_dataset(tmp_path / "more")
     sources = (SourceConfig(dataset=split_dataset.folder), SourceConfig(dataset=more.folder, share=0.5))
     config = small_config(more.folder, tmp_path / "cache", sources=sources)
