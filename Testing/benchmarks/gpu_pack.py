@@ -95,6 +95,9 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
     scheme = datasets[0].scheme
     if other := [dataset.name for dataset in datasets if dataset.scheme != scheme]:
         raise InputError(f"data set {other[0]} has other labels or regions than {datasets[0].name}")
+    names = [PATCHES, *(Path(dataset.folder).name for dataset in datasets)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"folders of data sets are packed by their names, and {twice[0]} is there twice; rename one")
     if options.patches:
         labels = len(scheme.labels)
         file = read_patches(options.patches, labels)
