@@ -1,5 +1,6 @@
 """What several test files need: where the real images are, where there are any."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,4 +119,17 @@ def make_dataset():
 
 @pytest.fixture(scope="session")
 def phantom_dataset(phantom_cases, make_dataset):
+    """The phantoms as a data set that all files share: nobody writes into it, nor splits it (`own_phantoms`)."""
     return make_dataset(phantom_cases)
+
+
+@pytest.fixture(scope="session")
+def own_phantoms(phantom_cases, make_dataset, tmp_path_factory):
+    """A function that makes a data set of copied phantoms, which a test may split and change."""
+
+    def copy():
+        root = tmp_path_factory.mktemp("own") / "cases"
+        shutil.copytree(phantom_cases, root)
+        return make_dataset(root)
+
+    return copy

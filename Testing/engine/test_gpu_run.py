@@ -63,11 +63,9 @@ def make_pack(dataset, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def pack(phantom_cases, make_dataset, tmp_path_factory):
+def pack(phantom_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    whole = folder / "cases"  # other files split the shared ones
-    shutil.copytree(phantom_cases, whole, ignore=shutil.ignore_patterns("splits.json"))
-    code, said = make_pack(make_dataset(whole).folder, folder)
+    code, said = make_pack(phantom_dataset.folder, folder)
     assert code == 0, said
     assert "3 of 3 cases" in said
     return folder / "pack"

@@ -62,11 +62,8 @@ def narrow_networks():
 
 
 @pytest.fixture(scope="module")
-def phantom_dataset(phantom_cases, make_dataset, tmp_path_factory):
-    """Cases of its own, for they are split here: other files use the shared ones whole."""
-    root = tmp_path_factory.mktemp("split") / "cases"
-    shutil.copytree(phantom_cases, root, ignore=shutil.ignore_patterns("splits.json"))
-    return make_dataset(root)
+def phantom_dataset(own_phantoms):
+    return own_phantoms()  # split here
 
 
 @pytest.fixture(scope="module")

@@ -39,10 +39,11 @@ def config(phantom_dataset, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def split_dataset(phantom_dataset):
+def split_dataset(own_phantoms):
     """The three phantoms in three folds."""
-    make_split(phantom_dataset, folds=3, seed=1)
-    return phantom_dataset
+    dataset = own_phantoms()
+    make_split(dataset, folds=3, seed=1)
+    return dataset
 
 
 def lines_of(run, kind):
@@ -70,7 +71,7 @@ def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
 
 
 def test_held_out_cases_are_validated_whole_and_never_trained_on(config, split_dataset, tmp_path):
-    source = replace(config.sources[0], validate=True, fold=1)
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=1)
     settings = ValidationConfig(every=2, release="last")
     model = load_package(train(replace(config, sources=(source,), validation=settings), tmp_path / "run")).manifest
     held_out = list(model.training["held_out"])
@@ -91,7 +92,7 @@ def test_the_best_validation_is_what_is_released(config, split_dataset, tmp_path
         return {**found, "mean": {region: {"dice": value, "hd95": 1.0} for region in found["mean"]}}
 
     monkeypatch.setattr(training, "validate", scored)
-    source = replace(config.sources[0], validate=True, fold=0)
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
     config = replace(config, sources=(source,), validation=ValidationConfig(every=2))
     manifest = load_package(train(config, tmp_path / "run")).manifest
     assert manifest.metrics["step"] == 2 and manifest.metrics["mean"]["WT"]["dice"] == 0.6
@@ -102,7 +103,7 @@ def test_training_ends_early_when_nothing_gets_better(config, split_dataset, tmp
     constant = {"mean": {"WT": {"dice": 0.5, "hd95": 1.0}}, "cases": {}}
     monkeypatch.setattr(training, "validate", lambda *_: constant)
     monkeypatch.setattr(training, "draw_worst", lambda *_: None)
-    source = replace(config.sources[0], validate=True, fold=0)
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
     config = replace(config, sources=(source,), validation=ValidationConfig(every=1, patience=2), steps=20)
     train(config, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")[0]["step"] == 2
@@ -290,7 +291,7 @@ def test_a_model_of_another_kind_cannot_be_continued(config, tiny_model, tmp_pat
 
 def test_a_model_continued_is_named_as_parent_and_scored_before_the_first_step(config, split_dataset, tmp_path):
     first = train(config, tmp_path / "first")
-    source = replace(config.sources[0], validate=True, fold=2)
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=2)
     second = replace(config, name="second", initial_model=str(first), sources=(source,), validation=ValidationConfig())
     manifest = load_package(train(second, tmp_path / "second")).manifest
     assert manifest.parent == "small" and manifest.id == "second"

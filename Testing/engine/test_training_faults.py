@@ -79,9 +79,10 @@ def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number):
     assert "by a signal" in log.read_text()
 
 
-def test_two_processes_learn_what_one_does(config, phantom_dataset, tmp_path):
-    make_split(phantom_dataset, folds=3, seed=1)
-    source = replace(config.sources[0], validate=True, fold=0)
+def test_two_processes_learn_what_one_does(config, own_phantoms, tmp_path):
+    dataset = own_phantoms()
+    make_split(dataset, folds=3, seed=1)
+    source = replace(config.sources[0], dataset=str(dataset.folder), validate=True, fold=0)
     config = replace(
         config,
         batch=4,

@@ -18,11 +18,9 @@ from training_runs import narrow_network, small_config
 
 
 @pytest.fixture(scope="module")
-def split_dataset(phantom_cases, make_dataset, tmp_path_factory):
-    """The three phantoms in three folds, in a folder of their own."""
-    root = tmp_path_factory.mktemp("split") / "cases"
-    shutil.copytree(phantom_cases, root, ignore=shutil.ignore_patterns("splits.json"))
-    dataset = make_dataset(root)
+def split_dataset(own_phantoms):
+    """The three phantoms in three folds."""
+    dataset = own_phantoms()
     make_split(dataset, folds=3, seed=1)
     return dataset
 
@@ -95,9 +93,8 @@ def test_a_resume_that_must_needs_one_that_was_begun(trained, tmp_path):
     assert train_variants(variants, tmp_path / "run", resume="must", device="cpu") == summary
 
 
-def test_sources_without_a_split_are_trained_on_whole(split_dataset, phantom_cases, make_dataset, tmp_path):
-    shutil.copytree(phantom_cases, tmp_path / "more", ignore=shutil.ignore_patterns("splits.json"))
-    more = make_dataset(tmp_path / "more")
+def test_sources_without_a_split_are_trained_on_whole(split_dataset, own_phantoms, tmp_path):
+    more = own_phantoms()
     sources = (SourceConfig(dataset=split_dataset.folder), SourceConfig(dataset=more.folder, share=0.5))
     config = small_config(more.folder, tmp_path / "cache", sources=sources)
     one = make_variants(config, 3)["fold-2"]
