@@ -156,8 +156,9 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
         turn = ornt_transform(axcodes2ornt(file.axes), axcodes2ornt(spec.orientation))
         spacing = np.asarray(file.spacing)[np.argsort(turn[:, 0])]
 
-        def turned(patches: np.ndarray) -> torch.Tensor:
-            volume = _side_by_side(patches, block)
+        def turned(patches: np.ndarray, faces: bool = True) -> torch.Tensor:
+            chosen = patches[block]
+            volume = _side_by_side(chosen if faces else _without_faces(chosen))
             return torch.from_numpy(np.array(apply_orientation(volume, turn), dtype=np.float32, order="C"))
 
         label = turned(file.labels)
@@ -165,7 +166,7 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
         channels = [file.images[:, file.modalities.index(m)] for m in spec.modalities]
         image = torch.stack([to_model(turned(channel), axes) for channel in channels])
         shares = torch.stack([to_model((label == value).float(), axes) for value in range(1 + labels)])
-        known = to_model(turned(file.valid if block.size == 1 else _without_faces(file.valid)), axes) >= _KNOWN
+        known = to_model(turned(file.valid, faces=block.size == 1), axes) >= _KNOWN
         if not known.any():
             raise InputError(f"file of patches {file.path}: patch {name} is valid nowhere; leave it out")
         cache.mkdir(parents=True, exist_ok=True)
@@ -173,16 +174,15 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
     return TrainingCase(name, {}, file.path, {}, cached, digest)
 
 
-def _side_by_side(patches: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """(N, X, Y, Z) and (A, B, C) -> (A X, B Y, C Z)."""
-    laid = patches[block]  # (A, B, C, X, Y, Z)
-    (a, b, c), (x, y, z) = block.shape, patches.shape[1:]
-    return laid.transpose(0, 3, 1, 4, 2, 5).reshape(a * x, b * y, c * z)
+def _side_by_side(patches: np.ndarray) -> np.ndarray:
+    """(A, B, C, X, Y, Z) -> (A X, B Y, C Z)."""
+    a, b, c, x, y, z = patches.shape
+    return patches.transpose(0, 3, 1, 4, 2, 5).reshape(a * x, b * y, c * z)
 
 
 def _without_faces(valid: np.ndarray) -> np.ndarray:
-    """(N, X, Y, Z) without the outermost voxels of each patch: resampling mixes them with their neighbours'."""
+    """(..., X, Y, Z) without the outermost voxels of each patch: resampling mixes them with their neighbours'."""
     inner = np.zeros_like(valid)
-    inside = (slice(None), *3 * (slice(1, -1),))
+    inside = (..., *3 * (slice(1, -1),))
     inner[inside] = valid[inside]
     return inner
