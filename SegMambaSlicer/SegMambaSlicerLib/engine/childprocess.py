@@ -117,7 +117,8 @@ class ChildProcess:
             if not chunk:
                 del self._open[name]
                 pipe.close()
-                data += b"\n" if data else b""
+                if data and not data.endswith(b"\n"):
+                    data += b"\n"
                 break
             data += chunk
         *complete, self._partial[name] = data.split(b"\n")

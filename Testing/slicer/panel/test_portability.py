@@ -49,6 +49,20 @@ def test_programs_and_folders_of_any_name_are_started(app, tmp_path):
     assert outcome(process) == [f"{NAME} {NAME}"]
 
 
+@pytest.mark.parametrize("written", ["one\\ntwo\\n", "one\\ntwo"])
+def test_a_process_that_has_ended_before_it_is_read_gives_its_lines_alone(app, written):
+    """What it wrote and the end of its pipe are then read at once."""
+    process = ChildProcess(
+        [sys.executable, "-c", f"print('{written}', end='')"], interpreter.childEnvironment(inSlicer=True)
+    )
+    end = time.monotonic() + 20
+    while process.exitCode() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert process.lines() == ["one", "two"]
+    assert process.hasEnded()
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)
