@@ -6,9 +6,10 @@ time of `released` on a CPU. Here norm and what follows are one (norm.norm_act).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from segmamba.networks.conv import convolution, pointwise
+from segmamba.networks.conv import convolution, pointwise, side_by_side
 from segmamba.networks.norm import Residual, norm_act
 
 SLOPE = 0.01  # of LeakyReLU
@@ -30,6 +31,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Each (B, C_i, D, H, W) -> (B, out_channels, D, H, W)."""
+        if torch.is_grad_enabled():  # once for both convolutions: their gradients then add up as wide rows
+            inputs = (side_by_side(inputs),)
         y = norm_act(convolution(inputs, self.conv1.conv), slope=SLOPE, reuse=True)
         y = convolution([y], self.conv2.conv)
         residual, where = inputs[0], Residual.BEFORE_ACT
