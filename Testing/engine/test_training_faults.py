@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,15 +66,20 @@ def test_a_run_killed_twenty_times_ends_where_an_uninterrupted_one_does(config, 
     same_weights(tmp_path / "whole", run, 1e-6)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number):
-    config = replace(config, steps=100_000, batch=1, checkpoint_minutes=1e9)
+def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number, workers):
+    """A terminal and Slurm tell every process, those that make patches too."""
+    config = replace(config, steps=100_000, batch=1, checkpoint_minutes=1e9, workers=workers)
     process = in_process(config, tmp_path / "run")
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and '"kind": "step"' in log.read_text()) and time.monotonic() < deadline:  # of step 25
         time.sleep(0.05)
-    os.kill(process.pid, number)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= workers
+    for pid in [*children, process.pid]:
+        os.kill(int(pid), number)
     finish(process, 3)
     assert load_checkpoint(tmp_path / "run")[0]["step"] >= 25
     assert "by a signal" in log.read_text()
