@@ -94,6 +94,8 @@ MINIMAL = 'name = "a"\n[[sources]]\ndataset = "cases"\n'
         (MINIMAL, ['network.directions=["forwards"]'], r"directions .* must be some of"),
         (MINIMAL, ["network.form=second"], r"unknown network form 'second'"),
         (MINIMAL, ["network.name=unetr", "network.bottleneck=64"], r"network.bottleneck is for SegMamba"),
+        (MINIMAL, ["network.width=8"], r"network.width is for baselines"),
+        (MINIMAL, ["network.name=segresnet", "network.width=12"], r"width 12 of segresnet must be"),
         (MINIMAL, ["network.name=vnet"], r"network.name 'vnet' must be one of segmamba, segresnet"),
         (MINIMAL, ["batch=0"], r"batch 0 must be 1 or more"),
     ],
@@ -124,6 +126,14 @@ mamba_residual = false
     assert network.directions == ("forward", "slices") and not network.mamba_residual
     record = resolved(config)["network"]
     assert record["bottleneck"] == 40 and "form" not in record and "full_features" not in record
+
+
+def test_a_baseline_can_be_asked_for_in_another_width(tmp_path):
+    (tmp_path / "config.toml").write_text(MINIMAL)
+    asked = ["network.name=nnunet", "network.width=10"]
+    network = load_config(tmp_path / "config.toml", asked).network.resolve(3, 2, (64, 64, 64))
+    assert (network.name, network.width, network.in_channels, network.out_channels) == ("nnunet", 10, 3, 2)
+    assert "width" not in resolved(load_config(tmp_path / "config.toml"))["network"]
 
 
 def test_what_a_source_does_not_name_is_not_recorded_and_no_change(tmp_path):

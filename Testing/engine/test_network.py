@@ -252,7 +252,7 @@ def test_fewer_directions_are_fewer_in_every_form(form):
         ({"directions": ("forward", "sideways")}, "sideways"),
         ({"directions": ("forward", "forward")}, "each once"),
         ({"in_channels": 0}, "1 or more"),
-        ({"depths": (1, 1, 0, 1)}, "1 or more"),
+        ({"depths": (1, 1, -1, 1)}, "depths 0 or more"),
         ({"form": "paper", "mamba_residual": False}, "mamba_residual"),
         ({"form": "v1-text", "mamba_residual": False}, "mamba_residual"),
         ({"featrues": (1, 2, 3, 4)}, "featrues.*features"),

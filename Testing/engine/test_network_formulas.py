@@ -152,7 +152,7 @@ def test_feature_uncertainty_of_large_features_is_finite():
 # --- whole networks
 
 FORMS = {
-    "released": {"directions": ("forward", "reverse", "slices"), "depths": (1, 2, 1, 1)},
+    "released": {"directions": ("forward", "reverse", "slices"), "depths": (1, 2, 0, 1)},
     "paper": {"directions": ("forward", "reverse", "slices"), "depths": (1, 1, 2, 1)},
     "v1": {"directions": ("forward", "reverse"), "depths": (2, 1, 1, 1)},
     "v1-text": {"directions": ("forward", "reverse"), "depths": (1, 2, 1, 1)},

@@ -25,13 +25,15 @@ _OWN_BLOCKS = (MambaLayer, MambaMLPBlock, TSMambaBlock, GatedSpatialConv, Channe
 class NetworkChoice:
     """A network as a configuration names it. Channels come from the data.
 
-    The fields after `preset` replace single settings of the preset (NetworkConfig), as for ablations; None: as the
+    The fields after `width` replace single settings of the preset (NetworkConfig), as for ablations; None: as the
     preset has it.
     """
 
     name: str = "segmamba"
     """"segmamba", then with a preset, or that of a baseline (networks.baselines)."""
     preset: str = "released"
+    width: int | None = None
+    """Of a baseline: channels of its first stage, which the others follow; None for the published ones."""
     form: str | None = None
     features: tuple[int, int, int, int] | None = None
     full_features: int | None = None
@@ -43,8 +45,12 @@ class NetworkChoice:
     def __post_init__(self) -> None:
         if self.name != "segmamba" and self.name not in BASELINES:
             raise InputError(f"network.name {self.name!r} must be one of segmamba, {', '.join(BASELINES)}")
+        if self.name != "segmamba" and self.width is not None:
+            BaselineConfig(name=self.name, width=self.width)
         if self.name == "segmamba":
             preset_config(self.preset, **self.overrides)
+            if self.width is not None:
+                raise InputError("network.width is for baselines; SegMamba has features, full_features and bottleneck")
         elif self.overrides:
             raise InputError(f"network.{next(iter(self.overrides))} is for SegMamba; {self.name} has sizes of its own")
 
@@ -52,7 +58,8 @@ class NetworkChoice:
     def overrides(self) -> dict:
         """The settings that replace those of the preset."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {key: value for key, value in values.items() if key not in ("name", "preset") and value is not None}
+        others = ("name", "preset", "width")
+        return {key: value for key, value in values.items() if key not in others and value is not None}
 
     @property
     def takes_bf16(self) -> bool:
@@ -61,13 +68,13 @@ class NetworkChoice:
 
     def resolve(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]) -> AnyNetworkConfig:
         """Raises InputError where `patch` is not what the network takes."""
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
         if self.name != "segmamba":
-            return BaselineConfig(name=self.name, in_channels=in_channels, out_channels=out_channels, patch=patch)
+            return BaselineConfig(name=self.name, **channels, patch=patch, width=self.width or 0)
         if any(side % STRIDE for side in patch) or max(patch) < 2 * STRIDE:
             raise InputError(
                 f"patch {patch} must be three multiples of {STRIDE}, at least one of them {2 * STRIDE} or more"
             )
-        channels = {"in_channels": in_channels, "out_channels": out_channels}
         return preset_config(self.preset, **channels, **self.overrides)
 
 

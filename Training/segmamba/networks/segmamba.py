@@ -53,6 +53,7 @@ class NetworkConfig:
     bottleneck: int = 768
     """Channels of encoder5."""
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    """Mamba layers of each stage; with 0 a stage has its convolutions alone."""
     directions: tuple[str, ...] = tuple(DIRECTIONS)
     """Scans of each Mamba layer."""
     mamba_residual: bool = True
@@ -65,9 +66,9 @@ class NetworkConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.features) != 4 or len(self.depths) != 4:
             raise InputError(f"features and depths need four stages each, got {self.features} and {self.depths}")
-        sizes = (self.in_channels, self.out_channels, self.full_features, self.bottleneck, *self.features, *self.depths)
-        if min(sizes) < 1:
-            raise InputError(f"channels, features and depths of a network must be 1 or more, got {self}")
+        sizes = (self.in_channels, self.out_channels, self.full_features, self.bottleneck, *self.features)
+        if min(sizes) < 1 or min(self.depths) < 0:
+            raise InputError(f"channels and features of a network must be 1 or more, depths 0 or more, got {self}")
         known = set(self.directions) <= set(DIRECTIONS)
         if not self.directions or not known or len(set(self.directions)) < len(self.directions):
             raise InputError(f"directions {self.directions} must be some of {tuple(DIRECTIONS)}, each once")
