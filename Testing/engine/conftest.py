@@ -133,3 +133,11 @@ def own_phantoms(phantom_cases, make_dataset, tmp_path_factory):
         return make_dataset(root)
 
     return copy
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two empty folders: of predictions, and of truths."""
+    for name in ("predictions", "truths"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "predictions", tmp_path / "truths"
