@@ -15,7 +15,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile Testing/engine Testing/slicer Testing/hostile
 
 # The inner loop: no phantom, no training, no child process of the engine; at most two minutes on two quiet cores.
-QUICK := architecture settings labels label_files heads compare metrics registry share dataset_split configs \
+QUICK := architecture settings labels label_files heads compare metrics lesion_wise registry share dataset_split configs \
 	contrast_words dicom_find image_io case_folder background incomplete postprocess inference requirements
 test-quick: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile \
