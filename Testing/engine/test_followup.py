@@ -1,4 +1,4 @@
-"""Dates compared: thresholds, lesions that split, merge, go and come, and the whole way from files to the report."""
+"""The whole way from files of several dates to the report; what is refused; what a person draws and says."""
 
 import csv
 import json
@@ -8,164 +8,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from followup_lesions import MM, boxes, drawn
 from segmamba.cases.case import save_image
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.followup.by_hand import Line, read_by_hand, with_lines
-from segmamba.followup.criteria import suggest
 from segmamba.followup.dates import Timepoint, count_days
 from segmamba.followup.follow import Settings, follow
-from segmamba.followup.lesions import measure_mask
-from segmamba.followup.match import fingerprint, match
 from segmamba.followup.record import SCHEMA
-from segmamba.followup.spread import spread
 from segmamba.images.image_io import Image
-from segmamba.preparation.register import Registration
-
-MM = np.eye(4)
-
-
-def category(name, values, **facts):
-    facts = {"lesions": 1, "new_measurable": 0, "measurable_again": True, **facts}
-    return suggest(name, list(range(0, 30 * len(values), 30)), values, **facts)
-
-
-# --- thresholds
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "expected"),
-    [
-        ("bidimensional", -50.0, "PR"),
-        ("bidimensional", -49.9, "SD"),
-        ("bidimensional", 25.0, "PD"),
-        ("bidimensional", 24.9, "SD"),
-        ("volumetric", -65.0, "PR"),
-        ("volumetric", -64.9, "SD"),
-        ("volumetric", 40.0, "PD"),
-        ("volumetric", 39.9, "SD"),
-    ],
-)
-@pytest.mark.parametrize("baseline", [1000.0, 3.0, 777.7])
-def test_thresholds_are_inclusive(name, change, expected, baseline):
-    found = category(name, [baseline, baseline * (100 + change) / 100])
-    assert found.category == expected
-    assert found.from_baseline == pytest.approx(change / 100)
-
-
-def test_progression_is_against_the_nadir_and_response_against_the_baseline():
-    found = category("bidimensional", [1000, 400, 500])
-    assert (found.category, found.nadir_day) == ("PD", 30)
-    assert (found.from_baseline, found.from_nadir) == pytest.approx((-0.5, 0.25))
-    assert category("bidimensional", [1000, 400, 499]).category == "PR"
-    assert "+25.0% against the nadir, 400 mm2 on day 30; PD from +25%" in found.rules[0].text
-
-
-def test_complete_response_is_no_lesion_at_all():
-    assert category("bidimensional", [1000, 0], lesions=0).category == "CR"
-    assert category("bidimensional", [1000, 0], lesions=1).category == "PR"
-
-
-def test_nothing_at_baseline_is_never_divided_by():
-    found = category("bidimensional", [0, 300], measurable_again=False)
-    assert (found.category, found.from_baseline, found.from_nadir) == ("no measurable disease", None, None)
-    assert category("bidimensional", [0, 300], measurable_again=False, new_measurable=1).category == "PD"
-
-
-def test_after_a_complete_response_what_is_measurable_again_is_progression():
-    assert category("bidimensional", [1000, 0, 150], measurable_again=True).category == "PD"
-    assert category("bidimensional", [1000, 0, 40], measurable_again=False).category == "PR"
-
-
-def test_a_new_measurable_lesion_outweighs_a_response():
-    assert category("bidimensional", [1000, 100], new_measurable=1).category == "PD"
-
-
-@pytest.mark.parametrize(("change", "expected"), [(-25.0, "MR"), (-24.9, "SD"), (-50.0, "PR")])
-def test_a_minor_response_is_for_what_does_not_enhance(change, expected):
-    values = [1000, 1000 + 10 * change]
-    assert category("bidimensional", values, minor=0.25).category == expected
-    assert category("bidimensional", values).category == ("PR" if change == -50 else "SD")
-
-
-def test_progression_soon_after_radiotherapy_is_preliminary():
-    assert category("bidimensional", [100, 200], early="8.6 weeks").category == "preliminary PD"
-    assert category("bidimensional", [100, 100], early="8.6 weeks").category == "SD"
-
-
-def test_what_was_not_followed_is_not_assessed():
-    assert category("bidimensional", [100, None]).category == "not assessed"
-    assert category("bidimensional", [100, None, 80]).from_nadir == pytest.approx(-0.2)
-
-
-# --- which lesion is which
-
-
-def boxes(*places, shape=(60, 60, 12)):
-    """Each place: first corner and size."""
-    mask = np.zeros(shape, bool)
-    for corner, size in places:
-        mask[tuple(slice(c, c + s) for c, s in zip(corner, size))] = True
-    return measure_mask(mask, MM, "ET")
-
-
-def corners(measured):
-    """First voxel of each lesion -> its number."""
-    numbers = [lesion.number for lesion in measured.lesions]
-    return {tuple(np.argwhere(measured.labelled == number)[0].tolist()): number for number in numbers}
-
-
-def test_split_merged_gone_and_new():
-    first = boxes(((5, 5, 3), (20, 8, 4)), ((5, 30, 3), (12, 12, 4)), ((21, 30, 3), (9, 9, 4)), ((45, 5, 3), (6, 6, 3)))
-    large, left, right, small = (corners(first)[x, y, 3] for x, y in ((5, 5), (5, 30), (21, 30), (45, 5)))
-    shift = np.eye(4)
-    shift[:3, 3] = (30, -20, 7)  # the later date lies elsewhere in its scanner
-    later = boxes(
-        ((5, 5, 3), (7, 8, 4)),
-        ((18, 5, 3), (7, 8, 4)),
-        ((5, 30, 3), (25, 12, 4)),
-        ((45, 45, 5), (11, 11, 3)),
-    )
-    moved = measure_mask(later.labelled > 0, np.linalg.inv(shift), "ET")
-    found = match(first, moved, shift)
-    corner = corners(moved)
-    both = corner[(5, 30, 3)]
-    assert set(found.parts[large]) == {corner[(5, 5, 3)], corner[(18, 5, 3)]}
-    assert found.parts[left] == (both,) and found.parts[right] == () and found.merged == {right: both}
-    assert found.parts[small] == () and small not in found.merged
-    assert found.new == (corner[(45, 45, 5)],)
-    assert found.lesions([left, right]) == [both]
-
-
-def test_a_lesion_4_mm_away_is_the_same_and_one_6_mm_away_is_new():
-    first = boxes(((10, 10, 3), (8, 8, 4)))
-    near, far = boxes(((21, 10, 3), (8, 8, 4))), boxes(((23, 10, 3), (8, 8, 4)))
-    assert match(first, near, MM).parts == {1: (1,)}
-    assert match(first, far, MM).new == (1,)
-
-
-def test_other_borders_of_a_box():
-    """12 x 12 in 4 slices, diagonals of 11 sqrt(2); a voxel less in the slices leaves 10 x 10."""
-    measured = boxes(((10, 10, 3), (12, 12, 4)))
-    probability = np.where(measured.labelled > 0, 0.6, 0.0).astype(np.float32)
-    probability[12:20, 12:20, 3:7] = 0.9
-    probability[22, 10:22, 3:7] = 0.4
-    probability[50, 50, 3] = 0.4  # meets no lesion
-    found = spread(measured, [1], probability, MM)
-    assert found["one voxel less"] == pytest.approx((2 * 9**2, 0.4))
-    assert found["one voxel more"][1] == pytest.approx(4 * (144 + 48) / 1000)
-    assert found["P >= 0.7"] == pytest.approx((2 * 7**2, 0.256))
-    assert found["P >= 0.3"][1] == pytest.approx(4 * 12 * 13 / 1000)
-
 
 # --- from files to the report
-
-
-def drawn(shape, *places):
-    label_map = np.zeros(shape, np.uint8)
-    for corner, size in places:
-        label_map[tuple(slice(c, c + s) for c, s in zip(corner, size))] = 3
-    return label_map
 
 
 @pytest.fixture(scope="module")
@@ -494,67 +347,3 @@ def test_a_registration_is_made_once(patient, tmp_path, capsys):
     first["software"] = "segmamba 0"
     (output / "follow-up.json").write_text(json.dumps(first))
     assert main(command) == 0 and capsys.readouterr().err.count("registering") == 2
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])
-def test_the_volumetric_minor_response_is_a_setting(share, expected):
-    settings = Settings(region="non-enhancing", volumetric_minor=share)
-    assert category("volumetric", [100, 60], minor=settings.minor("non-enhancing")["volumetric"]).category == expected
-    assert Settings(volumetric_minor=share).minor("ET") == {"bidimensional": None, "volumetric": None}
-    assert settings.minor("non-enhancing")["bidimensional"] == 0.25
-
-
-# --- rules that need no registration: the same head twice
-
-
-def twice(first, later, **settings):
-    """Two dates, 60 x 60 x 12 of 1 mm, with boxes of ET; the T1c are one image, registered as what they are."""
-    shape, found = (60, 60, 12), Registration(np.eye(4), 1, 1, 1, 1, 9, 10, 0)
-    image = Image(np.zeros(shape, np.float32), MM)
-    timepoints = [Timepoint(day, drawn(shape, *places), MM, image) for day, places in ((0, first), (60, later))]
-    known = {(fingerprint(image), fingerprint(image)): (found, "")}
-    return follow(timepoints, Settings(**settings), known=known).dates[1]
-
-
-def square(n, corner=(5, 5, 3)):
-    """Two diagonals of (n - 1) sqrt(2) mm."""
-    return (corner, (n, n, 4))
-
-
-def test_a_target_that_is_no_longer_measurable_keeps_its_value():
-    """10 sqrt(2) to 5 sqrt(2) mm: 50 mm2, not 0; nothing left is 0."""
-    date = twice([square(11)], [square(6)])
-    assert not date.measured.lesions[0].measurable and date.burdens[0].spd == pytest.approx(50)
-    assert date.suggestions["bidimensional"].category == "PR"
-    gone = twice([square(11)], [])
-    assert gone.burdens[0].spd == 0 and {found.category for found in gone.suggestions.values()} == {"CR"}
-
-
-def test_a_change_near_a_threshold_is_marked():
-    """800 to 392 mm2 is -51.0 %; a voxel more at both, 22 x 20 and 16 x 14 steps, 884 to 452 mm2, is -48.9 %."""
-    date = twice([square(21)], [square(15)])
-    assert date.suggestions["bidimensional"].from_baseline == pytest.approx(392 / 800 - 1)
-    assert date.burdens[0].spread["one voxel more"][0] == pytest.approx(452)
-    assert (date.suggestions["bidimensional"].category, date.near["bidimensional"]) == ("PR", ("SD",))
-    assert "bidimensional" not in twice([square(21)], [square(11)]).near
-
-
-@pytest.mark.parametrize(("days_after", "expected"), [(83, "preliminary PD"), (84, "PD")])
-def test_twelve_weeks_after_radiotherapy_are_84_days(days_after, expected):
-    date = twice([square(11)], [square(21)], radiotherapy_end=60 - days_after)
-    assert date.suggestions["bidimensional"].category == expected
-
-
-@pytest.mark.parametrize(
-    ("targets", "expected"), [(1, 2 * 14**2), (2, 2 * 14**2 + 2 * 12**2), (3, 2 * (14**2 + 12**2))]
-)
-def test_the_largest_measurable_lesions_are_the_targets(targets, expected):
-    """Of 15 x 15, 13 x 13 and 6 x 6 the last is not measurable, and no target however many are asked for."""
-    lesions = [square(15), square(13, (30, 5, 3)), square(6, (5, 40, 3))]
-    assert twice(lesions, lesions, targets=targets).burdens[0].spd == pytest.approx(expected)
-
-
-def test_a_new_lesion_that_is_not_measurable_is_said_and_no_progression():
-    date = twice([square(15)], [square(15), square(6, (40, 40, 3))])
-    assert date.matches.new == (2,) and date.suggestions["bidimensional"].category == "SD"
-    assert twice([square(15)], [square(15), square(11, (40, 40, 3))]).suggestions["bidimensional"].category == "PD"

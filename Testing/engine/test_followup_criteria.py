@@ -1,0 +1,142 @@
+"""Suggested categories of response: thresholds, which lesions are targets, what is said of doubtful changes."""
+
+import numpy as np
+import pytest
+from followup_lesions import MM, drawn
+from segmamba.followup.criteria import suggest
+from segmamba.followup.dates import Timepoint
+from segmamba.followup.follow import Settings, follow
+from segmamba.followup.match import fingerprint
+from segmamba.images.image_io import Image
+from segmamba.preparation.register import Registration
+
+
+def category(name, values, **facts):
+    facts = {"lesions": 1, "new_measurable": 0, "measurable_again": True, **facts}
+    return suggest(name, list(range(0, 30 * len(values), 30)), values, **facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("bidimensional", -50.0, "PR"),
+        ("bidimensional", -49.9, "SD"),
+        ("bidimensional", 25.0, "PD"),
+        ("bidimensional", 24.9, "SD"),
+        ("volumetric", -65.0, "PR"),
+        ("volumetric", -64.9, "SD"),
+        ("volumetric", 40.0, "PD"),
+        ("volumetric", 39.9, "SD"),
+    ],
+)
+@pytest.mark.parametrize("baseline", [1000.0, 3.0, 777.7])
+def test_thresholds_are_inclusive(name, change, expected, baseline):
+    found = category(name, [baseline, baseline * (100 + change) / 100])
+    assert found.category == expected
+    assert found.from_baseline == pytest.approx(change / 100)
+
+
+def test_progression_is_against_the_nadir_and_response_against_the_baseline():
+    found = category("bidimensional", [1000, 400, 500])
+    assert (found.category, found.nadir_day) == ("PD", 30)
+    assert (found.from_baseline, found.from_nadir) == pytest.approx((-0.5, 0.25))
+    assert category("bidimensional", [1000, 400, 499]).category == "PR"
+    assert "+25.0% against the nadir, 400 mm2 on day 30; PD from +25%" in found.rules[0].text
+
+
+def test_complete_response_is_no_lesion_at_all():
+    assert category("bidimensional", [1000, 0], lesions=0).category == "CR"
+    assert category("bidimensional", [1000, 0], lesions=1).category == "PR"
+
+
+def test_nothing_at_baseline_is_never_divided_by():
+    found = category("bidimensional", [0, 300], measurable_again=False)
+    assert (found.category, found.from_baseline, found.from_nadir) == ("no measurable disease", None, None)
+    assert category("bidimensional", [0, 300], measurable_again=False, new_measurable=1).category == "PD"
+
+
+def test_after_a_complete_response_what_is_measurable_again_is_progression():
+    assert category("bidimensional", [1000, 0, 150], measurable_again=True).category == "PD"
+    assert category("bidimensional", [1000, 0, 40], measurable_again=False).category == "PR"
+
+
+def test_a_new_measurable_lesion_outweighs_a_response():
+    assert category("bidimensional", [1000, 100], new_measurable=1).category == "PD"
+
+
+@pytest.mark.parametrize(("change", "expected"), [(-25.0, "MR"), (-24.9, "SD"), (-50.0, "PR")])
+def test_a_minor_response_is_for_what_does_not_enhance(change, expected):
+    values = [1000, 1000 + 10 * change]
+    assert category("bidimensional", values, minor=0.25).category == expected
+    assert category("bidimensional", values).category == ("PR" if change == -50 else "SD")
+
+
+def test_progression_soon_after_radiotherapy_is_preliminary():
+    assert category("bidimensional", [100, 200], early="8.6 weeks").category == "preliminary PD"
+    assert category("bidimensional", [100, 100], early="8.6 weeks").category == "SD"
+
+
+def test_what_was_not_followed_is_not_assessed():
+    assert category("bidimensional", [100, None]).category == "not assessed"
+    assert category("bidimensional", [100, None, 80]).from_nadir == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])
+def test_the_volumetric_minor_response_is_a_setting(share, expected):
+    settings = Settings(region="non-enhancing", volumetric_minor=share)
+    assert category("volumetric", [100, 60], minor=settings.minor("non-enhancing")["volumetric"]).category == expected
+    assert Settings(volumetric_minor=share).minor("ET") == {"bidimensional": None, "volumetric": None}
+    assert settings.minor("non-enhancing")["bidimensional"] == 0.25
+
+
+def twice(first, later, **settings):
+    """Two dates, 60 x 60 x 12 of 1 mm, with boxes of ET; the T1c are one image, registered as what they are."""
+    shape, found = (60, 60, 12), Registration(np.eye(4), 1, 1, 1, 1, 9, 10, 0)
+    image = Image(np.zeros(shape, np.float32), MM)
+    timepoints = [Timepoint(day, drawn(shape, *places), MM, image) for day, places in ((0, first), (60, later))]
+    known = {(fingerprint(image), fingerprint(image)): (found, "")}
+    return follow(timepoints, Settings(**settings), known=known).dates[1]
+
+
+def square(n, corner=(5, 5, 3)):
+    """Two diagonals of (n - 1) sqrt(2) mm."""
+    return (corner, (n, n, 4))
+
+
+def test_a_target_that_is_no_longer_measurable_keeps_its_value():
+    """10 sqrt(2) to 5 sqrt(2) mm: 50 mm2, not 0; nothing left is 0."""
+    date = twice([square(11)], [square(6)])
+    assert not date.measured.lesions[0].measurable and date.burdens[0].spd == pytest.approx(50)
+    assert date.suggestions["bidimensional"].category == "PR"
+    gone = twice([square(11)], [])
+    assert gone.burdens[0].spd == 0 and {found.category for found in gone.suggestions.values()} == {"CR"}
+
+
+def test_a_change_near_a_threshold_is_marked():
+    """800 to 392 mm2 is -51.0 %; a voxel more at both, 22 x 20 and 16 x 14 steps, 884 to 452 mm2, is -48.9 %."""
+    date = twice([square(21)], [square(15)])
+    assert date.suggestions["bidimensional"].from_baseline == pytest.approx(392 / 800 - 1)
+    assert date.burdens[0].spread["one voxel more"][0] == pytest.approx(452)
+    assert (date.suggestions["bidimensional"].category, date.near["bidimensional"]) == ("PR", ("SD",))
+    assert "bidimensional" not in twice([square(21)], [square(11)]).near
+
+
+@pytest.mark.parametrize(("days_after", "expected"), [(83, "preliminary PD"), (84, "PD")])
+def test_twelve_weeks_after_radiotherapy_are_84_days(days_after, expected):
+    date = twice([square(11)], [square(21)], radiotherapy_end=60 - days_after)
+    assert date.suggestions["bidimensional"].category == expected
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"), [(1, 2 * 14**2), (2, 2 * 14**2 + 2 * 12**2), (3, 2 * (14**2 + 12**2))]
+)
+def test_the_largest_measurable_lesions_are_the_targets(targets, expected):
+    """Of 15 x 15, 13 x 13 and 6 x 6 the last is not measurable, and no target however many are asked for."""
+    lesions = [square(15), square(13, (30, 5, 3)), square(6, (5, 40, 3))]
+    assert twice(lesions, lesions, targets=targets).burdens[0].spd == pytest.approx(expected)
+
+
+def test_a_new_lesion_that_is_not_measurable_is_said_and_no_progression():
+    date = twice([square(15)], [square(15), square(6, (40, 40, 3))])
+    assert date.matches.new == (2,) and date.suggestions["bidimensional"].category == "SD"
+    assert twice([square(15)], [square(15), square(11, (40, 40, 3))]).suggestions["bidimensional"].category == "PD"
