@@ -141,3 +141,19 @@ def folders(tmp_path):
     for name in ("predictions", "truths"):
         (tmp_path / name).mkdir()
     return tmp_path / "predictions", tmp_path / "truths"
+
+
+@pytest.fixture(scope="session")
+def site_template(tmp_path_factory, phantom_cases, make_dataset) -> Path:
+    """The folder of a site (site_runs.build_site), beside it the model `old`: read, and copied by who writes."""
+    from site_runs import build_site
+
+    return build_site(tmp_path_factory.mktemp("site") / "site", phantom_cases, make_dataset)
+
+
+@pytest.fixture
+def site(site_template, tmp_path):
+    """A site of one's own."""
+    from segmamba.learning.site import Site
+
+    return Site(shutil.copytree(site_template, tmp_path / "the site"))

@@ -120,3 +120,11 @@ def wait_for(sign, process=None, seconds: float = 240):
         assert process is None or process.is_alive() or sign(), f"ended with {process.exitcode}"
         time.sleep(0.05)
     return found
+
+
+def tree(folder):
+    """Every path below with its time and its bytes."""
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in folder.rglob("*")
+    }

@@ -1,7 +1,6 @@
-"""A site: corrections to a candidate through the real engine, and what is said of it while and after it happens."""
+"""A site: corrections to a candidate through the real engine; what a run learns from; what goes wrong is said."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -29,11 +28,9 @@ from segmamba.learning.site.data import (
     make_phantoms,
 )
 from segmamba.learning.site.layout import STATUS
-from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
-from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import read_manifest
-from site_runs import build_site, in_process, preload, pretend_to_work, save_model, shrunk, wait_for
+from site_runs import shrunk, tree
 from training_runs import narrow_network, single_precision
 
 # the contract of SITE.md
@@ -45,30 +42,11 @@ WORKING_SITE = {"corrections", "models", "runs", "replay", "anchor", "cache"}
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory, phantom_cases, make_dataset):
-    """Beside it the model `old`."""
-    return build_site(tmp_path_factory.mktemp("site") / "site", phantom_cases, make_dataset)
-
-
-@pytest.fixture
-def site(template, tmp_path):
-    return Site(shutil.copytree(template, tmp_path / "the site"))
-
-
-@pytest.fixture(scope="module")
-def improved(template, tmp_path_factory):
+def improved(site_template, tmp_path_factory):
     """A site on which one improvement of two steps was made, and that run's last status."""
-    site = Site(shutil.copytree(template, tmp_path_factory.mktemp("improved") / "site"))
+    site = Site(shutil.copytree(site_template, tmp_path_factory.mktemp("improved") / "site"))
     with narrow_network(), single_precision():
-        return site, improve(site, steps=2, model=str(template.with_name("old")))
-
-
-def tree(folder):
-    """Every path below with its time and its bytes."""
-    return {
-        path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in folder.rglob("*")
-    }
+        return site, improve(site, steps=2, model=str(site_template.with_name("old")))
 
 
 # --- a whole improvement
@@ -101,7 +79,7 @@ def test_what_it_learnt_is_what_intake_accepted(improved):
     assert (manifest.id, manifest.parent) == ("finetune-0001", "old")
 
 
-def test_the_candidate_lies_between_the_model_in_use_and_what_was_learnt(improved, template):
+def test_the_candidate_lies_between_the_model_in_use_and_what_was_learnt(improved, site_template):
     site, status = improved
     run = site.run(status.run)
     candidate = read_manifest(site.models / "models" / status.candidate)
@@ -302,90 +280,6 @@ def test_nothing_to_stop_or_to_follow(site, capsys):
         assert "has no run x; it has none" in capsys.readouterr().err
 
 
-# --- alive, lost, alone
-
-
-@pytest.fixture
-def worker(site):
-    preload()
-    process = in_process(pretend_to_work, site.folder, "other")
-    place = site.run("other")
-    wait_for(lambda: (s := read_status(place)) and s.state == "training", process)
-    yield process
-    process.kill()
-    process.join(60)
-
-
-def test_one_improvement_at_a_time(site, worker, capsys):
-    (run,) = summarise(site)["runs"]
-    assert (run["state"], run["alive"], run["loss"]) == ("training", True, None)
-    before = tree(site.folder)
-    for arguments in ([], ["--run", "other"], ["--run", "mine"], ["--detach", "--json"]):
-        assert main(["improve", str(site.folder), *arguments]) == 1
-        last = capsys.readouterr().err.splitlines()[-1]
-        assert last.startswith("error: run other is at work") and "--stop other" in last
-    assert {path for path in tree(site.folder)} == set(before)
-    assert main(["improve", str(site.folder), "--stop", "other", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"run": "other", "folder": str(site.run("other"))}
-    assert (site.run("other") / "stop").exists()
-
-
-def test_a_run_that_was_ended_from_outside_is_lost(site, worker):
-    worker.kill()
-    worker.join(60)
-    (run,) = summarise(site)["runs"]
-    assert (run["state"], run["alive"], run["text"]) == ("lost", False, "was ended from outside; resume it")
-    with pytest.raises(InputError, match="not at work"):
-        from segmamba.learning.site import ask_to_stop
-
-        ask_to_stop(site, "other")
-
-
-def test_of_another_machine_nothing_is_known(site, worker):
-    worker.kill()
-    worker.join(60)
-    place = site.run("other") / STATUS
-    place.write_text(json.dumps({**json.loads(place.read_text()), "host": "elsewhere"}))
-    (run,) = summarise(site)["runs"]
-    assert (run["state"], run["alive"]) == ("training", None)
-
-
-def test_the_time_left_is_that_of_a_steady_pace(tmp_path, monkeypatch):
-    from segmamba.learning.site import status as module
-
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    with StatusWriter(tmp_path, "finetune") as writer:
-        for step in (10, 11, 20):  # resumed at 10; 2 s a step
-            now[0] = 100 + 2 * (step - 10)
-            writer.go_on(step, 100, f"step {step}", step=step)
-        assert writer.status.seconds_left == 160 and writer.status.text == "step 20, about 3 min left"
-        writer.begin("judging", "next")
-        assert writer.status.seconds_left is None and writer.status.step == 20
-    assert read_status(tmp_path) == writer.status
-
-
-def test_lengths_of_time_in_words():
-    words = {0.2: "about 1 s", 61: "about 61 s", 100: "about 2 min", 3600: "about 60 min", 3 * 3600: "about 3.0 h"}
-    assert {seconds: in_words(seconds) for seconds in words} == words
-
-
-def test_a_status_that_is_broken_or_of_another_version_is_none(tmp_path):
-    assert read_status(tmp_path) is None
-    for text in ("{", '{"schema": 1, "strange": 2}', "[]"):
-        (tmp_path / STATUS).write_text(text)
-        assert read_status(tmp_path) is None
-
-
-def test_lines_of_lost_work_are_left_out(site):
-    run = site.run("r")
-    run.mkdir(parents=True)
-    steps = [("step", 1), ("step", 2), ("validation", 2), ("step", 3), ("event", 3), ("step", 2), ("validation", 2)]
-    lines = [json.dumps({"kind": kind, "step": step, "number": n}) for n, (kind, step) in enumerate(steps)]
-    (run / "log.jsonl").write_text("\n".join([*lines[:4], '{"kind": "st', *lines[4:]]) + "\n")
-    assert [line["number"] for line in summarise(site, "r")["log"]] == [0, 4, 5, 6]
-
-
 def test_asking_how_a_site_stands_loads_no_heavy_library(improved):
     code = (
         "import sys; from segmamba.cli import main; "
@@ -397,77 +291,3 @@ def test_asking_how_a_site_stands_loads_no_heavy_library(improved):
     loaded = set(result.stderr.split())
     assert "segmamba.learning.registry.state" in loaded
     assert not loaded & {"torch", "monai", "nibabel", "scipy", "matplotlib", "SimpleITK", "segmamba.models.package"}
-
-
-# --- the evidence in words
-
-
-def report(verdict, **failed):
-    checks = [{"name": "anchor Dice WT", "holds": True, "text": "fine"}]
-    checks += [{"name": name, "holds": False, "text": text} for name, text in failed.items()]
-    cases = {"anchor": {"cases": {"a": "", "b": ""}}, "local": {"cases": {"c": ""}}}
-    return {"verdict": verdict, "checks": checks, "low_evidence": ["2 anchor cases: few"], **cases}
-
-
-def test_a_verdict_in_words_says_what_it_is_worth():
-    text = verdict_text(report("refuse", worse="0.9 to 0.1"), phantoms=True)
-    assert "should not be taken: worse: 0.9 to 0.1." in text and "fine" not in text
-    assert "1 corrected case(s)" in text and "2 synthetic anchor cases" in text and "say nothing about patients" in text
-    assert "Low evidence: 2 anchor cases: few" in text
-    text = verdict_text({**report("promote"), "low_evidence": []}, phantoms=False)
-    assert (
-        text.startswith("Better: the new model is recommended.")
-        and "synthetic" not in text
-        and "Low evidence" not in text
-    )
-    looks = [{"part": "local", "case": "c", "text": "Dice ET 0.9 -> 0.7"}]
-    text = verdict_text({**report("confirm", worst="x"), "look_first": looks}, phantoms=False)
-    assert "Not worse: a person decides." in text and "Look first at c (Dice ET 0.9 -> 0.7)." in text
-
-
-def test_fields_of_a_status_have_one_home():
-    """SITE.md names every field."""
-    text = (Path(sys.modules["segmamba.learning.site"].__file__).parent / "SITE.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in text for name in RunStatus.__dataclass_fields__)
-
-
-# --- it outlives who started it
-
-
-def test_a_detached_run_outlives_its_parent_and_stops_by_a_file(site, tmp_path):
-    model = save_model(tmp_path / "wide", narrow=False)
-    line = [sys.executable, "-m", "segmamba", "improve", str(site.folder), "--model", str(model)]
-    line += ["--device", "cpu", "--steps", "10000", "--detach", "--json"]
-    started = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert started.returncode == 0, started.stderr  # the parent is gone
-    folder = site.run("finetune-0001")
-    assert json.loads(started.stdout) == {"run": "finetune-0001", "folder": str(folder)}
-    (run,) = summarise(site)["runs"]
-    assert run["alive"] is True
-    try:
-        wait_for(lambda: (read_status(folder) or run).step >= 1)
-        if os.name == "posix":
-            assert os.getsid(run["pid"]) == run["pid"] != os.getsid(0)
-    finally:
-        assert main(["improve", str(site.folder), "--stop", "finetune-0001"]) == 0
-    wait_for(lambda: read_status(folder).state == "stopped")
-    wait_for(lambda: summarise(site)["runs"][0]["alive"] is False)
-    status = read_status(folder)
-    assert "stopped after step" in (folder / "output.txt").read_text() and not (folder / "stop").exists()
-    assert f"stopped after step {status.step}" in (folder / "log.jsonl").read_text()
-
-
-def test_a_detached_run_that_ends_at_once_says_why(site, capsys, monkeypatch):
-    from segmamba.learning.site import detached as module
-
-    monkeypatch.setattr(module, "free_or_refuse", lambda site: None)  # as when another one begins at this moment
-    preload()
-    process = in_process(pretend_to_work, site.folder, "other")
-    try:
-        wait_for(lambda: read_status(site.run("other")), process)
-        assert main(["improve", str(site.folder), "--detach"]) == 1
-        assert "error: run other is at work" in capsys.readouterr().err
-        assert [path.name for path in site.run_folders()] == ["other"]
-    finally:
-        process.kill()
-        process.join(60)

@@ -15,7 +15,7 @@ from segmamba.learning.site import Site, ask_to_stop, summarise
 from segmamba.learning.site.status import read_status
 from segmamba.models.package import load_package, read_manifest
 from segmamba.training.checkpoint import load_checkpoint
-from site_runs import build_site, improve, in_process, preload, wait_for
+from site_runs import improve, in_process, preload, wait_for
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -27,15 +27,10 @@ def server():
     preload()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory, phantom_cases, make_dataset):
-    return build_site(tmp_path_factory.mktemp("site") / "site", phantom_cases, make_dataset)
-
-
 @pytest.fixture
-def small_site(template, tmp_path):
-    shutil.copytree(template.with_name("old"), tmp_path / "old")
-    return Site(shutil.copytree(template, tmp_path / "site"))
+def small_site(site_template, tmp_path):
+    shutil.copytree(site_template.with_name("old"), tmp_path / "old")
+    return Site(shutil.copytree(site_template, tmp_path / "site"))
 
 
 def end(process):
