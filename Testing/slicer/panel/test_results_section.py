@@ -1,10 +1,13 @@
 """The section Result: what goes with the result that is shown, and nothing of another one."""
 
+import types
+
 import numpy as np
 import slicer
 import synth
 from panels import cells, segment
-from SegMambaSlicerLib.results import leftout, segments, uncertainty
+from SegMambaSlicerLib.results import history, leftout, segments, uncertainty
+from SegMambaSlicerLib.results.segments import representation
 from SegMambaSlicerLib.volumes.scene import ijkToWorld
 
 
@@ -112,3 +115,147 @@ def test_surfaces_that_were_wanted_last_are_made_of_a_new_result(ready, pump):
     third = segment(ready, pump)
     slicer.app.processEvents()
     assert not third.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+def test_a_result_that_is_removed_is_no_longer_shown(ready, pump):
+    slicer.mrmlScene.RemoveNode(segment(ready, pump))
+    assert ready.parameters.result("Segmentation") is None
+    assert ready.results.segmentation is None
+    assert ready.ui.volumesTable.rowCount == 0
+    assert not ready.ui.editButton.isEnabled()
+
+
+def test_labels_and_regions_can_be_exchanged(ready, pump):
+    segmentation = segment(ready, pump)
+    ready.ui.regionsRadio.click()
+    assert representation(segmentation) == "regions"
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["WT", "TC", "ET"]
+    assert ready.parameters.get("Mode") == "regions"
+    ready.ui.labelsRadio.click()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["NCR", "ED", "ET"]
+
+
+def test_an_edit_shows_in_the_table(ready, pump):
+    segmentation = segment(ready, pump)
+    assert {row[3] for row in cells(ready.ui.volumesTable)} == {"0.00"}
+    volume = ready.parameters.volume("t1c")
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "ET", volume)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.zeros_like(array), segmentation, "ET", volume)
+    pump(lambda: cells(ready.ui.volumesTable)[2][1] == "0.00")
+    assert float(cells(ready.ui.volumesTable)[2][3]) > 0
+
+
+def test_the_result_before_is_kept_and_comes_back(ready, pump):
+    first = segment(ready, pump)
+    assert not ready.ui.undoButton.isEnabled()
+    assert "no earlier" in ready.ui.undoButton.toolTip
+    second = segment(ready, pump)
+    assert second is not first
+    assert first.GetHideFromEditors()
+    ready.ui.undoButton.click()
+    assert ready.parameters.result("Segmentation") is first
+    assert not first.GetHideFromEditors()
+    ready.ui.redoButton.click()
+    assert ready.parameters.result("Segmentation") is second
+    assert history.previousResult(second) is first
+
+
+def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
+    segmentation = segment(ready, pump)
+    assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
+    ready.ui.show3DButton.click()
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
+    assert segmentation.GetDisplayNode().GetVisibility3D()
+    ready.ui.regionsRadio.click()
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
+    assert all(
+        segmentation.GetSegmentation().GetSegment(name).GetRepresentation("Closed surface")
+        for name in ("WT", "TC", "ET")
+    )
+    assert ready.ui.show3DButton.isChecked()
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    ready.ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() == ready.parameters.result("Uncertainty").GetID()
+    ready.ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_next_place_goes_round(ready, pump):
+    """Also where it is asked for before the places are found; a result of another map begins anew."""
+    segment(ready, pump)
+    ready.results._checking.setSegmentation(ready.results.segmentation)  # anew, so that they are not there yet
+    ready.ui.nextPlaceButton.click()
+    assert ready.ui.placeLabel.text == "Looking for the places to check..."
+    pump(lambda: ready.ui.placeLabel.text.startswith("Check 1 of "))
+    assert ready.ui.placeLabel.text.endswith("? 0.3 mL")
+    count = int(ready.ui.placeLabel.text.split()[3].rstrip(":"))
+    for number in (*range(2, count + 1), 1):
+        ready.ui.nextPlaceButton.click()
+        assert ready.ui.placeLabel.text.startswith(f"Check {number} of {count}: ")
+    segment(ready, pump)
+    slicer.util.updateVolumeFromArray(ready.parameters.result("Uncertainty"), np.zeros(synth.SHAPE, np.float32))
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: ready.ui.placeLabel.text.startswith("No larger uncertain place was found; look at every"))
+
+
+def test_a_warped_map_is_spoken_of_when_a_place_is_asked_for(ready, pump):
+    segment(ready, pump)
+    map_, checking = ready.parameters.result("Uncertainty"), ready.results._checking
+    warp = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp")
+    map_.SetAndObserveTransformNodeID(warp.GetID())
+    before = ready.ui.placeLabel.text
+    checking.setSegmentation(ready.results.segmentation)
+    pump(lambda: not checking._search.isRunning)
+    assert ready.ui.placeLabel.text == before
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: "is warped by the transform Warp" in ready.ui.placeLabel.text)
+
+
+def test_the_place_of_one_result_is_not_that_of_another(ready, pump):
+    segment(ready, pump)
+    segment(ready, pump)
+    ready.ui.nextPlaceButton.click()
+    pump(lambda: ready.ui.placeLabel.text.startswith("Check 1 of "))
+    ready.ui.undoButton.click()
+    assert ready.ui.placeLabel.text == ""
+
+
+def test_the_3d_button_follows_what_others_do_with_the_surfaces(ready, pump):
+    button, segmentation = ready.ui.show3DButton, segment(ready, pump)
+    button.click()
+    assert button.isChecked()
+    pump(lambda: segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))  # they are made in steps
+    segmentation.GetDisplayNode().SetVisibility3D(False)
+    assert not button.isChecked()
+    segmentation.GetDisplayNode().SetVisibility3D(True)
+    assert button.isChecked()
+    segmentation.RemoveClosedSurfaceRepresentation()
+    assert not button.isChecked()
+
+
+def test_the_result_opens_itself_and_the_rest_stays_folded(ready, pump):
+    folded = ("optionsSection", "correctionsSection", "trainingSection", "modelsSection", "setupSection", "logSection")
+    assert ready.ui.resultSection.collapsed
+    segment(ready, pump)
+    assert not ready.ui.resultSection.collapsed
+    assert all(getattr(ready.ui, name).collapsed for name in folded)
+    ready.ui.resultSection.setProperty("collapsed", True)
+    ready.parameters.set("Device", "cpu")  # anything of the same scene
+    assert ready.ui.resultSection.collapsed  # as the user has left it
+    slicer.mrmlScene.Clear(0)
+    assert ready.ui.resultSection.collapsed
+
+
+def test_the_result_opens_in_the_segment_editor(ready, pump, volumes, monkeypatch):
+    """With what Slicer's module has; without a main window the button says so."""
+    segmentation = segment(ready, pump)
+    ready.ui.editButton.click()
+    assert "main window" in ready.ui.placeLabel.text
+    opened = []
+    editor = types.SimpleNamespace(setSegmentationNode=opened.append, setSourceVolumeNode=opened.append)
+    widget = types.SimpleNamespace(self=lambda: types.SimpleNamespace(editor=editor))
+    module = types.SimpleNamespace(widgetRepresentation=lambda: widget)
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    monkeypatch.setattr(slicer.modules, "segmenteditor", module, raising=False)
+    ready.ui.editButton.click()
+    assert opened == ["SegmentEditor", segmentation, volumes["t1c"]]
