@@ -10,6 +10,18 @@ from pathlib import Path
 
 REGIONS = ("WT", "TC", "ET")
 
+COUNTS = {
+    "sent": 9, "train": 5, "validation": 2, "refused": 1, "waiting": 1, "doubtful": 0, "replaced": 0, "new": 0,
+    "rows": [],
+}  # fmt: skip
+MODELS = {"champion": None, "folder": None, "id": None, "parents": [], "previous": None, "states": {}, "history": []}
+
+
+def answer(*runs, **changes):
+    """What `segmamba status` says of a site that has no models."""
+    runs = [{"alive": True, **run} for run in runs]
+    return {"schema": 1, "corrections": COUNTS, "models": MODELS, "runs": runs, **changes}
+
 
 def addRun(site: Path, name: str, **status) -> Path:
     """SITE/runs/NAME with a status.json; returns the folder. Not said: a training of this process, under way."""

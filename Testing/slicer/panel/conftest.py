@@ -28,6 +28,7 @@ import standin_app  # noqa: E402
 
 standin_app.install()
 
+import fake_commands  # noqa: E402
 import fake_worker  # noqa: E402
 import qt  # noqa: E402
 import synth  # noqa: E402
@@ -163,3 +164,29 @@ def sampleTruth(monkeypatch):
         return toVolumeGrid(array.transpose(2, 1, 0), affine, volume).astype(np.uint8)
 
     return onGrid
+
+
+@pytest.fixture
+def site(app, tmp_path):
+    """A site folder that the settings name."""
+    folder = tmp_path / "the site"
+    folder.mkdir()
+    qt.QSettings().setValue("SegMamba/Site", str(folder))
+    return folder
+
+
+@pytest.fixture
+def commands(site, module, monkeypatch):
+    """The module, whose questions to the engine are answered by the test; .panel is its panel."""
+    asked = fake_commands.Commands(module.widget.panel.session, monkeypatch)
+    asked.panel = module.widget.panel
+    return asked
+
+
+@pytest.fixture
+def ssh(monkeypatch):
+    """The imitation of ssh instead of the system's."""
+    if sys.platform == "win32":
+        pytest.skip("the imitation of ssh is a shell script")
+    folder = SUPPORT / "bin"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -54,23 +54,6 @@ def cells(table):
     return [[item.text() for item in row if item is not None] for row in items]
 
 
-@pytest.fixture
-def site(app, tmp_path):
-    """A site folder that the settings name."""
-    folder = tmp_path / "the site"
-    folder.mkdir()
-    qt.QSettings().setValue("SegMamba/Site", str(folder))
-    return folder
-
-
-@pytest.fixture
-def commands(site, module, monkeypatch):
-    """The panel with the section open, whose questions to the engine are answered by the test."""
-    asked = fake_commands.Commands(module.widget.panel.session, monkeypatch)
-    asked.panel = module.widget.panel
-    return asked
-
-
 def show(commands, site, *arguments, **changes):
     """Opens the section anew, and gives the engine's answer."""
     ui = commands.panel.ui

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shlex
 import shutil
 import socket
@@ -41,22 +40,10 @@ print(send(Path(sys.argv[2]) / "corrections", case, subject="A",
 
 
 @pytest.fixture
-def site(app, tmp_path):
-    """A site folder that the settings name, and this Python, which has the engine's packages."""
-    folder = tmp_path / "the site"
-    folder.mkdir()
-    qt.QSettings().setValue("SegMamba/Site", str(folder))
+def site(site):
+    """And this Python, which has the engine's packages."""
     qt.QSettings().setValue("SegMamba/Python", sys.executable)
-    return folder
-
-
-@pytest.fixture
-def ssh(monkeypatch):
-    """The imitation of ssh instead of the system's."""
-    if sys.platform == "win32":
-        pytest.skip("the imitation of ssh is a shell script")
-    folder = Path(sites.__file__).parent / "bin"
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return site
 
 
 @pytest.mark.parametrize("where", ["here", "server"])
