@@ -374,35 +374,3 @@ def test_everything_is_named_explained_and_reached_by_keyboard(panel):
         assert widget.accessibleName or getattr(widget, "text", ""), widget.name
         if kind in ("QPushButton", "QCheckBox", "QComboBox", "QLineEdit", "QTableWidget", "QPlainTextEdit"):
             assert widget.focusPolicy & qt.Qt.TabFocus, widget.name
-
-
-def test_picture(ready, press, asked, module):
-    """For people to look at, where SEGMAMBA_SCREENSHOTS names a folder."""
-    folder = os.environ.get("SEGMAMBA_SCREENSHOTS")
-    if not folder:
-        pytest.skip("SEGMAMBA_SCREENSHOTS names no folder")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    ready.ui.correctionsSection.setProperty("collapsed", False)
-    ready.ui.inputsSection.setProperty("collapsed", True)
-    ready.ui.runSection.setProperty("collapsed", True)
-    everything = np.ones(synth.SHAPE, bool)
-    module.frame.resize(480, 900)
-    module.frame.show()
-
-    def take(name):
-        slicer.app.processEvents()
-        module.frame.grab().save(str(Path(folder) / f"{name}.png"))
-
-    take("correcting-before")
-    paint(ready)
-    Editor(segmentation(ready), ready.parameters.volume("t1c")).erase("NCR", everything)
-    ready.ui.caseCheckButton.click()
-    take("correcting-checking")
-    press_ = press
-    ready.session.tick()
-    while ready.corrections._isBusy:
-        slicer.app.processEvents()
-    take("correcting-checked")
-    ready.ui.absentNCRBox.click()
-    press_(ready, "caseSendButton")
-    take("correcting-added")
