@@ -10,6 +10,10 @@ from SegMambaSlicerLib.results.segments import createSegmentation
 # corner and size in voxels (X, Y, Z) of the enhancing lesions; a box of n x n has two diagonals of 4 (n - 1) sqrt(2) mm
 FIRST = (((-12, -4, 0), (8, 8, 4)), ((5, -4, 0), (5, 5, 3)))
 LATER = (((-12, -4, 0), (6, 6, 4)),)
+# where the head lies at the later date: turned by 8 degrees and shifted, RAS mm
+MOVE = np.eye(4)
+MOVE[:2, :2] = [[np.cos(np.radians(8)), -np.sin(np.radians(8))], [np.sin(np.radians(8)), np.cos(np.radians(8))]]
+MOVE[:3, 3] = (9, -6, 4)
 
 
 def addDate(head, places, name: str, move=None):
@@ -33,7 +37,4 @@ def addDate(head, places, name: str, move=None):
 
 def addTwoDates(head, first=FIRST, later=LATER):
     """(first, later): the later one is turned by 8 degrees and shifted."""
-    angle, move = np.radians(8), np.eye(4)
-    move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    move[:3, 3] = (9, -6, 4)
-    return addDate(head, first, "first"), addDate(head, later, "later", move)
+    return addDate(head, first, "first"), addDate(head, later, "later", MOVE)

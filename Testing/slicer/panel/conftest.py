@@ -190,3 +190,31 @@ def ssh(monkeypatch):
         pytest.skip("the imitation of ssh is a shell script")
     folder = SUPPORT / "bin"
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory):
+    """T1c of a synthetic case of 4 mm voxels."""
+    import nibabel
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+
+    folder = tmp_path_factory.mktemp("head")
+    save_phantom(make_phantom(0, spacing=(4, 4, 4), enhancing=True), folder, "head")
+    return nibabel.load(folder / "head-t1c.nii.gz")
+
+
+@pytest.fixture
+def views(scene):
+    """Red and Yellow as Slicer has them, and the layout."""
+    for name in ("Red", "Yellow"):
+        view = scene.CreateNodeByClass("vtkMRMLSliceNode")
+        composite = scene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
+        view.SetOrientation("Axial")
+        for node in (view, composite):
+            node.UnRegister(None)
+            node.SetSingletonTag(name)
+            node.SetLayoutName(name)
+            scene.AddNode(node)
+    layout = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    return lambda name: scene.GetNodeByID(f"vtkMRMLSliceNode{name}")
