@@ -314,7 +314,7 @@ def test_a_trained_baseline_is_packaged_as_it_was(trained):
     run, package = trained
     model = load_package(package)
     assert model.manifest.network == BaselineConfig(name="unetr", patch=(32, 32, 32), width=1)
-    assert model.manifest.inference.window == (32, 32, 32) and model.manifest.inference.fixed
+    assert model.manifest.inference.window == (32, 32, 32) and model.manifest.inference.pad_to_window
     averaged = load_checkpoint(run)[0]["averaged"]
     network = build_baseline(model.manifest.network).eval()
     network.load_state_dict({name.removeprefix("module."): t for name, t in averaged.items() if name != "n_averaged"})

@@ -1,11 +1,12 @@
 """Settings from TOML and JSON to dataclasses, overrides, and the configurations of trainings."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 from segmamba.errors import InputError
-from segmamba.settings import build, override, parse_toml, read_json
+from segmamba.models.specs import InferenceSpec
+from segmamba.settings import build, override, parse_toml, plain, read_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "Training" / "configs"
 
@@ -114,6 +115,45 @@ def test_toml_that_is_none():
     assert parse_toml("a = 1\n[b]\nc = [2]", "here") == {"a": 1, "b": {"c": [2]}}
     with pytest.raises(InputError, match=r"here is not valid TOML: .*line 2"):
         parse_toml("a = 1\nb = ]\nc = 2", "here")
+
+
+# --- a field that is called otherwise in files
+
+
+@dataclass(frozen=True)
+class Renamed:
+    kept: int = field(default=0, metadata={"key": "k"})
+    inner: Inner | None = None
+
+
+@dataclass(frozen=True)
+class Holder:
+    parts: tuple[Renamed, ...] = ()
+    table: dict[str, Renamed] = field(default_factory=dict)
+    either: Inner | Renamed | None = None
+
+
+def test_the_key_of_files_is_written_and_both_are_read():
+    held = Holder((Renamed(3, Inner(1.5)),), {"a": Renamed(4)}, Renamed(5))
+    written = plain(held)
+    assert written == {
+        "parts": ({"k": 3, "inner": {"radius": 1.5, "name": "ball"}},),
+        "table": {"a": {"k": 4, "inner": None}},
+        "either": {"k": 5, "inner": None},
+    }
+    assert build(Holder, written, "here") == held
+    assert build(Renamed, {"kept": 3}, "here") == build(Renamed, {"k": 3}, "here") == Renamed(3)
+    assert "here: 'k' and 'kept' are one setting" in refused({"k": 1, "kept": 1}, Renamed)
+    assert "did you mean 'kept'?" in refused({"kep": 1}, Renamed)
+    assert "here: kept: expected int, got 'x'" in refused({"k": "x"}, Renamed)
+
+
+def test_a_manifest_calls_padding_as_it_always_did():
+    spec = InferenceSpec(pad_to_window=True)
+    assert plain(spec) == {"window": (128, 128, 128), "overlap": 0.5, "bf16": True, "fixed": True, "nested": ()}
+    assert list(plain(spec)) == ["fixed" if name == "pad_to_window" else name for name in asdict(spec)]
+    for key in ("fixed", "pad_to_window"):
+        assert build(InferenceSpec, {key: True}, "here").pad_to_window
 
 
 # --- overrides

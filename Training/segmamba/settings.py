@@ -1,5 +1,8 @@
 """Plain values from TOML or JSON to frozen dataclasses, and back.
 
+A field whose name says more than its key in files has that key in its metadata, {"key": "fixed"}: files are written
+with the key, and read with either.
+
 An unknown key is an error that suggests the nearest known one. Nothing is evaluated or imported by name.
 """
 
@@ -142,16 +145,32 @@ def build(cls: type[T], values: Any, where: str) -> T:
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(cast(Any, cls))
     known = [f.name for f in fields]
-    for key in values:
+    names = {_key(f): f.name for f in fields}
+    given = {names.get(key, key): value for key, value in values.items()}
+    if len(given) < len(values):
+        twice = next(key for key in values if key in names and key != names[key] and names[key] in values)
+        raise InputError(f"{where}: {twice!r} and {names[twice]!r} are one setting; give it once")
+    for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise InputError(
                 f"{where}: unknown setting {key!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")
             )
-    if missing := [f.name for f in fields if _is_required(f) and f.name not in values]:
+    if missing := [f.name for f in fields if _is_required(f) and f.name not in given]:
         raise InputError(f"{where}: missing {', '.join(map(repr, missing))}")
-    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in given.items()})
+
+
+def plain(value: Any) -> Any:
+    """What `build` reads: dataclasses as tables with the keys of files, however deep; other values as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {_key(f): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(entry) for entry in value)
+    return value
 
 
 def override(values: dict, text: str) -> None:
@@ -176,8 +195,16 @@ def override(values: dict, text: str) -> None:
 def _fitting(options: list, value: Any) -> Any:
     """Of several dataclasses the first that knows all the keys of `value`; otherwise the first option."""
     classes = [option for option in options if dataclasses.is_dataclass(option)] if isinstance(value, dict) else []
-    knowing = [cls for cls in classes if set(value) <= {f.name for f in dataclasses.fields(cls)}]
+    knowing = [cls for cls in classes if set(value) <= _keys(cls)]
     return knowing[0] if knowing else options[0]
+
+
+def _key(field: dataclasses.Field) -> str:
+    return field.metadata.get("key", field.name)
+
+
+def _keys(cls: type) -> set[str]:
+    return {name for f in dataclasses.fields(cls) for name in (f.name, _key(f))}
 
 
 def _is_required(field: dataclasses.Field) -> bool:

@@ -145,7 +145,7 @@ class ModelInferer(SlidingWindowInferer):
             window=cast(tuple[int, int, int], tuple(roi_size)),
             overlap=overlap,
             bf16=bf16,
-            fixed=fixed,
+            pad_to_window=fixed,
             nested=tuple(nested),
         )
         self.mirrorings = mirrorings

@@ -106,7 +106,7 @@ def inference(manifest: Manifest) -> dict:
             "roi_size": list(manifest.inference.window),
             "overlap": manifest.inference.overlap,
             "bf16": manifest.inference.bf16,
-            "fixed": manifest.inference.fixed,
+            "fixed": manifest.inference.pad_to_window,
             "nested": list(manifest.inference.nested),
             "mirrorings": 0,
         },

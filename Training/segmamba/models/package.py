@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -165,7 +165,7 @@ def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, car
     if bad := sorted(name for name, t in tensors.items() if not torch.isfinite(t).all()):
         raise InputError(f"weights of {manifest.id} are not finite as {manifest.weights_dtype}: {', '.join(bad[:5])}")
     data = save(tensors)
-    values = {**asdict(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
+    values = {**settings.plain(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
     make_folder(folder)
     write_aside(folder / WEIGHTS, data)
     write_aside(folder / CARD, card.encode())

@@ -74,7 +74,7 @@ class InferenceSpec:
     """Of neighbouring windows, 0 to below 1."""
     bf16: bool = True
     """Whether its accuracy under bf16 autocast was checked."""
-    fixed: bool = False
+    pad_to_window: bool = field(default=False, metadata={"key": "fixed"})
     """Every input has exactly the window's sides, and a smaller volume is padded to it, as networks that embed each
     place need; without it a volume that is smaller than the window is run as it is."""
     nested: tuple[int, ...] = ()

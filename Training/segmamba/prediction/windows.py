@@ -228,7 +228,7 @@ def _predict(
 
 
 def _padded(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
-    if spec.fixed:
+    if spec.pad_to_window:
         return tuple(max(side, wanted) for side, wanted in zip(shape, spec.window))
     sides = [math.ceil(side / STRIDE) * STRIDE for side in shape]
     if max(sides) < 2 * STRIDE:

@@ -231,7 +231,7 @@ def _merge(under: dict, over: dict) -> dict:
 
 def resolved(config: TrainingConfig) -> dict:
     """The configuration as plain JSON, for run/config.json and manifests: names instead of this machine's folders."""
-    values = dataclasses.asdict(config)
+    values = settings.plain(config)
     for source in values["sources"]:
         source.update({key: Path(source[key]).name for key in ("dataset", "patches", "packed")})
     values.update(cache="", initial_model=Path(config.initial_model).name)

@@ -80,7 +80,7 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     network, parent = _network(config, network_config, scheme, nested)
     inference = replace(config.inference, nested=nested)
     if not isinstance(network_config, NetworkConfig):
-        inference = replace(inference, window=tuple(config.patch), fixed=True)
+        inference = replace(inference, window=tuple(config.patch), pad_to_window=True)
     samples = PatchDataset(
         groups,
         [source.share for source in config.sources if not source.held_out],

@@ -6,7 +6,6 @@ Training/configs/finetune.toml and retrain.toml and can be replaced with --set.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,10 +177,10 @@ def _like(manifest: Manifest) -> dict:
     asked = manifest.training.get("config", {})
     patch = asked.get("patch") or list(manifest.inference.window)
     return {
-        "network": dataclasses.asdict(_choice(manifest, cast(tuple[int, int, int], tuple(patch)))),
-        "preprocess": dataclasses.asdict(manifest.preprocess),
+        "network": settings.plain(_choice(manifest, cast(tuple[int, int, int], tuple(patch)))),
+        "preprocess": settings.plain(manifest.preprocess),
         "head": "regions" if manifest.inference.nested else "labels",
-        "inference": {**dataclasses.asdict(manifest.inference), "nested": ()},
+        "inference": {**settings.plain(manifest.inference), "nested": ()},
         "patch": list(patch),
         "precision": asked.get("precision", "bf16"),  # bf16 on a CPU does not take every patch
         "weights_dtype": manifest.weights_dtype,

@@ -21,7 +21,7 @@ from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import Model
 from segmamba.prediction.segment import Segmentation, segment
-from segmamba.settings import build, read_json
+from segmamba.settings import build, plain, read_json
 
 _VERSION = 3  # raise it when a score is made in another way
 
@@ -177,7 +177,7 @@ def _key(
     manifest = model.manifest
     files = [(entry.images[m].sha256, entry.images[m].volume) for m in manifest.preprocess.modalities]
     parts = [
-        *(_VERSION, manifest.weights_sha256, asdict(manifest.preprocess), asdict(manifest.inference)),
+        *(_VERSION, manifest.weights_sha256, plain(manifest.preprocess), plain(manifest.inference)),
         *(asdict(manifest.postprocess), dict(spots)),
         *(files, entry.label and entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
     ]
