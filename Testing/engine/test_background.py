@@ -66,7 +66,7 @@ def tensor(images, folder):
     read = read_images(sources)
     assert all(find_skull(make_levels(i.array, i.affine)[1], bright_scalp=m[1] == "1") is None for m, i in read.items())
     case = as_case(read, sources)
-    return preprocess(case, PreprocessSpec(MODALITIES, spacing=(5.0, 5.0, 5.0))).tensor.numpy(), case.checks[1:]
+    return preprocess(case, PreprocessSpec(MODALITIES, spacing=(5.0, 5.0, 5.0))).tensor.numpy(), case.notes
 
 
 PHANTOM = make_phantom(4, spacing=(5.0, 5.0, 5.0), enhancing=True)

@@ -7,6 +7,7 @@ import pytest
 from image_files import AFFINE, SHAPE, noise, write
 from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
 from segmamba.errors import InputError
+from segmamba.images.image_io import describe_grid
 from segmamba.images.parallel import for_each
 
 
@@ -36,10 +37,11 @@ def test_a_good_case(files):
         assert case.sources[m] == Source(files[m])
     assert case.affine.dtype == np.float64
     np.testing.assert_allclose(case.affine, AFFINE, atol=1e-5)
-    assert len(case.checks) == 1
-    assert "11 x 14 x 9 voxels of 0.9 x 1.2 x 2.5 mm, orientation LAS" in case.checks[0]
-    assert "oblique by" in case.checks[0]
-    assert "left-handed" in case.checks[0]
+    assert case.notes == ()
+    grid = describe_grid(case.shape, case.affine)
+    assert "11 x 14 x 9 voxels of 0.9 x 1.2 x 2.5 mm, orientation LAS" in grid
+    assert "oblique by" in grid
+    assert "left-handed" in grid
 
 
 def test_a_name_and_text_paths(files):
@@ -71,7 +73,7 @@ def test_broken_voxels_become_zero_and_are_told(files, tmp_path):
     array[2, 3, 4:7] = np.nan
     array[0, 0, 0], array[1, 1, 1] = np.inf, -np.inf
     case = load_with(files, write(tmp_path / "a.nii.gz", array))
-    assert "t2w: 5 NaN or infinite voxels set to 0" in case.checks
+    assert "t2w: 5 NaN or infinite voxels set to 0" in case.notes
     expected = noise(8)
     expected[2, 3, 4:7] = expected[0, 0, 0] = expected[1, 1, 1] = 0
     np.testing.assert_array_equal(case.images["t2w"], expected)
@@ -81,7 +83,7 @@ def test_numbers_beyond_float32_count_as_infinite(tmp_path):
     array = noise(8).astype(np.float64)
     array[3, 3, 3] = 1e300
     case = load_case({"x": write(tmp_path / "a.nii", array)}, modalities=("x",))
-    assert "x: 1 NaN or infinite voxels set to 0" in case.checks
+    assert "x: 1 NaN or infinite voxels set to 0" in case.notes
 
 
 # ---------------------------------------------------------------- cases that are refused
@@ -134,7 +136,7 @@ def test_a_header_with_voxels_of_the_wrong_size_is_noted(tmp_path, mm, said):
     ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 17.4
     image = np.where(ball, noise(0, ball.shape), 0)
     path = write(tmp_path / "t1c.nii.gz", image, np.diag([mm, mm, mm, 1.0]))
-    notes = load_case({"t1c": path}, modalities=("t1c",)).checks[1:]
+    notes = load_case({"t1c": path}, modalities=("t1c",)).notes
     assert [said in note for note in notes if "mL" in note] == ([] if said is None else [True])
 
 
@@ -230,7 +232,8 @@ def test_a_label_map_on_another_grid(files, tmp_path):
 def test_a_real_case(brats, name, voxels):
     case = load_case(find_case(brats / name))
     assert case.id == name
-    assert case.checks == ("240 x 240 x 155 voxels of 1 x 1 x 1 mm, orientation LPS",)
+    assert describe_grid(case.shape, case.affine) == "240 x 240 x 155 voxels of 1 x 1 x 1 mm, orientation LPS"
+    assert case.notes == ()
     label_map = load_label_map(find_label(brats / name), "brats2021", case)
     assert tuple(np.bincount(label_map.ravel(), minlength=4)[1:]) == voxels
 

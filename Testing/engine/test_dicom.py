@@ -79,7 +79,7 @@ def test_what_no_case_is_made_of_is_left_aside_and_told(tmp_path):
     write_series(tmp_path, array[:, :, :4], affine, 7, SeriesDescription="T1 tra KM MIP")
     case = load(tmp_path)
     same_image(case, array, affine)
-    (told,) = [line for line in case.checks if "left aside" in line]
+    (told,) = [line for line in case.notes if "left aside" in line]
     assert told.startswith(
         "t1c: read from series 5 'T1 tra KM'; left aside: series 1.1 'localizer' (localizer); series"
     )

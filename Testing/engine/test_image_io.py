@@ -66,8 +66,8 @@ def test_itk_formats(tmp_path, suffix):
 # ---------------------------------------------------------------- what is noticed
 
 
-def checks_of(path):
-    return " | ".join(load_case({"x": path}, modalities=("x",)).checks)
+def notes_of(path):
+    return " | ".join(load_case({"x": path}, modalities=("x",)).notes)
 
 
 def test_forms_that_differ_are_told_and_the_sform_used(tmp_path):
@@ -79,7 +79,7 @@ def test_forms_that_differ_are_told_and_the_sform_used(tmp_path):
     nib.save(image, tmp_path / "a.nii.gz")
     case = load_case({"x": tmp_path / "a.nii.gz"}, modalities=("x",))
     np.testing.assert_allclose(case.affine, AFFINE, atol=1e-5)
-    assert "x: sform and qform differ by up to 2.5 mm; the sform is used" in case.checks
+    assert "x: sform and qform differ by up to 2.5 mm; the sform is used" in case.notes
 
 
 def test_a_qform_alone_is_used(tmp_path):
@@ -89,14 +89,14 @@ def test_a_qform_alone_is_used(tmp_path):
     nib.save(image, tmp_path / "a.nii.gz")
     case = load_case({"x": tmp_path / "a.nii.gz"}, modalities=("x",))
     np.testing.assert_allclose(case.affine, AFFINE, atol=1e-4)
-    assert len(case.checks) == 1
+    assert case.notes == ()
 
 
 def test_no_orientation_is_told(tmp_path):
     image = nib.Nifti1Image(noise(0), None)
     image.header.set_zooms((1, 1, 2))
     nib.save(image, tmp_path / "a.nii.gz")
-    assert "x: the file says nothing about orientation: left and right may be swapped" in checks_of(
+    assert "x: the file says nothing about orientation: left and right may be swapped" in notes_of(
         tmp_path / "a.nii.gz"
     )
 
@@ -108,19 +108,19 @@ def test_other_units_are_turned_into_mm(tmp_path, unit, scale):
     nib.save(image, tmp_path / "a.nii.gz")
     case = load_case({"x": tmp_path / "a.nii.gz"}, modalities=("x",))
     np.testing.assert_allclose(case.affine, AFFINE, rtol=1e-4, atol=1e-4)
-    assert f"x: lengths are in {unit}s; turned into mm" in case.checks
+    assert f"x: lengths are in {unit}s; turned into mm" in case.notes
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 10.5), (0.05, 1, 1)])
 def test_odd_spacing_is_told(tmp_path, spacing):
     path = write(tmp_path / "a.nii.gz", noise(0), np.diag([*spacing, 1]))
-    assert re.search(r"x: a spacing of .* mm is unusual \(expected 0.1 to 10\): check the header", checks_of(path))
+    assert re.search(r"x: a spacing of .* mm is unusual \(expected 0.1 to 10\): check the header", notes_of(path))
 
 
 def test_slanted_axes_are_told(tmp_path):
     affine = np.eye(4)
     affine[1, 2] = 0.3
-    assert "x: the axes are 16.7 degrees off the right angle" in checks_of(
+    assert "x: the axes are 16.7 degrees off the right angle" in notes_of(
         write(tmp_path / "a.nii.gz", noise(0), affine)
     )
 
@@ -284,7 +284,7 @@ def test_saved_images_are_read_as_the_same_case(tmp_path):
     case = load_case({"x": tmp_path / "a.nii.gz"}, modalities=("x",))
     np.testing.assert_array_equal(case.images["x"], noise(3))
     np.testing.assert_allclose(case.affine, AFFINE, atol=1e-5)
-    assert len(case.checks) == 1
+    assert case.notes == ()
 
 
 def test_probabilities_are_saved_as_a_series(tmp_path):

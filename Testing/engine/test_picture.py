@@ -16,7 +16,7 @@ def case():
     image[3:27, 3:37, 2:22] = 60
     image[15:27, 3:37, 2:22] = 80
     return Case(
-        id="box", images={"t1c": image, "t2f": image}, affine=np.diag([-1.0, -1.0, 1.0, 1.0]), sources={}, checks=()
+        id="box", images={"t1c": image, "t2f": image}, affine=np.diag([-1.0, -1.0, 1.0, 1.0]), sources={}, notes=()
     )
 
 

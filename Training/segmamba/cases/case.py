@@ -54,8 +54,8 @@ class Case:
     affine: np.ndarray
     """(4, 4) float64, voxel indices (voxel centres) to RAS mm."""
     sources: dict[str, Source]
-    checks: tuple[str, ...]
-    """Plain sentences about what was noticed and what was done about it."""
+    notes: tuple[str, ...]
+    """Plain sentences about what was odd and what was done about it; empty where nothing was."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -125,10 +125,9 @@ def as_case(
     reference = images[reference_name]
     for modality, image in images.items():
         _check_grid(image, sources[modality], reference, sources[reference_name])
-    notes = [note for image in images.values() for note in image.notes]
-    checks = (describe_grid(reference.array.shape, reference.affine), *notes)
+    notes = tuple(note for image in images.values() for note in image.notes)
     arrays = {modality: image.array for modality, image in images.items()}
-    return Case(case_id or _case_id(sources), arrays, reference.affine, sources, checks)
+    return Case(case_id or _case_id(sources), arrays, reference.affine, sources, notes)
 
 
 def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:

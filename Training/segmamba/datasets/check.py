@@ -120,7 +120,7 @@ def _check_case(given: tuple[Dataset, CaseEntry]) -> tuple[list[Finding], dict[s
         found += [("file", error) for error in reading.errors]
         if reading.case is not None:
             contents = {m: content(image) for m, image in reading.case.images.items()}
-            found += [("note", note) for note in reading.case.checks[1:]]
+            found += [("note", note) for note in reading.case.notes]
             found += _images(reading.case)
         if reading.label is not None and label_path is not None:
             if reading.label.any():

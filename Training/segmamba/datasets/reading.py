@@ -127,7 +127,7 @@ def measure(case: Case, label: np.ndarray | None) -> dict:
         "left_handed": bool(np.linalg.det(case.affine[:3, :3]) < 0),
         "foreground": {"share": round(float(either.mean()), 6), "box": _box(either)},
         "images": {m: {"content": content(i), **_intensities(i[inside[m]])} for m, i in case.images.items()},
-        "notes": list(case.checks[1:]),
+        "notes": list(case.notes),
     }
     if label is not None:
         ml = float(np.prod(voxel_sizes(case.affine))) / 1000

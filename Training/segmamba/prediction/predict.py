@@ -24,7 +24,7 @@ from segmamba.cases.incomplete import find_absent
 from segmamba.cases.swaps import swap_warnings
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
-from segmamba.images.image_io import Image
+from segmamba.images.image_io import Image, describe_grid
 from segmamba.images.sources import read_source
 from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
@@ -272,9 +272,21 @@ def _summarize(
         "left_out": {**count_spots(done.left_out, affine), "text": told} if told else None,
         "steps": [step.as_json() for step in seen.prepared.steps] if seen.prepared else [],
         "absent": list(seen.absent),
-        "notes": [case.checks[0], *seen.warnings, *([told] if told else []), *case.checks[1:], *result.notes],
+        "notes": [
+            describe_grid(case.shape, case.affine),
+            *seen.warnings,
+            *([told] if told else []),
+            *case.notes,
+            *result.notes,
+        ],
         "segmamba": __version__,
     }
+
+
+def find_warnings(summary: Mapping) -> list[str]:
+    """Of a summary's notes those that a person should know: neither the grid nor what "left_out" says in full."""
+    told = (summary["left_out"] or {}).get("text")
+    return [note for note in summary["notes"][1:] if note != told]
 
 
 def _prepare(

@@ -150,8 +150,7 @@ def prepare(
         arrays = {m: np.where(brain, array, np.float32(0)) for m, array in arrays.items()}
     for step in steps:
         log.info("%s", step.text)
-    checks = (describe_grid(grid.shape, grid.affine), *notes)
-    case = Case(case_id, {m: arrays[m] for m in images}, grid.affine, dict(sources), checks)
+    case = Case(case_id, {m: arrays[m] for m in images}, grid.affine, dict(sources), tuple(notes))
     return Prepared(case, transforms, brain, tuple(steps), grids, reference)
 
 

@@ -197,7 +197,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
 
     from segmamba.cases.case import Source
     from segmamba.prediction.devices import choose_device, empty_cache
-    from segmamba.prediction.predict import PredictOptions, predict_case
+    from segmamba.prediction.predict import PredictOptions, find_warnings, predict_case
 
     model = shelf.get(request.model)
     device = choose_device(request.device)
@@ -256,8 +256,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         "unsure": summary["unsure"],
         "steps": summary["steps"],
         "left_out": {**left_out, "file": files.get("left_out")} if left_out else None,
-        # the first only says what grid the images have
-        "warnings": [note for note in summary["notes"][1:] if note != (left_out or {}).get("text")],
+        "warnings": find_warnings(summary),
     }
 
 

@@ -79,7 +79,7 @@ def examine(folder: Path, root: Path) -> Examined:
     done = record.preprocessing[-len(record.preparation) :] if record.preparation else ()
     findings += [Finding(kind="prepared", text=f"prepared: {text}") for text in done]
     found = [*_geometry(record, case), *_misplaced(case)]
-    found += [("note", text) for text in case.checks[1:]]
+    found += [("note", text) for text in case.notes]
     about_label = check_label(dataset, case, label, folder / record.segmentation.file)
     found += _at_the_edge(about_label, case, label) if record.is_brain_found else about_label
     if set(record.confirmed_empty) == set(record.labels):
