@@ -32,15 +32,23 @@ class NetworkChoice:
     name: str = "segmamba"
     """"segmamba", then with a preset, or that of a baseline (networks.baselines)."""
     preset: str = "released"
+    """Of networks.presets; of no meaning for a baseline."""
     width: int | None = None
     """Of a baseline: channels of its first stage, which the others follow; None for the published ones."""
     form: str | None = None
+    """Which of the four published forms."""
     features: tuple[int, int, int, int] | None = None
+    """Channels of the four stages."""
     full_features: int | None = None
+    """Channels at the input's own resolution."""
     bottleneck: int | None = None
+    """Channels of the coarsest residual block."""
     depths: tuple[int, int, int, int] | None = None
+    """Blocks in each of the four stages."""
     directions: tuple[str, ...] | None = None
+    """Scans of each Mamba layer (mamba.DIRECTIONS)."""
     mamba_residual: bool | None = None
+    """Whether a Mamba layer adds its input."""
 
     def __post_init__(self) -> None:
         if self.name != "segmamba" and self.name not in BASELINES:
@@ -67,6 +75,19 @@ class NetworkChoice:
         return self.name not in BASELINES or BASELINES[self.name].bf16
 
     def resolve(self, in_channels: int, out_channels: int, patch: tuple[int, int, int]) -> AnyNetworkConfig:
+        """The configuration of this network for the channels and the patch of a training.
+
+        Args:
+            in_channels: of the input: one a modality.
+            out_channels: of the logits (heads.count_channels).
+            patch: (D, H, W) of a training patch in voxels.
+
+        Returns:
+            A NetworkConfig for SegMamba, else a BaselineConfig.
+
+        Raises:
+            InputError: where the network cannot take `patch`.
+        """
         """Raises InputError where `patch` is not what the network takes."""
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         if self.name != "segmamba":

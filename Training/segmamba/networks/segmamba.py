@@ -45,7 +45,9 @@ class NetworkConfig:
     form: str = "released"
     """Which of the four published forms."""
     in_channels: int = 4
+    """Of the input: one a modality."""
     out_channels: int = 4
+    """Of the logits (heads.count_channels)."""
     features: tuple[int, int, int, int] = (48, 96, 192, 384)
     """Channels of the four stages."""
     full_features: int = 48

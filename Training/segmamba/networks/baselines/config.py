@@ -15,10 +15,13 @@ class Limits:
     """
 
     stride: int
+    """Every side of the input is a multiple of it."""
     longest: int
+    """At least one side of the input has so many voxels."""
     width: int
-    """Published channels of the first stage; others are multiples of `unit`, for the sake of heads and groups."""
+    """Published channels of the first stage; others are multiples of `unit`."""
     unit: int
+    """Step between the widths that can be had, for the sake of heads and groups."""
     fixed: bool = False
     """Only the patch that the network was made for, as its position encodings know no other."""
     bf16: bool = True
@@ -47,7 +50,9 @@ class BaselineConfig:
     name: str
     """One of BASELINES."""
     in_channels: int = 4
+    """Channels of the input, 1 or more."""
     out_channels: int = 4
+    """Channels of the logits, 1 or more."""
     patch: tuple[int, int, int] = (128, 128, 128)
     """(D, H, W) of a training patch and of a window, in voxels."""
     width: int = 0

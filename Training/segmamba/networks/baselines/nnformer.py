@@ -46,7 +46,16 @@ def partition(x_BDHWC: Tensor, window: Grid) -> Tensor:
 
 
 def reverse(x_BnTC: Tensor, window: Grid, grid: Grid) -> Tensor:
-    """The inverse of `partition`: (B, n, T, C) -> (B, D, H, W, C)."""
+    """The inverse of `partition`: tokens by window to tokens by place.
+
+    Args:
+        x_BnTC: (B, n, T, C), the n windows in C order, the T tokens of each in C order.
+        window: (d, h, w), tokens of a window along each axis.
+        grid: (D, H, W), tokens along each axis, multiples of `window`.
+
+    Returns:
+        (B, D, H, W, C).
+    """
     counts = [side // width for side, width in zip(grid, window)]
     x = x_BnTC.unflatten(2, window).unflatten(1, counts)
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5, 6).flatten(3, 4).flatten(1, 2)
@@ -63,9 +72,17 @@ def relative_index(window: Grid) -> Tensor:
 
 
 def shifted_neighbours(grid: Grid, window: Grid, shift: Grid) -> Tensor:
-    """(n, T, T) bool: which pairs of a window's tokens may attend once the grid was rolled back by `shift`.
+    """Which pairs of a window's tokens may attend once the grid was rolled back by `shift`.
 
     The roll brings the first `shift` tokens of an axis behind the last: in one window with them, but no neighbours.
+
+    Args:
+        grid: (D, H, W), tokens along each axis, multiples of `window`.
+        window: (d, h, w), tokens of a window along each axis.
+        shift: tokens that each axis was rolled by; 0 for an axis that was not.
+
+    Returns:
+        (n, T, T) bool, True where the pair may attend.
     """
     region = torch.zeros(grid, dtype=torch.long)
     for axis, (side, step) in enumerate(zip(grid, shift)):

@@ -136,7 +136,16 @@ class UNet(nn.Module):
 
 
 def plain(in_channels: int, out_channels: int, width: int) -> UNet:
-    """Two convolutions a stage."""
+    """nnU-Net's plain network: two convolutions a stage, down and up.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the logits.
+        width: channels of the first stage; those of the others are its multiples by WIDTHS.
+
+    Returns:
+        The network with fresh weights.
+    """
     channels = [width * times for times in WIDTHS]
 
     def stage(a: int, b: int, stride: int = 1) -> nn.Sequential:
@@ -148,7 +157,16 @@ def plain(in_channels: int, out_channels: int, width: int) -> UNet:
 
 
 def residual_encoder(in_channels: int, out_channels: int, width: int) -> UNet:
-    """Size M: 1, 3, 4, 6, 6, 6 residual blocks down, one convolution a stage up."""
+    """nnU-Net's residual encoder of size M: 1, 3, 4, 6, 6, 6 residual blocks down, one convolution a stage up.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the logits.
+        width: channels of the first stage; those of the others are its multiples by WIDTHS.
+
+    Returns:
+        The network with fresh weights.
+    """
     channels = [width * times for times in WIDTHS]
 
     def stage(a: int, b: int, stride: int, blocks: int) -> nn.Sequential:
@@ -161,10 +179,18 @@ def residual_encoder(in_channels: int, out_channels: int, width: int) -> UNet:
 
 
 def u_mamba(in_channels: int, out_channels: int, width: int, patch: Sequence[int], everywhere: bool) -> UNet:
-    """everywhere: a Mamba layer after each stage of the encoder ("enc"), else after the last alone ("bot").
+    """U-Mamba: residual blocks, two in each of the finer half of the stages and one in the others, and Mamba layers.
 
-    Two blocks in each of the finer half of the stages, one in the others. Where a grid of `patch` has fewer voxels than
-    channels, "enc" takes the channels for tokens, and so knows that patch alone.
+    Args:
+        in_channels: of the input.
+        out_channels: of the logits.
+        width: channels of the first stage; those of the others are its multiples by WIDTHS.
+        patch: (D, H, W) of the input in voxels. Where its grid at a stage has no more voxels than channels, "enc" takes
+            the channels for tokens, and so knows that patch alone.
+        everywhere: a Mamba layer after each stage of the encoder ("enc"), else after the last alone ("bot").
+
+    Returns:
+        The network with fresh weights.
     """
     channels = [width * times for times in WIDTHS]
 

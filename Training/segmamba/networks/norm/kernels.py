@@ -31,7 +31,13 @@ BACKWARD_FIELDS = (
 
 
 def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
-    """For each tile: its mean c as far as float32 holds it, then the sums of x - c and of (x - c)^2."""
+    """For each tile: its mean c as far as float32 holds it, then the sums of x - c and of (x - c)^2.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in STATISTICS_FIELDS: counts, addresses, and steps between rows in bytes.
+        variant: a number of Residual, more by HALF for bfloat16.
+    """
     io = _InOut(emitter, variant)
     with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
         start, lane = number * f.tile, block * CELL
@@ -48,7 +54,13 @@ def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
-    """Writes y for each row."""
+    """Writes y for each row.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in FORWARD_FIELDS: counts, addresses, and steps between rows in bytes.
+        variant: a number of Residual, more by HALF for bfloat16.
+    """
     io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
@@ -59,7 +71,13 @@ def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
-    """For each tile the sums of q, q x^ and, for Residual.NORMED_BEFORE_ACT, q r^."""
+    """For each tile the sums of q, q x^ and, for Residual.NORMED_BEFORE_ACT, q r^.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in SUMS_FIELDS: counts, addresses, and steps between rows in bytes.
+        variant: a number of Residual, more by HALF for bfloat16.
+    """
     io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
@@ -73,7 +91,13 @@ def emit_sums(emitter: Emitter, f: Fields, variant: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, variant: int) -> None:
-    """Writes the gradients of x and, where it joins before the nonlinearity, of the residual."""
+    """Writes the gradients of x and, where it joins before the nonlinearity, of the residual.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in BACKWARD_FIELDS: counts, addresses, and steps between rows in bytes.
+        variant: a number of Residual, more by HALF for bfloat16.
+    """
     io, kind = _InOut(emitter, variant), Residual(variant % KINDS)
     slope = emitter.load_all(f.slope)
     with emitter.loop(f.rows) as i, emitter.loop(f.blocks) as block:
