@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INK, _FAINT = "#22303c", "#9fb0bd"
-_OUTLINE, _LINE1, _LINE2 = "#ffd84a", "#ff5050", "#50c8ff"
+_OUTLINE = "#ffd84a"
+_LINE1 = "#ff5050"
+_LINE2 = "#50c8ff"
 _CURVES = (_INK, "#b3591b")
 _COLUMNS = 4
 

@@ -24,7 +24,9 @@ MIXED = "mixed"  # RANO 2.0: enhancing and non-enhancing lesions, measured besid
 CHOICES = (*REGIONS, MIXED)
 LEAST_VOXELS = 3
 MERGED_MM = 2.0
-LEAST_MM, THICK_MM, LEAST_SLICES = 10.0, 5.0, 2
+LEAST_MM = 10.0
+THICK_MM = 5.0
+LEAST_SLICES = 2
 _UNEQUAL = 2.0  # of the voxels' sides in a slice: such images were not taken in this plane
 
 

@@ -13,8 +13,12 @@ from segmamba.followup.follow import FollowUp
 if TYPE_CHECKING:
     from matplotlib.backends.backend_pdf import PdfPages
 
-_WIDTH, _HEIGHT, _MARGIN = 8.27, 11.69, 0.6  # inches
-_INK, _FAINT, _LINE = "#22303c", "#6b7c88", "#dfe5ea"
+_WIDTH = 8.27  # inches
+_HEIGHT = 11.69
+_MARGIN = 0.6
+_INK = "#22303c"
+_FAINT = "#6b7c88"
+_LINE = "#dfe5ea"
 _BODY, _SMALL = 8.5, 7.5  # points
 _LEADING = 1.35
 _GAP = 0.06  # inches, beside what stands in a column

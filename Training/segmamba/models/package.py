@@ -27,7 +27,9 @@ from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.choice import AnyNetworkConfig, build
 from segmamba.networks.heads import count_channels
 
-WEIGHTS, MANIFEST, CARD = "model.safetensors", "model.json", "MODEL_CARD.md"
+WEIGHTS = "model.safetensors"
+MANIFEST = "model.json"
+CARD = "MODEL_CARD.md"
 SCHEMA = 1
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 

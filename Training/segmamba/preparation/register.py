@@ -42,7 +42,9 @@ _AROUND_BRAIN_MM = 16.0
 _AGREE_MM = 3.0
 # Known moves of real brains have a quality of 0.36 and more, and 5 and more of 10 starts agree; of heads turned over it
 # is 0.25 and less, and none or one agrees
-_LEAST_QUALITY, _LEAST_AGREEING, _LEAST_SEEN = 0.3, 2, 0.3
+_LEAST_QUALITY = 0.3
+_LEAST_AGREEING = 2
+_LEAST_SEEN = 0.3
 _TRIAL_MM, _TRIAL_DEGREES = 8.0, 10.0
 
 
@@ -120,7 +122,9 @@ def register(
     report, stop = progress or (lambda fraction: None), cancelled or (lambda: False)
     finder = Finder(fixed, moving, within)
     with one_thread():
-        starts, coarse, done = finder.starts(), [], 0
+        starts = finder.starts()
+        coarse = []
+        done = 0
         for level, climbs in enumerate(_CLIMBS):
             ends = []
             for transform in starts[:climbs]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PROGRESS = "progress.png"
-_INK, _FAINT, _GRID = "#22303c", "#9fb0bd", "#e4e9ed"
+_INK = "#22303c"
+_FAINT = "#9fb0bd"
+_GRID = "#e4e9ed"
 _POINTS = 2000  # of one curve; more are thinned out
 _SMOOTH = 20  # the moving average runs over this part of the curve
 

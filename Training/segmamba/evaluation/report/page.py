@@ -24,7 +24,9 @@ from segmamba.evaluation.report.table import format_score, format_seconds
 from segmamba.files.atomic import write_aside
 from segmamba.settings import read_json
 
-REPORT, CONFIG, OVERLAYS = "report.html", "config.json", "overlays"
+REPORT = "report.html"
+CONFIG = "config.json"
+OVERLAYS = "overlays"
 _MAX_EVENTS, _MAX_OVERLAYS = 500, 12
 
 

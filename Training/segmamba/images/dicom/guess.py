@@ -18,7 +18,9 @@ from segmamba.shared.contrast_words import agent_said
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 LEAST_CONFIDENCE = 0.5
-_LEAST_SLICES, _LEAST_EXTENT_MM, _LARGEST_STEP_MM = 8, 60.0, 12.0
+_LEAST_SLICES = 8
+_LEAST_EXTENT_MM = 60.0
+_LARGEST_STEP_MM = 12.0
 _PLANE_WORDS = {"MPR", "REFORMATTED", "RESAMPLED", "CSA MPR", "MPR THICK", "CSAPARALLEL", "RESAMPLED_DEFAULT"}
 # of ImageType and FrameType: what was computed from images, or is another quantity than brightness
 _KINDS = {

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 LOCK = ".registry.lock"
 # what segmamba.learning.gate writes into the candidate's folder
-GATE, GATE_TEXT, GATE_PICTURES = "gate.json", "GATE.md", "gate-*.png"
+GATE = "gate.json"
+GATE_TEXT = "GATE.md"
+GATE_PICTURES = "gate-*.png"
 
 
 def start(folder: Path | str, package: Path, reason: str = "the first model") -> str:

@@ -10,7 +10,10 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share
 
 # of a run folder, beside what segmamba.training.loop writes there
-STATUS, PLAN, OUTPUT, DATA = "status.json", "improve.json", "output.txt", "corrections"
+STATUS = "status.json"
+PLAN = "improve.json"
+OUTPUT = "output.txt"
+DATA = "corrections"
 CANDIDATE = "candidate"
 LOG = "log.jsonl"  # of segmamba.training.run_folder, which needs torch
 LOCK = ".lock"

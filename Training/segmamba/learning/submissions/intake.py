@@ -35,7 +35,9 @@ from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFIN
 
 log = logging.getLogger(__name__)
 
-VERDICTS, REPORT, LOCK = "verdicts", "intake.json", ".intake.lock"
+VERDICTS = "verdicts"
+REPORT = "intake.json"
+LOCK = ".intake.lock"
 VALIDATION = 0.2  # of the subjects
 UNCHANGED = 0.3  # at most, of the cases of each part: the model's own answers teach it its own mistakes
 _SCHEMA = 1

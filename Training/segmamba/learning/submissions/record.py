@@ -13,7 +13,9 @@ from segmamba.learning.submissions.words import WORDS
 
 SCHEMA = 1
 INCOMING, IDENTITY = "incoming", "identity"
-RECORD, SEGMENTATION, PROPOSAL = "case.json", "seg.nii.gz", "proposal.nii.gz"
+RECORD = "case.json"
+SEGMENTATION = "seg.nii.gz"
+PROPOSAL = "proposal.nii.gz"
 FOLDER = re.compile(r"([0-9a-f]{20})-v([1-9]\d{0,5})")  # the name of a submission: case and version
 UNFINISHED = re.compile(r"\..*\.tmp")
 _HASH = re.compile(r"[0-9a-f]{20}")

@@ -15,7 +15,10 @@ _STRIDE = 3  # voxels of the template between points
 _BINS = 24
 _STEPS = np.array([8.0, 8.0, 8.0, 0.14, 0.14, 0.14, 0.08])  # mm, radians, logarithm of the size
 _STARTS = 4  # of some hundred that are looked at, so many are followed
-_USUAL, _LEAST, _MOST = -0.08, -0.25, 0.06  # logarithm of the size: the template's 1890 mL are those of a large brain
+# logarithm of the size: the template's 1890 mL are those of a large brain
+_USUAL = -0.08
+_LEAST = -0.25
+_MOST = 0.06
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from scipy import ndimage
 
 STEP = 2.0  # mm
 _MARGIN = 46  # mm around the brain
-_FLUID, _BONE, _SCALP = 2.0, 8.5, 15.0  # mm outside the brain at which each layer ends
+# mm outside the brain at which each layer ends
+_FLUID = 2.0
+_BONE = 8.5
+_SCALP = 15.0
 
 
 @dataclass(frozen=True)
