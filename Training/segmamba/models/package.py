@@ -41,27 +41,33 @@ class Manifest:
     id: str
     """Name of this very model."""
     network: AnyNetworkConfig
+    """Name and sizes; decides the shapes of the weights."""
     preprocess: PreprocessSpec
+    """What the network wants to see."""
     inference: InferenceSpec
+    """How it wants to be run."""
     label_map: dict[str, int] = field(default_factory=lambda: dict(GLIOMA.labels))
     """Name -> value of its output channel."""
     regions: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(GLIOMA.regions))
     """Name -> its labels."""
     schema: int = SCHEMA
+    """Of model.json; another one is refused."""
     parent: str | None = None
+    """Id of the model that it was fine-tuned from; None: it began with fresh weights."""
     weights_sha256: str = ""
-    """Of model.safetensors."""
+    """Of model.safetensors, in hexadecimal."""
     weights_dtype: str = "float32"
-    """Of model.safetensors."""
+    """Of model.safetensors: "float32" or "float16"."""
     training: dict = field(default_factory=dict)
-    """How it was made and how it did, as plain JSON."""
+    """How it was made, as plain JSON."""
     metrics: dict = field(default_factory=dict)
-    """How it was made and how it did, as plain JSON."""
+    """How it did on cases that it had not seen, as plain JSON."""
     incomplete: Incomplete | None = None
     """Which modalities it does without; None: it needs them all."""
     postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     """What is too small to be shown."""
     licence: str = "Apache-2.0"
+    """Of the weights, by its SPDX name."""
 
     @property
     def scheme(self) -> LabelScheme:
@@ -74,8 +80,11 @@ class Model:
     """A network ready to run, with what must be known to run it."""
 
     network: nn.Module
+    """In float32, with its weights."""
     manifest: Manifest
+    """What model.json says."""
     folder: Path
+    """Where it was read from."""
 
 
 def load_package(folder: Path | str) -> Model:

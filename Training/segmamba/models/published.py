@@ -36,9 +36,15 @@ def load_published(path: Path | str, *, mamba_residual: bool | None = None) -> S
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """All tensors or none, into a SegMamba or another network with a `config.name`.
+    """Loads all tensors or none.
 
-    Raises InputError naming what is missing, unexpected, or of another shape.
+    Args:
+        network: a SegMamba, or another network with a `config.name`.
+        state: name -> tensor.
+        where: what the error begins with, such as the model's folder.
+
+    Raises:
+        InputError: names what is missing, unexpected, or of another shape.
     """
     wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in state.items()}

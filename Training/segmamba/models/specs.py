@@ -15,30 +15,28 @@ BIAS_CORRECTIONS = ("none", "n4")
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """What a model wants to see; part of its manifest.
-
-    modalities     channel order of the tensor.
-    orientation    axis codes of the tensor's axes D, H, W: "SPL" means that D runs towards superior,
-                   H towards posterior, W towards left. An oblique case gets the nearest order and flips.
-    spacing        mm, in D, H, W order. An axis within 0.1 % of it is left as it is.
-    normalisation  "zscore_nonzero": each channel over its nonzero voxels, the rest stays 0;
-                   "zscore_box": each channel over the whole crop, zeros included (the published code);
-                   "window": clipped to `intensity` and scaled to 0..sqrt(12), where evenly spread values have
-                   deviation 1; for units that mean something, such as the Hounsfield units of CT.
-    intensity      low and high end of that window, in the image's own units.
-    crop           "foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider
-                   on each side where the image goes on; "none": the whole image.
-    bias_correction  "n4": each channel is freed of its bias field (preparation.bias) before it is normalised; "none".
-    """
+    """What a model wants to see; part of its manifest."""
 
     modalities: tuple[str, ...]
+    """Channel order of the tensor, each once."""
     orientation: str = "SPL"
+    """Axis codes of the tensor's axes D, H, W: "SPL" means that D runs towards superior, H towards posterior, W towards
+    left. An oblique case gets the nearest order and flips."""
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """mm, in D, H, W order. An axis within 0.1 % of it is left as it is."""
     normalisation: str = "zscore_nonzero"
+    """"zscore_nonzero": each channel over its nonzero voxels, the rest stays 0; "zscore_box": each channel over the
+    whole crop, zeros included (the published code); "window": clipped to `intensity` and scaled to 0..sqrt(12), where
+    evenly spread values have deviation 1; for units that mean something, such as the Hounsfield units of CT."""
     crop: str = "foreground"
+    """"foreground": the bounding box of voxels that are nonzero in any channel, `margin_mm` wider on each side where
+    the image goes on; "none": the whole image."""
     margin_mm: float = 0.0
+    """Around the foreground, on each side; 0 or more."""
     intensity: tuple[float, float] | None = None
+    """Low and high end of the window, in the image's own units; None unless `normalisation` is "window"."""
     bias_correction: str = "none"
+    """"n4": each channel is freed of its bias field (preparation.bias) before it is normalized; "none"."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", tuple(self.modalities))
