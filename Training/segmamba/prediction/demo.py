@@ -19,7 +19,17 @@ SEED = 20_401  # far from the seeds of the training phantoms
 
 
 def run_demo(model: Model, output: Path, device: str, progress: Callable[[str, float], None] | None = None) -> dict:
-    """Returns {"summary": of the prediction, "scores": dice and hd95 per region, "picture": its path}."""
+    """Makes a synthetic case, segments it, scores the result against the truth and draws both.
+
+    Args:
+        model: of the four modalities.
+        output: folder of the case, the result and the picture; made where it does not exist.
+        device: as torch names it.
+        progress: told of each stage and of the fraction of it that is done, 0 to 1.
+
+    Returns:
+        {"summary": of the prediction, "scores": dice and hd95 per region, "picture": its path}.
+    """
     case_id = "demo"
     folder = output / "case"
     folder.mkdir(parents=True, exist_ok=True)

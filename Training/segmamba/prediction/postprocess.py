@@ -42,7 +42,16 @@ def voxel_volume_mm3(affine: np.ndarray) -> float:
 
 
 def volumes_ml(label_map: np.ndarray, affine: np.ndarray, scheme: LabelScheme = GLIOMA) -> dict[str, float]:
-    """Volume in mL of each region and each label of the scheme (WT, TC, ET, NCR, ED)."""
+    """The volume of each region and each label.
+
+    Args:
+        label_map: (X, Y, Z), in the values of `scheme`.
+        affine: (4, 4), voxel indices to mm.
+        scheme: the labels and regions.
+
+    Returns:
+        Name of a region or label (WT, TC, ET, NCR, ED) -> mL.
+    """
     counts = np.bincount(label_map.ravel(), minlength=len(scheme.labels) + 1)
     ml = voxel_volume_mm3(affine) / 1000
     groups = {region: scheme.values(region) for region in scheme.regions}
@@ -122,12 +131,23 @@ def count_spots(left_out: np.ndarray, affine: np.ndarray) -> dict[str, float]:
 def remove_small(
     label_map: np.ndarray, affine: np.ndarray, min_mm3: Mapping[str, float], scheme: LabelScheme = GLIOMA
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Take away components (26-connected) of a region that are smaller than `min_mm3[region]`.
+    """Takes away components (26-connected) of a region that are smaller than its limit.
 
-    A small component of a region becomes what the next larger region around it has besides: of ET it becomes NCR,
-    of TC ED, of WT background. Regions are taken in the scheme's order, each on what the one before left; those that
-    `min_mm3` does not name stay. Returns a new label map, and per region {"components": how many were taken away,
-    "voxels": how many voxels that changed}. Raises InputError for an unknown region or a limit that is no size.
+    A small component of a region becomes what the next larger region around it has besides: of ET it becomes NCR, of TC
+    ED, of WT background. Regions are taken in the scheme's order, each on what the one before left.
+
+    Args:
+        label_map: (X, Y, Z), in the values of `scheme`; it stays as it is.
+        affine: (4, 4), voxel indices to mm.
+        min_mm3: region -> smallest component that stays, in mm3, inclusive. Regions that it does not name stay.
+        scheme: the labels and regions.
+
+    Returns:
+        A new label map, and per region {"components": how many were taken away, "voxels": how many voxels that
+        changed}.
+
+    Raises:
+        InputError: for an unknown region or a limit that is no size.
     """
     _check_limits(min_mm3, scheme)
     result, report = label_map.copy(), {}

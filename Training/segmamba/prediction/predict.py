@@ -47,10 +47,13 @@ class PredictOptions:
     """What a user may choose for a segmentation."""
 
     device: str = "cpu"
+    """As torch names it: "cpu", "cuda:0", "mps"."""
     mirrorings: int = 0
-    """0, 1, 3 or 7 extra passes."""
+    """0, 1, 3 or 7 extra passes with flipped axes."""
     probabilities: bool = False
+    """Write the probability of each label as a 4-D image."""
     uncertainty: bool = False
+    """Write how undecided the model is, 0 to 1, as an image."""
     postprocess: str = "auto"
     """"auto" takes away what the model's manifest calls too small, "never" nothing of it."""
     remove_small_mm3: Mapping[str, float] | None = None
@@ -327,7 +330,16 @@ def _limits(manifest: Manifest, options: PredictOptions) -> PostprocessSpec:
 
 
 def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[str, Path]:
-    """Where the results of a case go: `output` is a folder, or the label map's own file if it ends in .nii(.gz)."""
+    """Where the results of a case go.
+
+    Args:
+        output: a folder, or the label map's own file if it ends in .nii or .nii.gz; the other files then lie beside it.
+        case_id: what the names of the files begin with.
+        options: which files are wanted, and whether they are compressed.
+
+    Returns:
+        Kind ("label_map", "probabilities", "left_out", "uncertainty", "label_map_t2w", ..., "summary" last) -> path.
+    """
     name, suffix = output.name, ".nii.gz" if options.compressed else ".nii"
     if name.endswith((".nii", ".nii.gz")):
         folder, label_map = output.parent, output
@@ -347,7 +359,16 @@ def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[st
 
 
 def settings_of(model: Model, options: PredictOptions, sources: Mapping[str, Source]) -> dict:
-    """What decides the result: where a summary has the same, its case need not be run again."""
+    """What decides the result: where a summary has the same, its case need not be run again.
+
+    Args:
+        model: that the case is run with.
+        options: what a user chose.
+        sources: modality -> its image; every file of it is read for its hash.
+
+    Returns:
+        Plain JSON, as it stands in the summary under "settings".
+    """
     return {
         "weights_sha256": model.manifest.weights_sha256,
         "images_sha256": {modality: _digest(source) for modality, source in sorted(sources.items())},

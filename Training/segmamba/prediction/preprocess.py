@@ -28,13 +28,18 @@ from segmamba.preparation.bias import correct_bias
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A case as a model sees it: `tensor` (C, D, H, W) float32, and `affine` from its voxels to RAS mm."""
+    """A case as a model sees it."""
 
     tensor: torch.Tensor
+    """(C, D, H, W) float32."""
     affine: np.ndarray
+    """(4, 4), from the tensor's voxels (D, H, W) to RAS mm."""
     original_shape: tuple[int, int, int]
-    orientation: np.ndarray = field(repr=False)  # nibabel's transform from the stored axes to D, H, W
+    """(X, Y, Z) of the case."""
+    orientation: np.ndarray = field(repr=False)
+    """(3, 2), nibabel's transform from the stored axes to D, H, W."""
     axes: tuple[Axis, Axis, Axis] = field(repr=False)
+    """How D, H and W lie over the crop of the image."""
 
     def undo(self, probabilities: torch.Tensor) -> np.ndarray:
         """(K, D, H, W) on the model's grid -> (K, X, Y, Z) float32 on the case's, by linear interpolation.
@@ -58,10 +63,16 @@ class Prepared:
     def undo_labels(
         self, share: torch.Tensor, found: torch.Tensor, decode: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
-        """What `decode` makes of probabilities on the case's grid, (K, ...) -> labels (...), as (X, Y, Z) uint8.
+        """Labels on the case's grid, decoded from probabilities only where there may be one.
 
-        share: (K, D, H, W) on the model's grid. found (D, H, W) bool: where a label other than 0 is possible; beyond
-        the voxels that these reach nothing is restored and nothing is decoded: there is 0.
+        Args:
+            share: (K, D, H, W) on the model's grid.
+            found: (D, H, W) bool, where a label other than 0 is possible; beyond the voxels that these reach nothing is
+                restored and nothing is decoded: there is 0.
+            decode: from probabilities (K, ...) on the case's grid to labels (...).
+
+        Returns:
+            (X, Y, Z) uint8.
         """
         self._check(share.shape[1:])
         result = np.zeros(self.original_shape, np.uint8)
@@ -96,7 +107,7 @@ class Prepared:
 
 
 def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> Prepared:
-    """`case` -> what a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
+    """The tensor that a model with `spec` takes. Where the spacing is right already, nothing is interpolated.
 
     The z-score comes before resampling, as in the published code: its mean and deviation are those of voxels as
     measured.
@@ -105,6 +116,9 @@ def preprocess(case: Case, spec: PreprocessSpec, absent: Sequence[str] = ()) -> 
         case: with every modality of the spec but the absent ones.
         spec: channel order, orientation, spacing in mm, normalization and crop.
         absent: modalities of the spec that are missing; their channels are 0 everywhere.
+
+    Returns:
+        The tensor, with what brings results back onto the case's grid.
 
     Raises:
         InputError: where another modality of the spec is missing, or the case has no foreground.
@@ -163,7 +177,7 @@ def _deviation(values: torch.Tensor) -> float:
 
 
 def preprocess_label(label_map: np.ndarray, case: Case, prepared: Prepared, count: int = 4) -> torch.Tensor:
-    """Label map (X, Y, Z) of `case` -> (count, D, H, W) float32: the share of each label in each voxel.
+    """The share of each label in each voxel of the model's grid.
 
     Without a change of spacing the shares are 0 and 1. On a coarser grid they are soft targets: through 1.5 mm and back
     they keep a mean Dice of ET of 0.955, where a hard label map keeps 0.883 (five enhancing BraTS cases).
@@ -173,6 +187,9 @@ def preprocess_label(label_map: np.ndarray, case: Case, prepared: Prepared, coun
         case: on whose grid it is.
         prepared: the case after `preprocess`.
         count: labels, background included.
+
+    Returns:
+        (count, D, H, W) float32.
 
     Raises:
         InputError: where the label map is not on the case's grid.

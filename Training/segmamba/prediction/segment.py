@@ -22,14 +22,12 @@ _ROUNDING = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A segmented case, on the case's own grid.
-
-    label_map (X, Y, Z) uint8.
-    """
+    """A segmented case, on the case's own grid."""
 
     label_map: np.ndarray
+    """(X, Y, Z) uint8, in the model's labels."""
     seconds: dict[str, float]
-    """Per stage. passes, device, precision, notes: see segmamba.prediction.windows.Prediction."""
+    """Stage ("preprocess", "network", "restore") -> seconds."""
     prepared: Prepared = field(repr=False)
     """The model's grid, and what was found on it; of these the probabilities of a whole case are made when they are
     asked for: they are 16 times the label map."""
@@ -96,6 +94,9 @@ def segment(
         scheme: the labels and regions of the model.
         stages: told of "preprocess", "network" and "restore", and keeps their seconds.
         cancelled: asked before each layer of the network.
+
+    Returns:
+        The label map, with what the probabilities of the whole case are made of where they are asked for.
 
     Raises:
         InputError: for a case without a modality that the model needs.

@@ -21,7 +21,16 @@ Place = tuple[slice, slice, slice]
 
 
 def window_places(shape: Sequence[int], window: Sequence[int], overlap: float) -> list[Place]:
-    """Windows over a volume of `shape` (D, H, W) that overlap by that share of one, the last flush with the far end."""
+    """Windows over a volume, the last of each axis flush with the far end.
+
+    Args:
+        shape: (D, H, W) of the volume in voxels, nowhere smaller than the window.
+        window: (d, h, w) in voxels.
+        overlap: of neighbouring windows, as a share of the window; 0 to below 1.
+
+    Returns:
+        The places in C order: three slices each.
+    """
     starts = [list(_starts(*sides, overlap)) for sides in zip(shape, window)]
     return [
         cast(Place, tuple(slice(start, start + side) for start, side in zip(corner, window)))

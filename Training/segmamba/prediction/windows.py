@@ -42,18 +42,21 @@ _UNSURE = 0.35  # of the entropy of four classes: what two equally likely ones g
 
 @dataclass(frozen=True)
 class Prediction:
-    """probabilities (K, D, H, W) and uncertainty (D, H, W), both float32 on the CPU."""
+    """What a network makes of one tensor, on the tensor's grid and on the CPU."""
 
     probabilities: Tensor
+    """(K, D, H, W) float32, background first; they sum to 1."""
     uncertainty: Tensor
-    """Entropy of the mean probabilities over its largest possible value, 0 certain to 1 undecided."""
+    """(D, H, W) float32, entropy of the mean probabilities over its largest possible value, 0 certain to 1
+    undecided."""
     passes: int
     """Forward passes of the network, windows x mirrorings."""
     device: str
     """Where they ran."""
     precision: str
+    """"bf16" or "fp32"."""
     notes: tuple[str, ...]
-    """What had to be done differently from what was asked, in plain words."""
+    """What was done for want of memory, in plain sentences; empty where nothing was."""
 
     @property
     def unsure(self) -> float:
@@ -92,6 +95,9 @@ def predict(
         sw_batch_size: the most windows that go through the network together on a GPU; on the CPU it is one.
         progress: called with the fraction done, 0 to 1, after each window.
         cancelled: asked before each layer of the network.
+
+    Returns:
+        Probabilities and uncertainty on the grid of `tensor`.
 
     Raises:
         InputError: for an unknown number of mirrorings.
