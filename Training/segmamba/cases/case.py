@@ -49,11 +49,13 @@ class Case:
     """The images of one examination."""
 
     id: str
+    """Names the case in results and errors."""
     images: dict[str, np.ndarray]
     """(X, Y, Z) float32 by modality, all on one grid, finite, none constant."""
     affine: np.ndarray
     """(4, 4) float64, voxel indices (voxel centres) to RAS mm."""
     sources: dict[str, Source]
+    """Where each image was read from, by modality."""
     notes: tuple[str, ...]
     """Plain sentences about what was odd and what was done about it; empty where nothing was."""
 
@@ -116,9 +118,19 @@ def _read(modality: str, source: Source) -> Image:
 def as_case(
     images: Mapping[str, Image], sources: Mapping[str, Path | str | Source], case_id: str | None = None
 ) -> Case:
-    """Images of `read_images` that lie on one grid -> their case.
+    """The case of images that lie on one grid.
 
-    Raises InputError where they do not: the same shape, and affines that agree to 0.01 mm at the corners of the volume.
+    Args:
+        images: modality -> what `read_images` gave.
+        sources: modality -> where it was read from, for errors.
+        case_id: None: the name of the folder, or of the one file, that they were read from.
+
+    Returns:
+        The case, on the grid of t1c where there is one.
+
+    Raises:
+        InputError: where the images are not on one grid: the same shape, and affines that agree to 0.01 mm at the
+            corners of the volume.
     """
     sources = _in_order(sources, tuple(images))
     reference_name = "t1c" if "t1c" in images else next(iter(images))
@@ -131,14 +143,16 @@ def as_case(
 
 
 def load_label_map(path: Path | str, convention: str | Mapping[int, int] | None, case: Case | None) -> np.ndarray:
-    """A label map file -> (X, Y, Z) uint8 in the engine's labels.
+    """A label map file in the engine's labels.
 
     Args:
         path: of the file.
         convention: a name of labels.CONVENTIONS, or value in the file -> label; None: found from the values and the
-            name
-            of the file or its folder.
+            name of the file or its folder.
         case: the case whose grid it must be on, or None for any grid.
+
+    Returns:
+        (X, Y, Z) uint8.
 
     Raises:
         InputError: for an unreadable file, values that fit no convention or several, and another grid.

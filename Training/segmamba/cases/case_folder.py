@@ -55,6 +55,9 @@ def find_case(
         incomplete: whether one that is missing is left out, if no other image in the folder could be it under another
             name.
 
+    Returns:
+        Modality -> its image, in the order of `modalities`.
+
     Raises:
         InputError: where a modality is missing or several files could be one, naming what was found.
     """

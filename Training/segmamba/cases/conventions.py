@@ -11,10 +11,19 @@ from segmamba.errors import InputError
 
 
 def find_conventions(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> dict[str, str]:
-    """Convention by case of the label maps `truths`, of which each cohort in the folder `where` is judged as a whole.
+    """The convention of each truth; each cohort is judged as a whole.
 
-    otherwise: of labels 1 to 3 that nothing tells. notes: what a reader should know is added. Raises InputError where
-    a convention cannot be told.
+    Args:
+        where: the folder of the truths, for errors.
+        truths: case -> what its file of labels holds.
+        otherwise: the convention of labels 1 to 3 where nothing tells it; None: that is an error.
+        notes: what a reader should know is appended.
+
+    Returns:
+        Case -> name of a convention (labels.CONVENTIONS, labels.SCHEMES).
+
+    Raises:
+        InputError: where a convention cannot be told, with how to state it.
     """
     cohorts: dict[str, dict[str, Found]] = {}
     for case, found in truths.items():
@@ -62,9 +71,20 @@ def _title(convention: str) -> str:
 def in_common(
     told: Mapping[str, str], predicted: str | None, predictions: Iterable[Found], notes: list[str]
 ) -> tuple[LabelScheme, dict[int, int], dict[str, dict[int, int]]]:
-    """-> the scheme that is scored, value in a prediction -> label in it, and by convention value in a truth -> label.
+    """The labels in which predictions and truths of different conventions can be compared.
 
-    Raises InputError where it does not follow what the predictions hold.
+    Args:
+        told: case -> convention of its truth.
+        predicted: convention of the predictions; None: it is found from their values and those of the truths.
+        predictions: what their files hold.
+        notes: what a reader should know is appended.
+
+    Returns:
+        The scheme that is scored; value in a prediction -> label in it; and by convention value in a truth -> label in
+        it.
+
+    Raises:
+        InputError: where the convention does not follow from what the predictions hold.
     """
     kinds = set(told.values())
     values = {value for found in predictions for value in found.values}

@@ -141,7 +141,16 @@ def _build(
 
 
 def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> None:
-    """Raises InputError where `write_seg` would, as far as that is known before there is a label map."""
+    """Refuses what `write_seg` would refuse, as far as that is known before there is a label map.
+
+    Args:
+        series: that the DICOM SEG is to refer to.
+        output: its file, which must not exist.
+        names: of the labels that it is to hold.
+
+    Raises:
+        InputError: says what stands against it, and what to do instead.
+    """
     _need_highdicom()
     output = Path(output)
     if output.exists():

@@ -36,9 +36,19 @@ class Incomplete:
 
 
 def find_absent(modalities: Iterable[str], given: Iterable[str], known: Incomplete | None) -> tuple[str, ...]:
-    """Which of a model's `modalities` a case with `given` lacks, in the model's order; () for a complete one.
+    """Which modalities of a model are missing of a case.
 
-    known: of the model's manifest; None: it needs them all. Raises InputError where it does not do without them.
+    Args:
+        modalities: of the model.
+        given: of the case.
+        known: of the model's manifest; None: it needs them all.
+
+    Returns:
+        The missing ones in the model's order; () for a complete case, and where a name is none of a modality, which is
+        told where the images are read.
+
+    Raises:
+        InputError: where the model cannot be used without them.
     """
     modalities, given = tuple(modalities), tuple(given)
     absent = tuple(m for m in modalities if m not in given)

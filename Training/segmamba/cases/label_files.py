@@ -34,9 +34,13 @@ class Found:
     """What a file of labels holds: its grid, and which values above 0."""
 
     file: Path
+    """Path of the file."""
     shape: tuple[int, ...]
+    """(X, Y, Z) in voxels."""
     affine: np.ndarray
+    """(4, 4), voxel indices to RAS mm."""
     values: tuple[int, ...]
+    """Above 0, ascending."""
 
 
 def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:
@@ -68,10 +72,21 @@ def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:
 def pair_label_maps(
     predictions: Path, predicted: dict[str, Path], truths: Path, true: dict[str, Path]
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """What `find_label_maps` found in each -> ({case: (prediction, truth)}, ids of predictions without truth).
+    """The prediction and the truth of each case.
 
-    Where `predictions` is one file, only its case is paired; two single files are, whatever their names. Raises
-    InputError where a truth has no prediction: to leave it out would flatter the mean.
+    Where `predictions` is one file, only its case is paired; two single files are, whatever their names.
+
+    Args:
+        predictions: a folder, or one file.
+        predicted: case -> prediction, as `find_label_maps` found them there.
+        truths: a folder, or one file.
+        true: case -> truth, as `find_label_maps` found them there.
+
+    Returns:
+        {case: (prediction, truth)}, and the ids of predictions without truth.
+
+    Raises:
+        InputError: where a truth has no prediction: to leave it out would flatter the mean.
     """
     if predictions.is_file():
         if truths.is_file():

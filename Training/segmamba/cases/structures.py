@@ -18,6 +18,7 @@ class Structure:
     """What a label or a region is called, in words, codes and color."""
 
     name: str
+    """In words, in English."""
     color: tuple[float, float, float]
     """RGB, 0 to 1."""
     code: tuple[str, str]
