@@ -178,7 +178,16 @@ def count_volumes(path: Path) -> int:
 
 
 def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance in mm between where two affines put each corner voxel of a grid of `shape`."""
+    """How far two affines put the corners of one grid apart.
+
+    Args:
+        shape: (X, Y, Z) in voxels; further axes do not matter.
+        affine: (4, 4), voxel indices to RAS mm.
+        other: (4, 4), likewise.
+
+    Returns:
+        The largest of the eight distances, in mm.
+    """
     corners = np.array(list(product(*((0, n - 1) for n in shape[:3]))), float)
     difference = np.asarray(affine) - np.asarray(other)
     return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())

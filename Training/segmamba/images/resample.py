@@ -28,13 +28,27 @@ class Axis:
     """
 
     start: int
+    """First voxel of the image."""
     stop: int
+    """The voxel behind its last."""
     size: int
+    """Voxels of the model."""
     step: float
+    """From one voxel of the model to the next, in the image's voxels."""
 
     @classmethod
     def over(cls, start: int, stop: int, spacing: float, wanted: float) -> Axis:
-        """Cover the voxels `start` to `stop` (exclusive) of `spacing` mm with voxels of `wanted` mm."""
+        """The axis that covers voxels of an image with voxels of another size.
+
+        Args:
+            start: first voxel of the image.
+            stop: the voxel behind its last.
+            spacing: of the image, mm.
+            wanted: spacing of the model, mm; where the two agree to 0.1 % nothing is resampled.
+
+        Returns:
+            The axis, its voxels centred on those of the image.
+        """
         step = wanted / spacing
         if abs(step - 1) < _SAME_SPACING:
             return cls(start, stop, stop - start, 1.0)
@@ -86,9 +100,15 @@ def to_model(image: torch.Tensor, axes: Sequence[Axis]) -> torch.Tensor:
 
 
 def to_image(values: torch.Tensor, axes: Sequence[Axis], box: Sequence[tuple[int, int]] | None = None) -> torch.Tensor:
-    """(D, H, W) float32 on the model's grid -> the image's crop: linear, constant at the rim.
+    """From the model's grid to the crop of the image that it was made of: linear, constant at the rim.
 
-    box: first and last + 1 voxel of the crop, an axis, where a part of it is enough.
+    Args:
+        values: (D, H, W) float32 on the model's grid.
+        axes: of D, H and W.
+        box: first and last + 1 voxel of the crop, an axis, where a part of it is enough; None: the whole crop.
+
+    Returns:
+        The crop, or the part of it, in the order of `values`' axes.
     """
     for dim, axis in enumerate(axes):
         first, end = box[dim] if box else (0, axis.stop - axis.start)

@@ -48,9 +48,11 @@ def choose_four(
         series: what was found.
         named: modality -> name of a series (see Series), which is taken whatever it looks like.
         modalities: that are wanted.
-        incomplete: whether, where no study has all, a modality is left out for which the only study with two or
-            more has
-            nothing that could be it, be it under a word of another use; or for which a user named all the others.
+        incomplete: whether, where no study has all, a modality is left out for which the only study with two or more
+            has nothing that could be it, be it under a word of another use; or for which a user named all the others.
+
+    Returns:
+        Modality -> its series, and why.
 
     Raises:
         InputError: says what is missing, or which series are equally good, and how to name one.

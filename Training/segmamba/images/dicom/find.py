@@ -30,17 +30,22 @@ class Series:
     """What a user calls it by: the series number; "7.2" for the second volume of series 7; "B7" in the second of
     several studies."""
     description: str
+    """SeriesDescription as it stands there, or that of the protocol."""
     frames: tuple[Frame, ...]
     """Its slices in order, so that voxel (x, y, z) is column x of row y of slice z."""
     geometry: Geometry
     """Where its slices lie; its `fault` says why they cannot be read, or ''."""
     guess: Guess
+    """Which modality it is likely to be."""
     left_out: str
     """Why no case is made of it unless asked for by name, or ''."""
     covers_head: bool
-    """Whether nothing but its description says so."""
+    """Whether nothing but its description speaks against making a case of it: an MR volume large and fine enough for a
+    head."""
     reformatted: bool
+    """Whether it was computed from another series' slices."""
     study: str
+    """Letter of the study, "A", "B", ...; '' where there is only one."""
 
     @property
     def uid(self) -> str:

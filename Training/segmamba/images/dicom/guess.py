@@ -59,6 +59,7 @@ class Guess:
     reason: str
     """What speaks for it, in plain words."""
     scores: dict[str, float]
+    """Modality -> how much speaks for it."""
 
 
 def judge(frame: Frame) -> tuple[dict[str, float], list[str]]:
@@ -84,7 +85,16 @@ def conclude(scores: dict[str, float], reasons: Sequence[str]) -> Guess:
 
 
 def why_left_out(frame: Frame, geometry: Geometry, volumes: int) -> str:
-    """Why a series is none that a case is made of, or ''; a user may still ask for it by number."""
+    """Why no case is made of a series unless a user asks for it by name.
+
+    Args:
+        frame: one slice, as those of a series agree in what is looked at.
+        geometry: where the slices lie.
+        volumes: how many stand at one place.
+
+    Returns:
+        In plain words, such as "diffusion"; '' where nothing speaks against it.
+    """
     header = frame.header
     if header.modality != "MR":
         return f"a {header.modality or 'nameless'} image, no MR"

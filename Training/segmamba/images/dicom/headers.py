@@ -42,53 +42,92 @@ _NO_AGENT |= {"senza", "no contrast", "without contrast", "none given", "no agen
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says once. Times are in ms; numbers that are missing are None, texts ''."""
+    """What a file says once. Numbers that are missing are None, texts ''."""
 
     path: Path
+    """Of the file."""
     study_uid: str
+    """StudyInstanceUID."""
     series_uid: str
+    """SeriesInstanceUID."""
     frame_of_reference: str
+    """FrameOfReferenceUID: positions of images that share it can be compared."""
     modality: str
+    """"MR", "CT", ..."""
     number: int | None
+    """SeriesNumber."""
     description: str
+    """SeriesDescription, else ProtocolName."""
     rows: int
+    """Voxels of a column."""
     columns: int
+    """Voxels of a row."""
     bits: int
+    """BitsAllocated of a sample."""
     samples: int
+    """Of a pixel: 1 for a grey image."""
     photometric: str
+    """PhotometricInterpretation, such as "MONOCHROME2"."""
     thickness: float | None
+    """SliceThickness in mm."""
     sequence: tuple[str, ...]
+    """ScanningSequence: "SE", "GR", "IR", "EP"."""
     sequence_name: str
+    """The vendor's name of the pulse sequence."""
     angiography: bool
-    agent: bool | None  # given, or stated not to be
+    """AngioFlag."""
+    agent: bool | None
+    """Whether contrast agent was given; None: nothing is said of it."""
     contrast: str
+    """AcquisitionContrast, such as "DIFFUSION"."""
     frames: int
+    """In the file."""
     compressed: bool
-    rescale: tuple[float, float]  # of the first frame: slope, intercept
+    """Whether its pixels are."""
+    rescale: tuple[float, float]
+    """Of the first frame: slope, intercept."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One slice: frame `index` (from 0) of the file, its place (LPS mm) and what tells it from others at that place."""
+    """One slice: its place, and what tells it from others at that place. What is missing is None, or ()."""
 
     header: Header
+    """Of its file."""
     index: int
+    """In the file, from 0."""
     sop_uid: str
+    """SOPInstanceUID of the file."""
     image_type: tuple[str, ...]
-    orientation: tuple[float, ...]  # cosines of a row's direction and of a column's; () where unknown
-    position: tuple[float, ...]  # of the first pixel's centre; () where unknown
-    spacing: tuple[float, ...]  # between rows, between columns
+    """ImageType or FrameType, and the complex component unless it is the magnitude."""
+    orientation: tuple[float, ...]
+    """Cosines of a row's direction and of a column's, LPS."""
+    position: tuple[float, ...]
+    """Of the first pixel's centre, LPS mm."""
+    spacing: tuple[float, ...]
+    """Between rows and between columns, mm."""
     rescale: tuple[float, float]
+    """Slope, intercept."""
     repetition_time: float | None
+    """ms."""
     echo_time: float | None
+    """ms."""
     echo_number: int | None
+    """Of the echoes of one excitation."""
     inversion_time: float | None
+    """ms."""
     b_value: float | None
+    """Of diffusion, s/mm2."""
     temporal: int | None
+    """TemporalPositionIdentifier."""
     acquisition: int | None
-    time: float | None  # seconds, of use for comparing only
+    """AcquisitionNumber."""
+    time: float | None
+    """Seconds, of use for comparing only."""
     trigger: float | None
+    """TriggerTime in ms."""
     instance: int | None
+    """InstanceNumber."""
 
 
 @contextmanager

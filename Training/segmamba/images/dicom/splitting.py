@@ -24,9 +24,11 @@ class Part:
     """The frames of one volume, in no order."""
 
     frames: tuple[Frame, ...]
+    """Its slices."""
     volumes: int = 1
     """How many stand at one place, where they were left together."""
     notes: tuple[str, ...] = ()
+    """What is odd about them, in plain words."""
 
 
 def split(frames: Sequence[Frame], most: int = 3) -> list[Part]:

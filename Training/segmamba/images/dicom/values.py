@@ -34,7 +34,16 @@ def text(data: Attributes, name: str) -> str:
 
 
 def numbers(data: Attributes, name: str, count: int) -> tuple[float, ...]:
-    """`count` numbers, or () where there are others."""
+    """The numbers of an attribute of several values.
+
+    Args:
+        data: of a file, or an item of a sequence in it.
+        name: keyword of the attribute.
+        count: of numbers that it has to have.
+
+    Returns:
+        `count` numbers; () where there are more or fewer, or something else.
+    """
     try:
         values = tuple(float(v) for v in texts(data, name))
     except ValueError:
