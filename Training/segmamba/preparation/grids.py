@@ -19,10 +19,12 @@ _RAS = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation of upright ax
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of an image lie: `shape` (X, Y, Z), `affine` (4, 4) from voxel indices to RAS mm."""
+    """Where the voxels of an image lie."""
 
     shape: tuple[int, int, int]
+    """(X, Y, Z) in voxels."""
     affine: np.ndarray
+    """(4, 4), voxel indices (of voxel centres) to RAS mm."""
 
     @property
     def spacing(self) -> np.ndarray:

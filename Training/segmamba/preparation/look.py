@@ -45,17 +45,26 @@ class Taken:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """One image. Lengths in mm."""
+    """What is seen of one image."""
 
     modality: str
+    """That it is given as: t1n, t1c, t2w or t2f."""
     taken: Taken
+    """Why it is taken for that."""
     shape: tuple[int, ...]
+    """(X, Y, Z) in voxels."""
     spacing_mm: tuple[float, ...]
+    """Along X, Y and Z."""
     field_of_view_mm: tuple[float, ...]
+    """Along X, Y and Z: voxels times spacing."""
     orientation: str
+    """Axis codes of X, Y and Z, such as "LPS"."""
     oblique_degrees: float
+    """The largest angle between an axis and the body's nearest."""
     left_handed: bool
+    """Whether the axes X, Y, Z are a left-handed system."""
     thick: str
+    """Plane and thickness of slices of THICK_MM or more, in words; "" for thinner ones."""
     skull: str
     """Why it seems to be on, "" for a brain alone."""
     place: str
@@ -63,9 +72,9 @@ class Volume:
     registered: bool | None
     """Whether it lies on the reference already; None for the reference, and where preparing will tell."""
     intensity: tuple[str, ...]
-    """What is unusual, [] as a rule."""
+    """What is unusual about its values; () as a rule."""
     notes: tuple[str, ...]
-    """What is unusual, [] as a rule."""
+    """What is unusual about its file; () as a rule."""
 
     @property
     def text(self) -> str:

@@ -18,13 +18,15 @@ _HEAD = 0.5  # times Otsu's threshold between head and air: fat and muscle are f
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """`values` (X, Y, Z) float32 on an isotropic `grid` with axes near R, A, S.
+    """An image at one of the resolutions of a pyramid.
 
     What else there is to a level is found when it is asked for: prepared images need nothing of their finest.
     """
 
     values: np.ndarray
+    """(X, Y, Z) float32."""
     grid: Grid
+    """Isotropic, its axes near R, A, S."""
 
     @cached_property
     def head(self) -> np.ndarray:

@@ -50,26 +50,27 @@ _TRIAL_MM, _TRIAL_DEGREES = 8.0, 10.0
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """A rigid registration, and how well the images fit.
-
-    quality  by how much the mutual information falls, as a share of it, when the image is moved away by 8 mm or 10
-             degrees: near 1 on a sharp peak, near 0 where no place is better than another.
-    overlap  Dice of the two heads where both images see.
-    seen     share of the fixed head that the moving image covers.
-    agreeing of the climbs at the coarsest level, how many ended within 3 mm of the result, and how many there were.
-    moved_mm mean over the fixed head of how far the transform moves a point.
-    """
+    """A rigid registration, and how well the images fit."""
 
     transform: np.ndarray
     """(4, 4), a point of the moving image to the same point of the head in the fixed one, RAS mm."""
     quality: float
+    """By how much the mutual information falls, as a share of it, when the image is moved away by 8 mm or 10 degrees:
+    near 1 on a sharp peak, near 0 where no place is better than another."""
     information: float
+    """Mutual information of the two images, in nats."""
     overlap: float
+    """Dice of the two heads where both images see."""
     seen: float
+    """Share of the fixed head that the moving image covers."""
     agreeing: int
+    """Of the climbs at the coarsest level, how many ended within 3 mm of the result."""
     starts: int
+    """How many of these climbs there were."""
     moved_mm: float
+    """Mean over the fixed head of how far the transform moves a point."""
     seconds: float = 0.0
+    """That it took."""
 
     @property
     def problem(self) -> str | None:
@@ -109,11 +110,13 @@ def register(
     Args:
         fixed: of `pyramid.make_levels`.
         moving: likewise.
-        within: bool (X, Y, Z) for each level of `fixed`, a brain mask, to which the finer levels keep: what is
-            around the
-            brain, a jaw or a neck, need not move with it.
+        within: bool (X, Y, Z) for each level of `fixed`, a brain mask, to which the finer levels keep: what is around
+            the brain, a jaw or a neck, need not move with it.
         progress: called with the fraction done, 0 to 1.
         cancelled: asked between steps.
+
+    Returns:
+        The transform, and how far it is to be trusted (`Registration.check`).
 
     Raises:
         Cancelled: where `cancelled` said so.
@@ -245,7 +248,16 @@ class Finder:
         return to_matrix(euler)
 
     def describe(self, best: np.ndarray, agreeing: int, starts: int) -> Registration:
-        """The result with how well it fits and how many starts led to it."""
+        """The result, with how well it fits and how many starts led to it.
+
+        Args:
+            best: (4, 4), a point of the fixed image to the same point of the head in the moving one, RAS mm.
+            agreeing: climbs that ended near it.
+            starts: climbs that there were.
+
+        Returns:
+            The registration, its transform the inverse of `best`.
+        """
         level = 1
         top = self.information(level, best)
         around = [self.information(level, best @ trial) for trial in self._trials()]

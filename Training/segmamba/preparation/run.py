@@ -33,12 +33,13 @@ class Prepared:
     transforms: dict[str, np.ndarray]
     """Modality -> (4, 4), a point of that image's space to the same point in the reference's, RAS mm."""
     mask: np.ndarray | None
-    """(X, Y, Z) bool on it, the brain, or None where the images came without skull."""
+    """(X, Y, Z) bool on the working grid, the brain, or None where the images came without skull."""
     steps: tuple[Step, ...]
+    """What was done, in order."""
     grids: dict[str, Grid]
     """Modality -> the grid that the image came on."""
     reference: str
-    """The modality whose space the case is in."""
+    """The modality that the others were registered onto."""
 
     def back(self, values: np.ndarray, modality: str | None = None) -> np.ndarray:
         """Maps on the case's grid -> float32 on the grid of one of the images, by linear interpolation.
@@ -83,15 +84,16 @@ def prepare(
         images: modality -> image, each on its own grid.
         sources: where they came from.
         case_id: the case's name in texts.
-        plan: what to do; default: what `make_plan` finds.
+        plan: what to do; None: what `make_plan` finds.
         mask: a brain mask in the space of the reference (T1c), on any grid.
-        own_grid: the case lies on the grid that the reference came on, however thick its slices, and not on the
-            plan's, on
-            which the brain and the way of each image are found all the same: label maps that were drawn on the
-                reference
-            fit it as they are.
-        progress: told of each step.
+        own_grid: the case lies on the grid that the reference came on, however thick its slices, and not on the plan's,
+            on which the brain and the way of each image are found all the same: label maps that were drawn on the
+            reference fit it as they are.
+        progress: called with the fraction done, 0 to 1.
         cancelled: asked between steps.
+
+    Returns:
+        The case on one grid, with the way back for results.
 
     Raises:
         InputError: where an image cannot be registered, or the brain cannot be found.

@@ -31,7 +31,9 @@ class Step:
     text: str
     """Plain words."""
     seconds: float
+    """That it took."""
     modality: str = ""
+    """Of the image that it was done to; "" for the brain and the grid."""
     values: Mapping[str, object] = field(default_factory=dict)
     """What was measured, plain data."""
 
@@ -49,9 +51,19 @@ def onto(grid: Grid, image: Image) -> np.ndarray:
 
 
 def take_mask(mask: Image, grid: Grid, head: Level, name: str) -> tuple[np.ndarray, Step]:
-    """A brain mask that was given, on `grid` -> bool (X, Y, Z). head: of the image that it belongs to, called `name`.
+    """A brain mask that was given, brought onto the working grid.
 
-    Raises InputError for one that is no mask of a brain in that image.
+    Args:
+        mask: anything above 0 is brain.
+        grid: the working grid.
+        head: of the image that the mask belongs to.
+        name: of that image, for texts.
+
+    Returns:
+        (X, Y, Z) bool on `grid`, and the step.
+
+    Raises:
+        InputError: for one that is no mask of a brain in that image.
     """
     begin = time.perf_counter()
     inside = np.asarray(mask.array) > 0
@@ -70,9 +82,22 @@ def take_mask(mask: Image, grid: Grid, head: Level, name: str) -> tuple[np.ndarr
 def find_brain(
     image: np.ndarray, grid: Grid, modality: str, name: str, progress: Progress, cancelled: Callable[[], bool]
 ) -> tuple[np.ndarray, Step, tuple[str, ...]]:
-    """The brain in `image` (X, Y, Z) with the skull on, called `name` -> bool (X, Y, Z), the step, notes.
+    """The brain in an image with the skull on.
 
-    Raises InputError where none can be found, and Cancelled.
+    Args:
+        image: (X, Y, Z), on `grid`.
+        grid: the working grid.
+        modality: of the image.
+        name: of the image, for texts.
+        progress: called with the fraction done, 0 to 1.
+        cancelled: asked between steps.
+
+    Returns:
+        (X, Y, Z) bool, the step, and notes for the user.
+
+    Raises:
+        InputError: where none can be found.
+        Cancelled: where `cancelled` said so.
     """
     from segmamba.preparation.brain import brain_mask
 
@@ -93,7 +118,17 @@ def find_brain(
 
 
 def registered(modality: str, name: str, found: Registration, left_alone: bool) -> Step:
-    """The step of a registration, in words."""
+    """The step of a registration, in words.
+
+    Args:
+        modality: of the image that was registered.
+        name: of that image, for texts.
+        found: the registration.
+        left_alone: it was aligned already, and was not interpolated.
+
+    Returns:
+        The step, with its numbers.
+    """
     text = f"{name} registered: {found.moved_mm:.1f} mm away before, aligned after"
     if left_alone:
         text = f"{name} is aligned already (within {found.moved_mm:.1f} mm): left as it is"
@@ -101,7 +136,18 @@ def registered(modality: str, name: str, found: Registration, left_alone: bool) 
 
 
 def coverage(name: str, own: Grid, transform: np.ndarray, grid: Grid, brain: np.ndarray) -> tuple[str, ...]:
-    """A note where an image, with its grid `own` and its transform to `grid`, misses a part of the brain."""
+    """A note where a registered image misses a part of the brain.
+
+    Args:
+        name: of the image, for the text.
+        own: the grid that it came on.
+        transform: (4, 4), its space to that of `grid`, RAS mm.
+        grid: the working grid.
+        brain: (X, Y, Z) bool on `grid`.
+
+    Returns:
+        One sentence, or () where all of the brain is shown.
+    """
     points = np.argwhere(brain)
     points = apply_affine(grid.affine, points[:: max(1, len(points) // 20000)])
     at = apply_affine(np.linalg.inv(own.affine) @ np.linalg.inv(transform), points)

@@ -18,9 +18,15 @@ _RIM_MM, _INNER_MM = (4.0, 8.0), (12.0, 20.0)  # below its surface: scalp, and b
 
 
 def find_skull(level: Level, bright_scalp: bool, *, noise: bool = True) -> str | None:
-    """Why the skull seems to be on, in plain words, or None for a brain alone. `level`: of 4 mm.
+    """Why the skull seems to be on.
 
-    bright_scalp: whether fat is brighter than brain in this image, as on T1. noise: whether noise around it counts.
+    Args:
+        level: of 4 mm.
+        bright_scalp: whether fat is brighter than brain in this image, as on T1.
+        noise: whether noise around the head counts as a sign of it.
+
+    Returns:
+        The reason in plain words; None for a brain alone.
     """
     spacing = float(level.grid.spacing[0])
     volume = np.count_nonzero(level.head) * spacing**3 / 1000

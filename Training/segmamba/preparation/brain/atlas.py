@@ -24,10 +24,19 @@ _OPEN, _CLOSE = 4.5, 5.0  # mm
 
 
 def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[str], None]) -> np.ndarray:
-    """`image` (X, Y, Z), `affine` to RAS mm -> bool (X, Y, Z).
+    """The brain in a head, by the MNI152 atlas laid over it.
 
-    `begin` is told each step, and may raise. Raises InputError, which begins with `what`, where the template fits
-    nowhere.
+    Args:
+        what: is done, such as "brain extraction from t1c"; errors begin with it.
+        image: (X, Y, Z), a head with its skull on.
+        affine: (4, 4), voxel indices to RAS mm.
+        begin: told each step in words; what it raises ends the search.
+
+    Returns:
+        (X, Y, Z) bool.
+
+    Raises:
+        InputError: where the template fits nowhere.
     """
     begin("Reading the MNI152 template")
     template = load_template()

@@ -25,14 +25,20 @@ _LOOK = 0.2
 
 @dataclass(frozen=True)
 class Tool:
-    """`arguments` after the program's name; {input}, {output} and {mask} stand for files in a folder of its own."""
+    """A program that cuts the brain out, and how it is called."""
 
     name: str
+    """As its authors write it."""
     program: str
+    """That is looked for on the PATH."""
     arguments: tuple[str, ...]
+    """After the program's name; {input}, {output} and {mask} stand for files in a folder of its own."""
     on_gpu: tuple[str, ...]
+    """Further arguments where there is a GPU."""
     on_cpu: tuple[str, ...]
+    """Further arguments where there is none."""
     mask: str
+    """File that it writes the mask to, in that folder."""
 
 
 TOOLS = {
@@ -63,9 +69,20 @@ def find() -> str | None:
 
 
 def run(key: str, image: np.ndarray, affine: np.ndarray, cancelled: Callable[[], bool] | None = None) -> np.ndarray:
-    """`image` (X, Y, Z), `affine` to RAS mm -> bool (X, Y, Z), what the tool takes for brain.
+    """What another program takes for brain.
 
-    Raises InputError where it is not installed, fails, or gives no mask of this grid; Cancelled, after ending it.
+    Args:
+        key: of TOOLS.
+        image: (X, Y, Z), a head with its skull on.
+        affine: (4, 4), voxel indices to RAS mm.
+        cancelled: asked several times a second while the program runs.
+
+    Returns:
+        (X, Y, Z) bool.
+
+    Raises:
+        InputError: where it is not installed, fails, or gives no mask of this grid.
+        Cancelled: where `cancelled` said so, after the program was ended.
     """
     tool = TOOLS[key]
     program = shutil.which(tool.program)

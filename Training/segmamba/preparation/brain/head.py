@@ -35,10 +35,19 @@ def find_head(what: str, work: WorkImage) -> np.ndarray:
 
 
 def layering(work: WorkImage, head: np.ndarray, brain: np.ndarray) -> float:
-    """Correlation ratio of the brightness over four rings around the upper half of `brain`, 0 to 1.
+    """How clearly skull and scalp lie around a brain.
 
-    A brain's rim, its fluid, the skull and the scalp differ in every modality. A ball that was taken for a head has
-    nothing of the kind. The head's outermost 4 mm stay out: the step to air is no sign of a skull.
+    The correlation ratio of the brightness over four rings around its upper half. A brain's rim, its fluid, the skull
+    and the scalp differ in every modality; a ball that was taken for a head has nothing of the kind. The head's
+    outermost 4 mm stay out: the step to air is no sign of a skull.
+
+    Args:
+        work: the image on its lattice.
+        head: bool, of its shape.
+        brain: bool, of its shape.
+
+    Returns:
+        0 to 1; 0 where a ring has too few voxels to tell.
     """
     middle = np.argwhere(brain).mean(0)[2]
     out = ndimage.distance_transform_edt(~brain, sampling=work.step)

@@ -12,16 +12,16 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class WorkImage:
-    """An image on axes along R, A and S.
-
-    `values` (X, Y, Z) float32, voxels of `step` mm, centre of the first at `origin`; `seen` is where the image's field
-    of view is, beyond it lie the nearest values.
-    """
+    """An image on axes along R, A and S."""
 
     values: np.ndarray
+    """(X, Y, Z) float32; beyond the image's field of view the nearest of its values."""
     seen: np.ndarray
+    """(X, Y, Z) bool, where the image's field of view is."""
     origin: np.ndarray
+    """(3,) RAS mm, the centre of the first voxel."""
     step: float
+    """mm from voxel to voxel, along each axis."""
 
     def as_itk(self, values: np.ndarray) -> sitk.Image:
         """Values on this lattice; ITK's world is taken as RAS here."""
@@ -29,7 +29,16 @@ class WorkImage:
 
 
 def as_itk(values: np.ndarray, origin: np.ndarray, step: float) -> sitk.Image:
-    """(X, Y, Z) -> an ITK image with axes along its world's."""
+    """An array on axes along those of the world, for ITK.
+
+    Args:
+        values: (X, Y, Z).
+        origin: (3,) mm, the centre of the first voxel.
+        step: mm from voxel to voxel.
+
+    Returns:
+        The image; it holds a copy.
+    """
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetSpacing([step] * 3)
     image.SetOrigin([float(x) for x in origin])
@@ -53,7 +62,16 @@ def back_in_order(image: np.ndarray, orientation: np.ndarray) -> np.ndarray:
 
 
 def to_work(image: np.ndarray, affine: np.ndarray, step: float) -> WorkImage:
-    """Averaged where `step` skips voxels, then linear."""
+    """An image on axes along R, A and S: averaged where `step` skips voxels, then linear.
+
+    Args:
+        image: (X, Y, Z).
+        affine: (4, 4), voxel indices to RAS mm.
+        step: mm from voxel to voxel of the result.
+
+    Returns:
+        The image on a lattice that holds all of its field of view.
+    """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     smooth = image.astype(np.float32)
     for axis, size in enumerate(spacing):
@@ -77,7 +95,17 @@ def to_work(image: np.ndarray, affine: np.ndarray, step: float) -> WorkImage:
 
 
 def from_work(values: np.ndarray, work: WorkImage, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Values on the lattice, linear, at the voxels of an image of `shape` -> float32."""
+    """Values on a lattice at the voxels of an image, by linear interpolation.
+
+    Args:
+        values: of the shape of `work`.
+        work: the lattice.
+        shape: (X, Y, Z) of the image.
+        affine: (4, 4), its voxel indices to RAS mm.
+
+    Returns:
+        (X, Y, Z) float32; beyond the lattice the nearest of its values.
+    """
     matrix = affine[:3, :3] / work.step
     offset = (affine[:3, 3] - work.origin) / work.step
     return ndimage.affine_transform(values.astype(np.float32), matrix, offset, shape, order=1, mode="nearest")

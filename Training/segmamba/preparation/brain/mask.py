@@ -29,18 +29,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BrainMask:
-    """`mask` (X, Y, Z) bool on the image's grid.
-
-    `method`: which of METHODS made it. `quality`: 0 to 1, how clearly skull and scalp lie around it
-    (`brain.head.layering`); a result below QUALITY is refused. `seconds` of each step. `notes`: plain words for the
-    user.
-    """
+    """The brain of an image, and how it was found."""
 
     mask: np.ndarray
+    """(X, Y, Z) bool, on the image's grid."""
     method: str
+    """Which of METHODS made it."""
     quality: float
+    """0 to 1, how clearly skull and scalp lie around it (`brain.head.layering`); a result below QUALITY is refused."""
     seconds: dict[str, float]
+    """Of each step."""
     notes: tuple[str, ...]
+    """Plain words for the user."""
 
 
 def brain_mask(
@@ -52,12 +52,23 @@ def brain_mask(
     progress: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> BrainMask:
-    """`image` (X, Y, Z), a head with its skull on; `affine` (4, 4) from voxel indices to RAS mm -> its brain.
+    """The brain in a head. The same on every run, and for every way to store the image.
 
-    `method`: "atlas", "hd-bet", "synthstrip", or "auto": the first of HD-BET and SynthStrip that is installed and
-    works, else the atlas. `modality` (t1n, t1c, t2w, t2f) is only named in messages: no method needs to know it.
-    `progress` is told each step, `cancelled` asked before each. The result is the same on every run and for every way
-    to store the image. Raises InputError where the image is no head or the result no brain; Cancelled.
+    Args:
+        image: (X, Y, Z), a head with its skull on.
+        affine: (4, 4), voxel indices to RAS mm.
+        modality: t1n, t1c, t2w or t2f; only named in messages: no method needs to know it.
+        method: "atlas", "hd-bet", "synthstrip", or "auto": the first of HD-BET and SynthStrip that is installed and
+            works, else the atlas.
+        progress: told each step in words.
+        cancelled: asked before each step.
+
+    Returns:
+        The brain on the grid of the image.
+
+    Raises:
+        InputError: where the image is no head or the result no brain.
+        Cancelled: where `cancelled` said so.
     """
     if method not in METHODS:
         raise InputError(f"brain extraction method {method!r}: expected one of {', '.join(METHODS)}")

@@ -23,11 +23,14 @@ _MOST = 0.06
 
 @dataclass(frozen=True)
 class Pose:
-    """MNI point p lies at matrix @ p + shift; `score`: normalised mutual information times the share seen."""
+    """Where the template lies: MNI point p at matrix @ p + shift."""
 
     matrix: np.ndarray
+    """(3, 3), a rotation times a size."""
     shift: np.ndarray
+    """(3,) in the image's mm."""
     score: float
+    """Normalized mutual information times the share of the template that the image shows."""
 
 
 class PoseSearch:

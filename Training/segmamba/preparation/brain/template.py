@@ -24,13 +24,18 @@ _SCALP = 15.0
 
 @dataclass(frozen=True)
 class Template:
-    """(X, Y, Z) float32 each, voxels of STEP mm along R, A, S; `origin`: MNI mm of the first."""
+    """The MNI152 head: (X, Y, Z) float32 maps with voxels of STEP mm along R, A, S."""
 
     origin: np.ndarray
-    head: np.ndarray  # 0..255, smooth layers
-    depth: np.ndarray  # mm inside the brain's surface, negative outside
-    compared: np.ndarray  # bool: brain, and what lies over the vault
-    volume: float  # mL of the brain
+    """(3,) MNI mm, the centre of the first voxel."""
+    head: np.ndarray
+    """0 to 255, smooth layers."""
+    depth: np.ndarray
+    """mm inside the brain's surface, negative outside."""
+    compared: np.ndarray
+    """bool: brain, and what lies over the vault."""
+    volume: float
+    """mL of the brain."""
 
 
 @lru_cache(maxsize=1)  # read-only arrays; about 2 s to make

@@ -18,7 +18,17 @@ _SHARE = 0.25  # of the template's voxels
 
 
 def fit_affine(template: Template, image: WorkImage, bright: float, pose: Pose) -> sitk.AffineTransform:
-    """From `pose` on -> MNI mm to the image's mm. `bright`: all above it counts as equally bright."""
+    """The affine transform under which the template fits best, from a first pose on.
+
+    Args:
+        template: the MNI152 head.
+        image: on its lattice.
+        bright: all values above it count as equally bright.
+        pose: where the template lies roughly.
+
+    Returns:
+        From MNI mm to the image's mm.
+    """
     fixed = as_itk(template.head, template.origin, STEP)
     mask = as_itk(template.compared.astype(np.uint8), template.origin, STEP)
     method = sitk.ImageRegistrationMethod()
@@ -44,7 +54,18 @@ def fit_affine(template: Template, image: WorkImage, bright: float, pose: Pose) 
 def carry(
     values: np.ndarray, template: Template, image: WorkImage, transform: sitk.Transform, outside: float
 ) -> np.ndarray:
-    """A map of the template at the image's lattice; `transform` goes from the image's mm to MNI mm."""
+    """A map of the template on the lattice of an image.
+
+    Args:
+        values: of the template's shape.
+        template: that they belong to.
+        image: whose lattice it is.
+        transform: from the image's mm to MNI mm.
+        outside: the value beyond the template.
+
+    Returns:
+        Of the image's shape, by linear interpolation.
+    """
     source = as_itk(values.astype(np.float32), template.origin, STEP)
     like = image.as_itk(image.values)
     return sitk.GetArrayFromImage(sitk.Resample(source, like, transform, sitk.sitkLinear, outside)).T
