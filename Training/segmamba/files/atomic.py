@@ -75,9 +75,15 @@ def aside(path: Path, suffix: str = "") -> Path:
 
 
 def write_aside(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Writes `data` beside `path`, flushes it to disk, and renames it: readers see the old file or the new one.
+    """Writes a file beside its place, flushes it to disk, and renames it: readers see the old file or the new one.
 
-    mode: of the file, from its first moment on; otherwise as usual, and as `share`.
+    Args:
+        path: of the file; its folder exists.
+        data: all of its content.
+        mode: permissions of the file, from its first moment on; None: as usual, and as `share`.
+
+    Raises:
+        OSError: where it cannot be written; the old file is as it was.
     """
     temporary = aside(path)
     try:

@@ -33,7 +33,13 @@ _WORKED_IN = ".in-use"
 
 
 def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
-    """A file in a folder that nobody sees yet, flushed to the disk. mode: of the file, from its first moment on."""
+    """Writes a file in a folder that nobody sees yet, and flushes it to the disk.
+
+    Args:
+        path: of the file; one that exists is overwritten.
+        data: all of its content.
+        mode: permissions of the file, from its first moment on; None: as usual.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, mode or 0o666), "wb") as file:
         file.write(data)

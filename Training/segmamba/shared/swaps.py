@@ -31,13 +31,12 @@ TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """values: modality -> (N,) float64 at common points of the brain, the middle half scaled to 1; {} for too few.
-
-    is_head: whether the skull is on, so that only what lies deep in the head was taken.
-    """
+    """What the images show at common points of the brain."""
 
     values: dict[str, np.ndarray]
+    """Modality -> (N,) float64, the middle half scaled to 1; {} where there are too few points."""
     is_head: bool
+    """Whether the skull is on, so that only what lies deep in the head was taken."""
 
 
 def find_exchange(found: Mapping[tuple[str, str], float], is_head: bool) -> tuple[str, str] | None:
