@@ -60,6 +60,7 @@ class Finding:
     case: str
     """Its id, or "" for the data set."""
     text: str
+    """What was found, in plain words."""
 
     @property
     def severity(self) -> str:
@@ -77,7 +78,16 @@ class Finding:
 
 
 def check_dataset(dataset: Dataset, jobs: int = 1, progress: Progress | None = None) -> list[Finding]:
-    """Everything that is wrong, errors first. Reads every file; raises InputError for nothing that it can report."""
+    """Everything that is wrong with a data set. Reads every file.
+
+    Args:
+        dataset: as `manifest.read_dataset` gives it.
+        jobs: processes that read at once.
+        progress: called as progress(done, total), both in cases.
+
+    Returns:
+        The findings, errors first, then in the order of KINDS and of the cases. What can be reported is no exception.
+    """
     alone = replace(dataset, cases=(), fingerprint={}, left_out={})
     checked = list(map_cases(_check_case, [(alone, case) for case in dataset.cases], jobs, progress))
     findings = [finding for found, _ in checked for finding in found]
@@ -144,7 +154,17 @@ def _images(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def check_label(dataset: Dataset, case: Case | None, label: np.ndarray, path: Path) -> Iterator[tuple[str, str]]:
-    """(kind of KINDS, text) of what is wrong with a label map (X, Y, Z), as stored in `path`."""
+    """What is wrong with a label map.
+
+    Args:
+        dataset: whose labels it should hold.
+        case: the images that it belongs to; None: they could not be read.
+        label: (X, Y, Z), the values as stored.
+        path: of the file, for texts.
+
+    Yields:
+        (kind of KINDS, text).
+    """
     known = dataset.renumbering
     if unknown := {v: n for v, n in value_counts(label).items() if v not in known}:
         text = ", ".join(f"{v} ({n} voxels)" for v, n in list(unknown.items())[:5])

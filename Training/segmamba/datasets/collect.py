@@ -33,6 +33,7 @@ class Collected:
     """A data set as it was just made or updated."""
 
     dataset: Dataset
+    """As its manifest was written."""
     read: tuple[str, ...]
     """Ids of the cases that were read; the others were unchanged."""
     gone: tuple[str, ...] = ()
@@ -63,14 +64,17 @@ def init_dataset(
 
     Args:
         source: a folder of cases, or a list of them.
-        output: folder of the manifest; default: `source`, or the folder that a list stands in.
-        name: of the data set; default: that of the folder.
-        task: modalities, labels and regions; default: what an MSD folder describes, else brain tumors.
+        output: folder of the manifest; None: `source`, or the folder that a list stands in.
+        name: of the data set; None: that of the folder.
+        task: modalities, labels and regions; None: what an MSD folder describes, else brain tumors.
         convention: of the label maps of brain tumors (cases.labels); without it, it must follow from the values of all
             cases together.
         subject_pattern: a regular expression that finds the subject in the id of a case.
         jobs: processes that read at once.
         progress: called as progress(done, total), both in cases.
+
+    Returns:
+        The data set, and which cases were read.
 
     Raises:
         InputError: where nothing can be made of `source`.
@@ -104,9 +108,20 @@ def init_dataset(
 
 
 def update_dataset(source: Path | str, *, jobs: int = 1, progress: Progress | None = None) -> Collected:
-    """Takes over cases that were added, removed or corrected; `source`: the data set's folder or what it was made of.
+    """Takes over cases that were added, removed or corrected. Ids, labels and split stay.
 
-    A case whose files have their size and time, or else their hash, is not read again. Ids, labels and split stay.
+    A case whose files have their size and time, or else their hash, is not read again.
+
+    Args:
+        source: the data set's folder, or the list that it was made of.
+        jobs: processes that read at once.
+        progress: called as progress(done, total), both in cases.
+
+    Returns:
+        The data set as it is now, and which cases were read or are gone.
+
+    Raises:
+        InputError: where there is no data set, it does not record what it was made of, or that holds no case any more.
     """
     path = Path(source)
     dataset = read_dataset(path if path.is_dir() or path.name == MANIFEST else path.parent)

@@ -41,9 +41,13 @@ class CaseFiles:
     """The files of one case: images by modality, and its label map where it has one."""
 
     id: str
+    """Names the case in the data set."""
     subject: str
+    """Whose examination it is."""
     images: dict[str, Source]
+    """By modality."""
     label: Path | None = None
+    """Its label map; None where it has none."""
 
 
 SubjectNamer = Callable[[str], str]  # case id -> subject
@@ -63,7 +67,17 @@ class Found:
     """Plain sentences."""
 
     def add(self, case_id: str, subject: str, images: dict[str, Source], label: Path | None) -> None:
-        """Notes one case. Raises InputError for an id that was there before."""
+        """Takes up one case.
+
+        Args:
+            case_id: names the case in the data set.
+            subject: whose examination it is.
+            images: by modality.
+            label: its label map; None where it has none.
+
+        Raises:
+            InputError: for an id that was there before.
+        """
         if case_id in self.cases or case_id in self.bad:
             raise InputError(f"two cases have the id {case_id}; rename a folder, or give ids in a list")
         self.cases[case_id] = CaseFiles(id=case_id, subject=subject, images=images, label=label)
@@ -76,6 +90,9 @@ def find_cases(source: Path, task: Task | None = None, subject_pattern: str | No
         source: a folder of cases, an MSD folder or its dataset.json, or a list (.csv, .tsv, .json).
         task: None for what an MSD folder describes, else brain tumors.
         subject_pattern: a regular expression that finds the subject in the id of a case; None: as BraTS names them.
+
+    Returns:
+        The files of each case, and what could not be used and why.
 
     Raises:
         InputError: where nothing is found, a list is malformed, or the pattern is wrong.

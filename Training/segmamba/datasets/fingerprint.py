@@ -18,7 +18,16 @@ _AXES = ("LR", "PA", "IS")
 
 
 def fingerprint(cases: Sequence[CaseEntry], modalities: Sequence[str], labels: Sequence[str]) -> dict:
-    """Over cases as segmamba.datasets.reading measures them. Suggestions are in the order of a model's axes D, H, W."""
+    """What the cases of a data set are like together, and what settings follow from it.
+
+    Args:
+        cases: as segmamba.datasets.reading measured them.
+        modalities: of the data set.
+        labels: names of its labels.
+
+    Returns:
+        Plain JSON; {} for no cases. Suggestions are in the order of a model's axes D, H, W.
+    """
     if not cases:
         return {}
     labelled = [case for case in cases if case.label is not None]

@@ -44,10 +44,13 @@ class CaseEntry:
     """One examination."""
 
     id: str
+    """Names the case."""
     subject: str
     """Whose examination it is; all cases of a subject stand on one side of every split."""
     images: dict[str, FileEntry]
+    """By modality."""
     label: FileEntry | None = None
+    """Its label map; None where it has none."""
     shape: tuple[int, int, int]
     """Voxels along each axis."""
     spacing: tuple[float, float, float]
@@ -61,7 +64,9 @@ class Dataset:
     """A data set: its cases, with the labels that their files hold."""
 
     name: str
+    """In texts."""
     modalities: tuple[str, ...]
+    """That every case has, in the order of channels."""
     labels: dict[str, int]
     """Name -> value in the engine, 1 to n."""
     regions: dict[str, tuple[str, ...]]
@@ -69,6 +74,7 @@ class Dataset:
     label_values: dict[str, str]
     """Value in the label files -> name of the label, e.g. {"1": "NCR", "2": "ED", "4": "ET"}."""
     cases: tuple[CaseEntry, ...]
+    """In the order of their ids."""
     fingerprint: dict = field(default_factory=dict)
     """Over all cases, plain JSON."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -76,8 +82,9 @@ class Dataset:
     made: dict = field(default_factory=dict)
     """From what, with which options."""
     schema: int = SCHEMA
+    """Of the manifest; another one is refused."""
     folder: str = ""
-    """Where the manifest stands; not part of the file."""
+    """Where the manifest stands, to which its relative paths belong; not part of the file."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.label_values.values()) - set(self.labels))

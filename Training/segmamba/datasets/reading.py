@@ -28,10 +28,20 @@ class Reading:
     label: np.ndarray | None
     """(X, Y, Z) int32 as stored, or None."""
     errors: tuple[str, ...]
+    """What is wrong, one sentence each."""
 
 
 def read_case(case_id: str, images: Mapping[str, Source], label: Path | None) -> Reading:
-    """Reads and checks; what is wrong comes back as text, all of it and not the first only."""
+    """Reads and checks one case; what is wrong comes back as text, all of it and not the first only.
+
+    Args:
+        case_id: names the case.
+        images: modality -> where its image is.
+        label: file of its label map; None where it has none.
+
+    Returns:
+        What could be read, and the errors.
+    """
     errors, case = [], None
     try:
         case = load_case(images, case_id, tuple(images))

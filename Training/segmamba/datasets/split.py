@@ -28,11 +28,15 @@ class Split:
     """Which subjects are trained on: `folds` of equal size, or `shares` of train, validation and test."""
 
     seed: int
+    """Of the draw (`make_split`)."""
     folds: int | None = None
+    """How many, 2 or more; None for a split into parts."""
     shares: dict[str, float] | None = None
+    """"train", "validation" and "test" -> share of the subjects, together 1; None for folds."""
     subjects: dict[str, int | str]
     """Subject -> number of its fold from 0, or "train", "validation" or "test"."""
     schema: int = _SCHEMA
+    """Of the file; another one is refused."""
 
     def __post_init__(self) -> None:
         if (self.folds is None) == (self.shares is None):

@@ -26,6 +26,7 @@ class Task:
     """What a data set is made for: its modalities, labels and regions."""
 
     modalities: tuple[str, ...] = MODALITIES
+    """That every case has, in the order of channels."""
     scheme: LabelScheme = GLIOMA
     """Labels (name -> 1 to n) and regions."""
     label_values: dict[str, str] | None = None
@@ -62,7 +63,20 @@ def custom_task(
     labels: Mapping[str, Iterable[int]],
     regions: Mapping[str, Iterable[str]] | None = None,
 ) -> Task:
-    """labels: name -> values in the label files; several values become one label. regions: each label, if not given."""
+    """A task of labels of one's own.
+
+    Args:
+        modalities: that every case has, in the order of channels.
+        labels: name -> values in the label files, above 0; several values become one label.
+        regions: name -> names of its labels; None or empty: each label is a region.
+
+    Returns:
+        The task, its labels numbered from 1 in the order given.
+
+    Raises:
+        InputError: for a value that is below 1 or stands for two labels, a label without one, or a region of unknown
+            labels.
+    """
     values: dict[str, str] = {}
     for name, numbers in labels.items():
         for number in numbers:

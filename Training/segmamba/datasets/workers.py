@@ -18,7 +18,20 @@ Progress = Callable[[int, int], None]  # (cases done, cases in all)
 def map_cases(
     function: Callable[[Given], Result], items: Sequence[Given], jobs: int, progress: Progress | None
 ) -> Iterator[Result]:
-    """`function` and what it takes and gives must be picklable. Whoever stops early stops the processes too."""
+    """The same function over many cases, in the order of the cases.
+
+    Args:
+        function: it, what it takes and what it gives are picklable where `jobs` is above 1.
+        items: what it is given, one after the other.
+        jobs: processes, 1 or more; 1: in this process.
+        progress: called as progress(done, total) after each.
+
+    Yields:
+        Its results. Whoever stops early stops the processes too.
+
+    Raises:
+        InputError: where `jobs` is below 1, or a process was ended from outside.
+    """
     if jobs < 1:
         raise InputError(f"{jobs} jobs: expected 1 or more")
     if jobs == 1 or len(items) < 2:
