@@ -22,11 +22,20 @@ WORST = 5  # cases that are listed for each score
 
 
 def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **options: Any) -> dict:
-    """Both predictions scored by `evaluate.evaluate_folders`, which takes `options`, and compared by `compare_scores`.
+    """The predictions of two models, scored on the same truths and compared case by case.
 
-    Returns, ready for JSON: {"comparison": of `compare_scores`, "a", "b": {"predictions": where they were, "mean",
-    "ci95", "cases"} of each, and the other fields of `evaluate_folders`, which both share}. Raises InputError as
-    `evaluate_folders`, or where the two hold different cases of the truths.
+    Args:
+        prediction_a: a folder, or the file of one case.
+        prediction_b: likewise, of the same cases.
+        truths: a folder, or the file of one case.
+        **options: of `evaluate.evaluate_folders`.
+
+    Returns:
+        Ready for JSON: {"comparison": of `compare_scores`, "a", "b": {"predictions": where they were, "mean", "ci95",
+        "cases"} of each, and the other fields of `evaluate_folders`, which both share}.
+
+    Raises:
+        InputError: as `evaluate_folders`, and where the two hold different cases of the truths.
     """
     results = [evaluate_folders(where, truths, **options) for where in (prediction_a, prediction_b)]
     cases_a, cases_b = (list(result["cases"]) for result in results)

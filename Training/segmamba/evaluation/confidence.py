@@ -27,10 +27,19 @@ class SignFlip(NamedTuple):
 
 
 def bootstrap_means(values: ArrayLike, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of `resamples` samples of n cases drawn from the n given, with replacement: (resamples,) or (resamples, K).
+    """Means of samples of n cases drawn from the n given, with replacement.
 
-    Raises InputError for fewer than two cases (from one, every sample is the same), values that are not finite, or
-    fewer than one resample.
+    Args:
+        values: (n,) or (n, K), a case a row.
+        rng: draws the samples.
+        resamples: how many samples are drawn, 1 or more.
+
+    Returns:
+        (resamples,) or (resamples, K).
+
+    Raises:
+        InputError: for fewer than two cases (from one, every sample is the same), values that are not finite, or fewer
+            than one resample.
     """
     values = _check(values, resamples)
     n = len(values)
@@ -106,16 +115,26 @@ def sign_flip_test(differences: ArrayLike, *, rng: np.random.Generator, resample
 
     If two models were alike, which of the two gave which score of a case would be chance, so the sign of each case's
     difference would be too. p is the share of all 2^n assignments of signs whose mean is at least as far from 0 as the
-    one observed (Fisher 1935; Edgington & Onghena, Randomization Tests). All are counted where 2^(n-1) is not more
-    than `resamples` (n <= 14 for 10,000; the other half mirrors them); beyond, signs are drawn, and p = (1 + as far)
-    / (1 + resamples), which is never 0 (Phipson & Smyth 2010).
+    one observed (Fisher 1935; Edgington & Onghena, Randomization Tests). All are counted where 2^(n-1) is not more than
+    `resamples` (n <= 14 for 10,000; the other half mirrors them); beyond, signs are drawn, and p = (1 + as far) / (1 +
+    resamples), which is never 0 (Phipson & Smyth 2010).
 
-    Not the t-test: its p holds for differences that are normal, or many. Those of Dice are bounded, skewed and often
-    0, those of HD95 jump by 374 mm where one model misses a region, and there are few cases. Wilcoxon's test drops
-    the size of the differences and answers another question, about their ranks.
+    Not the t-test: its p holds for differences that are normal, or many. Those of Dice are bounded, skewed and often 0,
+    those of HD95 jump by 374 mm where one model misses a region, and there are few cases. Wilcoxon's test drops the
+    size of the differences and answers another question, about their ranks.
 
     The least p that n cases can give is 2^(1-n): below six cases nothing is significant at 5 %.
-    Raises InputError as `bootstrap_means`, but takes a single case (p = 1).
+
+    Args:
+        differences: (n,) or (n, K), a case a row; a single case has p = 1.
+        rng: draws the signs, where not all are counted.
+        resamples: the most assignments of signs that are looked at.
+
+    Returns:
+        p, () or (K,), and whether it is exact.
+
+    Raises:
+        InputError: for no case, values that are not finite, or fewer than one resample.
     """
     values = _check(differences, resamples, least=1)
     n = len(values)

@@ -66,36 +66,41 @@ def evaluate_folders(
     tolerance: float = NSD_TOLERANCE,
     jobs: int = 1,
 ) -> dict:
-    """Score every case of `truths`; both are a file or a folder (`label_files` says which files are taken).
+    """Scores every case of `truths`.
 
-    convention   label convention of the truths (a name in labels.CONVENTIONS), or one for each case. If None, it is
-                 found from the values and names of all truths of one cohort together, as one case without enhancing
-                 tumour would leave it open; failing that, labels 1 to 3 follow `otherwise`.
-    predicted    that of the predictions. If None, they hold the engine's labels, or, where one of them holds a 4, those
-                 of the truths. Where truths and predictions have labels that the others do not know (labels.SCHEMES),
-                 the regions that both have are scored: WT, TC and ET.
-    scheme, renumbering  for another task than glioma: its labels and regions, and value in the truths' files -> value
-                 in the scheme, as a data set's manifest has them; `convention` stays None. `images` names modalities
-                 whose files may lie beside label maps.
-    scoring      "brats2023": metrics.region_scores and lesion_wise. "paper": metrics.paper_scores, Dice and HD95 alone.
-    tolerance    of NSD, in mm.
-    jobs         processes that work at once; the result does not depend on it. (A script that asks for more than one
-                 needs `if __name__ == "__main__":`, as new processes import it.)
-
-    For another task, predictions hold the scheme's values; one that has a value which only the data set's files have
-    follows those. Where `predictions` is one file, only its case is scored; two single files are paired
+    For another task than glioma, predictions hold the scheme's values; one that has a value which only the data set's
+    files have follows those. Where `predictions` is one file, only its case is scored; two single files are paired
     whatever their names.
 
-    Returns, ready for JSON:
-    {"cases": {id: {"dice": {"WT", "TC", "ET"}, "hd95": .., the others of SCORINGS[scoring]: ..}},
-     "mean": the same over the cases, "ci95": the same with [low, high] of the mean (a bootstrap over cases; None for a
-     single case), "n": number of cases, "convention": that of the truths (several with a
-     comma between; "data set" with a renumbering), "scoring",
-     "nsd_tolerance_mm" and "lesion_parameters" (where used), "without_truth": ids of predictions that were not scored
-     as they have no truth, "notes": what a reader should know}.
+    Args:
+        predictions: a file or a folder (`label_files` says which files are taken).
+        truths: likewise.
+        convention: label convention of the truths (a name in labels.CONVENTIONS), or one for each case. None: it is
+            found from the values and names of all truths of one cohort together, as one case without enhancing tumour
+            would leave it open; failing that, labels 1 to 3 follow `otherwise`.
+        predicted: convention of the predictions. None: they hold the engine's labels, or, where one of them holds a 4,
+            those of the truths. Where truths and predictions have labels that the others do not know (labels.SCHEMES),
+            the regions that both have are scored: WT, TC and ET.
+        otherwise: convention of labels 1 to 3 where nothing tells it; None: that is an error.
+        scheme: labels and regions of another task than glioma.
+        renumbering: with it, value in the truths' files -> value in the scheme, as a data set's manifest has them;
+            `convention` stays None.
+        images: modalities whose files may lie beside label maps.
+        scoring: "brats2023": metrics.region_scores and lesion_wise. "paper": metrics.paper_scores, Dice and HD95 alone.
+        tolerance: of NSD, in mm.
+        jobs: processes that work at once; the result does not depend on it. (A script that asks for more than one needs
+            `if __name__ == "__main__":`, as new processes import it.)
 
-    Raises InputError where a truth has no prediction (to leave it out would flatter the mean), a file cannot be read,
-    the convention of either cannot be told, or a prediction does not lie on the grid of its truth.
+    Returns:
+        Ready for JSON: {"cases": {id: {"dice": {"WT", "TC", "ET"}, "hd95": .., the others of SCORINGS[scoring]: ..}},
+        "mean": the same over the cases, "ci95": the same with [low, high] of the mean (a bootstrap over cases; None for
+        a single case), "n": number of cases, "convention": that of the truths (several with a comma between; "data set"
+        with a renumbering), "scoring", "nsd_tolerance_mm" and "lesion_parameters" (where used), "without_truth": ids of
+        predictions that were not scored as they have no truth, "notes": what a reader should know}.
+
+    Raises:
+        InputError: where a truth has no prediction (to leave it out would flatter the mean), a file cannot be read, the
+            convention of either cannot be told, or a prediction does not lie on the grid of its truth.
     """
     predictions, truths = Path(predictions), Path(truths)
     _check_options(convention, predicted, otherwise, scheme, renumbering, scoring, jobs)

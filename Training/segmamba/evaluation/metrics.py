@@ -72,6 +72,9 @@ def surface_distances(
         truth: bool, of the same shape.
         spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
 
+    Returns:
+        From each surface voxel of one mask to the nearest of the other, in mm; infinite where the other is empty.
+
     Raises:
         InputError: where the masks are not bool, differ in shape, or do not go with `spacing`.
     """
@@ -88,13 +91,22 @@ def surface_distances(
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray) -> float:
-    """95 % Hausdorff distance in mm of two bool masks of one shape; 0 where both are empty, 374 where one is.
+    """95 % Hausdorff distance of two masks.
 
     The 95th percentile of the surface distances in each direction, interpolated linearly between ranks; the larger of
     the two is the result. (The challenge's own script weighs the distances by the area of a triangulated surface, and
     medpy pools the two directions, see `paper_scores`: such numbers lie close, but are not the same.)
 
-    `spacing` and what is raised: as `surface_distances`.
+    Args:
+        prediction: bool.
+        truth: bool, of the same shape.
+        spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
+
+    Returns:
+        mm; 0 where both are empty, 374 where one is.
+
+    Raises:
+        InputError: as `surface_distances`.
     """
     return surface_distances(prediction, truth, spacing).hd95()
 
@@ -102,14 +114,24 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | n
 def nsd(
     prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | np.ndarray, tolerance: float = NSD_TOLERANCE
 ) -> float:
-    """Normalised surface Dice of two bool masks of one shape; 1 where both are empty, 0 where one is.
+    """Normalized surface Dice of two masks.
 
-    The share of surface voxels, those of both masks counted together, that lie within `tolerance` mm (inclusive) of
-    the other surface: Nikolov et al., J Med Internet Res 2021, 23(7):e26151, with voxels in place of the area of a
-    triangulated surface, as MONAI's SurfaceDiceMetric has it without subvoxels. A tolerance of 1 mm forgives, on a
-    grid of 1 mm, a border that is off by one voxel.
+    The share of surface voxels, those of both masks counted together, that lie within `tolerance` of the other surface:
+    Nikolov et al., J Med Internet Res 2021, 23(7):e26151, with voxels in place of the area of a triangulated surface,
+    as MONAI's SurfaceDiceMetric has it without subvoxels. A tolerance of 1 mm forgives, on a grid of 1 mm, a border
+    that is off by one voxel.
 
-    `spacing` and what is raised: as `surface_distances`, and for a tolerance that is negative or not finite.
+    Args:
+        prediction: bool.
+        truth: bool, of the same shape.
+        spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
+        tolerance: in mm, inclusive.
+
+    Returns:
+        0 to 1; 1 where both are empty, 0 where one is.
+
+    Raises:
+        InputError: as `surface_distances`, and for a tolerance that is negative or not finite.
     """
     _check_tolerance(tolerance)
     return surface_distances(prediction, truth, spacing).nsd(tolerance)
@@ -123,9 +145,20 @@ def region_scores(
     *,
     tolerance: float = NSD_TOLERANCE,
 ) -> dict[str, dict[str, float]]:
-    """Two label maps in the scheme's values, of one shape -> {"WT": {"dice": .., "hd95": .., "nsd": ..}, "TC": ..}.
+    """Scores of each region over the whole image, lesions not told apart.
 
-    Over the whole image, lesions not told apart. Raises InputError for a value outside the scheme, or as `nsd`.
+    Args:
+        prediction: label map in the scheme's values.
+        truth: likewise, of the same shape.
+        spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
+        scheme: the labels and regions.
+        tolerance: of NSD, in mm, inclusive.
+
+    Returns:
+        {"WT": {"dice": .., "hd95": .., "nsd": ..}, "TC": ..}.
+
+    Raises:
+        InputError: for a value outside the scheme, or as `nsd`.
     """
     _check_tolerance(tolerance)
     scores = {}
@@ -162,7 +195,7 @@ def lesion_wise(
     dilation: int = LESION_DILATION,
     smallest: float = SMALLEST_LESION,
 ) -> dict[str, float]:
-    """Dice and HD95 lesion by lesion, as BraTS 2023 defines them, of two bool masks (X, Y, Z) of one region.
+    """Dice and HD95 lesion by lesion, as BraTS 2023 defines them, of two masks of one region.
 
     Definition: github.com/rachitsaluja/BraTS-2023-Metrics.
 
@@ -178,8 +211,18 @@ def lesion_wise(
 
     Dilation counts voxels, whatever their size: only at 1 mm are the numbers those of the challenge.
 
-    Returns {"dice", "hd95", "lesions": how many were scored, "false_positives": how many}. Raises InputError
-    as `hd95` does, and where the masks are not 3D or an option is negative.
+    Args:
+        prediction: (X, Y, Z) bool.
+        truth: (X, Y, Z) bool, of the same shape.
+        spacing: size of a voxel in mm along each axis of the arrays, in the order of the axes.
+        dilation: by so many voxels, 0 or more.
+        smallest: in mm3, inclusive.
+
+    Returns:
+        {"dice", "hd95", "lesions": how many were scored, "false_positives": how many}.
+
+    Raises:
+        InputError: as `hd95`, and where the masks are not 3D or an option is negative.
     """
     _check_masks(prediction, truth)
     if truth.ndim != 3:
