@@ -14,6 +14,7 @@ class Burden:
     """What of one region is judged at a date."""
 
     region: str
+    """Of lesions.REGIONS."""
     spd: float | None
     """Sum of products of the targets, mm^2, None where lesions were not followed."""
     volume_ml: float
@@ -40,9 +41,17 @@ class Burden:
 def judge(
     burden: Burden, earlier: Sequence[Burden], days: Sequence[int], minor: Mapping[str, float | None], **facts: Any
 ) -> Burden:
-    """The same with suggestions. earlier: of the same region, the baseline first. days: of these and of `burden`.
+    """A burden with what each set of criteria says of it.
 
-    minor, facts: as `criteria.suggest` has them, the first by criterion set.
+    Args:
+        burden: of the date that is judged.
+        earlier: of the same region, the baseline first.
+        days: of these and of `burden`.
+        minor: by criterion set, as `criteria.suggest` has it.
+        **facts: further arguments of `criteria.suggest`.
+
+    Returns:
+        The same with suggestions, and with the categories that other borders would give.
     """
     both = (*earlier, burden)
     borders = [v for v in burden.spread if all(v in other.spread for other in earlier)]

@@ -46,21 +46,24 @@ class Line:
 
 @dataclass(frozen=True)
 class Clinician:
-    """Of one date; "" where nothing was said."""
+    """What a person has said of one date; "" where nothing was said."""
 
     steroids: str = ""
-    """Against the date before."""
+    """Of STEROIDS, against the date before."""
     clinical_status: str = ""
-    """Against the date before."""
+    """Of STATUS, against the date before."""
     non_target_lesions: str = ""
+    """Free text on lesions that were not measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class ByHand:
-    """By day."""
+    """What a person has drawn and said."""
 
     lines: Mapping[int, Sequence[Line]] = field(default_factory=dict)
+    """By day."""
     clinician: Mapping[int, Clinician] = field(default_factory=dict)
+    """By day."""
 
     @property
     def days(self) -> set[int]:

@@ -59,13 +59,18 @@ CLINICIAN = {
 
 @dataclass(frozen=True)
 class Section:
-    """Any of: paragraphs, a table (its first row the head), a picture (PNG) with what it shows in words."""
+    """A section of the report: a title and any of the rest."""
 
     title: str
+    """Its heading."""
     paragraphs: tuple[str, ...] = ()
+    """Of plain text."""
     table: tuple[tuple[str, ...], ...] = ()
+    """Rows of cells, the first row the head."""
     picture: bytes | None = None
+    """A PNG file."""
     shows: str = ""
+    """What the picture shows, in words."""
 
 
 def remarks(settings: Settings) -> tuple[str, ...]:

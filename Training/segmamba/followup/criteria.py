@@ -20,13 +20,18 @@ _OVERALL = ("PD", PRELIMINARY, NOT_ASSESSED, "PR", "MR", "SD", "CR", NO_DISEASE)
 
 @dataclass(frozen=True)
 class CriterionSet:
-    """Shares: response is the decrease from baseline of a partial response; progression the increase over the nadir."""
+    """What is compared, and how large a change has to be."""
 
     title: str
+    """In reports."""
     quantity: str
+    """What is compared, in words."""
     unit: str
+    """Of the quantity: "mm2" or "mL"."""
     response: float
+    """The decrease from baseline of a partial response, as a share; inclusive."""
     progression: float
+    """The increase over the nadir of progression, as a share; inclusive."""
 
 
 SETS = {
@@ -37,11 +42,14 @@ SETS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a set: the category that it leads to, whether it is met, and on what numbers."""
+    """One rule of a set, applied."""
 
     category: str
+    """That it leads to."""
     met: bool
+    """Whether it is."""
     text: str
+    """On what numbers, in words."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,9 @@ class Suggestion:
     from_nadir: float | None
     """Change as a share, or None without a divisor."""
     nadir_day: int | None
+    """Day of the least value before this date; None where nothing was compared."""
     rules: tuple[Rule, ...]
+    """That were looked at; of those that are met the first decides."""
 
 
 def suggest(
@@ -71,12 +81,18 @@ def suggest(
 ) -> Suggestion:
     """What a set of criteria says of the last of several dates.
 
-    days, values: of every date from baseline to the one that is judged, which is the last; a value is None where the
-    lesions could not be followed.
+    Args:
+        name: of SETS.
+        days: of every date from baseline to the one that is judged, which is the last.
+        values: of these dates, in the set's unit; None where the lesions could not be followed.
+        lesions: how many there are now, of any size.
+        new_measurable: of these, how many measurable ones the baseline did not have.
+        measurable_again: whether one of the followed lesions is measurable now.
+        minor: share of decrease from which MR is, inclusive; None: there is no MR.
+        early: why progression needs a confirming scan, or "".
 
-    lesions: how many there are now. new_measurable: of these, how many measurable ones the baseline did not have.
-    measurable_again: whether one of the followed lesions is measurable now. minor: share of
-    decrease from which MR is, or None. early: why progression needs a confirming scan, or "".
+    Returns:
+        The category, the changes, and the rules with their numbers.
     """
     rule_set = SETS[name]
     now, baseline = values[-1], values[0]

@@ -33,12 +33,15 @@ class Timepoint:
     affine: np.ndarray
     """(4, 4), voxels to RAS mm."""
     t1c: Image
+    """On the grid of the label map."""
     probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(X, Y, Z) of each region that is followed, or {}."""
     made_by: Mapping[str, str] = field(default_factory=dict)
     """Model and software, {} where nobody said."""
     absent: tuple[str, ...] = ()
+    """Modalities that the model did without."""
     notes: tuple[str, ...] = ()
+    """What is odd about the files, in plain sentences."""
     scanner: str = ""
     """Of DICOM, "" where unknown."""
 
@@ -72,10 +75,20 @@ def _convention(path: Path, array: np.ndarray) -> str:
 def read_timepoint(
     day: int, label_map: Path, t1c: Path | Source | None, labels: str | None = None, **facts: Any
 ) -> Timepoint:
-    """A label map file and its T1c: a file, a DICOM folder, or None for the T1c in the label map's folder.
+    """A date from its label map file and its T1c.
 
-    labels: see `read_label_map`. facts: more fields. Raises InputError for what cannot be
-    read, and a T1c on another grid than its label map.
+    Args:
+        day: counted from the baseline.
+        label_map: the file.
+        t1c: a file, a DICOM folder, or None for the T1c in the label map's folder.
+        labels: the convention, see `read_label_map`.
+        **facts: more fields of the date.
+
+    Returns:
+        The date.
+
+    Raises:
+        InputError: for what cannot be read, and a T1c on another grid than its label map.
     """
     array, affine, notes = read_label_map(label_map, labels)
     given = read_source(t1c if t1c is not None else find_case(label_map.parent, ("t1c",))["t1c"])

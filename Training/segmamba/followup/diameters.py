@@ -74,7 +74,16 @@ def diameters(mask: np.ndarray, affine: np.ndarray) -> Diameters:
 
 
 def stays_inside(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which lines run through pixels of `mask` (X, Y) alone. starts, ends: (N, 2) indices -> (N,) bool."""
+    """Which lines run through pixels of a mask alone.
+
+    Args:
+        mask: (X, Y) bool.
+        starts: (N, 2), indices of pixels.
+        ends: (N, 2), likewise.
+
+    Returns:
+        (N,) bool.
+    """
     result = np.zeros(len(starts), bool)
     steep = np.abs(ends - starts)[:, 1] > np.abs(ends - starts)[:, 0]
     for image, chosen, order in ((mask, ~steep, [0, 1]), (mask.T, steep, [1, 0])):

@@ -67,7 +67,9 @@ class Date:
     """One date's results."""
 
     timepoint: Timepoint
+    """What there is of it."""
     measured: Measured
+    """Its lesions."""
     registration: Registration | None
     """Registration of its T1c onto the baseline's, None at the baseline."""
     problem: str
@@ -92,11 +94,13 @@ class FollowUp:
     """One patient's dates side by side."""
 
     settings: Settings
+    """With which it was made."""
     targets: tuple[int, ...]
     """Numbers of the baseline's lesions that are summed up."""
     dates: tuple[Date, ...]
     """The baseline first."""
     warnings: tuple[str, ...]
+    """What a reader should know, one sentence each."""
     clinician: Mapping[int, Clinician] = field(default_factory=dict)
     """By day."""
 
@@ -116,6 +120,9 @@ def follow(
         progress: told of each date.
         by_hand: what a person has drawn and said, by day.
         known: registrations made before, by the fingerprints of the T1c of the baseline and of the later date.
+
+    Returns:
+        The dates side by side, with suggestions.
 
     Raises:
         InputError: for fewer than two dates, and for days that do not rise.

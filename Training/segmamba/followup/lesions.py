@@ -40,7 +40,9 @@ class Lesion:
     region: str
     """Of REGIONS."""
     voxels: int
+    """How many it has."""
     volume_ml: float
+    """Of all of it."""
     d1: float
     """Longest diameter in one slice, mm."""
     d2: float
@@ -56,9 +58,11 @@ class Lesion:
     centre: np.ndarray
     """In RAS mm."""
     pieces: int
+    """Parts that do not touch, less than 2 mm apart, of which it is made up."""
     not_measurable: str
     """Why, in plain words, or ""."""
     notes: tuple[str, ...]
+    """What is odd about its diameters, in plain sentences."""
     by_hand: tuple[str, ...] = ()
     """"D1", "D2" where a person has drawn that line."""
 
@@ -78,7 +82,9 @@ class Measured:
     """The lesions of one label map."""
 
     region: str
+    """Of CHOICES."""
     lesions: tuple[Lesion, ...]
+    """By number."""
     labelled: np.ndarray
     """(X, Y, Z) int32 with the numbers of the lesions, axes turned to be nearest to R, A, S."""
     affine: np.ndarray
@@ -90,6 +96,7 @@ class Measured:
     small_voxels: int
     """Left out, in pieces of fewer than 3 voxels."""
     notes: tuple[str, ...]
+    """What is odd about the label map, in plain sentences."""
 
     @property
     def volume_ml(self) -> float:
@@ -113,9 +120,18 @@ def regions_of(region: str) -> tuple[str, ...]:
 
 
 def measure(label_map: np.ndarray, affine: np.ndarray, region: str = "ET") -> Measured:
-    """The lesions of `region` in a label map (X, Y, Z) of the engine's labels, on its own grid, never resampled.
+    """The lesions of a label map on its own grid, never resampled.
 
-    region: of CHOICES. affine: (4, 4), voxel indices to RAS mm. Raises InputError for an unknown region.
+    Args:
+        label_map: (X, Y, Z), the engine's labels.
+        affine: (4, 4), voxel indices to RAS mm.
+        region: of CHOICES.
+
+    Returns:
+        The lesions, the largest product of diameters first.
+
+    Raises:
+        InputError: for an unknown region.
     """
     first, *others = (measure_mask(np.isin(label_map, REGIONS[name]), affine, name) for name in regions_of(region))
     for other in others:
@@ -124,10 +140,18 @@ def measure(label_map: np.ndarray, affine: np.ndarray, region: str = "ET") -> Me
 
 
 def measure_mask(mask: np.ndarray, affine: np.ndarray, region: str) -> Measured:
-    """The same for the voxels of a region (X, Y, Z) bool.
+    """The lesions of one region.
 
     A lesion is what hangs together over faces, edges or corners and has 3 voxels or more; those of which two voxels'
     centres are less than 2 mm apart are one.
+
+    Args:
+        mask: (X, Y, Z) bool.
+        affine: (4, 4), voxel indices to RAS mm.
+        region: what it is called.
+
+    Returns:
+        The lesions, the largest product of diameters first.
     """
     turned, ras = upright(np.asarray(mask, bool), np.asarray(affine, float))
     turned = np.ascontiguousarray(turned)
@@ -198,7 +222,17 @@ def least_mm(thickness: float) -> float:
 
 
 def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> str:
-    """Why a lesion is not measurable; empty for one that is. Limits are inclusive."""
+    """Why a lesion is not measurable. Limits are inclusive.
+
+    Args:
+        d1: longest diameter in one slice, mm.
+        d2: longest diameter at a right angle to it, mm.
+        slices: how many the lesion is seen on.
+        thickness: from slice to slice, mm.
+
+    Returns:
+        In plain words; "" for one that is.
+    """
     least, reasons = least_mm(thickness), []
     if d1 < least - TOLERANCE_MM or d2 < least - TOLERANCE_MM:
         reasons.append(f"{d1:.2f} x {d2:.2f} mm, below {least:g} mm")

@@ -53,11 +53,19 @@ def register_dates(first: Image, later: Image) -> Registered:
 
 
 def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
-    """transform: (4, 4), a point of the later date to the same point of the head at the first, RAS mm.
+    """Which lesions of a later date are those of the first.
 
     A later lesion belongs to the lesion of the same region and the first date that it lies on or, within 5 mm, nearest
-    to. Where it comes
-    that near to others, of which nothing else is left, they have merged. The label maps stay as they are.
+    to. Where it comes that near to others, of which nothing else is left, they have merged. The label maps stay as they
+    are.
+
+    Args:
+        first: lesions of the first date.
+        later: lesions of the later date.
+        transform: (4, 4), a point of the later date to the same point of the head at the first, RAS mm.
+
+    Returns:
+        What each lesion of the first date has become, and the later ones that are new.
     """
     trees = {lesion.number: cKDTree(_points(first, lesion.number)) for lesion in first.lesions}
     parts: dict[int, list[int]] = {number: [] for number in trees}

@@ -22,11 +22,20 @@ def spread(
     probability: np.ndarray | None = None,
     affine: np.ndarray | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Variant of the border -> (sum of products of the lesions `counted` in mm^2, volume of all lesions in mL).
+    """What the numbers of a date would be with other borders.
 
-    One voxel less and more, along the edges of voxels in the slices; and, with the region's `probability` (X, Y, Z) as
-    stored and its affine, where that is 0.3 and 0.7 or more, in pieces that meet a lesion. What a variant adds belongs
-    to the nearest lesion. A line that a person has drawn stays, whatever the border: such a lesion keeps its product.
+    One voxel less and more, along the edges of voxels in the slices; and, with probabilities, where they are 0.3 and
+    0.7 or more, in pieces that meet a lesion. What a variant adds belongs to the nearest lesion. A line that a person
+    has drawn stays, whatever the border: such a lesion keeps its product.
+
+    Args:
+        measured: the lesions.
+        counted: numbers of those of which products are summed up.
+        probability: (X, Y, Z) of the region, as stored.
+        affine: (4, 4), its voxel indices to RAS mm.
+
+    Returns:
+        Variant of the border -> (sum of products of the lesions `counted` in mm^2, volume of all lesions in mL).
     """
     names = [*ONE_VOXEL, *(f"P >= {p}" for p in PROBABILITIES if probability is not None)]
     if not measured.lesions:

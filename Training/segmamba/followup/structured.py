@@ -46,8 +46,18 @@ def write_sr(
 
     A lesion of a region that is several segments has one group with all of it: DICOM refers to one segment there.
 
-    series: the images; seg: the DICOM SEG over them. tracking: number of a lesion -> (identifier, UID), the same at all
-    dates for one lesion. Raises InputError where the series' attributes do not suffice, and as `check_sr`.
+    Args:
+        measured: the lesions.
+        series: the images.
+        seg: the DICOM SEG over them.
+        tracking: number of a lesion -> (identifier, UID), the same at all dates for one lesion.
+        output: the file, which must not exist.
+
+    Returns:
+        The path of `output`.
+
+    Raises:
+        InputError: where the series' attributes do not suffice, and as `check_sr`.
     """
     check_sr(output)
     hd = _need_highdicom()
