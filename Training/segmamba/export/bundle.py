@@ -31,10 +31,18 @@ _PACKAGE_NOTE = (
 
 
 def export_model(model: Path | str, output: Path | str, form: str = "monai-bundle") -> Path:
-    """The model package in the folder `model` -> a new folder `output` in the format `form`; returns it.
+    """A model package in the format of other software. It appears whole or not at all.
 
-    It appears whole or not at all. Raises InputError for an unknown format, a broken package, or an `output` that
-    exists and is not empty.
+    Args:
+        model: folder of the package.
+        output: a new folder, or one that is empty.
+        form: of FORMATS.
+
+    Returns:
+        The path of `output`.
+
+    Raises:
+        InputError: for an unknown format, a broken package, or an `output` that exists and is not empty.
     """
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}; expected one of {', '.join(FORMATS)}")
