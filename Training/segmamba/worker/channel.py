@@ -33,7 +33,13 @@ class Channel:
                     self.closed = True
 
     def log(self, level: str, message: str, source: str = "engine") -> None:
-        """Sends a message for the log."""
+        """Sends a message for the log.
+
+        Args:
+            level: "debug", "info", "warning" or "error".
+            message: in plain words; paths are shortened where `clean` does so.
+            source: "engine", or "library" for what something else has printed.
+        """
         self.send("log", None, level=level, message=self.clean(message), source=source)
 
     def hide(self, paths: Iterable[Path]) -> None:

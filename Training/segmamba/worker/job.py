@@ -163,7 +163,14 @@ class Shelf:
 
 
 def run(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]) -> None:
-    """Does the work and answers. `changed` is called when there is something new to tell."""
+    """Does the work of a request, and answers it. No error leaves it.
+
+    Args:
+        job: the request, with its channel.
+        shelf: the models that stay loaded; emptied where an error nobody expected may have left one broken.
+        record: how long earlier runs took, to which this one is added.
+        changed: called when there is something new to tell.
+    """
     try:
         job.go_on()
         values = _segment(job, shelf, record, changed)

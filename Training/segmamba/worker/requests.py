@@ -28,7 +28,9 @@ class Request:
     """What every request has; `hello` and `shutdown` have no more."""
 
     id: str
+    """Chosen by whoever asks; every answer has it."""
     command: str
+    """"hello", "segment", "cancel" or "shutdown"."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,21 @@ class Segment(Request):
     images: dict[str, Path] = field(default_factory=dict)
     """Modality -> file."""
     output: Path = Path()
-    """a folder."""
+    """A folder that exists."""
     model: str = "quick"
-    """a name or a folder."""
+    """A name or a folder."""
     mirrorings: int = 0
+    """0, 1, 3 or 7 extra passes with flipped axes."""
     device: str = "auto"
+    """"auto", "cpu", "cuda", "cuda:0", "mps"."""
     probabilities: bool = False
+    """Write the probability of each label as well."""
     postprocess: str = "auto"
     """"auto" leaves out what the model's manifest calls too small."""
     left_out: bool = False
     """That too, as a label map of its own."""
     prepare: str = "auto"
+    """"auto" registers images and cuts the brain out where they need it, "never" takes them as they are."""
     brain_mask: Path | None = None
     """a file, or None."""
 
@@ -58,6 +64,7 @@ class Cancel(Request):
     """Asks for the end of a request, `target`."""
 
     target: str = ""
+    """Id of that request."""
 
 
 # command -> (keys that it must have, keys that it may have)

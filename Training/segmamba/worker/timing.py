@@ -70,12 +70,16 @@ class Record:
         cold: bool,
         prepared: bool = False,
     ) -> None:
-        """seconds: of each stage.
+        """Adds a run, the newest counting most. A record that cannot be written is no reason to fail.
 
-        cold: whether libraries or the model had to be loaded. prepared: whether the images were raw, so that the stage
-        "prepare" did its work.
-
-        A record that cannot be written is no reason to fail.
+        Args:
+            model: its id.
+            device: as torch names it.
+            seconds: of each stage.
+            passes: of the network.
+            mirrorings: extra passes over each window that are among them.
+            cold: whether libraries or the model had to be loaded.
+            prepared: whether the images were raw, so that the stage "prepare" did its work.
         """
         run = {stage: float(seconds[stage]) for stage in _RECORDED}
         run |= {"pass": seconds["inference"] / passes, "passes": passes / (mirrorings + 1)}
@@ -98,7 +102,16 @@ class Record:
         return _GUESS_PREPARE if self._prepare is None else self._prepare
 
     def expect(self, model: Mapping, device: str, mirrorings: int) -> tuple[dict[str, float], bool]:
-        """-> seconds of each stage, and whether they were measured here. model: its manifest. device: "cpu", ..."""
+        """How long a run will take.
+
+        Args:
+            model: its manifest, as JSON.
+            device: as torch names it.
+            mirrorings: extra passes over each window.
+
+        Returns:
+            Seconds of each stage, and whether they were measured here; otherwise they are a guess.
+        """
         run = self._runs.get(f"{model.get('id')} | {device}")
         measured = run is not None
         run = run or {**_GUESS, **_guess_passes(model, device)}
