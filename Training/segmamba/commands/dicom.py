@@ -94,10 +94,19 @@ def dicom_case(
     *,
     incomplete: bool = False,
 ) -> Iterator[DicomCase]:
-    """The series of a case in a folder tree, as NIfTI files in a temporary folder that goes when the block ends.
+    """The series of a case in a folder tree, as NIfTI files that hold voxels and geometry, and nothing of the patient.
 
-    They hold voxels and geometry, and nothing of the patient. incomplete: see segmamba.images.dicom.choose_four.
-    Raises InputError where the series cannot be told (see there) or read.
+    Args:
+        folder: at any depth of which the files lie.
+        named: modality -> name of a series, which is taken whatever it looks like.
+        modalities: that are wanted.
+        incomplete: see segmamba.images.dicom.choose_four.
+
+    Yields:
+        The case; its files lie in a temporary folder that goes when the block ends.
+
+    Raises:
+        InputError: where the series cannot be told (see there) or read.
     """
     from segmamba.cases.case import Source, save_image
     from segmamba.cases.swaps import swap_warnings
@@ -120,7 +129,19 @@ def dicom_case(
 
 
 def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
-    """`path`, where the DICOM SEG of the case is to be. Raises InputError now for what would stop it after the run."""
+    """Checks where the DICOM SEG of a case is to be, now rather than after the run.
+
+    Args:
+        case: whose reference series it will refer to.
+        path: of the file.
+        model: whose labels it will hold.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: for what would stop it.
+    """
     from segmamba.cases.dicom_seg import check_seg
 
     check_seg(case.reference, path, list(model.manifest.label_map))
@@ -128,9 +149,19 @@ def seg_target(case: DicomCase, path: Path | str, model: Model) -> Path:
 
 
 def write_case_seg(case: DicomCase, label_map: Path | str, path: Path | str, model: Model) -> Path | None:
-    """The label map of a case, a NIfTI file on the grid of its reference, as DICOM SEG that refers to that series.
+    """The label map of a case as DICOM SEG that refers to the series of its reference.
 
-    Returns `path`, or None where the map is empty. Raises InputError as segmamba.cases.dicom_seg.write_seg does.
+    Args:
+        case: as `dicom_case` gives it.
+        label_map: a NIfTI file on the grid of the reference.
+        path: of the DICOM file, which must not exist.
+        model: that made the label map.
+
+    Returns:
+        `path`, or None where the map is empty.
+
+    Raises:
+        InputError: as segmamba.cases.dicom_seg.write_seg.
     """
     from segmamba import __version__
     from segmamba.cases.dicom_seg import ModelFacts, write_seg

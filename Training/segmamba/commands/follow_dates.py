@@ -24,8 +24,11 @@ class Given:
     """One date as the arguments have it."""
 
     place: Path
+    """A label map, a folder of a case, or one of DICOM files."""
     day: int
+    """Counted from any day, the same for all dates."""
     t1c: Path | None = None
+    """The T1c that a label map belongs to, where it does not lie beside it."""
     series: Path | None = None
     """Folder of the DICOM files of its T1c."""
     made_by: str = ""
@@ -42,7 +45,9 @@ class Refers:
     """The DICOM series that a Structured Report refers to, and who made the label map over it."""
 
     series: Series
+    """Of the T1c."""
     facts: ModelFacts
+    """Model and software."""
 
 
 def date_of(place: Path) -> str:
@@ -58,7 +63,19 @@ def date_of(place: Path) -> str:
 
 
 def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
-    """Reads the label map of a date, or makes it into OUTPUT/segmentations; refers: None where it is not of DICOM."""
+    """Reads the label map of a date, or makes it into OUTPUT/segmentations.
+
+    Args:
+        given: the date as the arguments have it.
+        options: of the command line.
+        output: its folder.
+
+    Returns:
+        The date, and the DICOM series that it refers to; None where it is not of DICOM.
+
+    Raises:
+        InputError: for what cannot be read or segmented.
+    """
     from segmamba import __version__
     from segmamba.cases.case import find_label
     from segmamba.cases.dicom_seg import ModelFacts

@@ -40,7 +40,13 @@ class Bar:
         self.batch("", stage, fraction)
 
     def batch(self, case: str, stage: str, fraction: float) -> None:
-        """Shows that a fraction (0 to 1) of a stage of one case of several is done."""
+        """Shows how far one case of several is.
+
+        Args:
+            case: its id.
+            stage: that runs.
+            fraction: of the stage that is done, 0 to 1.
+        """
         if not sys.stderr.isatty():
             if (case, stage) != (self._case, self._stage):
                 print(f"{case} {stage}".strip(), file=sys.stderr, flush=True)
