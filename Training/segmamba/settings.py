@@ -38,12 +38,14 @@ def read_json(path: Path, what: str = "", *, optional: bool = False, most: int =
         path: of the file.
         what: it is, for errors.
         optional: whether None is given where there is no such file.
-        most: bytes that it may have.
+        most: bytes that it may have, inclusive.
+
+    Returns:
+        Tables, lists and plain values, as `json.loads` gives them.
 
     Raises:
-        InputError: and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot
-            be read,
-            is not a regular file or too large, and as `parse_json`.
+        InputError: and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot be
+            read, is not a regular file or too large, and as `parse_json`.
     """
     return _read(path, what, optional, most, parse_json)
 
