@@ -41,6 +41,7 @@ class SourceConfig:
     """Leave out of training, and validate on, what the data set's split (`segmamba dataset split`) keeps for that: its
     `fold`, or the validation part of a split by shares. Without it every labelled case is trained on."""
     fold: int | None = None
+    """Number of the fold that is kept for validation, from 0; None: a split by shares."""
     at_most: int | None = None
     """Train on the first so many cases, or blocks of patches, only."""
     held_out: bool = False
@@ -83,15 +84,20 @@ class OptimizerConfig:
     name: str = "adamw"
     """"adamw", or "sgd" with Nesterov momentum."""
     learning_rate: float = 1e-3
+    """The highest, at the end of the warm-up."""
     momentum: float = 0.99
+    """Of SGD; AdamW has its usual ones."""
     weight_decay: float = 1e-4
+    """Decoupled with AdamW, L2 with SGD."""
     decay_all: bool = False
     """Weight decay on every parameter, as the published code has it; otherwise not on norms, biases and the scan's own
     (A, D, dt bias), as Mamba's authors mark them."""
     schedule: str = "poly"
     """"poly" (exponent 0.9) or "cosine", from learning_rate to 0 at the last step, after `warmup` steps."""
     warmup: int = 100
+    """Steps in which the learning rate rises, linearly from 0."""
     gradient_clip: float = 12.0
+    """The largest norm of the gradient that is not scaled down."""
     ema: float = 0.999
     """Decay of the averaged weights, which are what is validated and released; 0: the weights themselves."""
 
@@ -133,29 +139,53 @@ class TrainingConfig:
     """One experiment; see Training/configs/ for examples."""
 
     name: str
+    """Of the experiment, and of the model that it makes."""
     sources: tuple[SourceConfig, ...]
+    """What is trained and validated on."""
     network: NetworkChoice = field(default_factory=NetworkChoice)
+    """By its name; its channels come from the data."""
     preprocess: PreprocessSpec = field(default_factory=lambda: PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c")))
+    """What the network sees."""
     inference: InferenceSpec = field(default_factory=InferenceSpec)
+    """How it is validated, and run once it is released."""
     augment: AugmentConfig = AugmentConfig()
+    """How samples are varied."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """With its schedule."""
     validation: ValidationConfig = ValidationConfig()
-    initial_model: str = ""  # a model package to start from; empty: fresh weights
-    freeze: str = ""  # "encoder": its weights stay as they are, for fewer than five corrected cases; empty: all learn
+    """When it is validated, and how."""
+    initial_model: str = ""
+    """A model package to start from; empty: fresh weights."""
+    freeze: str = ""
+    """"encoder": its weights stay as they are, for fewer than five corrected cases; empty: all learn."""
     seed: int = 1
+    """Of fresh weights and of every sample that is drawn."""
     patch: tuple[int, int, int] = (128, 128, 128)
-    batch: int = 2  # patches of one step, over all processes and micro-batches: neither changes what is learnt
-    accumulation: int = 1  # micro-batches that a process's share of the batch is cut into
+    """(D, H, W) of a sample, in voxels of the preprocessed case."""
+    batch: int = 2
+    """Patches of one step, over all processes and micro-batches: neither changes what is learnt."""
+    accumulation: int = 1
+    """Micro-batches that a process's share of the batch is cut into."""
     steps: int = 250_000
-    loss: str = "dice_ce"  # or "ce"
-    head: str = "labels"  # what the network is asked: softmax of labels; or "regions": sigmoid of nested regions
-    foreground: float = 0.75  # share of patches centred on a labelled voxel, of a label drawn among those present
-    precision: str = "bf16"  # autocast, where device and network do it well; or "fp32". Parameters are float32 always
-    checkpoint_activations: bool = False  # less memory for one more forward pass
-    checkpoint_minutes: float = 10.0  # besides every validation
-    workers: int | None = None  # processes that prepare patches; None: beside a GPU all cores but one a GPU
-    weights_dtype: str = "float32"  # of the released weights; "float16" halves the file
-    cache: str = "runs/cache"  # preprocessed cases, keyed by content
+    """Of the optimizer, in all."""
+    loss: str = "dice_ce"
+    """"dice_ce" or "ce"."""
+    head: str = "labels"
+    """What the network is asked: "labels", softmax of labels, or "regions", sigmoid of nested regions."""
+    foreground: float = 0.75
+    """Share of patches centred on a labelled voxel, of a label drawn among those present."""
+    precision: str = "bf16"
+    """"bf16": autocast, where device and network do it well; or "fp32". Parameters are float32 always."""
+    checkpoint_activations: bool = False
+    """Less memory for one more forward pass."""
+    checkpoint_minutes: float = 10.0
+    """Between checkpoints, besides one at every validation."""
+    workers: int | None = None
+    """Processes that prepare patches; None: beside a GPU all cores but one a GPU."""
+    weights_dtype: str = "float32"
+    """Of the released weights; "float16" halves the file."""
+    cache: str = "runs/cache"
+    """Folder of preprocessed cases, keyed by content."""
 
     def __post_init__(self) -> None:
         _choice("freeze", self.freeze, ("", "encoder"))

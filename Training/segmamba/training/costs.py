@@ -32,21 +32,24 @@ _STEPS = 3  # measured, after one that is not
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """parameters and flops: see above.
-
-    step: seconds of one optimizer step on a batch, its data not included, and peak memory in MB, of which there is none
-    on a CPU. case: the same of a held-out case, from its images to its label map.
-    """
+    """What a network costs. Memory is the peak, of which a CPU has none."""
 
     parameters: int
+    """How many numbers it learns."""
     flops: int
+    """Of the forward pass of one patch, counted as this file says at its top."""
     micro_batches: int
     """Of a step, doubled from the configuration's until it fits the GPU; where none fits, step has nothing."""
     step_seconds: float | None
+    """Of one optimizer step on a batch, its data not included."""
     step_mb: float | None
+    """Of such a step."""
     case_seconds: float | None
+    """Of a held-out case, from its images to its label map."""
     case_mb: float | None
+    """Of such a case."""
     device: str
+    """Where it was measured."""
 
 
 def measure_costs(config: TrainingConfig, device: str) -> Costs:
@@ -182,9 +185,17 @@ def tom_flops(length: int, channels: int, directions: int) -> int:
 
     Of ToM over L tokens of C channels, with d = 2C inner channels, N states, K taps, R the rank of dt:
 
-    projections in and out: L (4 C d + 2 d C); each direction: causal convolution 2 K L d, projections to B, C, dt
-    2 L d (R + 2N) + 2 L R d, and the scan L d (7 N + 4). Its 7 a state: dt A, exp, times B, decay times h plus
-    input (2), times C, sum (2 with the product); its 4 a channel: dt u, D u plus y (2), the gate.
+    projections in and out: L (4 C d + 2 d C); each direction: causal convolution 2 K L d, projections to B, C, dt 2 L d
+    (R + 2N) + 2 L R d, and the scan L d (7 N + 4). Its 7 a state: dt A, exp, times B, decay times h plus input (2),
+    times C, sum (2 with the product); its 4 a channel: dt u, D u plus y (2), the gate.
+
+    Args:
+        length: L, tokens.
+        channels: C, of the layer's input.
+        directions: scans of the layer.
+
+    Returns:
+        Two for each multiplication with an addition.
     """
     inner, rank = 2 * channels, math.ceil(channels / 16)
     scan = inner * (7 * D_STATE + 4)

@@ -23,13 +23,16 @@ _TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """One process of a training: `rank` among `size`, of which `local_size` run on this machine."""
+    """One process of a training."""
 
     rank: int = 0
+    """Its number among all, from 0."""
     size: int = 1
+    """How many there are."""
     device: str = "cpu"
     """The device of this process."""
     local_size: int = 1
+    """How many of them run on this machine."""
 
     @property
     def is_first(self) -> bool:

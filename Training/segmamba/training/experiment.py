@@ -42,13 +42,17 @@ class Experiment:
     held_out: list[TrainingCase]
     """Validation cases of all sources."""
     scheme: LabelScheme
+    """Labels and regions of the data."""
     network_config: AnyNetworkConfig
+    """Name and sizes of the network."""
     network: nn.Module
+    """With the weights that the training starts from."""
     inference: InferenceSpec
     """As in the configuration, or with the patch as window for networks that take nothing else."""
     samples: PatchDataset
+    """Patches of the training cases."""
     parent: Manifest | None
-    """Of the initial model."""
+    """Of the initial model; None: fresh weights."""
 
     @property
     def postprocess(self) -> PostprocessSpec:

@@ -52,10 +52,19 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
 
 
 def score_on_test(model: Path, config: TrainingConfig, run: Path, device: str) -> dict:
-    """{"mean", "cases"} as `validation.validate`, of a model package on the test part of its data sets.
+    """The scores of a model package on the test part of its data sets.
 
     Written to RUN/test.json, and taken from there where it is of the same model, weights and manifest, and of the same
     cases, images and labels.
+
+    Args:
+        model: folder of the package.
+        config: of the training, which names the data sets.
+        run: folder of the run.
+        device: as torch names it.
+
+    Returns:
+        {"mean", "cases"} as `validation.validate`.
     """
     from segmamba.datasets.reading import hash_file  # here: it brings readers of images
 

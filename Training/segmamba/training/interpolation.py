@@ -17,9 +17,15 @@ from segmamba.models.package import Manifest, load_package, save_package
 
 
 def interpolate(before: nn.Module, after: nn.Module, share: float) -> None:
-    """Changes the weights of `after` in place: `share` 0 gives those of `before`, 1 leaves its own.
+    """Changes the weights of one network in place to some of the way from another's.
 
-    Raises InputError where the two are not of one build.
+    Args:
+        before: where the way begins; it stays as it is.
+        after: where the way ends, and what is changed.
+        share: of the way, 0 to 1: 0 gives the weights of `before`, 1 leaves its own.
+
+    Raises:
+        InputError: where the two are not of one build.
     """
     start, end = before.state_dict(), after.state_dict()
     if {name: t.shape for name, t in start.items()} != {name: t.shape for name, t in end.items()}:
@@ -30,9 +36,20 @@ def interpolate(before: nn.Module, after: nn.Module, share: float) -> None:
 
 
 def save_between(folder: Path, before: Path, after: Path, share: float) -> Manifest:
-    """Writes the package of the weights `share` of the way from one package to the other.
+    """Writes the package of the weights some of the way from one package to another.
 
-    With the manifest of `after`; the metrics, measured with other weights, are left out.
+    Args:
+        folder: of the new package.
+        before: folder of the package where the way begins.
+        after: folder of that where it ends, whose manifest the new one has; its metrics, measured with other weights,
+            are left out.
+        share: of the way, 0 to 1.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        InputError: for a broken package, or two that are not of one build.
     """
     start, end = load_package(before), load_package(after)
     interpolate(start.network, end.network, share)

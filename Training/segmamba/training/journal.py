@@ -54,10 +54,15 @@ class Journal:
         self._mark = time.perf_counter()
 
     def step(self, step: int, loss: float, norm: float, rate: float, waited: float, skipped: int) -> None:
-        """After every step.
+        """Notes a step. All processes call it alike, after every step.
 
-        loss: of this process. norm: of the gradient; where it is not finite the step was skipped. rate: of learning.
-        waited: seconds for the batch. skipped: steps so far. All processes call it alike.
+        Args:
+            step: its number, from 1.
+            loss: of this process.
+            norm: of the gradient; where it is not finite the step was skipped.
+            rate: of learning.
+            waited: seconds for the batch.
+            skipped: steps so far.
         """
         now = time.perf_counter()
         self._count += 1

@@ -25,7 +25,16 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
 
 
 def parameter_groups(network: nn.Module, weight_decay: float, decay_all: bool = False) -> list[dict]:
-    """Weight decay on weights of convolutions and projections; none on norms, biases, A, D and the dt bias."""
+    """What an optimizer is given: parameters with weight decay, and parameters without.
+
+    Args:
+        network: of which the parameters that learn are taken.
+        weight_decay: of weights of convolutions and projections; norms, biases, A, D and the dt bias have none.
+        decay_all: all of them have it.
+
+    Returns:
+        Two groups as torch.optim takes them, the decayed one first.
+    """
     without = set() if decay_all else parameters_without_decay(network)
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if decay_all or (p.ndim > 1 and name not in without)]
@@ -41,7 +50,16 @@ def state_to_come(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Of step 1..steps: linear warm-up, then polynomial (exponent 0.9) or cosine decay, to 0 after the last step."""
+    """The learning rate of a step: linear warm-up, then polynomial (exponent 0.9) or cosine decay.
+
+    Args:
+        step: 1 to `steps`.
+        steps: of the training; after the last the rate would be 0.
+        config: the highest rate, the warm-up and the shape.
+
+    Returns:
+        The rate.
+    """
     if step <= config.warmup:
         return config.learning_rate * step / config.warmup
     done = (step - config.warmup - 1) / max(1, steps - config.warmup)

@@ -60,10 +60,15 @@ class Packed:
     """What packed.json says."""
 
     preprocess: PreprocessSpec
+    """That the cases went through."""
     labels: dict[str, int]
+    """Name -> value, 1 to n."""
     regions: dict[str, tuple[str, ...]]
+    """Name -> names of its labels."""
     cases: tuple[PackedCase, ...]
+    """In the order of their files."""
     schema: int = SCHEMA
+    """Of packed.json; another one is refused."""
     folder: str = ""
     """Where it stands; not part of the file."""
 
@@ -76,7 +81,18 @@ class Packed:
 def write_packed(
     folder: Path, spec: PreprocessSpec, scheme: LabelScheme, cases: Sequence[TrainingCase], most: int | None = None
 ) -> Packed:
-    """Packs cases that are in the cache, in order, until the next would take the folder beyond `most` bytes."""
+    """Packs cases that are in the cache, in order, until the next would make the folder too large.
+
+    Args:
+        folder: of the packed cases; made where it does not exist.
+        spec: preprocessing that they went through.
+        scheme: their labels and regions.
+        cases: preprocessed.
+        most: bytes of all cases together, inclusive; None: as many as they are.
+
+    Returns:
+        What packed.json says.
+    """
     make_folder(folder)
     entries: list[PackedCase] = []
     size = 0
@@ -116,7 +132,19 @@ def read_packed(folder: Path | str) -> Packed:
 
 
 def prepare_packed(packed: Packed, index: int, cache: Path) -> TrainingCase:
-    """Unpacks case `index` into `cache`, or finds it there. Raises InputError where its file is not the packed one."""
+    """Unpacks a case into the cache, or finds it there.
+
+    Args:
+        packed: the folder that it is in.
+        index: of the case in `packed.cases`.
+        cache: folder of preprocessed cases.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: where its file cannot be read or is not the packed one.
+    """
     entry = packed.cases[index]
     path = Path(packed.folder) / entry.file
     cached = cache / f"{entry.sha256[:32]}.safetensors"

@@ -47,10 +47,12 @@ def finetune(
         model: the folder of its package.
         config: a configuration for the rest; None: Training/configs/finetune.toml.
         replay: data sets that the model has learnt before; None: those of the configuration; none at all: only
-            corrected
-            cases, which forgets.
+            corrected cases, which forgets.
         anchor: a data set that is validated on and never trained on.
         overrides: "KEY=VALUE", as of --set.
+
+    Returns:
+        The configuration, as `training.loop.train` takes it.
 
     Raises:
         InputError: for a folder without an accepted case, and bad settings.
@@ -99,6 +101,9 @@ def retrain(
         replay: data sets that are learnt too; None: those of the configuration.
         anchor: a data set that is validated on and never trained on.
         overrides: "KEY=VALUE", as of --set.
+
+    Returns:
+        The configuration, as `training.loop.train` takes it.
 
     Raises:
         InputError: for a folder without an accepted case, and bad settings.

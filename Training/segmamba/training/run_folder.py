@@ -43,6 +43,9 @@ def alone(run: Path, world: World, resume: str) -> Iterator[None]:
         world: the processes of the training, of which the first holds the lock.
         resume: "must" makes no folder.
 
+    Yields:
+        Nothing, while the folder is held.
+
     Raises:
         InputError: where another training is at work in the folder.
     """

@@ -79,7 +79,15 @@ def mean_dice(metrics: dict) -> float:
 
 
 def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device: str, count: int = 3) -> None:
-    """Pictures `folder`/CASE.png of the cases on which a package did worst in its own validation."""
+    """Draws the cases on which a package did worst in its own validation, as FOLDER/CASE.png.
+
+    Args:
+        model: folder of the package.
+        cases: among which those that its metrics name are looked for.
+        folder: of the pictures; made where it does not exist.
+        device: as torch names it.
+        count: at most so many.
+    """
     from segmamba.cases.case import load_case, load_label_map
     from segmamba.evaluation.picture import save_picture
     from segmamba.prediction.segment import segment

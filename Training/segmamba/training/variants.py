@@ -31,7 +31,19 @@ log = logging.getLogger(__name__)
 
 
 def make_variants(config: TrainingConfig, folds: int | None, seeds: Sequence[int] = ()) -> dict[str, TrainingConfig]:
-    """Name -> configuration, of every fold with every seed. Raises InputError where no source is split into `folds`."""
+    """The configurations of several trainings that differ in fold and seed alone.
+
+    Args:
+        config: of them all.
+        folds: how many, each validated on once; None: the sources as they are.
+        seeds: each for every fold; none: that of the configuration.
+
+    Returns:
+        Name ("fold-0-seed-1") -> configuration.
+
+    Raises:
+        InputError: where no source is split into so many folds.
+    """
     found = {}
     for fold in range(folds) if folds else [None]:
         sources = _sources_of_fold(config, folds, fold) if folds and fold is not None else config.sources
@@ -66,9 +78,19 @@ def _sources_of_fold(config: TrainingConfig, folds: int, fold: int) -> tuple[Sou
 
 
 def train_variants(variants: dict[str, TrainingConfig], run: Path, *, resume: str = "never", device: str) -> dict:
-    """Trains or collects each; writes and returns the summary, anew after each. Raises as `training.loop.train`.
+    """Trains or collects several trainings, one after the other.
 
-    resume: "must" goes on where any of them was begun; InputError where none was.
+    Args:
+        variants: name -> configuration.
+        run: folder of them all, each in a folder of its name.
+        resume: "never", "auto", or "must", which goes on where any of them was begun.
+        device: as torch names it.
+
+    Returns:
+        The summary, which is written anew after each.
+
+    Raises:
+        InputError: with "must", where none was begun, and as `training.loop.train`.
     """
     if resume == "must" and not any(
         has_checkpoint(run / n) or (run / n / "model" / MANIFEST).is_file() for n in variants
