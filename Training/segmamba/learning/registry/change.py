@@ -31,7 +31,19 @@ GATE_PICTURES = "gate-*.png"
 
 
 def start(folder: Path | str, package: Path, reason: str = "the first model") -> str:
-    """Makes `package` the first champion. Raises InputError where there is one already, or for a broken package."""
+    """Makes a package the first model in use.
+
+    Args:
+        folder: of the registry.
+        package: folder of the model.
+        reason: for its history.
+
+    Returns:
+        The name of the model in the registry.
+
+    Raises:
+        InputError: where a model is in use already, or for a broken package.
+    """
     with _changing(Path(folder)) as change:
         if change.registry.champion:
             raise InputError(f"{folder} has a model in use, {change.registry.champion}; adopt the other one instead")
@@ -63,7 +75,19 @@ def promote(folder: Path | str, package: Path) -> str:
 
 
 def refuse(folder: Path | str, package: Path, reason: str) -> str:
-    """Marks a candidate as not to be used. Raises InputError for the champion itself, or without a reason."""
+    """Marks a candidate as not to be used.
+
+    Args:
+        folder: of the registry.
+        package: folder of the model, in the registry or elsewhere.
+        reason: for its history.
+
+    Returns:
+        The name of the model in the registry.
+
+    Raises:
+        InputError: for the model in use, without a reason, or for a broken package.
+    """
     _check_reason(reason)
     with _changing(Path(folder)) as change:
         evidence = change.evidence(package, strict=False)
@@ -76,9 +100,20 @@ def refuse(folder: Path | str, package: Path, reason: str) -> str:
 
 
 def adopt(folder: Path | str, package: Path, reason: str, against_the_gate: bool = False) -> str:
-    """A model into use because a person says so.
+    """Takes a model into use because a person says so.
 
-    Raises InputError without a reason, and for a model that the gate found worse unless `against_the_gate`.
+    Args:
+        folder: of the registry.
+        package: folder of the model, in the registry or elsewhere.
+        reason: for its history.
+        against_the_gate: also a model that the gate found worse.
+
+    Returns:
+        The name of the model in the registry.
+
+    Raises:
+        InputError: without a reason, for the model in use, and for one that the gate found worse unless
+            `against_the_gate`.
     """
     _check_reason(reason)
     with _changing(Path(folder)) as change:

@@ -18,7 +18,9 @@ class Current:
     """The model in use: its name and folder."""
 
     name: str
+    """In the registry."""
     folder: Path
+    """Of its package."""
     note: str = ""
     """What a person should know, or empty."""
 
@@ -47,7 +49,16 @@ def current(folder: Path | str) -> Current:
 
 
 def check_model(folder: Path, name: str, registry: Registry) -> None:
-    """Raises InputError unless the model loads and is, byte for byte, the one that was added."""
+    """Checks that a model loads and is, byte for byte, the one that was added.
+
+    Args:
+        folder: of the registry.
+        name: of the model.
+        registry: what the folder holds.
+
+    Raises:
+        InputError: where it is not.
+    """
     package = folder / MODELS / name
     if name not in registry.models:
         raise InputError(f"{folder} has no model {name!r}; it has {', '.join(registry.models) or 'none'}")

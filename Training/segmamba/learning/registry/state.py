@@ -21,9 +21,11 @@ class Entry:
     state: str
     """"candidate", "champion", "retired" (was champion) or "refused"."""
     id: str
+    """Of the model, as its manifest says."""
     parent: str | None
     """Id of the model it was fine-tuned from."""
     weights_sha256: str
+    """Of model.safetensors."""
     manifest_sha256: str
     """Of model.json, which names the hash of the weights."""
 
@@ -35,9 +37,11 @@ class Event:
     what: str
     """"start", "add", "promote", "refuse", "adopt" or "rollback"."""
     model: str
+    """Its name in the registry."""
     before: str | None = None
     """The champion until then."""
     reason: str = ""
+    """Why, in the words of whoever did it."""
     evidence: dict[str, str] | None = None
     """Verdict of the gate and hash of its report."""
     time: int = 0
@@ -49,12 +53,15 @@ class Registry:
     """The models of a site, and which of them is in use."""
 
     schema: int = SCHEMA
+    """Of the file; another one is refused."""
     champion: str | None = None
     """Name of the model in use."""
     before: tuple[str, ...] = ()
     """The champions before it, the last one last."""
     models: dict[str, Entry]
+    """By name."""
     history: tuple[Event, ...] = ()
+    """The oldest first."""
 
 
 def read_registry(folder: Path | str) -> Registry:

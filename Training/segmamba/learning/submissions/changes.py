@@ -13,7 +13,17 @@ from segmamba.learning.submissions.record import LabelChange
 def label_changes(
     proposal: np.ndarray, corrected: np.ndarray, affine: np.ndarray, scheme: LabelScheme
 ) -> dict[str, LabelChange]:
-    """Two label maps (X, Y, Z) in the scheme's values, on one grid -> what happened to each label, by name."""
+    """What a correction did to each label.
+
+    Args:
+        proposal: (X, Y, Z), in the scheme's values.
+        corrected: likewise, on the same grid.
+        affine: (4, 4), voxel indices to mm.
+        scheme: the labels.
+
+    Returns:
+        Name of a label -> voxels added and removed, volumes before and after in mL.
+    """
     ml = float(np.prod(voxel_sizes(affine))) / 1000
     changes = {}
     for name, value in scheme.labels.items():
@@ -28,6 +38,15 @@ def label_changes(
 
 
 def region_dice(proposal: np.ndarray, corrected: np.ndarray, scheme: LabelScheme) -> dict[str, float]:
-    """Dice of the proposal against the correction by region; 1 where both are empty."""
+    """Dice of a proposal against its correction.
+
+    Args:
+        proposal: (X, Y, Z), in the scheme's values.
+        corrected: likewise, on the same grid.
+        scheme: the regions.
+
+    Returns:
+        Name of a region -> 0 to 1; 1 where both are empty.
+    """
     one, other = to_regions(proposal, scheme), to_regions(corrected, scheme)
     return {region: round(dice(one[region], other[region]), 6) for region in scheme.regions}

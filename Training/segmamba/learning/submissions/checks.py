@@ -39,12 +39,17 @@ class Examined:
     """A submission as found."""
 
     name: str
+    """Of its folder, CASE-vN."""
     subject: str = ""
+    """Hash of the patient; "" where case.json cannot be read."""
     findings: tuple[Finding, ...] = ()
+    """What was found, wrong or not."""
     entry: CaseEntry | None = None
     """None where it cannot be used at all."""
     labels: dict[str, int] = field(default_factory=dict)
+    """Name -> value, as case.json has them."""
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name -> names of its labels."""
     changes: dict[str, LabelChange] = field(default_factory=dict)
     """Against the proposal, measured here; empty without one."""
     dice: dict[str, float] = field(default_factory=dict)

@@ -52,7 +52,13 @@ def draw(submission: Path, file: Path) -> None:
 def withdraw(incoming: Path, verdicts: Path, name: str) -> None:
     """Takes a submission back: its files are deleted, what was found about it too. An earlier version counts again.
 
-    Raises InputError where there is no such submission, or the folder does not allow it.
+    Args:
+        incoming: the folder of submissions.
+        verdicts: the folder of what was found about them.
+        name: of the submission, CASE-vN.
+
+    Raises:
+        InputError: where there is no such submission, or the folder does not allow it.
     """
     submission = incoming / name
     if not FOLDER.fullmatch(name) or not submission.is_dir():

@@ -37,6 +37,7 @@ class Finding:
     kind: str
     """Of WRONG, DOUBTFUL, or a note (slight, specks, note, prepared, unchanged, no proposal, repeated image)."""
     text: str
+    """What was found, in plain words."""
 
     @property
     def remedy(self) -> str:

@@ -48,13 +48,17 @@ class Verdict:
     """What intake found in a submission."""
 
     schema: int = _SCHEMA
+    """Of the file; a verdict of another one is made anew."""
     examined: Examined
+    """The submission as found."""
     stamp: dict[str, tuple[int, int]]
     """File -> (bytes, ns since 1970) when it was examined."""
     record_sha256: str
+    """Of case.json when it was examined."""
     reason: str = ""
     """Why a person accepted it although it is doubtful."""
     segmamba: str = __version__
+    """Version that examined it."""
 
     @property
     def state(self) -> str:
@@ -70,11 +74,14 @@ class Row:
     """One submission in the report."""
 
     name: str
+    """CASE-vN."""
     status: str
     """"train", "validation" (in use), "replaced" (by a newer version), "waiting" (unchanged, until more corrected ones
     are there), "doubtful" (until a person accepts or withdraws it) or "refused"; then findings say why."""
     findings: tuple[Finding, ...] = ()
+    """What was found about it."""
     dice: dict[str, float] = field(default_factory=dict)
+    """Region -> Dice of the proposal against the correction; {} without a proposal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +89,7 @@ class Intake:
     """What an intake gave."""
 
     folder: str
+    """Name of the data set's folder."""
     rows: tuple[Row, ...]
     """Every submission, by name."""
     new: tuple[str, ...] = ()

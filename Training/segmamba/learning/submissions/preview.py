@@ -38,6 +38,7 @@ class Preview:
     earlier_versions: int
     """Number of earlier submissions of this case."""
     next_version: int
+    """That it would get."""
 
 
 def preview_submission(
@@ -51,9 +52,23 @@ def preview_submission(
     about: Provenance | None = None,
     **preparing: Any,
 ) -> Preview:
-    """Arguments as of `write_case`, those for preparing too.
+    """What intake would say of a case before it is sent. Nothing is written into the folder.
 
-    `folder` need not be there yet. Raises InputError where nothing could be sent.
+    Args:
+        folder: of all submissions of a site; it need not be there yet.
+        images: as of `write_case`.
+        labels: as of `write_case`.
+        proposal: as of `write_case`.
+        subject: as of `write_case`.
+        convention: as of `write_case`.
+        about: as of `write_case`.
+        **preparing: `preparing` and `brain_mask` of `write_case`.
+
+    Returns:
+        The findings, the changes, and what a person should be asked.
+
+    Raises:
+        InputError: where nothing could be sent.
     """
     folder = Path(folder)
     with work_folder("segmamba-check-") as work:

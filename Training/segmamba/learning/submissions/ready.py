@@ -41,10 +41,12 @@ def make_ready(
         preparing: "auto", or "never" for images that are taken as they are.
         brain_mask: on T1c, instead of the brain that would be looked for.
 
+    Returns:
+        The case, the images as they were given, and what was done to them.
+
     Raises:
         InputError: where an image of MODALITIES is missing, cannot be read or cannot be prepared, or, with "never",
-            where
-            the images do not lie on one grid.
+            where the images do not lie on one grid.
     """
     if preparing not in PREPARE:
         raise InputError(f"prepare {preparing!r}: expected one of {', '.join(PREPARE)}")

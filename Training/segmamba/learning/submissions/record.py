@@ -65,7 +65,9 @@ class ModelRecord:
     """The model that made the proposal."""
 
     id: str
+    """As its manifest says."""
     weights_sha256: str = ""
+    """Of model.safetensors; "" where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,27 +89,49 @@ class CaseRecord:
     """What case.json says; FORMAT.md explains every field."""
 
     schema: int
+    """Of the file; another one is refused."""
     case: str
+    """20 hexadecimal digits, a salted hash of the images as they were given."""
     version: int
+    """N of CASE-vN, from 1."""
     subject: str
+    """20 hexadecimal digits, a salted hash of what names the patient; that of `case` where nothing does."""
     images: dict[str, FileRecord]
+    """By modality."""
     segmentation: FileRecord
+    """The corrected label map."""
     proposal: FileRecord | None = None
+    """The model's label map; None where there was none."""
     labels: dict[str, int]
+    """Name -> value in the label maps."""
     regions: dict[str, tuple[str, ...]]
+    """Name -> names of its labels."""
     geometry: Geometry
+    """Of every file."""
     model: ModelRecord | None = None
+    """That made the proposal; None where it is not known."""
     settings: dict = field(default_factory=dict)
+    """With which it did, plain JSON."""
     changes: dict[str, LabelChange] = field(default_factory=dict)
+    """By label, against the proposal; {} without one."""
     dice: dict[str, float] = field(default_factory=dict)
+    """Region -> Dice of the proposal against the correction; {} without a proposal."""
     editor_seconds: float | None = None
+    """Time spent on correcting; None where it was not taken."""
     role: str = ""
+    """Profession of whoever corrected, of ROLES, or ""."""
     consent: bool
+    """A person said that the images may be trained on."""
     deidentified: bool
+    """A person said that they name nobody."""
     confirmed_empty: tuple[str, ...] = ()
+    """Names of labels that a person said are truly absent."""
     preprocessing: tuple[str, ...] = ()
+    """Steps before, in plain words."""
     preparation: tuple[dict, ...] = ()
+    """The same steps in figures, where the images were prepared for the submission."""
     versions: dict[str, str] = field(default_factory=dict)
+    """Program -> version."""
 
     @property
     def scheme(self) -> LabelScheme:

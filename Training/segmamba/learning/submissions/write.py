@@ -60,6 +60,7 @@ class Provenance:
     settings: dict = field(default_factory=dict)
     """Of the proposal."""
     editor_seconds: float | None = None
+    """Time spent on correcting; None where it was not taken."""
     role: str = ""
     """Of who corrected it, no name."""
     confirmed_empty: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class Provenance:
     preprocessing: tuple[str, ...] = ()
     """Steps before, in plain words."""
     versions: dict[str, str] = field(default_factory=lambda: {"segmamba": __version__})
+    """Program -> version."""
 
 
 def write_case(
