@@ -47,10 +47,16 @@ def make_phantoms(
     progress: Callable[[int], None] = lambda done: None,
     kinds: Sequence[bool | None] = ANY_KIND,
 ) -> None:
-    """A data set of the phantoms of `seeds` at `spacing` mm, unless `folder` has something.
+    """Makes a data set of synthetic cases, unless its folder has something.
 
-    Made beside it and renamed: a making that was broken off goes on with the cases that are whole. progress: cases
-    done, before each that is made now. kinds: in turn, whether they enhance (make_phantom).
+    Made beside it and renamed: a making that was broken off goes on with the cases that are whole.
+
+    Args:
+        folder: of the data set.
+        seeds: a case each.
+        spacing: mm along X, Y and Z.
+        progress: called with the cases done, before each that is made now.
+        kinds: in turn, whether they enhance (make_phantom).
     """
     if folder.exists():
         if any(folder.iterdir()):

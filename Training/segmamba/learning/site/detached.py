@@ -21,10 +21,22 @@ _ERROR = "error: "  # begins the last line of a command that found something wro
 
 
 def detach(site: Site, run: str | None, way: str | None, options: Sequence[str]) -> Path:
-    """Starts `segmamba improve SITE --run ... OPTIONS` and returns the folder of its run as soon as it has begun.
+    """Starts `segmamba improve SITE --run ... OPTIONS` as a process of its own.
 
-    options: of the command line, way included. What it prints is added to RUN/output.txt. Raises InputError where it
-    ends before its first word in status.json, with its reason.
+    What it prints is added to RUN/output.txt.
+
+    Args:
+        site: that is improved.
+        run: name of the run to go on with; None: a new one.
+        way: "finetune" or "retrain", in the name of a new run; None: the first of these.
+        options: of the command line, way included.
+
+    Returns:
+        The folder of the run, as soon as it has begun.
+
+    Raises:
+        InputError: where another improvement is at work, or this one ends before its first word in status.json, with
+            its reason.
     """
     free_or_refuse(site)
     folder = site.new_run(way or WAYS[0]) if run is None else site.run(run)

@@ -19,6 +19,7 @@ class Plan:
     """What a run is to do, and what of it is done."""
 
     schema: int = SCHEMA
+    """Of the file; another one is refused."""
     way: str
     """"finetune" or "retrain"."""
     steps: int | None = None
@@ -34,7 +35,19 @@ class Plan:
 
 
 def begin_plan(folder: Path, way: str | None, steps: int | None) -> Plan:
-    """The plan of a run that was begun, or a new one, on the disk. Raises InputError where the two do not agree."""
+    """The plan of a run that was begun, or a new one, on the disk.
+
+    Args:
+        folder: of the run.
+        way: "finetune" or "retrain"; None: as it was begun, or the first of these.
+        steps: of training; None: as it was begun, or as the recipe says.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: where the run was begun otherwise, or its plan cannot be read.
+    """
     path = folder / PLAN
     try:
         values = settings.read_json(path, optional=True)

@@ -37,22 +37,33 @@ class RunStatus:
     """What SITE.md says of status.json."""
 
     schema: int = SCHEMA
+    """Of the file."""
     run: str
+    """Name of the run."""
     way: str
+    """"finetune" or "retrain"."""
     state: str
+    """"preparing", "training", "judging"; then "done", "stopped" or "failed"."""
     text: str
+    """How it stands, for a person."""
     step: int = 0
+    """Of training: done."""
     steps: int = 0
+    """Of training: in all; 0: not known yet."""
     seconds_left: float | None = None
     """Seconds until the end of this state."""
     loss: float | None = None
+    """Of the last step."""
     candidate: str | None = None
+    """Name in the registry, once it is there."""
     verdict: str | None = None
-    """Verdict of the gate."""
+    """Of the gate: "promote", "confirm" or "refuse"; None before."""
     pid: int
+    """Of the process; for people."""
     host: str
+    """Name of its machine; for people."""
     started: float
-    """Seconds since 1970."""
+    """Seconds since 1970; stays when a run goes on."""
     updated: float
     """Seconds since 1970."""
     gate: str | None = None
@@ -97,7 +108,14 @@ class StatusWriter:
         log.info("%s", text)
 
     def go_on(self, done: float, total: float, text: str, **changes: Any) -> None:
-        """done of total are done; from the first call the time left is reckoned. Writes nothing itself."""
+        """Notes how far the present state is; from the first call on the time left is reckoned. Writes nothing itself.
+
+        Args:
+            done: of `total`, in any unit.
+            total: in the same unit.
+            text: how it stands, for a person; the time left is added.
+            **changes: further fields of the status.
+        """
         now = time.monotonic()
         with self._lock:
             if self._pace is None:
