@@ -44,7 +44,7 @@ class NetworkChoice:
     bottleneck: int | None = None
     """Channels of the coarsest residual block."""
     depths: tuple[int, int, int, int] | None = None
-    """Blocks in each of the four stages."""
+    """Mamba layers of each of the four stages; with 0 a stage has its convolutions alone."""
     directions: tuple[str, ...] | None = None
     """Scans of each Mamba layer (mamba.DIRECTIONS)."""
     mamba_residual: bool | None = None
