@@ -25,6 +25,7 @@ class CaseSet:
     dataset: Dataset | None
     """None where there is none."""
     entries: tuple[CaseEntry, ...]
+    """Of the data set, by id."""
     pair: Pair
     """Scores of champion and candidate."""
 
@@ -40,7 +41,9 @@ class Comparison:
     spots: dict[str, float]
     """As of scores.kept_mm3."""
     judgement: Judgement
+    """The verdict, with what it rests on."""
     notes: list[str]
+    """What a reader should know, one sentence each."""
 
 
 def compare_models(
@@ -55,10 +58,25 @@ def compare_models(
     cache: Path,
     progress: Callable[[str], None],
 ) -> Comparison:
-    """Arguments as of `run_gate`.
+    """Scores both models on both sets of cases, and judges the candidate.
 
-    Raises InputError where the two models or data sets do not fit one another, or the candidate was trained on one of
-    the cases.
+    Args:
+        candidate: as of `run_gate`.
+        champion: as of `run_gate`.
+        anchor: as of `run_gate`.
+        local: as of `run_gate`.
+        criteria: what is asked of the candidate.
+        device: as torch names it.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        cache: folder of scores.
+        progress: told of each case before a model is asked.
+
+    Returns:
+        The scores of both on every case, and the verdict.
+
+    Raises:
+        InputError: where the two models or data sets do not fit one another, or the candidate was trained on one of the
+            cases.
     """
     models = load_package(champion), load_package(candidate)
     if models[0].manifest.weights_sha256 == models[1].manifest.weights_sha256:

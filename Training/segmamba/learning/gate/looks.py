@@ -19,6 +19,7 @@ class Look:
     part: str
     """"anchor" or "local"."""
     case: str
+    """Its id."""
     text: str
     """What became worse in it."""
 
@@ -48,11 +49,17 @@ def grave_losses(
 ) -> tuple[list[str], str]:
     """Losses of a region of one case that a person should look at.
 
-    Those that exceed 0.10 of Dice and twice the region's `spread`, the largest first; and a line about the largest of
-    all.
+    Those that exceed 0.10 of Dice and twice the region's spread. Regions that are truly absent, or smaller than what
+    counts as a spot, are left out: there one voxel decides between 0 and 1, and what is found too much is counted as a
+    false spot.
 
-    Regions that are truly absent, or smaller than what counts as a spot, are left out: there one voxel decides between
-    0 and 1, and what is found too much is counted as a false spot.
+    Args:
+        pairs: the scores of champion and candidate, for each set of cases.
+        spread: region -> standard deviation of the differences in Dice.
+        spots: region -> mm3, as of `scores.kept_mm3`.
+
+    Returns:
+        A line for each, the largest loss first; and a line about the largest of all.
     """
     losses = []
     for champion, candidate, case in ((*pair, case) for pair in pairs for case in pair[0]):

@@ -50,10 +50,13 @@ class Check:
     """One condition of the gate."""
 
     name: str
+    """What is asked, in a few words."""
     holds: bool
+    """Whether it is so."""
     otherwise: str
     """What the verdict is where it does not hold: "refuse", or "confirm" (a person looks and decides)."""
     text: str
+    """On what numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class Judgement:
     verdict: str
     """"promote" (the candidate is better), "confirm" (not worse: a person decides) or "refuse" (worse)."""
     checks: tuple[Check, ...]
+    """All that were made, in order."""
     low_evidence: tuple[str, ...]
     """Why the cases are too few to be sure; or empty."""
     look_first: tuple[Look, ...]
@@ -74,8 +78,17 @@ class Judgement:
 def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Criteria) -> Judgement:
     """The verdict on a candidate from the scores of both models.
 
-    spots: as of `scores.kept_mm3`. Raises InputError where fewer than two anchor cases hold a tumour: they have no
-    spread.
+    Args:
+        anchor: scores of champion and candidate on the anchor cases.
+        local: likewise on the site's own; empty where there are none.
+        spots: region -> mm3, as of `scores.kept_mm3`.
+        criteria: what is asked of the candidate.
+
+    Returns:
+        The verdict, with what it rests on.
+
+    Raises:
+        InputError: where fewer than two anchor cases hold a tumour: they have no spread.
     """
     seen = _Dice.of(anchor, spots)
     if len(seen.means) < 2:

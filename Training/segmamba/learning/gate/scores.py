@@ -119,7 +119,21 @@ def score_cases(
 def answer(
     model: Model, dataset: Dataset, entry: CaseEntry, device: str, mirrorings: int
 ) -> tuple[Case, np.ndarray, Segmentation]:
-    """-> (case, truth (X, Y, Z), segmentation) of a labelled case."""
+    """A model's answer to a labelled case.
+
+    Args:
+        model: that is asked.
+        dataset: that the case is of.
+        entry: the case.
+        device: as torch names it.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+
+    Returns:
+        The case, the truth (X, Y, Z) in the data set's labels, and the segmentation.
+
+    Raises:
+        InputError: where a file is not the one that the data set was made of.
+    """
     assert entry.label is not None  # the case is labelled
     for file in (*(entry.images[m] for m in model.manifest.preprocess.modalities), entry.label):
         path = dataset.path(file)

@@ -19,14 +19,22 @@ _RANK = {"refuse": 0, "confirm": 1, "promote": 2}
 
 
 def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path], Comparison], trials: Path) -> float:
-    """Writes the candidate into `folder`, and returns its share.
+    """Writes the candidate of a fine-tuning: some of the way from the model in use to what was learnt.
 
-    Of the shares that the gate's criteria allow it is the one that is best on the local validation cases.
+    Of the shares that the gate's criteria allow it is the one that is best on the local validation cases. Where the
+    fine-tuned one itself loses far more on the anchor set than may be lost, it was taught something wrong rather than
+    made to forget: then it is the candidate, for the gate to refuse. A little of it would pass, and what is wrong with
+    it would be hidden.
 
-    tuned: what was fine-tuned from `initial`. judge: compares a package with `initial`. trials: folder for those that
-    are tried. Where the fine-tuned one itself loses far more on the anchor set than may be lost, it was taught
-    something wrong rather than made to forget: then it is the candidate, for the gate to refuse. A little of it would
-    pass, and what is wrong with it would be hidden.
+    Args:
+        tuned: package of what was fine-tuned from `initial`.
+        initial: package of the model in use.
+        folder: of the candidate.
+        judge: compares a package with `initial`.
+        trials: folder for those that are tried.
+
+    Returns:
+        The share, of SHARES.
     """
     packages, found = {1.0: tuned}, {1.0: judge(tuned)}
     if found[1.0].judgement.harm <= _MISTAUGHT:
