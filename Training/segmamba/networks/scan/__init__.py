@@ -70,12 +70,27 @@ def selective_scan(
 ) -> Tensor:
     """The selective scan, differentiable with respect to every tensor.
 
-    u, delta, z: (B, L, d), channels last; A: (d, N), negative; B, C: (B, L, N); D, delta_bias: (d,).
-    order: one of ORDERS, in which the tokens are walked through; they lie, and the result does, as in the grid of
-    `slices` slices, a divisor of L.
-    Returns (B, L, d) in u's dtype. Half precision is computed in float32, also under autocast. float64 goes
-    to the torch back end even where another is asked for, for their kernels have no float64.
-    Raises InputError for shapes that do not fit, an empty sequence, and a back end that cannot be used.
+    B: batch, L: tokens, d: channels, which lie last, N: states. Half precision is computed in float32, also under
+    autocast. float64 goes to the torch back end even where another is asked for, for their kernels have no float64.
+
+    Args:
+        u: (B, L, d), the input.
+        delta: (B, L, d), the step sizes before delta_bias and softplus.
+        A: (d, N), negative.
+        B: (B, L, N), how the input enters the states.
+        C: (B, L, N), how the states are read.
+        D: (d,), the share of the input that goes past the states.
+        delta_bias: (d,), added to delta.
+        z: (B, L, d), the gate before SiLU; None: no gate.
+        order: one of ORDERS, in which the tokens are walked through; they lie, and the result does, as in the grid.
+        slices: of the grid, a divisor of L.
+        backend: one of BACKENDS; None: the best that can be used.
+
+    Returns:
+        (B, L, d), in u's dtype.
+
+    Raises:
+        InputError: for shapes that do not fit, an empty sequence, and a back end that cannot be used.
     """
     _check_scan(u, delta, A, B, C, D, delta_bias, z)
     _check_order(u, order, slices)
@@ -95,8 +110,19 @@ def causal_conv1d_silu(
 ) -> Tensor:
     """SiLU of the causal depthwise convolution: y_t = SiLU(bias + sum_k weight_k x_{t-K+1+k}), from zeros.
 
-    x: (B, L, d); weight: (d, 1, K), as nn.Conv1d(groups=d) keeps it; bias: (d,). order, slices: as of the scan.
-    Returns (B, L, d) in x's dtype. Raises InputError as `selective_scan` does.
+    Args:
+        x: (B, L, d).
+        weight: (d, 1, K), as nn.Conv1d(groups=d) keeps it.
+        bias: (d,).
+        order: as of the scan.
+        slices: as of the scan.
+        backend: as of the scan.
+
+    Returns:
+        (B, L, d), in x's dtype.
+
+    Raises:
+        InputError: as `selective_scan`.
     """
     d = _tokens("x", x)[2]
     if weight.ndim != 3 or weight.shape[:2] != (d, 1) or weight.shape[2] < 1:

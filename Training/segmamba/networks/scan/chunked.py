@@ -44,7 +44,10 @@ def selective_scan(
 
 
 def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sum of shifted rows: needs no transposes, and no library that would round float32 to TF32."""
+    """See `SelectiveScan.causal_conv1d_silu`.
+
+    A sum of shifted rows: needs no transposes, and no library that would round float32 to TF32.
+    """
     dtype = x.dtype
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     x, length, taps = x.to(exact), x.shape[1], weight.shape[2]

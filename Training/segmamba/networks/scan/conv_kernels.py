@@ -22,7 +22,13 @@ BACKWARD_FIELDS = (
 
 
 def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
-    """Writes the output of one tile; taps: K."""
+    """Writes the output of one tile.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in FORWARD_FIELDS.
+        taps: K of the convolution.
+    """
     with emitter.loop(f.blocks) as block:
         lane = block * CELL
         w, bias = _weights(emitter, f, lane, taps)
@@ -36,7 +42,13 @@ def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
-    """Writes the gradients of one tile; taps: K."""
+    """Writes the gradients of one tile.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in BACKWARD_FIELDS.
+        taps: K of the convolution.
+    """
     with emitter.loop(f.blocks) as block:
         lane = block * CELL
         w, bias = _weights(emitter, f, lane, taps)

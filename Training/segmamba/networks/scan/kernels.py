@@ -40,7 +40,13 @@ BACKWARD_SCRATCH = WIDTH * (CHUNK * (8 + 2 * GROUP) + GROUP)
 
 
 def emit_forward(emitter: Emitter, f: Fields, gated: int) -> None:
-    """Writes the output of one sequence, and the states at the starts of chunks."""
+    """Writes the output of one sequence, and the states at the starts of chunks.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in FORWARD_FIELDS.
+        gated: 1 with a gate, 0 without.
+    """
     with emitter.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk, emitter.loop(f.blocks) as block:
         start, lane = chunk * CHUNK, block * CELL
         count = emitter.smaller(f.tokens - start, CHUNK)
@@ -77,7 +83,13 @@ def emit_forward(emitter: Emitter, f: Fields, gated: int) -> None:
 
 
 def emit_backward(emitter: Emitter, f: Fields, gated: int) -> None:
-    """Writes the gradients of one sequence."""
+    """Writes the gradients of one sequence.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in BACKWARD_FIELDS.
+        gated: 1 with a gate, 0 without.
+    """
     size = CHUNK * CELL
     s_dt, s_slope, s_x, s_g, s_y, s_a, s_b = (f.scratch + k * size for k in range(7))
     s_decay, s_h = f.scratch + 8 * size, f.scratch + (8 + GROUP) * size

@@ -26,7 +26,16 @@ class IndexMap(NamedTuple):
 
 
 def index_map(order: str, length: int, slices: int) -> IndexMap:
-    """Of one of ORDERS over `length` tokens in `slices` slices, which divide it."""
+    """Where a walk finds its tokens.
+
+    Args:
+        order: of ORDERS.
+        length: L, tokens of the grid.
+        slices: of the grid, a divisor of L.
+
+    Returns:
+        The row of each token of the walk, as a formula.
+    """
     if order == "reverse":
         return IndexMap(1, 0, -1, length - 1)
     if order == "slices":
@@ -35,7 +44,16 @@ def index_map(order: str, length: int, slices: int) -> IndexMap:
 
 
 def walk(x_BLd: Tensor, order: str, slices: int) -> Tensor:
-    """Tokens in the order in which they are walked through."""
+    """Tokens in the order in which they are walked through.
+
+    Args:
+        x_BLd: (B, L, d), as in the grid.
+        order: of ORDERS.
+        slices: of the grid, a divisor of L.
+
+    Returns:
+        (B, L, d).
+    """
     if order == "reverse":
         return x_BLd.flip(1)
     if order == "slices":
@@ -44,7 +62,16 @@ def walk(x_BLd: Tensor, order: str, slices: int) -> Tensor:
 
 
 def unwalk(x_BLd: Tensor, order: str, slices: int) -> Tensor:
-    """The inverse of `walk`."""
+    """Tokens as in the grid again: the inverse of `walk`.
+
+    Args:
+        x_BLd: (B, L, d), as they were walked through.
+        order: of ORDERS.
+        slices: of the grid, a divisor of L.
+
+    Returns:
+        (B, L, d).
+    """
     if order == "reverse":
         return x_BLd.flip(1)
     if order == "slices":

@@ -186,7 +186,7 @@ class Emitter:
         return Value(self, self.builder.select(self.builder.icmp_signed("<", a.ir, b.ir), a.ir, b.ir))
 
     def where(self, word: Value, yes: Value, no: Value) -> Value:
-        """`yes` where an integer is not 0, else `no`."""
+        """`yes` where the integer `word` is not 0, else `no`."""
         condition = self.builder.icmp_signed("!=", word.ir, ir.Constant(WORD, 0))
         return Value(self, self.builder.select(condition, yes.ir, no.ir))
 
