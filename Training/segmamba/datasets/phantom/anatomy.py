@@ -16,19 +16,30 @@ _MIDDLE = np.array([0.0, -17.0, 5.0])  # MNI position that comes to CENTRE
 
 @dataclass
 class Head:
-    """`position` (3, *FINE.shape): the MNI point, in mm, that lies at each node of the FINE lattice."""
+    """A head as a deformation of the atlas; maps lie on the FINE lattice."""
 
     atlas: Atlas
+    """That is deformed."""
     position: np.ndarray
-    edge: np.ndarray  # mm by which the skull-stripping cut differs from the atlas', on FINE
-    thickness: np.ndarray  # mm of cortex before a sulcus opens, on FINE
-    fold: np.ndarray  # signed mm to the nearest of some sulci that the average of 152 heads has lost, on FINE
-    reach: np.ndarray  # mm below the surface that these go
-    gap: float  # mm, half their width
-    fissure: float  # power that narrows the average's wide fissures: 1 as they are, 5 narrow
-    sharpness: float  # power on the tissue probabilities
-    cisterns: np.ndarray  # 0..1, the share of the average's fluid outside the ventricles that this head has, on FINE
+    """(3, *FINE.shape), the MNI point, in mm, that lies at each node."""
+    edge: np.ndarray
+    """mm by which the skull-stripping cut differs from the atlas'."""
+    thickness: np.ndarray
+    """mm of cortex before a sulcus opens."""
+    fold: np.ndarray
+    """Signed mm to the nearest of some sulci that the average of 152 heads has lost."""
+    reach: np.ndarray
+    """mm below the surface that these go."""
+    gap: float
+    """mm, half their width."""
+    fissure: float
+    """Power that narrows the average's wide fissures: 1 as they are, 5 narrow."""
+    sharpness: float
+    """Power on the tissue probabilities."""
+    cisterns: np.ndarray
+    """0 to 1, the share of the average's fluid outside the ventricles that this head has."""
     description: dict = field(default_factory=dict)
+    """What was drawn, plain JSON."""
     _sampled: dict = field(default_factory=dict)
 
     def on_lattice(self, name: str) -> np.ndarray:

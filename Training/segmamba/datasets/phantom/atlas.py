@@ -13,16 +13,24 @@ _MARGIN = 14  # voxels kept around the brain, so that points a little outside st
 
 @dataclass(frozen=True)
 class Atlas:
-    """Maps at 1 mm, each (X, Y, Z) float32; `origin` is the MNI position in mm of voxel (0, 0, 0)."""
+    """Maps at 1 mm, each (X, Y, Z) float32."""
 
     origin: np.ndarray
-    grey: np.ndarray  # probability
-    white: np.ndarray  # probability
-    detail: np.ndarray  # T1 minus what the tissue maps predict: deep nuclei, brain stem, myelin
-    depth: np.ndarray  # mm inside the brain, negative outside
-    white_distance: np.ndarray  # mm to white matter: largest in the middle of a sulcus
-    ventricle_distance: np.ndarray  # mm to the lateral ventricles, 0 within
-    volume: float  # mL of the brain
+    """(3,) MNI mm of voxel (0, 0, 0)."""
+    grey: np.ndarray
+    """Probability of grey matter, 0 to 1."""
+    white: np.ndarray
+    """Probability of white matter, 0 to 1."""
+    detail: np.ndarray
+    """T1 minus what the tissue maps predict: deep nuclei, brain stem, myelin."""
+    depth: np.ndarray
+    """mm inside the brain, negative outside."""
+    white_distance: np.ndarray
+    """mm to white matter: largest in the middle of a sulcus."""
+    ventricle_distance: np.ndarray
+    """mm to the lateral ventricles, 0 within."""
+    volume: float
+    """mL of the brain."""
 
     def sample(self, name: str, points: np.ndarray) -> np.ndarray:
         """Linear interpolation of map `name` at MNI `points` (3, N) mm -> (N,) float32."""

@@ -26,11 +26,16 @@ _AXES = np.diag([-1.0, -1.0, 1.0])  # stored left, posterior, superior
 class Phantom:
     """A synthetic case on one grid."""
 
-    images: dict[str, np.ndarray]  # t1n, t1c, t2w, t2f: (X, Y, Z) float32, whole, 0 outside the brain
-    label_map: np.ndarray  # (X, Y, Z) uint8: 1 NCR, 2 ED, 3 ET
-    affine: np.ndarray  # 4x4, voxel index -> RAS mm
+    images: dict[str, np.ndarray]
+    """t1n, t1c, t2w, t2f: (X, Y, Z) float32, whole numbers, 0 outside the brain."""
+    label_map: np.ndarray
+    """(X, Y, Z) uint8: 1 NCR, 2 ED, 3 ET."""
+    affine: np.ndarray
+    """(4, 4), voxel indices to RAS mm."""
     seed: int
-    description: dict  # what was drawn; plain values, fit for JSON
+    """That it was drawn with."""
+    description: dict
+    """What was drawn, plain JSON."""
 
 
 def make_phantom(
@@ -41,16 +46,24 @@ def make_phantom(
     enhancing: bool | None = None,
     shrunk_mm: float = 0.0,
 ) -> Phantom:
-    """A synthetic case with exact labels.
+    """A synthetic case with exact labels, on a grid like that of BraTS: 240 x 240 x 155 mm, axes LPS.
 
-    The case of `seed`, on a grid like that of BraTS (240 x 240 x 155 at 1 mm, axes LPS) or with the same field of view
-    at another `spacing` in mm. One seed gives one head and one tumour in the world, whatever the grid; noise differs.
+    One seed gives one head and one tumour in the world, whatever the grid; noise differs.
 
-    `oblique_degrees` turns the grid about a random axis; the affine says so. `enhancing` True or False asks
-    for a tumour with or without ET; None draws it (half enhance, one in seven has a trace). `shrunk_mm` makes a later
-    date of the same patient: the tumour's core is smaller by so much on all sides, or larger, below 0; where it was
-    there is oedema, and the noise is another. Raises InputError
-    for a spacing, an angle, a length or a seed that makes no sense.
+    Args:
+        seed: of the case, 0 or more.
+        spacing: mm along X, Y and Z, 0.4 to 10 inclusive.
+        oblique_degrees: turns the grid about a random axis; the affine says so.
+        enhancing: True or False asks for a tumour with or without ET; None draws it (half enhance, one in seven has a
+            trace).
+        shrunk_mm: makes a later date of the same patient: the tumour's core is smaller by so much on all sides, or
+            larger, below 0; where it was there is oedema, and the noise is another.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: for a spacing, an angle, a length or a seed that makes no sense.
     """
     step = np.asarray(spacing, float)
     if step.shape != (3,) or not np.all(np.isfinite(step)) or step.min() < 0.4 or step.max() > 10:
@@ -99,19 +112,37 @@ def make_phantom(
 
 
 def save_phantom(phantom: Phantom, folder: Path, case_id: str) -> dict[str, Path]:
-    """Writes `phantom` into `folder` under BraTS 2023 names.
+    """Writes a case under BraTS 2023 names: {case_id}-t1n.nii.gz and so on, int16, and {case_id}-seg.nii.gz, uint8.
 
-    {case_id}-t1n.nii.gz and so on, int16, and {case_id}-seg.nii.gz, uint8. Returns the paths by name (t1n, t1c, t2w,
-    t2f, seg).
+    Args:
+        phantom: the case.
+        folder: made where it does not exist.
+        case_id: a file name.
 
-    Raises InputError for a `case_id` that is no file name.
+    Returns:
+        The paths by name (t1n, t1c, t2w, t2f, seg).
+
+    Raises:
+        InputError: for a `case_id` that is no file name.
     """
     images = {m: (image, phantom.affine) for m, image in phantom.images.items()}
     return write_images(images | {"seg": (phantom.label_map, phantom.affine)}, folder, case_id)
 
 
 def write_images(images: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path, case_id: str) -> dict[str, Path]:
-    """Name -> (array (X, Y, Z), affine) as {case_id}-{name}.nii.gz, int16 but for label maps; returns the paths."""
+    """Writes images as {case_id}-{name}.nii.gz, int16 but for label maps.
+
+    Args:
+        images: name -> (array (X, Y, Z), affine to RAS mm).
+        folder: made where it does not exist.
+        case_id: a file name.
+
+    Returns:
+        The paths by name.
+
+    Raises:
+        InputError: for a `case_id` that is no file name.
+    """
     import nibabel
 
     if case_id in ("", "..") or Path(case_id).name != case_id:

@@ -62,7 +62,18 @@ def paint(
     levels: dict[str, np.ndarray],
     tumour: Tumour,
 ) -> dict[str, np.ndarray]:
-    """The noiseless value of each modality at world `points` (3, N), white matter = 1."""
+    """The noiseless value of each modality at points of the world, white matter = 1.
+
+    Args:
+        rng: draws contrasts, vessels and textures.
+        points: (3, N), RAS mm.
+        tissues: map of the head -> (N,), its values there.
+        levels: field of the tumour -> (N,), its values there.
+        tumour: that they are of.
+
+    Returns:
+        Modality -> (N,).
+    """
     contrasts = draw_contrasts(rng, tumour.cyst)
     marble = FINE.sample(FINE.fractal(rng, 20.0, 4, 0.75), points)
     clot = FINE.sample(FINE.fractal(rng, 12.0, 3, 0.7), points)

@@ -27,8 +27,14 @@ def add_head(
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Puts skull, muscle and skin around a brain.
 
-    `brain` (X, Y, Z), axes to the right, front and top, voxels of `step` mm, 0 outside -> (head, brain's mask), both on
-    a larger grid, and the voxels added before each axis.
+    Args:
+        brain: (X, Y, Z), axes to the right, front and top, 0 outside.
+        step: mm from voxel to voxel.
+        rng: draws thicknesses and textures.
+        modality: decides how bright each tissue is.
+
+    Returns:
+        The head and the brain's mask, both on a larger grid, and the voxels added before each axis.
     """
     pads = [tuple(round(m / step) for m in pair) for pair in _MARGINS]
     box = ndimage.find_objects((brain > 0).astype(np.uint8))[0]

@@ -20,6 +20,7 @@ class Lattice:
     """A regular lattice of nodes around the head, `step` mm apart, axes along RAS."""
 
     step: float
+    """mm from node to node."""
 
     @property
     def origin(self) -> np.ndarray:
@@ -51,7 +52,17 @@ class Lattice:
         return field / 0.33  # the sd of a cubic B-spline sum of unit normals, about 0.69 per axis
 
     def fractal(self, rng: np.random.Generator, scale: float, octaves: int = 3, fall: float = 0.55) -> np.ndarray:
-        """Noise at `scale`, `scale`/2, ... mm, each `fall` times as strong as the one before; sd about 1."""
+        """Noise of several scales, each weaker than the one before; sd about 1.
+
+        Args:
+            rng: draws it.
+            scale: of the coarsest, mm; each further one has half of it.
+            octaves: how many scales.
+            fall: strength of a scale, as a share of that before.
+
+        Returns:
+            A value for each node.
+        """
         weights = fall ** np.arange(octaves)
         field = sum(w * self.noise(rng, scale / 2**k) for k, w in enumerate(weights))
         return field / np.sqrt((weights**2).sum())
@@ -68,9 +79,15 @@ def _bspline(count: int, ratio: float) -> np.ndarray:
 
 
 def exponential(lattice: Lattice, velocity: np.ndarray, squarings: int = 5) -> np.ndarray:
-    """The flow of a stationary velocity field, by scaling and squaring.
+    """The flow of a stationary velocity field, by scaling and squaring (Arsigny et al. 2006).
 
-    Displacement (3, *shape) in mm, smooth and invertible (Arsigny et al. 2006).
+    Args:
+        lattice: that the field lies on.
+        velocity: (3, *shape), mm.
+        squarings: the flow is put together from 2 ** squarings small steps.
+
+    Returns:
+        Displacement (3, *shape) in mm, smooth and invertible.
     """
     moved = velocity.reshape(3, -1) / 2**squarings
     nodes = lattice.points()

@@ -79,7 +79,19 @@ def make_raw(phantom: Phantom, *, in_plane: float = 1.0) -> RawPhantom:
 
 
 def save_raw(raw: RawPhantom, folder: Path, case_id: str) -> dict[str, Path]:
-    """Writes the four series and, on the grid of t1c, {case_id}-seg.nii.gz, as `save_phantom` does."""
+    """Writes the four series and the label map on the grid of t1c, under the names of `save_phantom`.
+
+    Args:
+        raw: the case.
+        folder: made where it does not exist.
+        case_id: a file name.
+
+    Returns:
+        The paths by name (t1n, t1c, t2w, t2f, seg).
+
+    Raises:
+        InputError: for a `case_id` that is no file name.
+    """
     return write_images(raw.images | {"seg": (raw.label_map, raw.images["t1c"][1])}, folder, case_id)
 
 

@@ -48,8 +48,16 @@ def scan(
 ) -> np.ndarray:
     """What a scanner makes of ideal values.
 
-    `ideal` (N,) values at the voxels of `mask` (X, Y, Z), which lie at world `points` (3, N) mm -> image (X, Y, Z)
-    float32 of whole numbers, 0 outside the mask and at least 1 within.
+    Args:
+        rng: draws noise.
+        ideal: (N,), values at the voxels of `mask`, in its order.
+        mask: (X, Y, Z) bool, the brain.
+        points: (3, N), RAS mm of these voxels.
+        spacing: (3,), mm along X, Y and Z.
+        setting: of the scanner: blur, shift, slice thickness, noise, bias field and scale.
+
+    Returns:
+        (X, Y, Z) float32 of whole numbers, 0 outside the mask and at least 1 within.
     """
     image = np.zeros(mask.shape, np.float32)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]

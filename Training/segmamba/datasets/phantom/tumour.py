@@ -19,15 +19,24 @@ _CELL = FINE.step**3 / 1000  # mL per node
 class Tumour:
     """Fields on the FINE lattice, in mm where not said otherwise."""
 
-    depth: np.ndarray  # inside the core; negative outside
-    rim: np.ndarray  # thickness of the enhancing rim; negative where there is none
-    patch: np.ndarray  # > 0 where tissue enhances within the core
-    arrival: np.ndarray  # oedema where this plus `reluctance` of grey matter is < 0
-    texture: np.ndarray  # the finest noise, sd 1
+    depth: np.ndarray
+    """Inside the core; negative outside."""
+    rim: np.ndarray
+    """Thickness of the enhancing rim; negative where there is none."""
+    patch: np.ndarray
+    """Above 0 where tissue enhances within the core."""
+    arrival: np.ndarray
+    """Oedema where this plus `reluctance` of grey matter is below 0."""
+    texture: np.ndarray
+    """The finest noise, sd 1."""
     reluctance: float
-    cyst: float  # 0 solid .. 1 fluid
-    infiltration: float  # share of the tissue that still shows within the core: 0 a mass .. 0.8 hardly any
+    """Of grey matter, to hold oedema, in mm."""
+    cyst: float
+    """0 solid to 1 fluid."""
+    infiltration: float
+    """Share of the tissue that still shows within the core: 0 a mass, 0.8 hardly any."""
     description: dict = field(default_factory=dict)
+    """What was drawn, plain JSON."""
 
     def at(self, points: np.ndarray, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """At world `points`: mm inside the core, its enhancing part and the oedema, and the texture."""
@@ -52,12 +61,18 @@ def label(levels: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour:
-    """A tumour in `head`, which it deforms.
+    """A tumour in a head, which it deforms.
 
     Sizes reach beyond those of real cases: core 1.5 to 200 mL, larger where nothing enhances, as in glioma of lower
     grade; oedema 1 to 150 mL, in one of five a mere hem.
 
-    `enhancing` as in `make_phantom`.
+    Args:
+        rng: draws kind, size and place.
+        head: that it grows in; its positions are changed.
+        enhancing: as of `make_phantom`.
+
+    Returns:
+        The tumour.
     """
     draw = rng.random()
     natural = _kind(draw, None)  # size and character are those of this kind, whatever is asked for
