@@ -110,7 +110,16 @@ class Augmentation:
         return replace(warp, elastic=int(rng.integers(2**32))) if elastic else warp
 
     def apply(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Mirrors both and changes the intensities of the image (C, *patch); the background stays 0."""
+        """Mirrors a patch and its label, and changes the intensities of the patch; the background stays 0.
+
+        Args:
+            image: (C, D, H, W), 0 outside the head.
+            label: (K, D, H, W), shares of the labels.
+            rng: draws what is done.
+
+        Returns:
+            Both, of the same shapes; new tensors.
+        """
         axes = [axis for axis in (1, 2, 3) if rng.random() < self.mirror]
         image, label = image.flip(axes), label.flip(axes)
         head = (image != 0).any(0, keepdim=True)  # gamma and shifts move the background away from 0

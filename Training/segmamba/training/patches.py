@@ -42,20 +42,26 @@ _REACH = 1.5  # a training patch is centred anywhere in a block, and should not 
 
 @dataclass(frozen=True, eq=False)
 class PatchFile:
-    """The arrays of a file of patches, checked.
-
-    images (N, C, X, Y, Z) float16, labels (N, X, Y, Z) uint8, valid (N, X, Y, Z) bool; spacing mm along X, Y, Z.
-    """
+    """The arrays of a file of patches, checked."""
 
     path: Path
+    """Of the file."""
     ids: tuple[str, ...]
+    """Of each patch."""
     images: np.ndarray
+    """(N, C, X, Y, Z) float16."""
     labels: np.ndarray
+    """(N, X, Y, Z) uint8."""
     valid: np.ndarray
+    """(N, X, Y, Z) bool, where the labels are known."""
     spacing: tuple[float, float, float]
+    """mm along X, Y, Z."""
     axes: str
+    """Axis codes of X, Y, Z, such as "RAS"."""
     modalities: tuple[str, ...]
+    """Of the channels, in order."""
     sha256: str
+    """Of the file."""
 
 
 def read_patches(path: Path | str, labels: int) -> PatchFile:
@@ -137,9 +143,20 @@ def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
 
 
 def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
-    """Brings the patches of a block (`arrange`) onto the model's grid, into `cache`, or finds them there.
+    """Brings the patches of a block onto the model's grid, into the cache, or finds them there.
 
-    Raises InputError where the file has not the modalities of the model, or the block is valid nowhere.
+    Args:
+        file: that holds them.
+        block: their numbers, as `arrange` lays them side by side.
+        spec: what the model wants to see.
+        labels: how many there are, without background.
+        cache: folder of preprocessed cases.
+
+    Returns:
+        The block, as a case.
+
+    Raises:
+        InputError: where the file has not the modalities of the model, or the block is valid nowhere.
     """
     if missing := [m for m in spec.modalities if m not in file.modalities]:
         raise InputError(

@@ -43,12 +43,13 @@ class TrainingCase:
     """A labelled case, preprocessed."""
 
     id: str
+    """Names it in records and errors."""
     sources: dict[str, Source]
-    """Its files, for a validation on its own grid."""
+    """Its images, for a validation on its own grid; {} where there are none."""
     label: Path
-    """Its files, for a validation on its own grid."""
+    """File of its label map."""
     renumbering: dict[int, int]
-    """Its files, for a validation on its own grid."""
+    """Value in that file -> label."""
     cached: Path
     """Its tensors."""
     digest: str
@@ -56,9 +57,19 @@ class TrainingCase:
 
 
 def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
-    """Preprocesses a case into `cache`, or finds it there by the content of its files, not by their names.
+    """Preprocesses a case into the cache, or finds it there by the content of its files, not by their names.
 
-    Raises InputError where a file is missing, wrong, or not the one that the manifest of the data set knows.
+    Args:
+        dataset: that the case is of.
+        entry: the case, with a label map.
+        spec: what the model wants to see.
+        cache: folder of preprocessed cases.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: where a file is missing, wrong, or not the one that the manifest of the data set knows.
     """
     from segmamba.cases.case import load_case, load_label_map  # here: packed cases need no reader of images
     from segmamba.prediction.preprocess import preprocess, preprocess_label
@@ -76,9 +87,19 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
 
 
 def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Path) -> TrainingCase:
-    """A case by its files, which are checked, and where in `cache` its tensors belong.
+    """A case by its files, which are checked, and where its tensors belong in the cache.
 
-    Raises InputError as `prepare`.
+    Args:
+        dataset: that the case is of.
+        entry: the case.
+        spec: what the model wants to see.
+        cache: folder of preprocessed cases.
+
+    Returns:
+        The case; its tensors may not be there yet.
+
+    Raises:
+        InputError: as `prepare`.
     """
     from segmamba.datasets.reading import hash_file, size_and_time
 
@@ -109,7 +130,13 @@ def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: P
 def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
     """What a model's record of its training knows a labelled case by.
 
-    sha256 over its images, label and preprocessing, as its manifest has them.
+    Args:
+        dataset: that the case is of.
+        entry: the case, with a label map.
+        spec: what the model wants to see.
+
+    Returns:
+        sha256 over its images, label and preprocessing, as its manifest has them.
     """
     settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -194,10 +221,19 @@ class StepSampler(Sampler):
 
 
 def store(image: Tensor, shares: Tensor, seed: bytes, valid: Tensor | None = None) -> bytes:
-    """A cached case: image (C, D, H, W), shares (K, D, H, W) of the labels, valid (D, H, W): where they are known.
+    """A cached case as the bytes of its file.
 
-    Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size. valid is stored
-    where a part of the label is unknown only; places to centre patches on are known ones.
+    Half precision; label as one uint8 map where no voxel is shared, which is an eighth of the size. Places to centre
+    patches on are known ones.
+
+    Args:
+        image: (C, D, H, W).
+        shares: (K, D, H, W) of the labels.
+        seed: draws which places are kept.
+        valid: (D, H, W), where the labels are known; None: everywhere.
+
+    Returns:
+        A safetensors file.
     """
     hard = shares.argmax(0).to(torch.uint8)
     label = hard[None] if bool(((shares == 0) | (shares == 1)).all()) else shares.half()

@@ -47,12 +47,15 @@ class Row:
     """One network of the table."""
 
     network: str
+    """Name or preset."""
     costs: Costs
+    """Of a step and of a case."""
     mean: dict[str, dict[str, float]] = field(default_factory=dict)
     """{region: {"dice", "hd95"}} over the held-out cases."""
     cases: int = 0
+    """Held-out cases of `mean`."""
     failure: str = ""
-    """Why a network could not be trained."""
+    """Why there are no scores; "" where there are."""
 
 
 def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
@@ -69,13 +72,22 @@ def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
 def make_table(
     config: TrainingConfig, networks: Sequence[NetworkChoice], folder: Path, device: str, test: bool = False
 ) -> list[Row]:
-    """Trains or collects each network; writes and returns the table, which is written after every row.
+    """Trains or collects each network, and writes the table after every row.
 
-    test: the scores are those of the cases that the data sets keep for a test, with mirrorings (training.final_score),
-    as the paper has them; else of the validation cases.
+    Args:
+        config: of all of them but for the network.
+        networks: a row each.
+        folder: of the table, with a run folder for each network in it.
+        device: as torch names it.
+        test: the scores are those of the cases that the data sets keep for a test, with mirrorings
+            (training.final_score), as the paper has them; else of the validation cases.
 
-    Raises InputError, before anything is trained, where a network does not take the patch, a run folder holds a
-    training with another configuration, or this is one of several processes.
+    Returns:
+        The rows, in the order of `networks`.
+
+    Raises:
+        InputError: before anything is trained, where a network does not take the patch, a run folder holds a training
+            with another configuration, or this is one of several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
