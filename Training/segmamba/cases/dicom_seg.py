@@ -77,9 +77,8 @@ def write_seg(
         `output`, or None where the map is empty and there is nothing to write.
 
     Raises:
-        InputError: for a grid other than the series', labels that have no code, a series without a frame of
-            reference, a
-            file that already exists, and where highdicom is missing.
+        InputError: for a grid other than the series', labels that have no code, a series without a frame of reference,
+            a file that already exists, and where highdicom is missing.
     """
     hd, output = _need_highdicom(), Path(output)
     names = list(scheme.regions) if regions else sorted(scheme.labels, key=scheme.labels.__getitem__)

@@ -42,9 +42,8 @@ def save_picture(
 
     Args:
         case: whose images are shown.
-        label_maps: title -> (X, Y, Z) on the case's grid; the first that is not empty decides where the slices lie.
-            Two of
-            them (truth and prediction) get one column more, of where they differ.
+        label_maps: title -> (X, Y, Z) on the case's grid; the first that is not empty decides where the slices lie. Two
+            of them (truth and prediction) get one column more, of where they differ.
         path: of the PNG.
         title: above the picture.
         labels: name -> value.
