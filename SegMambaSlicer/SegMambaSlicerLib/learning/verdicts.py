@@ -28,7 +28,9 @@ class Evidence:
     """
 
     def __init__(self, report: dict, inUse: str | None = None, isUnreadable: bool = False):
-        self._report, self._inUse, self.isUnreadable = report, inUse, isUnreadable
+        self._report = report
+        self._inUse = inUse
+        self.isUnreadable = isUnreadable
 
     @property
     def verdict(self) -> str:

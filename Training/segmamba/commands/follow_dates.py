@@ -107,7 +107,9 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
     from segmamba.prediction.predict import PredictOptions, predict_case
 
     model = load_package(find_model(options.model))
-    manifest, folder, place = model.manifest, output / "segmentations", given.place
+    manifest = model.manifest
+    folder = output / "segmentations"
+    place = given.place
     incomplete = manifest.incomplete is not None
     dicom = dicom_case(place, incomplete=incomplete) if _dicom(place) else nullcontext()
     with dicom as case:

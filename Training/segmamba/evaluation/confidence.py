@@ -141,7 +141,9 @@ def sign_flip_test(differences: ArrayLike, *, rng: np.random.Generator, resample
     # A sum in another order differs in the last bits; without this, ties would be counted or not by chance.
     observed = np.abs(values.sum(axis=0)) - 1e-12 * np.abs(values).sum(axis=0)
     exact = n <= 60 and 2 ** (n - 1) <= resamples
-    as_far, total, rows = 0, 2 ** (n - 1) if exact else resamples, max(1, _CHUNK // n)
+    as_far = 0
+    total = 2 ** (n - 1) if exact else resamples
+    rows = max(1, _CHUNK // n)
     for start in range(0, total, rows):
         count = min(rows, total - start)
         if exact:  # the bits of a number are the signs; the last case's stays +

@@ -136,7 +136,9 @@ def _day(entry: Any, path: Path) -> int:
 
 
 def _line(entry: Any, path: Path) -> tuple[int, Line]:
-    day, which, region = _day(entry, path), entry.get("which"), entry.get("region", "")
+    day = _day(entry, path)
+    which = entry.get("which")
+    region = entry.get("region", "")
     try:
         ends = np.array(entry.get("ends"), float)
     except (TypeError, ValueError):

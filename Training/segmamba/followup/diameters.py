@@ -107,7 +107,9 @@ def _flat_stays_inside(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -
         low = rise[alive] * np.maximum(2 * column - 1, 0)
         high = rise[alive] * np.minimum(2 * column + 1, 2 * n)
         first, last = (low + n) // (2 * n), -(-(high + n) // (2 * n)) - 1
-        x, y, up = starts[alive, 0] + column, starts[alive, 1], sign[alive]
+        x = starts[alive, 0] + column
+        y = starts[alive, 1]
+        up = sign[alive]
         return alive[mask[x, y + up * first] & mask[x, y + up * last]]
 
     for part in (2, 4, 8):  # most lines that leave a hollow or bent lesion do so in the middle
@@ -196,7 +198,9 @@ def _across(
         runs, edges = np.abs(difference @ metric @ along), np.abs(metric @ along)
         may = np.maximum(length * _lengths(along[None], metric) * np.sin(np.radians(OFF_RIGHT_ANGLE)), edges.max() / 2)
         meets = (runs <= may * (1 + 1e-9)) & (length > best + TOLERANCE_MM)
-        starts, ends, length = starts[meets], ends[meets], length[meets]
+        starts = starts[meets]
+        ends = ends[meets]
+        length = length[meets]
         meets = _crosses(starts, ends, line)
         longest = _first_inside(mask, starts[meets], ends[meets], length[meets])
         if longest:

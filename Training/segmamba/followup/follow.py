@@ -129,7 +129,9 @@ def follow(
     """
     if len(timepoints) < 2:
         raise InputError(f"{len(timepoints)} date was given; expected two or more (one alone: segmamba measure)")
-    days, by_hand, known = [timepoint.day for timepoint in timepoints], by_hand or ByHand(), known or {}
+    days = [timepoint.day for timepoint in timepoints]
+    by_hand = by_hand or ByHand()
+    known = known or {}
     if sorted(set(days)) != days:
         raise InputError(
             f"the days {', '.join(map(str, days))} are not in increasing order; give the dates in order, each once"
@@ -143,7 +145,9 @@ def follow(
         report(f"day {timepoint.day}: measuring")
         measured = measure(timepoint.label_map, timepoint.affine, settings.region)
         measured = with_lines(measured, by_hand.lines.get(timepoint.day, ()))
-        found, problem, matches = None, "", None
+        found = None
+        problem = ""
+        matches = None
         if not dates:
             targets = tuple(
                 n for region in regions_of(settings.region) for n in _targets(measured.of(region), settings)

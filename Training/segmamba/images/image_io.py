@@ -141,7 +141,10 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     Raises:
         InputError: for another suffix, a missing folder, a bad affine, and values that `dtype` cannot hold.
     """
-    path, array, dtype, affine = Path(path), np.asarray(array), np.dtype(dtype), np.asarray(affine, float)
+    path = Path(path)
+    array = np.asarray(array)
+    dtype = np.dtype(dtype)
+    affine = np.asarray(affine, float)
     suffix = image_suffix(path)
     if suffix not in NIFTI:
         raise InputError(f"{path}: images are written as NIfTI; expected a name that ends in .nii.gz or .nii")
@@ -273,7 +276,9 @@ def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
         raise InputError(f"{path}: an image of {describe_shape(shape) or 'no'} voxels; copy or export it again")
-    one, many, size = math.prod(shape[:3]), math.prod(shape[3:]), header.get_data_dtype().itemsize
+    one = math.prod(shape[:3])
+    many = math.prod(shape[3:])
+    size = header.get_data_dtype().itemsize
     size = int(header.get_data_offset()) + one * many * size
     if one > limits.VOXELS or many > limits.VOLUMES or size > limits.FILE_BYTES:
         raise InputError(
@@ -310,7 +315,9 @@ def _volumes(shape: tuple[int, ...]) -> int:
 def _read_nifti(source: Source) -> Image:
     path, volume = source.path, source.volume
     image = _open_nifti(path)
-    dtype, shape, volumes = np.dtype(image.get_data_dtype()), image.shape, _volumes(image.shape)
+    dtype = np.dtype(image.get_data_dtype())
+    shape = image.shape
+    volumes = _volumes(image.shape)
     if dtype.fields or dtype.kind == "c":
         kind = "colours" if dtype.fields else "complex numbers"
         raise InputError(f"{path}: voxels are {kind} ({dtype}); expected one number per voxel")
@@ -332,7 +339,9 @@ def _read_nifti(source: Source) -> Image:
 
 def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """nibabel's choice, sform before qform before bare spacing, in mm, and what is odd about it."""
-    affine, header, notes = np.array(image.affine, float), image.header, []
+    affine = np.array(image.affine, float)
+    header = image.header
+    notes = []
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
         notes.append("the file says nothing about orientation: left and right may be swapped")

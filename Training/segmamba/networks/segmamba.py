@@ -205,7 +205,9 @@ class SegMamba(nn.Module):
         self.config = config
         encoder_class, self._encoder_name = _ENCODERS[config.form]
         self.add_module(self._encoder_name, encoder_class(config))
-        full, (c0, c1, c2, c3), bottom = config.full_features, config.features, config.bottleneck
+        full = config.full_features
+        c0, c1, c2, c3 = config.features
+        bottom = config.bottleneck
         self.encoder1 = BasicBlock(config.in_channels, full)
         self.encoder2 = BasicBlock(c0, c1)
         self.encoder3 = BasicBlock(c1, c2)

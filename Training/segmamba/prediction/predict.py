@@ -255,7 +255,9 @@ def _summarize(
     files: Mapping[str, Path],
     stages: Stages,
 ) -> dict:
-    manifest, case, affine = model.manifest, seen.case, seen.grid.affine
+    manifest = model.manifest
+    case = seen.case
+    affine = seen.grid.affine
     volumes = volumes_ml(done.label_map, affine, manifest.scheme)
     told = describe_removed(done.removed, affine)
     return {

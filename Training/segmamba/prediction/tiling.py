@@ -69,7 +69,9 @@ def mean_of_windows(
         (K, D, H, W) float32, on `accumulate_on`.
     """
     weight = _weights([part.stop - part.start for part in places[0]], run_on)
-    gathered, total, weights = weight.to(accumulate_on), None, torch.zeros(image.shape[1:], device=accumulate_on)
+    gathered = weight.to(accumulate_on)
+    total = None
+    weights = torch.zeros(image.shape[1:], device=accumulate_on)
     for first in range(0, len(places), sw_batch_size):
         group = places[first : first + sw_batch_size]
         results = run(torch.stack([image[(slice(None), *place)] for place in group]).to(run_on))

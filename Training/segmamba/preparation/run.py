@@ -102,7 +102,9 @@ def prepare(
     plan = plan or make_plan(images, brain_given=mask is not None)
     stop = cancelled or (lambda: False)
     parts = _parts(plan, progress or (lambda fraction: None), stop)
-    reference, grid, name = plan.reference, plan.grid, title(plan.reference)
+    reference = plan.reference
+    grid = plan.grid
+    name = title(plan.reference)
     grids = {m: Grid(image.array.shape, np.asarray(image.affine, float)) for m, image in images.items()}
     transforms = {m: np.eye(4) for m in images}
     notes = [note for image in images.values() for note in image.notes]

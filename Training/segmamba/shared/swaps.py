@@ -129,7 +129,9 @@ def _look_up(
     images: Mapping[str, np.ndarray], affines: Mapping[str, np.ndarray], world: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Of points (4, N): the nearest voxels' values by image, whether all images show them, and more than air there."""
-    values, common, brightness = {}, np.ones(world.shape[1], bool), np.zeros(world.shape[1])
+    values = {}
+    common = np.ones(world.shape[1], bool)
+    brightness = np.zeros(world.shape[1])
     for name, image in images.items():
         place = np.rint((np.linalg.inv(affines[name]) @ world)[:3]).astype(int)
         inside = ((place >= 0) & (place < np.array(image.shape)[:, None])).all(0)

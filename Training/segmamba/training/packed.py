@@ -206,7 +206,9 @@ def _decode(content: bytes, path: Path, labels: int) -> tuple[Tensor, Tensor, Te
     try:
         tensors = load(content)
         count, *grid = map(int, tensors["shape"])
-        ends, slices, channels = tensors["ends"].tolist(), tensors["slices"].tobytes(), len(tensors["steps"])
+        ends = tensors["ends"].tolist()
+        slices = tensors["slices"].tobytes()
+        channels = len(tensors["steps"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"packed case {path} cannot be read: {error}") from None
     groups = -(-count // _CHANNELS)

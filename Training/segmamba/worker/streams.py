@@ -51,7 +51,11 @@ class Captured:
 class LineWriter:
     """A text stream that hands each line on; what sys.stdout and sys.stderr become."""
 
-    encoding, errors, newlines, closed, line_buffering = "utf-8", "backslashreplace", None, False, True
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    newlines = None
+    closed = False
+    line_buffering = True
 
     def __init__(self, number: int, log: Callable[[str], None]):
         self._number, self._log = number, log
@@ -96,7 +100,9 @@ class LineWriter:
 
 def take_over() -> Streams:
     """Moves the three streams away and puts a silent input and captured outputs into their place."""
-    requests, events, last_words = os.dup(0), os.dup(1), os.dup(2)
+    requests = os.dup(0)
+    events = os.dup(1)
+    last_words = os.dup(2)
     if sys.platform == "win32":
         import msvcrt
 

@@ -138,7 +138,9 @@ def _guess_passes(model: Mapping, device: str) -> dict[str, float]:
         voxels = math.prod(min(n, w) for n, w in zip(size, window))
         width = model["network"].get("full_features", 48)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        steps, voxels, width = [2, 2, 2], 128**3, 48
+        steps = [2, 2, 2]
+        voxels = 128**3
+        width = 48
     rate = _SECONDS_A_MEGAVOXEL.get(device.partition(":")[0], 1.0)
     return {"pass": rate * voxels / 1e6 * (width / 16) ** 2, "passes": math.prod(steps)}
 

@@ -142,7 +142,9 @@ def _find_named(series: Sequence[Series], named: dict[str, str], modalities: Seq
 
 
 def _choose(series: Sequence[Series], named: dict[str, Series], modalities: Sequence[str]) -> dict[str, Choice]:
-    choices, missing, unclear = {}, [], []
+    choices = {}
+    missing = []
+    unclear = []
     for modality in modalities:
         if modality in named:
             choices[modality] = Choice(named[modality], 1.0, _NAMED)

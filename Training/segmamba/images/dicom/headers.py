@@ -156,7 +156,10 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     if not folder.is_dir():
         what = "a file" if folder.is_file() else "no such folder"
         raise InputError(f"{folder}: {what}; give the folder that holds the DICOM files, at any depth")
-    frames, copies, shared, broken = [], 0, 0, 0
+    frames = []
+    copies = 0
+    shared = 0
+    broken = 0
     seen: dict[str, list[list[Frame]]] = {}
     for path in _files(folder, deep):
         try:

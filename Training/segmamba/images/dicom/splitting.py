@@ -132,7 +132,9 @@ def _ranks(frames: Sequence[Frame]) -> list[int]:
     """How many slices at the same place were taken before each."""
     keys = _place_keys(frames)
     order = sorted(range(len(frames)), key=lambda i: (keys[i], *_moment(frames[i])))
-    ranks, last, count = [0] * len(frames), None, 0
+    ranks = [0] * len(frames)
+    last = None
+    count = 0
     for i in order:
         count = count + 1 if keys[i] == last else 0
         ranks[i], last = count, keys[i]

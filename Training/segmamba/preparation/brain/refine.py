@@ -51,13 +51,17 @@ def _walk(image: np.ndarray, inside: np.ndarray, band: np.ndarray, prior: np.nda
     number[band] = np.arange(count)
     diagonal = np.full(count, _PULL)
     known = _PULL * prior[band].astype(float)
-    rows, columns, weights = [], [], []
+    rows = []
+    columns = []
+    weights = []
     for axis in range(3):
         a = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))
         b = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
         weight = np.exp(-(((image[a] - image[b]) / _CONTRAST) ** 2)) + _LEAST_TIE
         both = band[a] & band[b]
-        i, j, w = number[a][both], number[b][both], weight[both].astype(float)
+        i = number[a][both]
+        j = number[b][both]
+        w = weight[both].astype(float)
         rows += [i, j]
         columns += [j, i]
         weights += [-w, -w]
