@@ -51,8 +51,8 @@ def names_all(text, names):
 
 
 def bare_fields(node):
-    """Fields of a dataclass without a text of their own under them."""
-    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+    """Fields of a dataclass or a named tuple without a text of their own under them."""
+    if not any(re.search("dataclass|NamedTuple", ast.unparse(part)) for part in [*node.decorator_list, *node.bases]):
         return
     for statement, after in zip(node.body, [*node.body[1:], None]):
         if isinstance(statement, ast.AnnAssign) and not statement.target.id.startswith("_"):
@@ -104,6 +104,8 @@ class Record:
     _own: int
     def method(self, a, b): ...
     def longer(self, a, b, c): ...
+class Pair(NamedTuple):
+    one: int
 class Plain:
     field: int
 '''
@@ -116,4 +118,5 @@ class Plain:
         "Record.unsaid: no line under it",
         "Record.beside: no line under it",
         "Record.longer: no Args",
+        "Pair.one: no line under it",
     ]

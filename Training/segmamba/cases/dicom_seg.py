@@ -41,9 +41,9 @@ class ModelFacts:
     """What the SEG says of who made it."""
 
     name: str
-    """Of the model."""
+    """Of the model, at most 64 letters."""
     version: str
-    """Of the model."""
+    """Of the model, such as the beginning of its hash."""
     software: str
     """Version of segmamba."""
 

@@ -20,10 +20,12 @@ _CHUNK = 2_000_000  # numbers drawn at a time
 
 
 class SignFlip(NamedTuple):
-    """p: of each column, (K,), or () for one column. exact: every assignment of signs was counted, none drawn."""
+    """What the sign-flip test gives."""
 
     p: np.ndarray
+    """Of each column, (K,), or () for one column."""
     exact: bool
+    """Every assignment of signs was counted, none drawn."""
 
 
 def bootstrap_means(values: ArrayLike, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:

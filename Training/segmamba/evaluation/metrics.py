@@ -35,7 +35,9 @@ class SurfaceDistances(NamedTuple):
     """mm, one for each surface voxel of the mask, (N,) float64; inf where the other mask is empty."""
 
     from_prediction: np.ndarray
+    """Of the surface of the prediction to that of the truth."""
     from_truth: np.ndarray
+    """Of the surface of the truth to that of the prediction."""
 
     def hd95(self) -> float:
         """See the function `hd95`."""

@@ -61,9 +61,9 @@ class ByHand:
     """What a person has drawn and said."""
 
     lines: Mapping[int, Sequence[Line]] = field(default_factory=dict)
-    """By day."""
+    """Diameters by day."""
     clinician: Mapping[int, Clinician] = field(default_factory=dict)
-    """By day."""
+    """What was said, by day."""
 
     @property
     def days(self) -> set[int]:

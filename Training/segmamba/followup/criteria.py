@@ -59,9 +59,9 @@ class Suggestion:
     category: str
     """CR, PR, MR, SD, PD, preliminary PD, or why there is none."""
     from_baseline: float | None
-    """Change as a share, or None without a divisor."""
+    """Change of the quantity against the baseline, as a share; None where that is 0 or nothing was compared."""
     from_nadir: float | None
-    """Change as a share, or None without a divisor."""
+    """Change against the least value before this date, likewise."""
     nadir_day: int | None
     """Day of the least value before this date; None where nothing was compared."""
     rules: tuple[Rule, ...]

@@ -33,9 +33,9 @@ class Diameters:
     slice: int
     """Index along the third axis."""
     line1: np.ndarray | None
-    """(2, 2) voxel indices of their ends in that slice, None where there is no such line."""
+    """(2, 2) voxel indices of the ends of the longest diameter in its slice; None where there is no such line."""
     line2: np.ndarray | None
-    """(2, 2) voxel indices of their ends in that slice, None where there is no such line."""
+    """Those of the diameter at a right angle to it, likewise."""
     off: float
     """Degrees by which the angle between them is no right one, 0 without line2."""
 

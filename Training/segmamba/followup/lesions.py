@@ -48,9 +48,9 @@ class Lesion:
     d2: float
     """Longest diameter at a right angle to it in that slice, mm."""
     line1: np.ndarray | None
-    """(2, 3) RAS mm, their ends, or None."""
+    """(2, 3) RAS mm, the ends of the longest diameter; None where there is none."""
     line2: np.ndarray | None
-    """(2, 3) RAS mm, their ends, or None."""
+    """(2, 3) RAS mm, those of the diameter at a right angle to it; None where there is none."""
     slice: int
     """Index along the stored axis closest to the body's, from 0."""
     slices: int

@@ -29,11 +29,10 @@ class Segmentation:
     seconds: dict[str, float]
     """Stage ("preprocess", "network", "restore") -> seconds."""
     prepared: Prepared = field(repr=False)
-    """The model's grid, and what was found on it; of these the probabilities of a whole case are made when they are
-    asked for: they are 16 times the label map."""
+    """The case on the model's grid."""
     prediction: Prediction = field(repr=False)
-    """The model's grid, and what was found on it; of these the probabilities of a whole case are made when they are
-    asked for: they are 16 times the label map."""
+    """What was found on that grid. The probabilities of the whole case are made of it when they are asked for: they are
+    16 times the label map."""
 
     @property
     def passes(self) -> int:

@@ -109,13 +109,13 @@ class Frame:
     rescale: tuple[float, float]
     """Slope, intercept."""
     repetition_time: float | None
-    """ms."""
+    """TR in ms."""
     echo_time: float | None
-    """ms."""
+    """TE in ms."""
     echo_number: int | None
     """Of the echoes of one excitation."""
     inversion_time: float | None
-    """ms."""
+    """TI in ms."""
     b_value: float | None
     """Of diffusion, s/mm2."""
     temporal: int | None

@@ -51,9 +51,9 @@ class Examined:
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Name -> names of its labels."""
     changes: dict[str, LabelChange] = field(default_factory=dict)
-    """Against the proposal, measured here; empty without one."""
+    """By label, against the proposal, measured here; {} without one."""
     dice: dict[str, float] = field(default_factory=dict)
-    """Against the proposal, measured here; empty without one."""
+    """Region -> Dice of the proposal against the correction, measured here; {} without a proposal."""
     contents: dict[str, str] = field(default_factory=dict)
     """Modality, or "label" -> hash of the voxels."""
 

@@ -28,9 +28,9 @@ class Preview:
     findings: tuple[Finding, ...]
     """As intake would have them."""
     changes: dict[str, LabelChange]
-    """As intake would have them."""
+    """By label, against the proposal; {} without one."""
     dice: dict[str, float]
-    """As intake would have them."""
+    """Region -> Dice of the proposal against the correction; {} without a proposal."""
     empty: tuple[str, ...]
     """Labels without a voxel that nobody has confirmed."""
     unchanged: bool

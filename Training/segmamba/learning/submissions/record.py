@@ -75,13 +75,13 @@ class LabelChange:
     """Voxels that the correction added to a label and took from it; its volume before and after in mL."""
 
     added: int
-    """Voxels."""
+    """Voxels that the correction has and the proposal has not."""
     removed: int
-    """Voxels."""
+    """Voxels that the proposal has and the correction has not."""
     ml_before: float
-    """In mL."""
+    """Volume of the proposal, mL."""
     ml: float
-    """In mL."""
+    """Volume of the correction, mL."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,9 +56,9 @@ class Provenance:
     """What is known of a correction beside its images."""
 
     model: ModelRecord | None = None
-    """Of the proposal."""
+    """That made the proposal; None where it is not known."""
     settings: dict = field(default_factory=dict)
-    """Of the proposal."""
+    """With which it did, plain JSON."""
     editor_seconds: float | None = None
     """Time spent on correcting; None where it was not taken."""
     role: str = ""

@@ -20,9 +20,13 @@ class IndexMap(NamedTuple):
     """The row of the t-th token of a walk: first + (t % period) * stride + (t // period) * step."""
 
     period: int
+    """Tokens after which the walk begins another row of them."""
     stride: int
+    """Rows from token to token within a period."""
     step: int
+    """Rows from period to period."""
     first: int
+    """Row of the first token."""
 
 
 def index_map(order: str, length: int, slices: int) -> IndexMap:
