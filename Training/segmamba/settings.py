@@ -84,7 +84,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def parse_toml(text: str, where: str) -> dict:
-    """Raises InputError as `parse_json`, for text that is not TOML."""
+    """The values in a TOML text. Raises InputError as `parse_json`, for text that is not TOML."""
     try:
         return _checked(tomllib.loads(text), where)
     except InputError:
@@ -141,7 +141,19 @@ def shown(value: Any) -> str:
 
 
 def build(cls: type[T], values: Any, where: str) -> T:
-    """`values`, as TOML or JSON gives them, to the dataclass `cls`. Raises InputError naming the key at fault."""
+    """A dataclass from the values that TOML or JSON gives.
+
+    Args:
+        cls: the dataclass.
+        values: a table; nested ones become the dataclasses that the fields ask for.
+        where: what the error begins with, such as the file.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        InputError: names the key at fault: unknown, missing, given twice, or of another type.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a table of settings, got {shown(values)}")
     hints = typing.get_type_hints(cls)
@@ -176,7 +188,11 @@ def plain(value: Any) -> Any:
 
 
 def override(values: dict, text: str) -> None:
-    """`a.b=value`, or `sources.0.fold=1` for an entry of a list; value in TOML, or a bare word taken as text."""
+    """Replaces one of the values by what a command line says.
+
+    `a.b=value`, or `sources.0.fold=1` for an entry of a list; value in TOML, or a bare word taken as text. Raises
+    InputError for what is no such text, or a place that is not there.
+    """
     key, equals, raw = text.partition("=")
     if not equals:
         raise InputError(f"--set {text}: expected KEY=VALUE")

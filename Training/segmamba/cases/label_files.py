@@ -44,10 +44,17 @@ class Found:
 
 
 def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:
-    """{case id: file}, sorted by id, of the label maps that `where` (a file or a folder) holds.
+    """The label maps in a folder, or the one that is a file itself.
 
-    Images named after a modality (`CASE-t1c.nii.gz`; `images` names more than those of brain tumours) are passed over.
-    Raises InputError where nothing is found or one case has two label maps.
+    Args:
+        where: a file or a folder.
+        images: modalities besides those of brain tumours whose files may lie there.
+
+    Returns:
+        Case id -> file, sorted by id. Images named after a modality (`CASE-t1c.nii.gz`) are passed over.
+
+    Raises:
+        InputError: where nothing is found or one case has two label maps.
     """
     if where.is_file():
         return {case_id(where): where}
@@ -117,9 +124,13 @@ def named_as_brats2023(files: dict[str, Path]) -> bool:
 
 
 def read_label_map(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """-> (X, Y, Z) uint8 with the values of the file, and its 4x4 affine.
+    """The values of a label map file, and its affine.
 
-    Raises InputError as `image_io.read_image`, and for values that are not whole numbers from 0 to 255.
+    Returns:
+        (X, Y, Z) uint8 as stored, and (4, 4) from voxel indices to RAS mm.
+
+    Raises:
+        InputError: as `image_io.read_image`, and for values that are not whole numbers from 0 to 255.
     """
     image = read_image(file)
     stored = image.array
@@ -140,7 +151,7 @@ def look_at(file: Path) -> Found:
 
 
 def check_grid(prediction: Found, truth: Found) -> None:
-    """Raises InputError, saying what differs, where the two do not lie on one grid."""
+    """Checks that a prediction and its truth lie on one grid. Raises InputError, saying what differs."""
     if _same_grid(prediction.shape, prediction.affine, truth.shape, truth.affine):
         return
     if _same_grid(*_canonical(prediction), *_canonical(truth)):

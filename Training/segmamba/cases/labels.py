@@ -134,9 +134,17 @@ def find_convention(values: Iterable[float], name: str = "") -> str:
 
 
 def to_standard(label_map: np.ndarray, convention: str) -> np.ndarray:
-    """`label_map` (any shape) in `convention` -> the same shape, uint8, in the engine's labels 0..3.
+    """A label map of a convention in the engine's labels 0 to 3.
 
-    Raises InputError for an unknown convention, a value outside it, or a value that is not a whole number.
+    Args:
+        label_map: of any shape.
+        convention: a name of CONVENTIONS.
+
+    Returns:
+        Of the same shape, uint8.
+
+    Raises:
+        InputError: for an unknown convention, a value outside it, or a value that is not a whole number.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"unknown label convention {convention!r}; known are {_describe()}")
@@ -147,9 +155,17 @@ def to_standard(label_map: np.ndarray, convention: str) -> np.ndarray:
 
 
 def renumber(label_map: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
-    """`label_map` (any shape) with value v -> the same shape, uint8, with mapping[v]; 0 stays 0.
+    """A label map with other numbers for its labels; 0 stays 0.
 
-    Raises InputError for a value that `mapping` does not have.
+    Args:
+        label_map: of any shape.
+        mapping: value -> value of the result.
+
+    Returns:
+        Of the same shape, uint8.
+
+    Raises:
+        InputError: for a value that `mapping` does not have.
     """
     mapping = {0: 0, **mapping}
     unknown = [v.item() for v in np.unique(label_map) if v.item() not in mapping]

@@ -92,9 +92,9 @@ def device_name(device: str) -> str:
 
 
 def ready_for_output(folder: Path | str) -> Path:
-    """`folder`, there or not, after a look whether files can be made in it: before the work, not after it.
+    """Checks that files can be made in a folder, there or not: before the work, not after it.
 
-    What a command that was killed left half-written there is taken away. Raises InputError.
+    What a command that was killed left half-written there is taken away. Returns its path. Raises InputError.
     """
     from segmamba.files.atomic import check_output_folder, sweep
 

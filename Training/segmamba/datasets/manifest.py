@@ -122,7 +122,7 @@ class Dataset:
 
 
 def read_dataset(path: Path | str) -> Dataset:
-    """`path`: the manifest, or the folder it stands in. Files are not opened.
+    """Reads the manifest of a data set, from its path or the folder that it stands in. Files are not opened.
 
     Raises InputError where it is missing, broken, or says what this version does not know.
     """

@@ -29,9 +29,15 @@ _SAMPLE = 200_000
 
 
 def find_implausible(case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]:
-    """`label` (X, Y, Z) in the values of labels.GLIOMA -> pairs of (kind, text).
+    """What makes a label map of a glioma doubtful when it is held against the images.
 
-    kind: "modalities", "labels", "elsewhere", "mirrored", or "slight" for any of them that rests on little.
+    Args:
+        case: the images.
+        label: (X, Y, Z), in the values of labels.GLIOMA.
+
+    Yields:
+        (kind, text); kind is "modalities", "labels", "elsewhere", "mirrored", or "slight" for any of them that rests on
+        little.
     """
     images = case.images
     inside = np.all([image != 0 for image in images.values()], axis=0)

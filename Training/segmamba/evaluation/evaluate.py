@@ -161,7 +161,10 @@ def evaluate_folders(
 
 
 def summarise(cases: dict[str, dict[str, dict[str, float]]]) -> dict:
-    """{case: {metric: {region: score}}} -> {"mean": {metric: {region: mean}}, "ci95": the same with [low, high]}."""
+    """The means of scores over cases, with their intervals of confidence.
+
+    {case: {metric: {region: score}}} -> {"mean": {metric: {region: mean}}, "ci95": the same with [low, high]}.
+    """
     first = next(iter(cases.values()))
     table = np.array([[s for regions in case.values() for s in regions.values()] for case in cases.values()], float)
     ends = None

@@ -43,7 +43,7 @@ class CropHead(CropForeground):
         self.margin_mm = margin_mm
 
     def compute_bounding_box(self, img: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Raises ValueError where every voxel is 0."""
+        """The corners of the box that is kept. Raises ValueError where every voxel is 0."""
         if not img.any():
             raise ValueError("every voxel of every channel is 0; expected an image")
         self.margin = [int(np.ceil(self.margin_mm / float(size) - 1e-6)) for size in img.pixdim]
@@ -51,7 +51,7 @@ class CropHead(CropForeground):
 
 
 class CropHeadd(CropForegroundd):
-    """`CropHead` for dictionaries; the first key decides."""
+    """The same for dictionaries; the first key decides."""
 
     def __init__(self, keys: Sequence[str] | str, margin_mm: float = 0.0):
         names = [keys] if isinstance(keys, str) else list(keys)
@@ -74,9 +74,10 @@ class CorrectBiasd(MapTransform):
 
 
 class ToModelGrid(InvertibleTransform):
-    """(C, D, H, W) to voxels of `spacing` mm and back: towards coarser ones by averages, else by linear interpolation.
+    """To voxels of `spacing` mm and back: towards coarser ones by averages, else by linear interpolation.
 
-    MONAI's `Spacing` has no filter before coarsening: from 1 mm to 2 mm it keeps single voxels or averages two.
+    (C, D, H, W) in and out. MONAI's `Spacing` has no filter before coarsening: from 1 mm to 2 mm it keeps single voxels
+    or averages two.
     """
 
     def __init__(self, spacing: Sequence[float]):
@@ -108,7 +109,7 @@ class ToModelGrid(InvertibleTransform):
 
 
 class ToModelGridd(MapTransform, InvertibleTransform):
-    """`ToModelGrid` for dictionaries."""
+    """The same for dictionaries."""
 
     def __init__(self, keys: Sequence[str] | str, spacing: Sequence[float], allow_missing_keys: bool = False):
         super().__init__(keys, allow_missing_keys)

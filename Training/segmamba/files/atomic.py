@@ -24,9 +24,9 @@ _CLUTTER = re.compile(r"\._.*|\.DS_Store|\.directory|\.nfs.*|\.fuse_hidden.*|Thu
 
 
 def check_regular(path: Path) -> None:
-    """Raises InputError for what is no file that ends: missing, a folder, a pipe, a device, or not to be looked at.
+    """Refuses what is no file that ends: missing, a folder, a pipe, a device, or not to be looked at.
 
-    Asked before opening: to open a pipe waits for ever, and a device has no end.
+    Asked before opening: to open a pipe waits for ever, and a device has no end. Raises InputError.
     """
     try:
         kind = path.stat().st_mode
@@ -140,9 +140,9 @@ def share(path: Path) -> None:
 
 
 def check_output_folder(path: Path) -> None:
-    """Raises InputError where files cannot be made in the folder `path`, there or not: before the work, not after it.
+    """Checks that files can be made in a folder, there or not: before the work, not after it.
 
-    Nothing is left behind: the folder is not made.
+    Nothing is left behind: the folder is not made. Raises InputError where they cannot.
     """
     try:
         ancestor = path
@@ -174,7 +174,7 @@ def _is_there(path: Path) -> bool:
 
 
 def check_output_file(path: Path) -> None:
-    """Raises InputError where the file `path` cannot be written, there or not: before the work, not after it."""
+    """Checks that a file can be written, there or not: before the work, not after it. Raises InputError otherwise."""
     check_output_folder(path.parent)
     try:
         if path.is_dir():

@@ -72,7 +72,7 @@ class ByHand:
 
 
 def read_by_hand(path: Path) -> ByHand:
-    """Raises InputError for what is not such a file."""
+    """Reads what a person has drawn and said. Raises InputError for what is not such a file."""
     values = read_json(path)
     if not isinstance(values, dict) or values.get("schema") != 1 or set(values) - {"schema", "lines", "clinician"}:
         raise InputError(f"{path}: expected schema 1 with lines and clinician, as the panel writes it")

@@ -47,10 +47,15 @@ class Timepoint:
 
 
 def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """-> (X, Y, Z) uint8 in the engine's labels, its affine, and what is to be known of the file.
+    """Reads a label map in the engine's labels. A resection cavity is left out: it is no lesion.
 
-    labels: a convention of cases.labels; None finds out, from the values and the name of the case or, as `segmamba
-    predict` names its own, of the file. A resection cavity is left out: it is no lesion.
+    Args:
+        path: of the file.
+        labels: a convention of cases.labels; None finds out, from the values and the name of the case or, as `segmamba
+            predict` names its own, of the file.
+
+    Returns:
+        (X, Y, Z) uint8, the affine (4, 4) to RAS mm, and what is to be known of the file.
     """
     image = read_source(path)
     convention = labels or _convention(path, image.array)
@@ -103,7 +108,7 @@ def read_timepoint(
 
 
 def read_probability(path: Path, region: str) -> np.ndarray:
-    """(X, Y, Z) float32 of a region, out of the probabilities that `segmamba predict` writes: background, labels."""
+    """The probability of a region, out of those of the labels that `segmamba predict` writes: (X, Y, Z) float32."""
     return np.asarray(
         np.sum([read_source(Source(path, label)).array for label in REGIONS[region]], axis=0, dtype=np.float32)
     )
@@ -128,7 +133,7 @@ def count_days(dates: list[str]) -> list[int]:
 
 
 def dicom_facts(series: Series) -> tuple[str, str]:
-    """(date of acquisition as 20260131 or "", maker and model and field strength of the scanner) of a series."""
+    """When a series was taken, as 20260131 or "", and on what: maker, model and field strength of the scanner."""
     import pydicom
 
     names = ["AcquisitionDate", "SeriesDate", "StudyDate", "Manufacturer", "ManufacturerModelName"]

@@ -208,7 +208,7 @@ def _together(region: str, one: Measured, other: Measured) -> Measured:
 
 
 def measure_pieces(mask: np.ndarray, affine: np.ndarray) -> tuple[float, float]:
-    """(product of the diameters in mm^2, volume in mL) of a mask on an upright grid, taken as one lesion."""
+    """A mask on an upright grid taken as one lesion: product of its diameters in mm^2, and volume in mL."""
     if not mask.any():
         return 0.0, 0.0
     (box,) = ndimage.find_objects(mask.astype(np.uint8))

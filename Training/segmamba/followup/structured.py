@@ -31,7 +31,7 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def check_sr(output: Path) -> None:
-    """Raises InputError for what would stop `write_sr`, before there is anything to write."""
+    """Refuses what would stop `write_sr`, before there is anything to write. Raises InputError."""
     _need_highdicom()
     if output.exists():
         raise InputError(

@@ -22,10 +22,11 @@ _ZEROS = 0.2  # share of the volume that is 0 where 0 is an outside
 
 
 def clear_background(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(X, Y, Z) float32, finite, not constant -> the same with an outside of 0 where there is one, and notes.
+    """An image whose outside is 0 where it has an outside, and notes of what was done.
 
     An image that is as it should be comes back itself. One whose outside is neither constant nor nearly so, as of a
-    head with noise in the air, keeps its values; but air far below 0 is raised to it.
+    head with noise in the air, keeps its values; but air far below 0 is raised to it. `array`: (X, Y, Z) float32,
+    finite, not constant.
     """
     notes: list[str] = []
     edges = _edges(array)

@@ -53,14 +53,14 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """`array` (X, Y, Z) in its stored type, or float where the file rescales; `notes` are for a person."""
+    """One volume as it was read."""
 
     array: np.ndarray
-    """(X, Y, Z), in its stored type, or float where the file rescales."""
+    """(X, Y, Z) in its stored type, or float where the file rescales."""
     affine: np.ndarray
     """(4, 4), voxel indices (of voxel centres) to RAS mm."""
     notes: tuple[str, ...] = ()
-    """What is odd, in sentences for a person."""
+    """What is odd about it, plain sentences for a person."""
 
 
 def image_suffix(path: Path) -> str | None:
@@ -110,10 +110,10 @@ def _stranger(path: Path) -> str:
 
 
 def check_image(image: Image, path: Path) -> Image:
-    """`image`, read from `path`, with notes of what is odd about its geometry.
+    """Refuses a volume that is none, and notes what is odd about its geometry.
 
     Raises InputError where it has one slice only, as `check_affine`, and for voxels or a field of view that no scanner
-    makes (segmamba.limits).
+    makes (segmamba.limits); `path` is where it was read from.
     """
     if min(image.array.shape) < 2:
         raise InputError(f"{path}: one slice, {describe_shape(image.array.shape)}; expected a 3-D image")
@@ -197,7 +197,7 @@ def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarra
 
 
 def check_affine(affine: np.ndarray, path: Path) -> None:
-    """Raises InputError for an affine that is not finite, or whose axes do not span three dimensions."""
+    """Refuses an affine that is not finite, or whose axes do not span three dimensions. Raises InputError."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise InputError(f"{path}: the affine is not a 4 x 4 matrix of finite numbers; export the image again")
     spacing = voxel_sizes(affine)
@@ -210,7 +210,7 @@ def check_affine(affine: np.ndarray, path: Path) -> None:
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
-    """(240, 240, 155) -> "240 x 240 x 155"."""
+    """A shape in words: (240, 240, 155) gives "240 x 240 x 155"."""
     return " x ".join(str(n) for n in shape)
 
 

@@ -30,9 +30,9 @@ _LONGEST_LINE = 4096
 
 
 def check_header(path: Path) -> None:
-    """Raises InputError for a header that is none, claims more than segmamba.limits allow, or more data than there are.
+    """Refuses a header that is none, claims more than segmamba.limits allow, or more data than there are.
 
-    A file of data that it names has to be a regular file beside it.
+    A file of data that it names has to be a regular file beside it. Raises InputError.
     """
     if path.name.lower().endswith((".mha", ".mhd")):
         _check_meta(path)

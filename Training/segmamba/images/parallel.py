@@ -12,9 +12,10 @@ Made = TypeVar("Made")
 
 
 def for_each(images: Mapping[str, Given], work: Callable[[str, Given], Made]) -> dict[str, Made]:
-    """{name: work(name, image)} in the order of `images`, with as many at once as this process may use cores.
+    """The same work for each of several images, with as many at once as this process may use cores.
 
-    `work` shares nothing that it changes. Raises what it raises for the first in that order.
+    `work` is given the name and the image, and shares nothing that it changes. Returns what it makes, in the order of
+    `images`. Raises what it raises for the first in that order.
     """
     threads = min(len(images), _cores())
     if threads <= 1:

@@ -118,7 +118,10 @@ def load_package(folder: Path | str) -> Model:
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Raises InputError where model.json is missing, is no JSON, or says what this version does not know."""
+    """Reads and checks the manifest of a package.
+
+    Raises InputError where model.json is missing, is no JSON, or says what this version does not know.
+    """
     path = Path(folder) / MANIFEST
     if not path.exists():
         raise InputError(f"{folder} is not a model folder: it has no {MANIFEST}")

@@ -85,7 +85,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> NetworkConfig:
-        """Raises InputError for an unknown key."""
+        """The configuration of plain JSON. Raises InputError for an unknown key."""
         known = {field.name for field in fields(cls)}
         if unknown := set(values) - known:
             raise InputError(f"unknown network settings {sorted(unknown)}; known are {sorted(known)}")
@@ -195,7 +195,7 @@ _ENCODERS = {
 
 
 class SegMamba(nn.Module):
-    """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W), on the same grid.
+    """SegMamba: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W), on the same grid.
 
     D, H and W are multiples of 16, at least one of them 32 or more; pad the input otherwise.
     """

@@ -12,7 +12,7 @@ _KNOWN = re.compile(r"cpu|mps|cuda(:\d{1,2})?")
 
 
 def choose_device(name: str) -> str:
-    """`name` if it can be used; for "auto" the first NVIDIA GPU, else the CPU. Raises InputError."""
+    """The device by its name; for "auto" the first NVIDIA GPU, else the CPU. Raises InputError where there is none."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not _KNOWN.fullmatch(name):  # torch knows more, such as "meta", on which weights vanish

@@ -14,12 +14,20 @@ from segmamba.models.specs import PostprocessSpec
 
 
 def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.ndarray:
-    """(K, X, Y, Z) label probabilities -> (X, Y, Z) uint8.
+    """The label map that probabilities speak for.
 
     Without `nested` the label of the largest; ties go to the lower label. With it (networks.heads) region by region,
     the outermost first: a voxel is in a region where the labels inside it have more than half of the probability.
 
-    Raises InputError where a probability is not finite, which argmax would turn into a label without a word.
+    Args:
+        probabilities: (K, X, Y, Z) of background and labels.
+        nested: the output head.
+
+    Returns:
+        (X, Y, Z) uint8.
+
+    Raises:
+        InputError: where a probability is not finite, which argmax would turn into a label without a word.
     """
     probabilities = np.asarray(probabilities)
     bad = probabilities.size - int(np.count_nonzero(np.isfinite(probabilities)))

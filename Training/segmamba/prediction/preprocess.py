@@ -42,7 +42,7 @@ class Prepared:
     """How D, H and W lie over the crop of the image."""
 
     def undo(self, probabilities: torch.Tensor) -> np.ndarray:
-        """(K, D, H, W) on the model's grid -> (K, X, Y, Z) float32 on the case's, by linear interpolation.
+        """Probabilities (K, D, H, W) back onto the case's grid: (K, X, Y, Z) float32, by linear interpolation.
 
         Outside the crop channel 0, the background, is 1 and the others are 0.
         """
@@ -90,7 +90,7 @@ class Prepared:
         return result
 
     def to_crop(self, image: np.ndarray) -> torch.Tensor:
-        """(X, Y, Z) on the case's grid -> its own copy in the model's orientation, cropped, not resampled."""
+        """An array (X, Y, Z) on the case's grid in the model's orientation, cropped, not resampled; a copy."""
         box = tuple(slice(axis.start, axis.stop) for axis in self.axes)
         return torch.from_numpy(np.array(apply_orientation(image, self.orientation)[box], order="C"))
 

@@ -55,11 +55,11 @@ class Segmentation:
         return self.prediction.notes
 
     def probabilities(self) -> np.ndarray:
-        """(K, X, Y, Z) float32."""
+        """The probabilities on the case's grid: (K, X, Y, Z) float32, background first."""
         return self.prepared.undo(self.prediction.probabilities)
 
     def uncertainty(self) -> np.ndarray:
-        """(X, Y, Z) float32, 0..1."""
+        """How undecided the model is, on the case's grid: (X, Y, Z) float32, 0 to 1."""
         return self.prepared.undo_scalar(self.prediction.uncertainty)
 
 
@@ -130,10 +130,11 @@ def segment(
 
 
 def possible_lesion(probabilities: torch.Tensor, nested: Sequence[int]) -> torch.Tensor:
-    """(K, D, H, W) -> (D, H, W) bool: False where no linear interpolation between such voxels has a label but 0.
+    """Where interpolated probabilities may have a label: (K, D, H, W) -> (D, H, W) bool.
 
-    Between voxels that are background by `to_label_map` there is background, for what is interpolated lies between
-    what they have; with a margin for rounding. True where a probability is no number, which `to_label_map` refuses.
+    False where no linear interpolation between such voxels has a label but 0. Between voxels that are background by
+    `to_label_map` there is background, for what is interpolated lies between what they have; with a margin for
+    rounding. True where a probability is no number, which `to_label_map` refuses.
     """
     if nested:
         certain = probabilities[list(nested)].sum(0) < 0.5 - _ROUNDING

@@ -11,7 +11,10 @@ STAGES = ("read", "check", "prepare", "preprocess", "network", "restore", "write
 
 
 class Stages:
-    """`progress` is called with a stage, and the fraction of it that is done, in the order of STAGES."""
+    """The stages of a prediction, and the seconds that each takes.
+
+    `progress` is called with a stage, and the fraction of it that is done, in the order of STAGES.
+    """
 
     def __init__(self, progress: Progress | None = None):
         self._progress = progress

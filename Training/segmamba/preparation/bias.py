@@ -12,12 +12,19 @@ _ITERATIONS = (20, 20)
 
 
 def correct_bias(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """(D, H, W) with voxels of `spacing` mm, 0 outside the head -> float32, divided by a smooth field; 0 stays 0.
+    """An image divided by the smooth field by which a scanner brightens it here and darkens it there.
 
     N4 (Tustison et al., 2010, doi:10.1109/TMI.2010.2046908) of SimpleITK over the nonzero voxels, worked out on voxels
-    of some 8 mm, where a field loses nothing: a modality of a head takes 0.4 s. One thread, so that the
-    result does not depend on the machine. An image with negative values, which no scanner makes, or without any
-    contrast comes back as it is: N4 takes logarithms.
+    of some 8 mm, where a field loses nothing: a modality of a head takes 0.4 s. One thread, so that the result does not
+    depend on the machine. An image with negative values, which no scanner makes, or without any contrast comes back as
+    it is: N4 takes logarithms.
+
+    Args:
+        image: (D, H, W), 0 outside the head.
+        spacing: mm along D, H and W.
+
+    Returns:
+        (D, H, W) float32; 0 stays 0.
     """
     head = image > 0
     if image.min() < 0 or not head.any() or image[head].min() == image.max():

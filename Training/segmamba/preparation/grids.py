@@ -63,7 +63,10 @@ def upright(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    """(X, Y, Z) with an affine to RAS mm -> SimpleITK's image. Left-handed, oblique and sheared axes are kept."""
+    """An array (X, Y, Z) with its affine to RAS mm as SimpleITK's image.
+
+    Left-handed, oblique and sheared axes are kept.
+    """
     if array.dtype == bool:
         array = array.astype(np.uint8)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
@@ -76,7 +79,7 @@ def to_itk(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def to_transform(matrix: np.ndarray) -> sitk.AffineTransform:
-    """(4, 4) on RAS mm -> the same map on SimpleITK's LPS mm."""
+    """A map (4, 4) on RAS mm as SimpleITK's transform on LPS mm."""
     matrix = _LPS @ matrix @ _LPS
     transform = sitk.AffineTransform(3)
     transform.SetMatrix(matrix[:3, :3].ravel().tolist())

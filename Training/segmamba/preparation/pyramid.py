@@ -30,12 +30,12 @@ class Level:
 
     @cached_property
     def head(self) -> np.ndarray:
-        """(X, Y, Z) bool. Raises InputError where there is no head to be seen."""
+        """Where the head is: (X, Y, Z) bool. Raises InputError where there is none to be seen."""
         return find_head(self.values)
 
     @cached_property
     def array(self) -> np.ndarray:
-        """`values` cut at the 1st and the 99.5th percentile of the head.
+        """The values, cut at the 1st and the 99.5th percentile of the head.
 
         A few bright voxels take most of the bins of a histogram otherwise.
         """
@@ -43,7 +43,7 @@ class Level:
         return np.clip(self.values, min(float(low), 0.0), float(high))
 
     def points(self, inside: np.ndarray, at_most: int = 4000) -> np.ndarray:
-        """(N, 3) RAS mm of the voxels of a mask, evenly picked."""
+        """The places of the voxels of a mask, at most so many, evenly picked: (N, 3) RAS mm."""
         found = np.argwhere(inside)
         found = found[:: max(1, len(found) // at_most)]
         return found @ self.grid.affine[:3, :3].T + self.grid.affine[:3, 3]
@@ -79,7 +79,7 @@ def _coarser(affine: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def find_head(values: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) -> bool: the largest piece brighter than air, with its holes. Raises InputError without one."""
+    """The largest piece brighter than air, with its holes: (X, Y, Z) bool. Raises InputError without one."""
     low, high = np.percentile(values, (0.5, 99.5))
     if not high > low:
         raise InputError("the image is dark everywhere; expected a head")

@@ -84,7 +84,7 @@ class Registration:
         return None
 
     def check(self, moving: str, fixed: str) -> None:
-        """Raises InputError, with the images' names, where the result is not to be trusted."""
+        """Refuses a result that is not to be trusted. Raises InputError with the images' names."""
         if self.problem:
             raise InputError(
                 f"{moving} could not be registered onto {fixed}: {self.problem}; look whether both show the same "

@@ -44,7 +44,7 @@ class Step:
 
 
 def onto(grid: Grid, image: Image) -> np.ndarray:
-    """`image` as float32 on `grid`, in its own space; the very same values where that is the grid that it is on."""
+    """An image on a grid in its own space, float32; the very same values where that is the grid that it is on."""
     if Grid(image.array.shape, image.affine).is_on(grid):
         return np.asarray(image.array, np.float32)
     return resample(image.array, image.affine, grid)

@@ -21,7 +21,10 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 def save_checkpoint(run: Path, **state: Any) -> None:
-    """state: tensors, state dicts, numbers and strings only, which `weights_only` loading accepts."""
+    """Writes the state of a run as its newest checkpoint, and keeps the one before.
+
+    state: tensors, state dicts, numbers and strings only, which `weights_only` loading accepts.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     new = run / "new.pt"

@@ -65,7 +65,7 @@ class Experiment:
         return 1 + len(self.scheme.labels)
 
     def data_record(self) -> dict:
-        """{"cases", "held_out"}: id -> hash of images, label and preprocessing."""
+        """What the run worked on: {"cases", "held_out"}, id -> hash of images, label and preprocessing."""
         return {
             "cases": {case.id: case.digest for group in self.groups for case in group},
             "held_out": {case.id: case.digest for case in self.held_out},
@@ -160,7 +160,10 @@ def _may_hold_labels(entry: CaseEntry) -> bool:
 
 
 def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple[CaseEntry, ...]]]) -> None:
-    """Raises InputError where an image that is kept for a test is trained on, or a packed case bears its name."""
+    """Refuses to train on what is kept for a test.
+
+    Raises InputError where one of those images is trained on, or a packed case bears its name.
+    """
     _, plan, packed = _plan(config)
     trained = [(dataset, training, ()) for dataset, training, _ in plan.values()]
     _check_apart([*trained, *((dataset, (), entries) for dataset, entries in kept)], "tested on")

@@ -100,7 +100,10 @@ def _flat(values: object, name: str = "") -> dict:
 
 
 def append_log(run: Path, kind: str, **values: Any) -> dict:
-    """kind: "step", "validation" or "event"; values: plain JSON. Returns the line as written."""
+    """Adds a line to the log of a run, and returns it as written.
+
+    kind: "step", "validation" or "event"; values: plain JSON.
+    """
     line = {"kind": kind, **values, "time": round(time.time(), 1)}
     fresh = not (run / LOG).exists()
     with (run / LOG).open("a", encoding="utf-8") as file:
@@ -111,7 +114,10 @@ def append_log(run: Path, kind: str, **values: Any) -> dict:
 
 
 def surroundings(device: str) -> dict:
-    """{"versions", "hardware", "git_commit"}: of the libraries, of this machine, of the code where it is a checkout."""
+    """Where a run is made: {"versions", "hardware", "git_commit"}.
+
+    Of the libraries, of this machine, of the code where it is a checkout.
+    """
     versions = {"segmamba": __version__, "python": platform.python_version()}
     for library in _LIBRARIES:
         try:

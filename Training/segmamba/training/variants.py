@@ -128,9 +128,10 @@ def _check_settings(folder: Path, config: TrainingConfig) -> None:
 
 
 def summarize(rows: dict[str, dict]) -> dict:
-    """{"cases": how many were held out, "mean", "deviation": region -> metric -> over cases}.
+    """The scores of several trainings together.
 
-    A case that several seeds were validated on counts once, with its mean over them.
+    {"cases": how many were held out, "mean", "deviation": region -> metric -> over cases}. A case that several seeds
+    were validated on counts once, with its mean over them.
     """
     scores: dict[str, dict] = {}
     for row in rows.values():

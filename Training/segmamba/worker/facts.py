@@ -83,7 +83,7 @@ def cpu(record: Record) -> dict:
 
 
 def all_devices(record: Record) -> tuple[list[dict], dict[str, str]]:
-    """-> devices with the CPU last, the scan back end of each. Loads torch."""
+    """The devices, with the CPU last, and the scan back end of each. Loads torch."""
     import torch
 
     from segmamba.networks.scan import choose_backend

@@ -18,7 +18,7 @@ class ModelError(Exception):
 
 
 def describe(error: BaseException) -> tuple[str, str, str]:
-    """-> (kind, message, detail); the detail is a traceback where the sentence cannot say all."""
+    """What to say of an error: kind, message, and detail, a traceback where the sentence cannot say all."""
     if isinstance(error, Cancelled):
         return "cancelled", "Cancelled; no files were written", ""
     if isinstance(error, ModelError):

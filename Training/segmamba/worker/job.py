@@ -75,7 +75,7 @@ class Job:
         return self.cancelled_at is not None
 
     def go_on(self) -> None:
-        """Raises Cancelled."""
+        """Lets the work go on unless it was cancelled. Raises Cancelled."""
         if self.is_cancelled():
             raise Cancelled
 
@@ -144,7 +144,7 @@ class Shelf:
         self._key = self._model = None
 
     def get(self, name: str) -> Model:
-        """-> segmamba.models.package.Model. Raises ModelError."""
+        """The model by its name or folder, loaded or kept. Raises ModelError."""
         from segmamba.models.package import MANIFEST, WEIGHTS, find_model, load_package
 
         try:

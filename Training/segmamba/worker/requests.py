@@ -80,7 +80,7 @@ _KEYS = {
 
 
 def parse(line: bytes) -> Request:
-    """Raises ProtocolError, which says what is wrong with the line."""
+    """The request in a line. Raises ProtocolError, which says what is wrong with it."""
     if len(line) > LONGEST_LINE:
         raise ProtocolError(f"a line of {len(line)} bytes; a request has at most {LONGEST_LINE}")
     try:

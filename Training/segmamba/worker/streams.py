@@ -124,7 +124,7 @@ def take_over() -> Streams:
 
 
 def write_all(number: int, data: bytes) -> None:
-    """Raises OSError where nobody reads any more."""
+    """Writes all bytes to a file descriptor. Raises OSError where nobody reads any more."""
     view = memoryview(data)
     while view:
         view = view[os.write(number, view) :]

@@ -200,7 +200,7 @@ class Estimate:
             self._expected, self._measured = dict(expected), measured
 
     def finish(self) -> dict[str, float]:
-        """-> seconds of each stage."""
+        """Ends the last stage, and returns the seconds of each."""
         with self._lock:
             now = self._clock()
             self.seconds[self._stage] += now - self._entered
@@ -208,7 +208,10 @@ class Estimate:
             return dict(self.seconds)
 
     def now(self) -> tuple[float, float | None]:
-        """-> fraction of the whole request, never falling, and seconds left, None where nothing honest can be said."""
+        """The fraction of the whole request that is done, never falling, and the seconds left.
+
+        The latter is None where nothing honest can be said.
+        """
         with self._lock:
             now = self._clock()
             left = self._left(now)

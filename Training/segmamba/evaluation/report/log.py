@@ -74,7 +74,7 @@ class RunLog:
 
 
 def read_log(run: Path | str) -> RunLog:
-    """Raises InputError where `run` has no log that can be read."""
+    """Reads the log of a training run. Raises InputError where `run` has none that can be read."""
     path = Path(run) / LOG
     try:
         text = read_bytes(path).decode(errors="replace")
@@ -112,7 +112,7 @@ def read_log(run: Path | str) -> RunLog:
 
 
 def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """{region: {"dice", "hd95"}} -> the mean Dice over the regions; NaN without any."""
+    """The mean Dice over the regions of {region: {"dice", "hd95"}}; NaN without any."""
     return sum(entry["dice"] for entry in scores.values()) / len(scores) if scores else math.nan
 
 

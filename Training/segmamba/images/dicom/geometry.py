@@ -74,7 +74,7 @@ class Geometry:
 
 
 def normal_of(frame: Frame) -> np.ndarray:
-    """(3,) unit vector, LPS, at right angles to rows and columns; zeros where the orientation is unknown."""
+    """The unit vector (3,), LPS, at right angles to rows and columns; zeros where the orientation is unknown."""
     if not frame.orientation:
         return np.zeros(3)
     normal = np.cross(frame.orientation[:3], frame.orientation[3:])
@@ -82,7 +82,7 @@ def normal_of(frame: Frame) -> np.ndarray:
 
 
 def places(frames: Sequence[Frame]) -> np.ndarray:
-    """(n,) place of each slice along the first one's normal, in mm; all 0 where positions are unknown."""
+    """Where the slices lie along the first one's normal: (n,) mm; all 0 where positions are unknown."""
     if not all(frame.position for frame in frames):
         return np.zeros(len(frames))
     return np.array([frame.position for frame in frames]) @ normal_of(frames[0])

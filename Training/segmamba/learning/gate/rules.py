@@ -41,7 +41,7 @@ class Criteria:
             raise InputError(f"margin {self.margin} must be 0 to 1")
 
     def margin_for(self, dices: np.ndarray) -> float:
-        """dices: (cases,) of the champion, two or more."""
+        """What may be lost of a mean Dice, given those of the champion: (cases,), two or more."""
         return self.margin if self.margin is not None else float(np.clip(_standard_error(dices), *_MARGINS))
 
 

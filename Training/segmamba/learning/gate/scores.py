@@ -46,12 +46,12 @@ Pair = tuple[Mapping[str, Scored], Mapping[str, Scored]]  # champion, candidate:
 
 
 def table(scored: Mapping[str, Scored], metric: str) -> np.ndarray:
-    """(cases, regions) of one metric, cases by id."""
+    """One metric as an array (cases, regions), cases by id."""
     return np.array([list(scored[case].scores[metric].values()) for case in sorted(scored)], float)
 
 
 def present_dice(scored: Mapping[str, Scored], spots: Mapping[str, float]) -> np.ndarray:
-    """(cases, regions) Dice, nan where the region is truly absent or smaller than what counts as a spot.
+    """Dice as an array (cases, regions), nan where the region is truly absent or smaller than what counts as a spot.
 
     There one voxel decides between 0 and 1; what is found too much is counted as a false spot instead.
     """

@@ -73,7 +73,7 @@ def improve(
 
 
 def free_or_refuse(site: Site) -> None:
-    """Raises InputError naming the run that is at work."""
+    """Refuses to begin while another run is at work. Raises InputError naming it."""
     if is_held(site.lock):
         name = at_work(site)
         raise InputError(

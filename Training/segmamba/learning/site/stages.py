@@ -40,7 +40,10 @@ _VALIDATIONS = 2  # beside that before the first step; each takes as long as som
 
 
 class Stages:
-    """model: the first one of a site that has none. device: as of `improve`."""
+    """The stages of a run, each of which leaves something whole behind.
+
+    model: the first one of a site that has none. device: as of `improve`.
+    """
 
     def __init__(
         self,

@@ -11,7 +11,10 @@ _VERDICTS = {
 
 
 def verdict_text(report: dict, phantoms: bool) -> str:
-    """report: what segmamba.learning.gate wrote. phantoms: whether the anchor cases are synthetic."""
+    """The verdict on a candidate in words, and what its evidence is worth.
+
+    report: what segmamba.learning.gate wrote. phantoms: whether the anchor cases are synthetic.
+    """
     failed = "; ".join(f"{c['name']}: {c['text']}" for c in report["checks"] if not c["holds"])
     anchor, local = (len(report[part]["cases"]) for part in ("anchor", "local"))
     kind = "synthetic anchor cases" if phantoms else "anchor cases"

@@ -35,7 +35,10 @@ from segmamba.networks.norm import use_instance_norm
 
 
 class Baseline(nn.Module):
-    """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W); refuses shapes that its network does not take."""
+    """A baseline that refuses shapes which its network does not take.
+
+    (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W).
+    """
 
     def __init__(self, config: BaselineConfig, network: nn.Module):
         super().__init__()

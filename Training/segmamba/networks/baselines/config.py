@@ -76,7 +76,7 @@ class BaselineConfig:
         return BASELINES[self.name]
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises InputError unless an input of `shape` (B, C, D, H, W) can be run."""
+        """Refuses an input of `shape` (B, C, D, H, W) that cannot be run. Raises InputError."""
         if len(shape) == 5 and shape[1] == self.in_channels:
             grid = tuple(shape[2:])
             if grid == self.patch or (not self.limits.fixed and self._divides(grid)):

@@ -40,7 +40,7 @@ Grid = tuple[int, int, int]
 
 
 def partition(x_BDHWC: Tensor, window: Grid) -> Tensor:
-    """(B, D, H, W, C) -> (B, n, T, C): windows in C order, tokens of a window in C order. Sides must divide."""
+    """Tokens by place to tokens by window: (B, D, H, W, C) -> (B, n, T, C), both in C order. Sides must divide."""
     x = x_BDHWC.unflatten(3, (-1, window[2])).unflatten(2, (-1, window[1])).unflatten(1, (-1, window[0]))
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3)
 
@@ -62,7 +62,7 @@ def reverse(x_BnTC: Tensor, window: Grid, grid: Grid) -> Tensor:
 
 
 def relative_index(window: Grid) -> Tensor:
-    """(T, T): which entry of the table of prod(2w - 1) offsets belongs to a pair of a window's tokens."""
+    """Which of the prod(2w - 1) offsets belongs to each pair of a window's tokens: (T, T)."""
     places = torch.stack(torch.meshgrid(*map(torch.arange, window), indexing="ij")).flatten(1)  # (3, T)
     offsets = places[:, :, None] - places[:, None, :] + torch.tensor(window)[:, None, None] - 1
     index = torch.zeros_like(offsets[0])
@@ -167,7 +167,7 @@ class TokenConv(nn.Module):
 
 
 class NNFormer(nn.Module):
-    """(B, in_channels, *patch) -> logits (B, out_channels, *patch).
+    """nnFormer, for one size of input: (B, in_channels, *patch) -> logits (B, out_channels, *patch).
 
     patch: the one input size, multiples of 8 times the stride. embedding: channels of stage 0, doubled from stage to
     stage. heads: of each stage, the decoder's as the encoder's. stride: of the embedding, 1, 2 or 4 along an axis.

@@ -100,7 +100,7 @@ class UpConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, in, D, H, W) -> logits (B, out, D, H, W); sides are multiples of 32.
+    """A U-Net of given stages: (B, in, D, H, W) -> logits (B, out, D, H, W); sides are multiples of 32.
 
     stem: before the first stage. encoder: six stages, each but the first halving the grid. decoder: five, of twice the
     skip's channels, the coarsest first.

@@ -49,7 +49,7 @@ class LargeKernelBlock(nn.Module):
 
 
 class UXEncoder(nn.Module):
-    """(B, in_channels, D, H, W) -> the normed outputs of the stages, at 1/2, 1/4, ... of the input's grid."""
+    """The encoder: the normed outputs of its stages, at 1/2, 1/4, ... of the input's grid."""
 
     def __init__(self, in_channels: int, features: tuple[int, ...], depths: tuple[int, ...]):
         super().__init__()
@@ -71,10 +71,10 @@ class UXEncoder(nn.Module):
 
 
 class UXNet(nn.Module):
-    """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W); sides are multiples of 16, one 32 or more.
+    """3D UX-Net: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W).
 
-    features: channels of the stages, each twice those of the one before. The coarsest has twice as many again behind
-    its residual block, the input's own resolution as many as the first.
+    Sides are multiples of 16, one 32 or more. features: channels of the stages, each twice those of the one before. The
+    coarsest has twice as many again behind its residual block, the input's own resolution as many as the first.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ _GRID = (2, 3, 4)
 
 
 def instance_norm(x: Tensor) -> Tensor:
-    """(B, C, D, H, W) -> each channel of each sample to mean 0 and variance 1, in x's layout on the CPU."""
+    """Each channel of each sample to mean 0 and variance 1: (B, C, D, H, W), in x's layout on the CPU."""
     return norm_act(x, slope=IDENTITY)
 
 
@@ -110,7 +110,7 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 class InstanceNorm(nn.Module):
-    """`instance_norm` as a module."""
+    """The function `instance_norm` as a module."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
@@ -118,7 +118,7 @@ class InstanceNorm(nn.Module):
 
 
 class AffineInstanceNorm(nn.Module):
-    """`instance_norm`, then a factor and a summand a channel: those of an affine nn.InstanceNorm3d."""
+    """The instance norm, then a factor and a summand a channel: those of an affine nn.InstanceNorm3d."""
 
     def __init__(self, norm: nn.InstanceNorm3d):
         super().__init__()

@@ -14,7 +14,7 @@ _BRIGHTEST = 2.5  # times the brain: fat near a coil must not decide alone
 
 
 def find_head(what: str, work: WorkImage) -> np.ndarray:
-    """-> (X, Y, Z) bool on the lattice: what is not air, its largest piece, filled.
+    """The head: what is not air, its largest piece, filled; bool on the lattice.
 
     Raises InputError, which begins with `what`, where that has not a head's size.
     """

@@ -34,9 +34,10 @@ class Pose:
 
 
 class PoseSearch:
-    """`image`: the lattice with the head; `head`: bool, where it is no air.
+    """The search for where the template lies in an image.
 
-    What is brighter than most of it counts as equally bright, so that fat does not take all the bins.
+    What is brighter than most of it counts as equally bright, so that fat does not take all the bins. `image`: the
+    lattice with the head; `head`: bool, where it is no air.
     """
 
     def __init__(self, template: Template, image: WorkImage, head: np.ndarray):

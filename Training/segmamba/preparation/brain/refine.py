@@ -19,10 +19,17 @@ _BINS = 48
 
 
 def refine(work: WorkImage, depth: np.ndarray) -> np.ndarray:
-    """`depth`: mm inside the template's surface on the lattice -> probability of brain (X, Y, Z) float32.
+    """The probability of brain, from the fitted surface and the brightness of each voxel.
 
     Grady's random walk with priors (2005, doi:10.1109/CVPR.2005.239): neighbours are tied the more the more they look
     alike; each voxel is drawn to what the fitted surface and its brightness make likely. Convex: there is one answer.
+
+    Args:
+        work: the image on its lattice.
+        depth: mm inside the template's surface, on that lattice.
+
+    Returns:
+        (X, Y, Z) float32.
     """
     depth = depth + _SHIFT
     inside = depth > _BAND
