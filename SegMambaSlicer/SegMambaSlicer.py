@@ -57,9 +57,10 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SegMambaSlicerLib.panel.widgets import addInto, addSection
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMambaSlicer.ui"))
+        ui = slicer.util.childWidgetVariables(uiWidget)
         for section in SECTIONS:
-            addSection(uiWidget, self.resourcePath(f"UI/SegMambaSlicer{section}.ui"))
-        addInto(uiWidget, self.resourcePath("UI/SegMambaSlicerResult.ui"), "resultSection", 1)
+            addSection(uiWidget, self.resourcePath(f"UI/SegMambaSlicer{section}.ui"), before=ui.setupSection)
+        addInto(ui.resultSection, self.resourcePath("UI/SegMambaSlicerResult.ui"), 1)
         addHelp(uiWidget)
         self.layout.addWidget(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)

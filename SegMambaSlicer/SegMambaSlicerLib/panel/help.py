@@ -96,8 +96,9 @@ def helpTexts() -> dict[str, str]:
 def addHelp(uiWidget) -> None:
     """Puts a "?" into every section of the panel; pressed, it shows and hides what the section is for."""
     texts = helpTexts()
-    sections = {name: slicer.util.findChildren(uiWidget, name) for name in CHAPTERS}
-    for name, (section, *_others) in ((name, found) for name, found in sections.items() if found):
+    ui = slicer.util.childWidgetVariables(uiWidget)  # once: going through all widgets takes a while
+    sections = {name: getattr(ui, name) for name in CHAPTERS if hasattr(ui, name)}
+    for name, section in sections.items():
         label = qt.QLabel()
         label.setObjectName(f"{name}HelpText")
         label.setWordWrap(True)

@@ -6,22 +6,18 @@ import qt
 import slicer
 
 
-def addSection(uiWidget, path: str, before: str = "setupSection"):
-    """Loads the section in the .ui file `path` and puts it into the panel above the widget `before`; returns it.
+def addSection(uiWidget, path: str, before) -> None:
+    """Loads the section in the .ui file `path` and puts it into the panel above the widget `before`.
 
     Its widgets are then among those of `uiWidget` (slicer.util.childWidgetVariables); names must not occur twice.
     """
-    section = slicer.util.loadUI(path)
     layout = uiWidget.layout()
-    layout.insertWidget(layout.indexOf(slicer.util.findChild(uiWidget, before)), section)
-    return section
+    layout.insertWidget(layout.indexOf(before), slicer.util.loadUI(path))
 
 
-def addInto(uiWidget, path: str, section: str, index: int):
-    """Loads the .ui file `path` and puts it into the section of that name, at `index` of its layout; returns it."""
-    part = slicer.util.loadUI(path)
-    slicer.util.findChild(uiWidget, section).layout().insertWidget(index, part)
-    return part
+def addInto(section, path: str, index: int) -> None:
+    """Loads the .ui file `path` and puts it into `section`, at `index` of its layout."""
+    section.layout().insertWidget(index, slicer.util.loadUI(path))
 
 
 def singleTimer(milliseconds: int, function):
