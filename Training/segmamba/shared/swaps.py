@@ -79,16 +79,17 @@ def fit(values: Mapping[str, np.ndarray]) -> float:
     t1 = [image for image in (t1n, t1c) if image is not None]
     total = 0.0
     if t1n is not None and t1c is not None:
-        total += _likeness(t1n, t1c)
+        total += _correlation(_ranks(t1n), _ranks(t1c))
     if t1 and t2w is not None and t2f is not None:
         both = t1[0] if len(t1) == 1 else t1[0] + t1[1]
         total += _correlation(both, t2f) - _correlation(both, t2w)
     if t2w is not None:
         dry = t2w < np.percentile(t2w, _FLUID)
+        order = _ranks(t2w[dry])
         if t2f is not None:
-            total += _likeness(t2w[dry], t2f[dry])
+            total += _correlation(order, _ranks(t2f[dry]))
         if t1:
-            total -= sum(_likeness(t2w[dry], image[dry]) for image in t1) / len(t1)
+            total -= sum(_correlation(order, _ranks(image[dry])) for image in t1) / len(t1)
     return total
 
 
@@ -153,9 +154,11 @@ def contrast(t1n: np.ndarray, t1c: np.ndarray) -> float:
     return float(np.clip((low + high) / max(high - low, 1e-6) + np.log(brightest[0] / brightest[1]), -1, 1))
 
 
-def _likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's correlation; ties, of few grey values, in the order in which they come."""
-    return _correlation(*(np.argsort(np.argsort(image, kind="stable")).astype(float) for image in (one, other)))
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """For Spearman's correlation; ties, of few grey values, in the order in which they come."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return ranks
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
