@@ -4,7 +4,6 @@ Nobody touches a file: everything goes through the panel. Only the old cases of 
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,17 +24,17 @@ QUICK = Path(__file__).resolve().parents[3] / "Resources" / "models" / "quick"
 def site(tmp_path):
     """A site with two old cases to replay and two to judge by, of its own; corrections, models and runs come later."""
     pytest.importorskip("nilearn", reason="needs nilearn for the cases")
+    from segmamba.datasets.collect import init_dataset
+    from segmamba.datasets.phantom import make_phantom, save_phantom
+
     folder = tmp_path / "the site"
-    for name, seed in (("replay", 11), ("anchor", 600_001)):
-        cases = str(tmp_path / f"{name} cases")
-        asked = ("phantom", "--count", "2", "--seed", str(seed), "--spacing", "4", "--output", cases)
-        _segmamba(*asked)
-        _segmamba("dataset", "init", cases, "--output", str(folder / name), "--labels", "brats2023")
+    for name, first in (("replay", 11), ("anchor", 600_001)):
+        for seed in (first, first + 1):
+            case = tmp_path / f"{name} cases" / f"phantom-{seed:04d}"
+            case.mkdir(parents=True)
+            save_phantom(make_phantom(seed, spacing=(4, 4, 4)), case, case.name)
+        init_dataset(case.parent, output=folder / name, convention="brats2023")
     return folder
-
-
-def _segmamba(*arguments):
-    subprocess.run([sys.executable, "-m", "segmamba", *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
