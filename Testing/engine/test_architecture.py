@@ -9,6 +9,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,14 @@ SLICER = {"slicer", "qt", "ctk", "vtk", "mrml", "slicer_core", "MRMLCorePython",
 IN_SLICER = {"slicer", "qt", "ctk", "vtk", "numpy", "SegMambaSlicerLib", *sys.stdlib_module_names}
 
 
+@cache
 def sources(folder):
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@cache  # many tests look at each file
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def module_name(path):
@@ -72,7 +79,7 @@ def imported(path, nodes=None):
     """Absolute names of everything that a file imports, anywhere in it, with `from a import b` as a.b."""
     here = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
     names = set()
-    for node in nodes or ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes or ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -84,7 +91,7 @@ def imported(path, nodes=None):
 
 def at_file_scope(path):
     """The names that a file imports when it is itself imported."""
-    waiting, nodes = [ast.parse(path.read_text(encoding="utf-8"))], []
+    waiting, nodes = [parsed(path)], []
     while waiting:
         for node in ast.iter_child_nodes(waiting.pop()):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -134,7 +141,7 @@ def test_no_modules_import_one_another_in_a_circle(tree):
 
 @pytest.mark.parametrize("path", sorted(ENGINE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
 def test_a_package_of_the_engine_says_its_words_and_loads_nothing(path):
-    (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+    (only,) = parsed(path).body
     assert isinstance(only, ast.Expr)
 
 
@@ -172,7 +179,7 @@ def test_what_is_named_for_people_is_there():
         defined = {
             getattr(node, "name", None) or node.targets[0].id
             for path in paths
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            for node in parsed(path).body
             if hasattr(node, "name") or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name))
         }
         assert not name or name in defined, f"{file}::{name}"
@@ -208,7 +215,7 @@ def test_the_slicer_side_keeps_to_the_syntax_of_python_3_9(path):
 
 @pytest.mark.parametrize("path", sources(ENGINE), ids=lambda path: str(path.relative_to(ENGINE)))
 def test_nothing_prints_but_the_command_line(path):
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
     assert not called & {"eval", "exec", "compile", "__import__"}
     assert package_of(path) in ("cli", "commands") or "print" not in called
@@ -218,14 +225,13 @@ def test_nothing_prints_but_the_command_line(path):
     "path", [*sources(ENGINE), *sources(SLICER_SIDE)], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_a_file_fits_in_one_reading_and_says_what_it_is(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
-    assert ast.get_docstring(ast.parse(text)), "no docstring"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert ast.get_docstring(parsed(path)), "no docstring"
 
 
 def names_in(path):
     """Every name that a file gives, takes or asks for."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    nodes = ast.walk(parsed(path))
     return {getattr(node, kind, None) for node in nodes for kind in ("name", "asname", "id", "attr", "arg")} - {None}
 
 
@@ -245,10 +251,9 @@ def test_words_that_were_given_up_are_in_no_name():
 
 def texts_in(path):
     """The texts of several words in a file, apart from its docstrings; of a .ui file or a page, all of it."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
-        return [text]
-    nodes = list(ast.walk(ast.parse(text)))
+        return [path.read_text(encoding="utf-8")]
+    nodes = list(ast.walk(parsed(path)))
     documented = [node for node in nodes if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
     docstrings = {node.body[0].value for node in documented if node.body and isinstance(node.body[0], ast.Expr)}
     strings = (node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -291,14 +296,23 @@ def test_images_labels_scores_and_requests_need_no_torch():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_every_module_can_be_the_first_to_be_imported():
-    """None works only after another. The libraries are imported once, then a child a module."""
+    """None works only after another. What they import of libraries is imported once, then a child a module."""
     modules = [module_name(path) for path in sources(ENGINE) if path.name != "__main__.py"]
     if importlib.util.find_spec("triton") is None:  # its kernels are written with its decorators
         modules = [name for name in modules if name.rpartition(".")[2] not in ("triton_conv", "triton_kernels")]
+    names = {name for path in sources(ENGINE) for name in at_file_scope(path)}
+    libraries = sorted(name for name in names if top_levels([name]).isdisjoint({"segmamba", *sys.stdlib_module_names}))
     code = f"""
 import os, sys, warnings
+from importlib import import_module
 warnings.simplefilter("ignore")
-import torch, monai.inferers, monai.losses, monai.networks.blocks, monai.transforms, nibabel, scipy.ndimage, SimpleITK
+for name in {libraries!r}:
+    for module in (name, name.rpartition(".")[0]):  # it may be a name in a module
+        try:
+            import_module(module)
+            break
+        except (ImportError, ValueError):  # ValueError: the name has no module before it
+            pass
 assert not any(name.startswith("segmamba") for name in sys.modules)
 for module in {modules!r}:
     child = os.fork()
