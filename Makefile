@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Test files are shared among so many processes, of one thread each: two threads in two processes on two cores wait for one another.
+# In the order of Testing/engine/conftest.py, long files first; of itself pytest-xdist leaves files of few tests for the end.
 JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench gpu-pack gpu-run clean
 
@@ -12,13 +14,13 @@ demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile Testing/engine Testing/slicer Testing/hostile
+	$(PYTEST) Testing/engine Testing/slicer Testing/hostile
 
-# The inner loop: no phantom, no training, no child process of the engine; at most two minutes on two quiet cores.
+# The inner loop: what is read, checked, segmented and scored, without a training; at most two minutes on two quiet cores.
 QUICK := architecture docstrings settings labels label_files heads compare metrics lesion_wise registry share dataset_split configs \
-	contrast_words dicom_find image_io case_folder background incomplete postprocess inference requirements
+	contrast_words dicom_find dicom_series image_io case_folder background incomplete postprocess inference requirements
 test-quick: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile \
+	$(PYTEST) \
 		$(QUICK:%=Testing/engine/test_%.py) -k "not can_be_the_first_to_be_imported"
 
 # Many hostile inputs and kills, with their counts; `make test` tries a few.

@@ -1,4 +1,4 @@
-"""What several test files need: where the real images are, where there are any."""
+"""What several test files need, the real images where there are any among it; and which files come first."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,32 @@ from pathlib import Path
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+# The files that take longest, of all folders: among several processes these come first, so that all end together.
+SLOW = (
+    "test_training_faults.py",
+    "test_loop.py",
+    "test_loop_workflow.py",
+    "test_training.py",
+    "test_raw.py",
+    "test_workflow.py",
+    "test_site_faults.py",
+    "test_gpu_run.py",
+    "test_worker.py",
+    "test_followup_dates.py",
+    "test_site.py",
+    "test_followup_section.py",
+    "test_brain.py",
+    "test_followup_dicom.py",
+    "test_phantom_raw.py",
+    "test_corrections_faults.py",
+    "test_table1.py",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # in a process of pytest-xdist
+        place = {name: number for number, name in enumerate(SLOW)}
+        items.sort(key=lambda item: place.get(item.path.name, len(SLOW)))
 
 
 def _need(*parts: str) -> Path:
