@@ -7,6 +7,8 @@ of the parts are in mm of the MNI152 space, laid over the brain by its bounding 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import ndimage
 
@@ -25,7 +27,7 @@ _MARGINS = ((26, 26), (34, 30), (60, 22))  # mm of head around the brain: left, 
 def add_head(
     brain: np.ndarray, step: float, rng: np.random.Generator, modality: str = "t1c"
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Puts skull, muscle and skin around a brain.
+    """Puts skull, muscle and skin around a brain: `add_heads` of one image.
 
     Args:
         brain: (X, Y, Z), axes to the right, front and top, 0 outside.
@@ -36,16 +38,39 @@ def add_head(
     Returns:
         The head and the brain's mask, both on a larger grid, and the voxels added before each axis.
     """
-    pads = [tuple(round(m / step) for m in pair) for pair in _MARGINS]
-    box = ndimage.find_objects((brain > 0).astype(np.uint8))[0]
-    # the brain's own field of view may end right at it, or far from it
-    pads = [(max(0, a - s.start), max(0, b - (n - s.stop))) for (a, b), s, n in zip(pads, box, brain.shape)]
-    brain = np.pad(brain, pads).astype(np.float32)
-    mask = ndimage.binary_fill_holes(brain > 0)
-    level = float(np.median(brain[brain > 0]))
-    bright = {n: level * v * rng.uniform(0.85, 1.15) for n, v in zip(_NAMES, _BRIGHTNESS[modality])}
+    heads, mask, before = add_heads({modality: brain}, step, rng)
+    return heads[modality], mask, before
 
-    shape = tuple(int(np.ceil(n * step / _COARSE)) + 1 for n in brain.shape)
+
+def add_heads(
+    brains: Mapping[str, np.ndarray], step: float, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], np.ndarray, tuple[int, ...]]:
+    """Puts one skull, with muscle and skin, around the images of one brain: laid out once, which takes seconds.
+
+    Args:
+        brains: modality, which decides how bright each tissue is, -> (X, Y, Z), axes to the right, front and top, 0
+            outside.
+        step: mm from voxel to voxel.
+        rng: draws thicknesses and textures.
+
+    Returns:
+        The heads by modality and the brain's mask, all on a larger grid, and the voxels added before each axis.
+    """
+    pads = [tuple(round(m / step) for m in pair) for pair in _MARGINS]
+    anywhere = np.any([brain > 0 for brain in brains.values()], axis=0)
+    box = ndimage.find_objects(anywhere.astype(np.uint8))[0]
+    # the brain's own field of view may end right at it, or far from it
+    pads = [(max(0, a - s.start), max(0, b - (n - s.stop))) for (a, b), s, n in zip(pads, box, anywhere.shape)]
+    brains = {modality: np.pad(brain, pads).astype(np.float32) for modality, brain in brains.items()}
+    mask = ndimage.binary_fill_holes(np.pad(anywhere, pads))
+    level = {modality: float(np.median(brain[brain > 0])) for modality, brain in brains.items()}
+    factors = [rng.uniform(0.85, 1.15) for _ in _NAMES]
+    bright = {
+        modality: {n: level[modality] * v * factor for n, v, factor in zip(_NAMES, _BRIGHTNESS[modality], factors)}
+        for modality in brains
+    }
+
+    shape = tuple(int(np.ceil(n * step / _COARSE)) + 1 for n in mask.shape)
     coarse = _at(mask.astype(np.float32), shape, _COARSE / step) > 0.5
     hull = _far(~_grow(coarse, 12)) > 12  # closed: sulci and fissures belong to it
     hull |= coarse
@@ -66,11 +91,12 @@ def add_head(
     base = z + 28 - 0.25 * (y - 20) + field(20, 0, 2)  # negative below the skull base
     vault = _step(base, 6)
 
-    image = np.full(shape, bright["air"], np.float32)
+    images = {modality: np.full(shape, of["air"], np.float32) for modality, of in bright.items()}
 
     def paint(name: str, amount: np.ndarray) -> None:
         amount = np.clip(amount, 0, 1)
-        image[:] = image * (1 - amount) + bright[name] * amount
+        for modality, image in images.items():
+            image[:] = image * (1 - amount) + bright[modality][name] * amount
 
     # soft tissue everywhere below the skin, then what lies within
     texture = field(9, 0, 1)
@@ -110,7 +136,9 @@ def add_head(
     under = _step(low + 2 - index[2], 0.5)
     paint("bone", under * _step(16 - canal, 1) * _step(texture + 0.5, 0.3))
     paint("fluid", under * _step(10 - canal, 0.7))
-    image[:] += (level * 0.9 - image) * (under * _step(6 - canal, 0.7))
+    cord = under * _step(6 - canal, 0.7)
+    for modality, image in images.items():
+        image[:] += (level[modality] * 0.9 - image) * cord
     # what lies directly around the brain
     paint("fluid", _step(inner - out, 0.7))
     paint("dura", 0.8 * _step(0.7 - np.abs(out - inner), 0.3))
@@ -119,18 +147,22 @@ def add_head(
     side = np.hypot((z + 24 + 0.15 * np.abs(x)) / 1.3, out - inner - 1.5)
     paint("vein", _step(4 - side, 0.7) * (y < -40))
 
-    whole = _at(image, brain.shape, step / _COARSE)
-    rough = ndimage.gaussian_filter(rng.standard_normal(brain.shape).astype(np.float32), 0.8 / step) * 3
-    whole *= 1 + 0.05 * rough * (whole > 3 * bright["air"])
+    rough = ndimage.gaussian_filter(rng.standard_normal(mask.shape).astype(np.float32), 0.8 / step) * 3
     soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.35 / step)
     soft = np.where(mask, np.maximum(soft, 0.75), np.minimum(soft, 0.25))
-    inside = ndimage.maximum_filter(np.where(mask, brain, 0), 3) * ~mask + brain
-    head = whole * (1 - soft) + inside * soft
     coil = np.exp(_at(np.clip(field(70, 0, 0.12) + 0.25 * np.exp(-np.clip(depth, 0, None) / 25), -0.5, 0.6),
-                      brain.shape, step / _COARSE))  # fmt: skip
-    head = head * coil / coil[mask].mean()
-    noise = 0.02 * level * rng.standard_normal((2, *brain.shape)).astype(np.float32)
-    return np.hypot(head + noise[0], noise[1]).astype(np.float32), mask, tuple(p[0] for p in pads)
+                      mask.shape, step / _COARSE))  # fmt: skip
+    coil_mean = coil[mask].mean()
+    drawn = rng.standard_normal((2, *mask.shape)).astype(np.float32)
+    heads = {}
+    for modality, brain in brains.items():
+        whole = _at(images[modality], mask.shape, step / _COARSE)
+        whole *= 1 + 0.05 * rough * (whole > 3 * bright[modality]["air"])
+        inside = ndimage.maximum_filter(np.where(mask, brain, 0), 3) * ~mask + brain
+        head = (whole * (1 - soft) + inside * soft) * coil / coil_mean
+        noise = 0.02 * level[modality] * drawn
+        heads[modality] = np.hypot(head + noise[0], noise[1]).astype(np.float32)
+    return heads, mask, tuple(p[0] for p in pads)
 
 
 def _places(mask: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from segmamba.datasets.phantom.case import Phantom, write_images
-from segmamba.datasets.phantom.head import add_head
+from segmamba.datasets.phantom.head import add_heads
 from segmamba.errors import InputError
 
 
@@ -58,15 +58,16 @@ def make_raw(phantom: Phantom, *, in_plane: float = 1.0) -> RawPhantom:
     order = io_orientation(phantom.affine)
     affine = phantom.affine @ inv_ornt_aff(order, phantom.label_map.shape)
     images, label_map = {}, phantom.label_map
+    brains = {modality: apply_orientation(phantom.images[modality], order) for modality in _SERIES}
+    heads, mask, before = add_heads(brains, step, np.random.default_rng(phantom.seed))
+    place = affine.copy()
+    place[:3, 3] -= affine[:3, :3] @ before
     for modality, series in _SERIES.items():
-        brain = apply_orientation(phantom.images[modality], order)
-        head, mask, before = add_head(brain, step, np.random.default_rng(phantom.seed), modality)
+        head, brain = heads[modality], brains[modality]
         # the head's surface coils are left out of the brain: what a series needs to be prepared for is hard enough
         own = np.zeros_like(head)
         own[tuple(slice(start, start + size) for start, size in zip(before, brain.shape))] = brain
         head = np.where(mask, own, head)
-        place = affine.copy()
-        place[:3, 3] -= affine[:3, :3] @ before
         grid_shape, grid = _grid(place, head.shape, max(in_plane, step), series)
         move = _move(series, apply_affine(place, (np.array(head.shape) - 1) / 2))
         across = int(np.argmax(np.abs(grid[:3, 2])))
