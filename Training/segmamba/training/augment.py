@@ -50,7 +50,7 @@ class Warp:
         return depth, height, width
 
     def apply(self, box: Tensor, patch: Sequence[int]) -> Tensor:
-        """(C, *reach) -> (C, *patch)."""
+        """The patch that the warp makes of a larger box around it: (C, *reach) -> (C, *patch)."""
         from monai.transforms import Affine, Rand3DElastic
         from monai.utils import convert_to_tensor
 
@@ -81,11 +81,11 @@ class Augmentation:
     """How training patches are changed."""
 
     rotate: float = 0.0
-    """Chance of each, drawn apart."""
+    """Chance that a patch is turned; the three are drawn apart."""
     zoom: float = 0.0
-    """Chance of each, drawn apart."""
+    """Chance that it is made larger or smaller."""
     elastic: float = 0.0
-    """Chance of each, drawn apart."""
+    """Chance that it is bent."""
     angle: float = math.radians(30)
     """Largest, radians about each axis."""
     zooms: tuple[float, float] = (0.7, 1.4)

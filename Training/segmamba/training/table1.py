@@ -59,7 +59,10 @@ class Row:
 
 
 def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
-    """`a,b`: presets of SegMamba and baselines. Raises InputError for what is neither, or named twice."""
+    """The networks of a list such as `a,b`: presets of SegMamba and baselines.
+
+    Raises InputError for what is neither, or named twice.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = [*PRESETS, *BASELINES]
     if unknown := [name for name in names if name not in known]:
