@@ -1,4 +1,4 @@
-"""Cases that lack a modality: what a model does without, and what that costs.
+"""Cases of which a modality is missing: what a model does without, and what that costs.
 
 A model is trained for it by leaving channels out at random (`augment.modality_dropout`); a channel that is missing is 0
 everywhere. What it is allowed to do without is what somebody has measured: the rest is refused.

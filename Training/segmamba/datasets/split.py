@@ -73,7 +73,7 @@ class Split:
 
 
 def extend(split: Split, subjects: set[str]) -> Split:
-    """The split with the subjects that it lacked; all others stay."""
+    """The split with `subjects` that were missing from it; all others stay."""
     placed = dict(split.subjects)
     share: dict[Any, float] = dict(split.shares) if split.shares else dict.fromkeys(split.parts, 1 / len(split.parts))
     count = {part: sum(p == part for p in placed.values()) for part in split.parts}

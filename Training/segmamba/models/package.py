@@ -90,7 +90,7 @@ class Model:
 def load_package(folder: Path | str) -> Model:
     """Reads and checks a package; the network is in float32, in evaluation mode, on the CPU.
 
-    Raises InputError where a file is missing or broken, the weights are not those of the manifest, or tensors lack.
+    Raises InputError where a file or a tensor is missing or broken, or the weights are not those of the manifest.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

@@ -51,7 +51,10 @@ class TriMamba(nn.Module):
         self.out_proj = nn.Linear(d, channels, bias=False)
 
     def _add_direction(self, letter: str, d: int) -> None:
-        """Parameters of one direction, initialised as Mamba does (published code: no dt bias for "_b" and "_s")."""
+        """Parameters of one direction, initialised as Mamba does (published code: no dt bias for "_b" and "_s").
+
+        They are called A_log, D, conv1d, x_proj and dt_proj, with the letter at the end but for A_b_log and A_s_log.
+        """
         states = torch.arange(1, D_STATE + 1, dtype=torch.float32)
         setattr(self, f"A{letter}_log", nn.Parameter(torch.log(states).repeat(d, 1)))
         setattr(self, f"D{letter}", nn.Parameter(torch.ones(d)))

@@ -111,7 +111,7 @@ class ReleasedEncoder(nn.Module):
         """(B, in_channels, D, H, W) -> the skips of the stages, the finest first."""
         skips = []
         for downsample, gsc, stage, mlp in zip(self.downsample_layers, self.gscs, self.stages, self.mlps):
-            # x is the input, or normed already: the skip before wanted the same norm as its Sequential begins with
+            # the last of each Sequential alone, its convolution: the norm before it was taken already, for the skip
             normed = instance_norm(stage(gsc(cast(nn.Sequential, downsample)[-1](x))))
             skips.append(mlp(normed))
             x = normed

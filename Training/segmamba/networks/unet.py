@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """A residual block behind one more name."""
+    """A residual block, in a `layer` as in MONAI's UnetrBasicBlock: its checkpoints have that name."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -67,7 +67,7 @@ class UpBlock(nn.Module):
 
 
 class OutBlock(nn.Module):
-    """A 1x1x1 convolution behind two more names."""
+    """A 1x1x1 convolution, under `conv.conv` as in MONAI's UnetOutBlock: its checkpoints have these names."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

@@ -149,7 +149,7 @@ def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation
 
 
 def _draw_missing(count: int, rng: np.random.Generator) -> list[int]:
-    """Which of `count` channels a sample lacks: one with half the chance, two with a quarter, ...; never all."""
+    """Which of `count` channels a sample is without: one with half the chance, two with a quarter, ...; never all."""
     if count == 1:
         return []
     numbers = np.arange(1, count)

@@ -270,7 +270,7 @@ def resolved(config: TrainingConfig) -> dict:
 
 
 def without_empty(values: dict) -> dict:
-    """A resolved configuration, its sources without keys that say nothing: records from before `packed` lack them."""
+    """A resolved configuration, its sources without keys that say nothing: records from before `packed` have none."""
     sources = values.get("sources")
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values

@@ -10,7 +10,7 @@ good for half precision.
 
 Norm, sum and nonlinearity in passes of their own read and write memory six times or more, and take as long as the
 convolutions between them; numba kernels (cpu.py) do them in two passes, forward and backward. They want channels
-last and float32 or bfloat16; without numba, elsewhere or in another layout the same is said in torch's words.
+last and float32 or bfloat16; without numba, elsewhere or in another layout torch's own operations do the same.
 """
 
 from __future__ import annotations
