@@ -34,7 +34,7 @@ from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, le
 from segmamba.training.release import write_package
 from segmamba.training.run_folder import alone, changed_settings, read_record, surroundings, write_record
 from segmamba.training.samples import StepSampler
-from segmamba.training.stop_signals import StopRequests, stop_signals
+from segmamba.training.stop_signals import StopRequests, ignore_stop_signals, stop_signals
 from segmamba.training.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
@@ -267,6 +267,7 @@ class Training:
             num_workers=workers,
             pin_memory=torch.device(world.device).type == "cuda",
             prefetch_factor=4 if workers else None,
+            worker_init_fn=ignore_stop_signals,
         )
 
     @staticmethod

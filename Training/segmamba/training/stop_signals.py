@@ -48,6 +48,12 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def ignore_stop_signals(worker: int) -> None:
+    """For processes that make patches: a terminal and Slurm tell them too, but they end when the training does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopRequests:
     """True once a signal of `caught` (stop_signals) or the file folder/stop asks for an end.
 
