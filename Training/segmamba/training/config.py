@@ -71,10 +71,13 @@ class AugmentConfig:
     """Of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none"."""
     modality_dropout: float = 0.0
     """Chance that one modality or more of a sample is missing, which are then 0 everywhere."""
+    carve: float = 0.0
+    """Chance that a tumour of another training case is carved into a sample (training.carve)."""
 
     def __post_init__(self) -> None:
         _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))
         _check(0 <= self.modality_dropout < 1, f"augment.modality_dropout {self.modality_dropout} must be 0 to below 1")
+        _check(0 <= self.carve <= 1, f"augment.carve {self.carve} must be 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +273,10 @@ def resolved(config: TrainingConfig) -> dict:
 
 
 def without_empty(values: dict) -> dict:
-    """A resolved configuration, its sources without keys that say nothing: records from before `packed` have none."""
-    sources = values.get("sources")
+    """A resolved configuration without keys that say nothing: records from before `packed` and `carve` have none."""
+    augment, sources = values.get("augment"), values.get("sources")
+    if isinstance(augment, dict) and augment.get("carve") == 0:
+        values = {**values, "augment": {key: value for key, value in augment.items() if key != "carve"}}
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values
     return {**values, "sources": [{key: value for key, value in s.items() if value != ""} for s in sources]}

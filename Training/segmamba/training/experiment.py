@@ -22,6 +22,7 @@ from segmamba.networks.choice import AnyNetworkConfig, build, checkpoint_activat
 from segmamba.networks.heads import count_channels, nested_labels, regions_from_labels
 from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.augment import build_augmentation
+from segmamba.training.carve import Carving
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
 from segmamba.training.packed import Packed, prepare_packed, read_packed
@@ -85,13 +86,16 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     inference = replace(config.inference, nested=nested)
     if not isinstance(network_config, NetworkConfig):
         inference = replace(inference, window=tuple(config.patch), pad_to_window=True)
+    shares = [source.share for source in config.sources if not source.held_out]
+    chance = config.augment.carve
     samples = PatchDataset(
         groups,
-        [source.share for source in config.sources if not source.held_out],
+        shares,
         cast(tuple[int, int, int], tuple(config.patch)),
         build_augmentation(config.augment.set, config.augment.modality_dropout),
         config.foreground,
         config.seed,
+        Carving(chance, config.preprocess, groups, shares, config.seed) if chance else None,
     )
     return Experiment(groups, held_out, scheme, network_config, network, inference, samples, parent)
 

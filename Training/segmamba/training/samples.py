@@ -26,6 +26,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models.specs import PreprocessSpec
+from segmamba.training.carve import Carving, Graft, carve, is_partly_labelled, places_of
 
 if TYPE_CHECKING:
     from segmamba.cases.case import Source
@@ -151,7 +152,8 @@ class PatchDataset(TorchDataset):
 
     label: the share of each label in each voxel; where the label is not known, 0 of every one, of background too.
     cases: per source; shares: weight of each source. foreground: chance that a patch is centred on a voxel of a label,
-    drawn among those that the case has.
+    drawn among those that the case has. carving: which samples are given a tumour of another case; the rest are as
+    without it.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class PatchDataset(TorchDataset):
         augmentation: Augmentation,
         foreground: float,
         seed: int,
+        carving: Carving | None = None,
     ):
         self.cases = [list(group) for group in cases]
         self.shares = np.asarray(shares, float) / sum(shares)
@@ -169,6 +172,7 @@ class PatchDataset(TorchDataset):
         self.augmentation = augmentation
         self.foreground = foreground
         self.seed = seed
+        self.carving = carving
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
         rng = np.random.default_rng((self.seed, index))
@@ -178,11 +182,15 @@ class PatchDataset(TorchDataset):
         reach = warp.reach(self.patch) if warp else self.patch
         with safe_open(case.cached, framework="pt") as stored:
             grid = stored.get_slice("image").get_shape()[1:]
-            centre = self._centre(stored, grid, rng)
-            image = _read_box(stored, "image", centre, reach).float()
-            label = label_shares(_read_box(stored, "label", centre, reach), int(stored.metadata()["labels"]))
-            partly = "valid" in stored.keys()  # noqa: SIM118  safe_open is no dict
-            valid = _read_box(stored, "valid", centre, reach).float() if partly else image[:0]
+            graft = self.carving.draw(case, stored, index, self._centre) if self.carving else None
+            centre = graft.centre if graft else self._centre(stored, grid, rng)
+            first = [c - side // 2 for c, side in zip(centre, reach)]
+            image = _read_box(stored, "image", first, reach).float()
+            label = label_shares(_read_box(stored, "label", first, reach), int(stored.metadata()["labels"]))
+            partly = is_partly_labelled(stored)
+            valid = _read_box(stored, "valid", first, reach).float() if partly else image[:0]
+        if self.carving and graft:
+            image, label = carve(image, label, *_read_graft(graft, first, reach), self.carving.spacing, graft.draw)
         if warp:
             together = warp.apply(torch.cat([image, label, valid]), self.patch)
             image, label, valid = together.split([len(image), len(label), len(valid)])
@@ -193,7 +201,7 @@ class PatchDataset(TorchDataset):
         return {"image": image, "label": label, "case": case.id}
 
     def _centre(self, stored: Any, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
-        present = [name for name in stored.keys() if name.startswith("places")]  # noqa: SIM118  safe_open is no dict
+        present = places_of(stored)
         if present and rng.random() < self.foreground:
             places = stored.get_tensor(present[rng.integers(len(present))])
             return places[rng.integers(len(places))].tolist()
@@ -250,11 +258,20 @@ def store(image: Tensor, shares: Tensor, seed: bytes, valid: Tensor | None = Non
     return save(tensors, {"labels": str(len(shares))})
 
 
-def _read_box(stored: Any, name: str, centre: Sequence[int], size: Sequence[int]) -> Tensor:
-    """(channels, *size) around `centre`, 0 outside the volume."""
+def _read_graft(graft: Graft, first: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Image (C, *size) and shares (K, *size) of the donor, as they lie in the box of the host from `first` on."""
+    axes = [] if graft.mirrored is None else [1 + graft.mirrored]
+    with safe_open(graft.donor, framework="pt") as stored:
+        starts = graft.start(first, size)
+        image = _read_box(stored, "image", starts, size).float()
+        label = label_shares(_read_box(stored, "label", starts, size), int(stored.metadata()["labels"]))
+    return image.flip(axes), label.flip(axes)
+
+
+def _read_box(stored: Any, name: str, starts: Sequence[int], size: Sequence[int]) -> Tensor:
+    """(channels, *size) from voxel `starts` on, 0 outside the volume."""
     part = stored.get_slice(name)
     channels, *grid = part.get_shape()
-    starts = [c - s // 2 for c, s in zip(centre, size)]
     inside = [slice(max(0, a), max(0, min(g, a + s))) for a, s, g in zip(starts, size, grid)]
     values = part[:, inside[0], inside[1], inside[2]]
     if list(values.shape[1:]) == list(size):
