@@ -6,9 +6,3 @@ sample         a patch of a preprocessed case, augmented
 run folder     what was asked, with what, and a line for everything that happened
 checkpoint     everything that is needed to go on
 """
-
-import os
-
-# Each step makes and frees the same large tensors; on Linux glibc gives their pages back every time, and touching them
-# anew is a tenth of a step on a CPU. In huge pages it costs next to nothing. Read by torch when it first allocates.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
