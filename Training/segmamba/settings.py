@@ -47,15 +47,15 @@ def read_json(path: Path, what: str = "", *, optional: bool = False, most: int =
         InputError: and nothing else, beginning with `what` it is and its path, for a file that is missing, cannot be
             read, is not a regular file or too large, and as `parse_json`.
     """
-    return _read(path, what, optional, most, parse_json)
+    return _read(path, what, optional=optional, most=most, parse=parse_json)
 
 
 def read_toml(path: Path, what: str = "") -> dict:
     """The same of a TOML file. Raises InputError alike."""
-    return _read(path, what, False, limits.TEXT_BYTES, parse_toml)
+    return _read(path, what, optional=False, most=limits.TEXT_BYTES, parse=parse_toml)
 
 
-def _read(path: Path, what: str, optional: bool, most: int, parse: Callable[[str, str], Any]) -> Any:
+def _read(path: Path, what: str, *, optional: bool, most: int, parse: Callable[[str, str], Any]) -> Any:
     if optional and "\0" not in str(path) and not path.exists() and not path.is_symlink():
         return None
     try:

@@ -98,7 +98,7 @@ def suggest(
     now, baseline = values[-1], values[0]
     if now is None or baseline is None:
         text = f"the {rule_set.quantity} of the baseline's lesions is not known at this date"
-        return Suggestion(NOT_ASSESSED, None, None, None, (Rule(NOT_ASSESSED, True, text),))
+        return _unmeasured(NOT_ASSESSED, text)
     earlier = [(value, day) for value, day in zip(values[:-1], days[:-1]) if value is not None]
     nadir, nadir_day = min(earlier)
     from_baseline = now / baseline - 1 if baseline > 0 else None
@@ -108,12 +108,13 @@ def suggest(
         rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor)
     met = next((rule.category for rule in rules if rule.met), "SD" if baseline > 0 else NO_DISEASE)
     if met == "SD":
-        rules.append(Rule("SD", True, "none of the above"))
+        rules.append(Rule("SD", met=True, text="none of the above"))
     if met == NO_DISEASE:
-        rules.append(Rule(NO_DISEASE, True, f"the {rule_set.quantity} at baseline is 0: no change can be given"))
+        text = f"the {rule_set.quantity} at baseline is 0: no change can be given"
+        rules.append(Rule(NO_DISEASE, met=True, text=text))
     if met == "PD" and early:
         met = PRELIMINARY
-        rules.append(Rule(met, True, f"{early}: a later scan is to confirm it"))
+        rules.append(Rule(met, met=True, text=f"{early}: a later scan is to confirm it"))
     return Suggestion(met, from_baseline, from_nadir, nadir_day, tuple(rules))
 
 
@@ -121,7 +122,13 @@ def overall(categories: Mapping[str, str]) -> Suggestion:
     """Region -> its category: that of a mixed tumor."""
     category = next(one for one in _OVERALL if one in categories.values())
     text = ", ".join(f"{region} {found}" for region, found in categories.items())
-    return Suggestion(category, None, None, None, (Rule(category, True, f"{text}: together {category}"),))
+    return _unmeasured(category, f"{text}: together {category}")
+
+
+def _unmeasured(category: str, text: str) -> Suggestion:
+    """A category that does not follow from a change."""
+    rule = Rule(category, met=True, text=text)
+    return Suggestion(category, from_baseline=None, from_nadir=None, nadir_day=None, rules=(rule,))
 
 
 def _growth(
