@@ -160,7 +160,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
     fields = dataclasses.fields(cast(Any, cls))
     known = [f.name for f in fields]
     names = {_key(f): f.name for f in fields}
-    given = {names.get(key, key): value for key, value in values.items()}
+    given = {names.get(key, key): value for key, value in cast(dict[str, Any], values).items()}
     if len(given) < len(values):
         twice = next(key for key in values if key in names and key != names[key] and names[key] in values)
         raise InputError(f"{where}: {twice!r} and {names[twice]!r} are one setting; give it once")
@@ -221,7 +221,7 @@ def _key(field: dataclasses.Field) -> str:
     return field.metadata.get("key", field.name)
 
 
-def _keys(cls: type) -> set[str]:
+def _keys(cls: Any) -> set[str]:
     return {name for f in dataclasses.fields(cls) for name in (f.name, _key(f))}
 
 
