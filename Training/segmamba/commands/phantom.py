@@ -6,7 +6,9 @@ import secrets
 from argparse import Namespace
 from pathlib import Path
 
+from segmamba.commands.measure import add_labels
 from segmamba.commands.shared import AddCommand, ready_for_output
+from segmamba.errors import InputError
 
 _LOCK = ".phantom.lock"
 
@@ -24,6 +26,13 @@ def add(add_command: AddCommand) -> None:
     command.add_argument(
         "--raw", action="store_true", help="as from a scanner: with skull, on four grids, not registered"
     )
+    command.add_argument(
+        "--shapes",
+        metavar="PATH",
+        help="take the tumors of label maps in place of drawn ones: a folder of label maps or cases, one file, or an "
+        ".npz with ids, label and spacing_mm; the cases are named phantom-SEED-shape",
+    )
+    add_labels(command)
 
 
 def run(options: Namespace) -> int:
@@ -31,21 +40,24 @@ def run(options: Namespace) -> int:
     from segmamba.files.atomic import make_folder
     from segmamba.files.shares import exclusive
 
+    if options.labels and not options.shapes:
+        raise InputError("--labels says what the label maps of --shapes mean; give --shapes, or leave it out")
     output = make_folder(ready_for_output(options.output))
     with exclusive(output / _LOCK, 0):
         return _make(options, output)
 
 
 def _make(options: Namespace, output: Path) -> int:
-    from segmamba.datasets.phantom import make_phantom, make_raw, save_phantom, save_raw
+    from segmamba.datasets.phantom import make_phantom, make_raw, read_shapes, save_phantom, save_raw
     from segmamba.files.atomic import share
 
+    shapes = read_shapes(options.shapes, options.labels) if options.shapes else []
     for seed in range(options.seed, options.seed + options.count):
-        name = f"phantom-{seed:04d}" + ("-raw" if options.raw else "")
+        name = f"phantom-{seed:04d}" + ("-shape" if shapes else "") + ("-raw" if options.raw else "")
         folder = output / name
         if folder.is_dir():
             continue
-        phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique)
+        phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique, shapes=shapes)
         half = folder.with_name(f".{secrets.token_hex(8)}.tmp")
         half.mkdir()
         if options.raw:

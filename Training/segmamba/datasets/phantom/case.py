@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from segmamba.datasets.phantom.atlas import load_atlas
 from segmamba.datasets.phantom.contrast import MODALITIES, paint
 from segmamba.datasets.phantom.lattice import rotation
 from segmamba.datasets.phantom.scanner import draw_scanner, scan
-from segmamba.datasets.phantom.tumour import grow, label
+from segmamba.datasets.phantom.shapes import Shape, place
+from segmamba.datasets.phantom.tumour import Tumour, grow, label
 from segmamba.errors import InputError
 
 _FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
@@ -45,6 +47,7 @@ def make_phantom(
     oblique_degrees: float = 0.0,
     enhancing: bool | None = None,
     shrunk_mm: float = 0.0,
+    shapes: Sequence[Shape] = (),
 ) -> Phantom:
     """A synthetic case with exact labels, on a grid like that of BraTS: 240 x 240 x 155 mm, axes LPS.
 
@@ -58,12 +61,14 @@ def make_phantom(
             trace).
         shrunk_mm: makes a later date of the same patient: the tumour's core is smaller by so much on all sides, or
             larger, below 0; where it was there is oedema, and the noise is another.
+        shapes: tumours of real label maps (`read_shapes`), of which one is taken in place of a drawn one.
 
     Returns:
         The case.
 
     Raises:
-        InputError: for a spacing, an angle, a length or a seed that makes no sense.
+        InputError: for a spacing, an angle, a length or a seed that makes no sense, where no shape fits into the head,
+            and for `enhancing` or `shrunk_mm` of a shape, which is what it is.
     """
     step = np.asarray(spacing, float)
     if step.shape != (3,) or not np.all(np.isfinite(step)) or step.min() < 0.4 or step.max() > 10:
@@ -76,12 +81,14 @@ def make_phantom(
         raise InputError(f"oblique_degrees {oblique_degrees!r}: expected a finite angle")
     if int(seed) != seed or seed < 0:
         raise InputError(f"seed {seed!r}: expected a whole number, 0 or more")
+    if shapes and (shrunk_mm or enhancing is not None):
+        raise InputError("a tumour of a label map has its own size and enhancement; leave out enhancing and shrunk_mm")
     # one stream a part, so that a change in one leaves the others as they were
     streams = (np.random.default_rng(s) for s in np.random.SeedSequence(int(seed)).spawn(6))
     of_head, of_tumour, of_grid, of_contrast, of_scanner, of_noise = streams
     head = make_head(of_head, load_atlas())
-    tumour = grow(of_tumour, head, enhancing)
-    if shrunk_mm:
+    tumour = place(of_tumour, head, shapes) if shapes else grow(of_tumour, head, enhancing)
+    if shrunk_mm and isinstance(tumour, Tumour):
         tumour = replace(tumour, depth=tumour.depth - shrunk_mm)
         of_noise = np.random.default_rng([int(seed), 1])
 

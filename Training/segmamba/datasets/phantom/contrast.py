@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from segmamba.datasets.phantom.anatomy import FINE, sigmoid
+from segmamba.datasets.phantom.shapes import PlacedShape
 from segmamba.datasets.phantom.tumour import Tumour
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
@@ -60,7 +61,7 @@ def paint(
     points: np.ndarray,
     tissues: dict[str, np.ndarray],
     levels: dict[str, np.ndarray],
-    tumour: Tumour,
+    tumour: Tumour | PlacedShape,
 ) -> dict[str, np.ndarray]:
     """The noiseless value of each modality at points of the world, white matter = 1.
 

@@ -45,10 +45,14 @@ class Tumour:
         rim = np.minimum(core, FINE.sample(self.rim, points) - core)
         patch = np.minimum(core, FINE.sample(self.patch, points))
         front = FINE.sample(self.arrival, points) + self.reluctance * (1 - tissues["white"])
-        oedema = -front + 0.35 * texture
-        ventricle = tissues["fluid"] * (tissues["ventricle_distance"] < 2.5)
-        oedema = np.where((tissues["fluid"] > 0.75) | (ventricle > 0.4), -3.0, oedema)
+        oedema = in_tissue(-front + 0.35 * texture, tissues)
         return {"core": core, "enhancing": np.maximum(rim, patch), "oedema": oedema, "texture": texture}
+
+
+def in_tissue(oedema: np.ndarray, tissues: dict[str, np.ndarray]) -> np.ndarray:
+    """Levels (N,) of oedema in mm, below 0 in fluid, which holds none."""
+    ventricle = tissues["fluid"] * (tissues["ventricle_distance"] < 2.5)
+    return np.where((tissues["fluid"] > 0.75) | (ventricle > 0.4), -3.0, oedema)
 
 
 def label(levels: dict[str, np.ndarray]) -> np.ndarray:
@@ -83,7 +87,7 @@ def grow(rng: np.random.Generator, head: Head, enhancing: bool | None) -> Tumour
         oedema_volume = rng.uniform(1, 12)
     centre = _place(rng, head)
     push = rng.uniform(0.0, 0.75) * rng.uniform(0.5, 1)
-    _displace(head, centre, (core_volume / 4.19 * 1000) ** (1 / 3), push)
+    displace(head, centre, (core_volume / 4.19 * 1000) ** (1 / 3), push)
 
     brain = head.depth() > 0
     white, grey = head.on_lattice("white"), head.on_lattice("grey")
@@ -129,11 +133,8 @@ def _kind(draw: float, enhancing: bool | None) -> str:
 
 def _place(rng: np.random.Generator, head: Head) -> np.ndarray:
     """World position of the centre: in supratentorial white matter, now and then close to the cortex."""
-    x, y, z = head.position
-    depth, white = head.depth(), head.on_lattice("white")
-    brainstem = (np.abs(x) < 18) & (z < -4) & (y < -4)
-    cerebellum = (y < -38) & (z < -10)
-    weight = white * (depth > 6) * (z > -32) * ~brainstem * ~cerebellum
+    depth = head.depth()
+    weight = head.on_lattice("white") * (depth > 6) * supratentorial(head)
     if rng.random() < 0.4:
         weight = weight * (depth < 16)
     flat = np.cumsum(weight.ravel().astype(np.float64))
@@ -141,7 +142,15 @@ def _place(rng: np.random.Generator, head: Head) -> np.ndarray:
     return FINE.points()[:, chosen].astype(np.float64)
 
 
-def _displace(head: Head, centre: np.ndarray, radius: float, push: float) -> None:
+def supratentorial(head: Head) -> np.ndarray:
+    """Where on the FINE lattice neither brain stem nor cerebellum lies, nor anything below."""
+    x, y, z = head.position
+    brainstem = (np.abs(x) < 18) & (z < -4) & (y < -4)
+    cerebellum = (y < -38) & (z < -10)
+    return (z > -32) & ~brainstem & ~cerebellum
+
+
+def displace(head: Head, centre: np.ndarray, radius: float, push: float) -> None:
     """Pushes the anatomy away from `centre`.
 
     At the core's `radius` by `push` of it, less farther away, and not at all at the skull.
