@@ -2,7 +2,7 @@
 
 OUTPUT/cases/NAME     training cases of each data set: as many as fit, preprocessed, cropped, packed (training.packed)
 OUTPUT/cases/patches  lesion crops, where there are any
-OUTPUT/wheels         what such a machine lacks for augmentation and for the networks beside ours
+OUTPUT/wheels         what such a machine lacks for the networks beside ours
 OUTPUT/Training, OUTPUT/Testing   the engine and these scripts, as they are committed or not yet
 
     python gpu_pack.py runs/data/brats runs/data/brats_2018 --patches crops.npz --output runs/gpu-pack

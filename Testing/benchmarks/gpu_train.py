@@ -11,7 +11,6 @@ its end in time. SIGTERM saves, as every training does.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
@@ -102,7 +101,7 @@ def make_config(cases: Path, work: Path, dry: bool) -> TrainingConfig:
         sources=tuple(sources),
         network=TOY if dry else STANDARD,
         preprocess=packed[folders[0]].preprocess,
-        augment=AugmentConfig(set="segmamba" if not dry and _is_there("monai") else "none", modality_dropout=0.1),
+        augment=AugmentConfig(modality_dropout=0.1),
         optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup=100, ema=0.995),
         patch=(32, 32, 32) if dry else (96, 128, 96),
         batch=2 if dry else 4,
@@ -113,13 +112,6 @@ def make_config(cases: Path, work: Path, dry: bool) -> TrainingConfig:
         checkpoint_minutes=EVERY / 60,
         cache=str(work / "cache"),
     )
-
-
-def _is_there(library: str) -> bool:
-    try:
-        return importlib.util.find_spec(library) is not None
-    except ModuleNotFoundError:  # a finder that refuses it
-        return False
 
 
 def step_seconds(config: TrainingConfig, work: Path, device: str, steps: int) -> float:

@@ -157,7 +157,18 @@ def test_the_box_of_the_donor_lies_as_that_of_the_host(mirrored):
 def make_samples(groups, chance, augmentation="segmamba"):
     shares = [1.0] * len(groups)
     carving = Carving(chance, SPEC, groups, shares, 3) if chance else None
-    return PatchDataset(groups, shares, (24, 24, 24), build_augmentation(augmentation), 1.0, 3, carving)
+    return Made(PatchDataset(groups, shares, (24, 24, 24), build_augmentation(augmentation), 1.0, 3, carving))
+
+
+class Made:
+    """Each sample as a batch of one makes it."""
+
+    def __init__(self, samples):
+        self.samples, self.carving, self._centre = samples, samples.carving, samples._centre
+
+    def __getitem__(self, index):
+        batch = self.samples.augmentation.make_batch([self.samples[index]])
+        return {name: values[0] for name, values in batch.items()}
 
 
 def same(one, other):

@@ -178,8 +178,6 @@ preset = "quick"
 [preprocess]
 modalities = ["t1n", "t1c", "t2w", "t2f"]
 spacing = [5, 4, 4]
-[augment]
-set = "none"
 [[sources]]
 packed = "packed"
 """

@@ -121,7 +121,7 @@ def test_samples_know_no_label_where_a_patch_is_not_valid(tmp_path, augmentation
     cases = [prepare_patches(file, alone(n), SPEC, 3, tmp_path / "cache") for n in range(3)]
     samples = PatchDataset([cases], [1.0], (32, 32, 32), build_augmentation(augmentation), 0.75, 4)
     for index in range(10):
-        shares = samples[index]["label"]
+        shares = samples.augmentation.make_batch([samples[index]])["label"][0]
         total = shares.sum(0)
         assert torch.all(((total - 1).abs() < 1e-3) | (total == 0))
         known = float((total > 0.5).float().mean())

@@ -33,9 +33,20 @@ def cases(phantom_dataset, tmp_path_factory):
 def samples(cases):
     def make(seed=5, foreground=0.75, augmentation="segmamba", patch=PATCH, groups=None, shares=(0.5, 0.5)):
         groups = groups or [cases[:1], cases[1:]]
-        return PatchDataset(groups, shares, patch, build_augmentation(augmentation), foreground, seed)
+        return Made(PatchDataset(groups, shares, patch, build_augmentation(augmentation), foreground, seed))
 
     return make
+
+
+class Made:
+    """Each sample as a batch of one makes it."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __getitem__(self, index):
+        batch = self.samples.augmentation.make_batch([self.samples[index]])
+        return {name: values[0] for name, values in batch.items()}
 
 
 @pytest.mark.parametrize("augmentation", ["paper", "released", "segmamba"])

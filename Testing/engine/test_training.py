@@ -24,6 +24,7 @@ from segmamba.training.distributed import World
 from segmamba.training.journal import Journal
 from segmamba.training.loop import Training, train
 from segmamba.training.optimize import build_optimizer, state_to_come, uses_bf16
+from segmamba.training.stepper import Stepper
 from training_runs import narrow_network, small_config
 
 
@@ -199,20 +200,25 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(config, tmp_path):
 
 def break_gradients(monkeypatch, steps):
     """The gradient of these steps (from 0) is not a number."""
-    real = Training._gradient
+    step, gradient, now = Training._step, Stepper._gradient, [0]
+
+    def counted(self, batch):
+        now[0] = self.step
+        return step(self, batch)
 
     def broken(self, image, label, parts):
-        loss = real(self, image, label, parts)
-        if self.step in steps:
+        loss = gradient(self, image, label, parts)
+        if now[0] in steps:
             next(self.network.parameters()).grad.fill_(math.nan)
         return loss
 
-    monkeypatch.setattr(Training, "_gradient", broken)
+    monkeypatch.setattr(Training, "_step", counted)
+    monkeypatch.setattr(Stepper, "_gradient", broken)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(config, tmp_path, monkeypatch):
     break_gradients(monkeypatch, range(4))
-    fresh = Training(config, tmp_path / "fresh", World(), "never", []).network.state_dict()
+    fresh = Training(config, tmp_path / "fresh", World(), "never", []).stepper.network.state_dict()
     train(config, tmp_path / "run")
     state = load_checkpoint(tmp_path / "run")[0]
     assert state["skipped"] == 4
@@ -232,29 +238,32 @@ def test_ten_bad_steps_go_back_once_and_then_end_with_the_cases_names(config, tm
 
 def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path, monkeypatch):
     told = []
-    run = Training(replace(config, batch=8), tmp_path / "run", World(), "never", [])
+    run = Training(replace(config, batch=8), tmp_path / "run", World(), "never", []).stepper
     monkeypatch.setattr(run, "world", World(device="meta"))  # any device but the CPU
-    monkeypatch.setattr(run, "_report", told.append)
 
     def short_of_memory(image, label, parts):
         if len(image) // parts > limit:
             raise RuntimeError("CUDA error: out of memory")  # the driver's own words
 
+    def fitted():
+        run.prepare(told.append)
+        return run.parts
+
     monkeypatch.setattr(run, "_gradient", short_of_memory)
     limit = 8
-    assert run._fit_memory() == 1
+    assert fitted() == 1
     limit = 2
-    assert run._fit_memory() == 4
+    assert fitted() == 4
     assert told == [
         "out of GPU memory: 2 micro-batches of 4 patches, the same batch",
         "out of GPU memory: 4 micro-batches of 2 patches, the same batch",
     ]
     limit = 0
     with pytest.raises(InputError, match=r"a single patch of .* does not fit.*checkpoint_activations"):
-        run._fit_memory()
+        fitted()
     monkeypatch.setattr(run, "_gradient", lambda *_: fail("size mismatch"))
     with pytest.raises(RuntimeError, match="size mismatch"):  # which smaller parts do not mend
-        run._fit_memory()
+        fitted()
 
 
 def fail(text):

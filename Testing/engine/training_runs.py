@@ -56,7 +56,7 @@ def narrow_network(widths: tuple[int, int, int, int] = (4, 4, 8, 8)):
 @contextmanager
 def single_precision():
     """What takes its precision from a recipe trains in fp32 too: the same on every CPU."""
-    with mock.patch("segmamba.training.loop.uses_bf16", return_value=False):
+    with mock.patch("segmamba.training.stepper.uses_bf16", return_value=False):
         yield
 
 

@@ -57,6 +57,9 @@ def add(add_command: AddCommand) -> None:
         help="test-time augmentation: extra passes with flipped axes (default: 0)",
     )
     command.add_argument(
+        "--sw-batch-size", type=int, default=2, metavar="N", help="windows that a GPU takes together (default: 2)"
+    )
+    command.add_argument(
         "--prepare",
         default="auto",
         choices=("auto", "never"),
@@ -136,6 +139,7 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     settings = PredictOptions(
         device=_own_gpu(choose_device(options.device)),
         mirrorings=options.mirrorings,
+        sw_batch_size=options.sw_batch_size,
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
         postprocess=options.postprocess,

@@ -32,6 +32,7 @@ from segmamba.networks.scan import choose_backend
 from segmamba.prediction.postprocess import count_spots, describe_removed, postprocess, to_label_map, volumes_ml
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.prediction.stages import Progress, Stages
+from segmamba.prediction.windows import SW_BATCH_SIZE
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.plan import make_plan
 from segmamba.preparation.run import Prepared, prepare
@@ -60,7 +61,7 @@ class PredictOptions:
     """Region -> smallest component that stays, instead of the manifest's."""
     left_out: bool = False
     """Write what was taken away as a label map of its own."""
-    sw_batch_size: int = 1
+    sw_batch_size: int = SW_BATCH_SIZE
     """See prediction.windows.predict."""
     compressed: bool = True
     """Images as .nii.gz, or, quicker to write and read, .nii."""
@@ -73,6 +74,8 @@ class PredictOptions:
     """Modalities on whose grids the label map is wanted besides."""
 
     def __post_init__(self) -> None:
+        if self.sw_batch_size < 1:
+            raise InputError(f"sw_batch_size {self.sw_batch_size}: expected 1 or more")
         if self.prepare not in PREPARE:
             raise InputError(f"prepare {self.prepare!r}: expected one of {', '.join(PREPARE)}")
         if self.postprocess not in POSTPROCESS:

@@ -15,7 +15,7 @@ from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.preprocess import Prepared, preprocess
 from segmamba.prediction.stages import Stages
-from segmamba.prediction.windows import Prediction, predict
+from segmamba.prediction.windows import SW_BATCH_SIZE, Prediction, predict
 
 _ROUNDING = 1e-4
 
@@ -72,7 +72,7 @@ def segment(
     absent: Sequence[str] = (),
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
-    sw_batch_size: int = 1,
+    sw_batch_size: int = SW_BATCH_SIZE,
     postprocess_spec: PostprocessSpec | None = None,
     scheme: LabelScheme = GLIOMA,
     stages: Stages | None = None,

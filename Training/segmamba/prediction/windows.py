@@ -37,6 +37,7 @@ MIRRORINGS = {
 }
 
 
+SW_BATCH_SIZE = 2  # windows that a GPU takes together: one alone does not fill it where the grid is coarse
 _UNSURE = 0.35  # of the entropy of four classes: what two equally likely ones give is 0.5
 
 
@@ -77,7 +78,7 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
-    sw_batch_size: int = 1,
+    sw_batch_size: int = SW_BATCH_SIZE,
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prediction:

@@ -1,4 +1,4 @@
-"""Augmentation of training patches, with MONAI's transforms, which are loaded where one is used.
+"""Augmentation of training patches: what is done to a sample is drawn on its own, and done to a batch on any device.
 
 The image is a stack of normalised channels whose background is 0, and stays so; the label is a stack of shares. Both
 are warped together, linearly, in one resampling from a box that is just large enough.
@@ -13,67 +13,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from monai.transforms import Transform
+from segmamba.training.intensity import Alteration, Drawn, alter, alterations
+from segmamba.training.warp import Warp, draw_elastic
 
-# MONAI smooths white noise of +-1 with a gaussian of sigma voxels and multiplies: with these a voxel moves by 1 to 3
-# voxels (standard deviation), seldom by more than 12.
-_ELASTIC_SIGMA = (6, 8)
-_ELASTIC_MAGNITUDE = (200, 500)
-_ELASTIC_REACH = 12
+_VALID = 0.99  # share of a voxel, after a warp, that must be known
+
+Sample = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Warp:
-    """A spatial deformation of one patch."""
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What was drawn for one sample."""
 
-    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Radians about D, H, W."""
-    zoom: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Of what is seen, along each."""
-    elastic: int | None = None
-    """Seed of a smooth deformation."""
-
-    def reach(self, patch: Sequence[int]) -> tuple[int, int, int]:
-        """Sides of the box, about the same centre, that holds all that the patch will show of it."""
-        from monai.transforms.utils import create_rotate, create_scale
-
-        matrix = create_rotate(3, self.rotation)[:3, :3] @ create_scale(3, [1 / z for z in self.zoom])[:3, :3]
-        sides = np.abs(np.asarray(matrix)) @ np.asarray(patch, float)
-        extra = 2 if self.elastic is None else 2 + 2 * _ELASTIC_REACH
-        depth, height, width = (max(side, math.ceil(need + extra)) for side, need in zip(patch, sides))
-        return depth, height, width
-
-    def apply(self, box: Tensor, patch: Sequence[int]) -> Tensor:
-        """The patch that the warp makes of a larger box around it: (C, *reach) -> (C, *patch)."""
-        from monai.transforms import Affine, Rand3DElastic
-        from monai.utils import convert_to_tensor
-
-        if self.elastic is None:
-            affine = Affine(
-                rotate_params=self.rotation,
-                scale_params=[1 / z for z in self.zoom],
-                spatial_size=cast(tuple[int, int, int], patch),
-                padding_mode="zeros",
-                image_only=True,
-            )
-            return convert_to_tensor(affine(box))
-        deform = Rand3DElastic(
-            sigma_range=_ELASTIC_SIGMA,
-            magnitude_range=_ELASTIC_MAGNITUDE,
-            prob=1,
-            rotate_range=[(angle, angle) for angle in self.rotation],
-            scale_range=[(1 / z - 1, 1 / z - 1) for z in self.zoom],
-            spatial_size=cast(tuple[int, int, int], patch),
-            mode="bilinear",
-            padding_mode="zeros",
-        ).set_random_state(seed=self.elastic)
-        return convert_to_tensor(deform(box))
+    warp: Warp | None = None
+    mirrored: tuple[int, ...] = ()
+    """Axes that are flipped: 1 D, 2 H, 3 W."""
+    intensities: tuple[Drawn, ...] = ()
+    """For each alteration of the augmentation."""
+    missing: tuple[int, ...] = ()
+    """Channels that are 0 everywhere."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +57,18 @@ class Augmentation:
     """Smallest and largest, the same along each axis."""
     mirror: float = 0.0
     """Chance per axis."""
-    intensity: tuple[Transform, ...] = ()
-    """The transforms of the image, in order."""
+    intensity: tuple[Alteration, ...] = ()
+    """The changes of the image, in order."""
     modality_dropout: float = 0.0
     """Chance that a sample is without channels, which are then 0 everywhere."""
+
+    def draw(self, channels: int, rng: np.random.Generator) -> Change:
+        """What is done to one sample of so many channels."""
+        warp = self.draw_warp(rng)
+        mirrored = tuple(axis for axis in (1, 2, 3) if rng.random() < self.mirror)
+        intensities = tuple(alteration.draw_for(channels, rng) for alteration in self.intensity)
+        missing = _draw_missing(channels, rng) if rng.random() < self.modality_dropout else ()
+        return Change(warp, mirrored, intensities, missing)
 
     def draw_warp(self, rng: np.random.Generator) -> Warp | None:
         """A deformation for one patch, or None for a patch that stays as it is."""
@@ -107,51 +80,66 @@ class Augmentation:
             warp = replace(warp, rotation=tuple(rng.uniform(-self.angle, self.angle, 3)))
         if zoom:
             warp = replace(warp, zoom=(float(rng.uniform(*self.zooms)),) * 3)
-        return replace(warp, elastic=int(rng.integers(2**32))) if elastic else warp
+        return replace(warp, elastic=draw_elastic(rng)) if elastic else warp
 
-    def apply(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Mirrors a patch and its label, and changes the intensities of the patch; the background stays 0.
+    def make_batch(self, samples: Sequence[Sample], device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Samples of training.samples.PatchDataset -> a batch on `device`.
 
-        Args:
-            image: (C, D, H, W), 0 outside the head.
-            label: (K, D, H, W), shares of the labels.
-            rng: draws what is done.
-
-        Returns:
-            Both, of the same shapes; new tensors.
+        Returns {"image": (B, C, *patch) float32, "label": (B, K, *patch) float32, "case": ids}. label: the share of
+        each label in each voxel; where the label is not known, 0 of every one, of background too.
         """
-        axes = [axis for axis in (1, 2, 3) if rng.random() < self.mirror]
-        image, label = image.flip(axes), label.flip(axes)
-        head = (image != 0).any(0, keepdim=True)  # gamma and shifts move the background away from 0
-        seed = int(rng.integers(2**32))  # drawn in any case, so that what is drawn next stays the same
+        placed = [_place(sample, device) for sample in samples]
+        image, label = (torch.stack(parts) for parts in zip(*placed))
+        changes = [sample["change"] for sample in samples]
         if self.intensity:
-            image = _transformed(image, self.intensity, seed) * head
-        missing = _draw_missing(len(image), rng) if rng.random() < self.modality_dropout else []
-        image[missing] = 0
-        return image.contiguous(), label.contiguous()
+            head = (image != 0).any(1, keepdim=True)  # gamma and shifts move the background away from 0
+            alter(image, self.intensity, [change.intensities for change in changes])
+            image *= head
+        for one, change in zip(image, changes):
+            for channel in change.missing:
+                one[channel] = 0
+        return {"image": image, "label": label, "case": [sample["case"] for sample in samples]}
 
 
-def _transformed(image: Tensor, transforms: Sequence[Transform], seed: int) -> Tensor:
-    from monai.transforms import Compose
-    from monai.utils import convert_to_tensor
+def _place(sample: Sample, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """A sample's image (C, *patch) and shares (K, *patch), where the patch lies, warped and mirrored."""
+    change, patch, start, count = sample["change"], sample["patch"], sample["start"], sample["labels"]
+    parts = [sample["image"].to(device, non_blocking=True).float()]
+    parts.append(_shares(sample["label"].to(device, non_blocking=True), count))
+    if "valid" in sample:
+        parts.append(sample["valid"].to(device, non_blocking=True).float())
+    box = torch.cat(parts)
+    if change.warp:
+        shift = [a + (side - size) / 2 for a, side, size in zip(start, patch, box.shape[1:])]
+        box = change.warp.apply(box, patch, shift)
+    else:  # what lies outside the volume is 0
+        around = [(-a, side + a - size) for a, side, size in zip(start, patch, box.shape[1:])]
+        box = F.pad(box, [n for pair in reversed(around) for n in pair])
+    image, shares, valid = box.flip(change.mirrored).tensor_split([len(parts[0]), len(parts[0]) + count - 1])
+    label = torch.cat([1 - shares.sum(0, keepdim=True), shares])  # what lies outside the image is background
+    return image, label * (valid > _VALID) if len(valid) else label
 
-    return convert_to_tensor(Compose(transforms).set_random_state(seed=seed)(image))
+
+def _shares(label: Tensor, count: int) -> Tensor:
+    """A stored label, (1, D, H, W) uint8 or (K, D, H, W) half -> shares (K - 1, D, H, W) float32 without background."""
+    if label.dtype != torch.uint8:
+        return label[1:].float()
+    values = torch.arange(1, count, dtype=torch.uint8, device=label.device)
+    return (label == values.view(-1, 1, 1, 1)).float()
 
 
 def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation:
     """One of the sets above."""
     if name == "none":
         return Augmentation(modality_dropout=modality_dropout)
-    from segmamba.training.intensity import intensity_transforms  # brings MONAI
-
     chances = {"paper": (0.2, 0.2, 0.2), "released": (0.2, 0.2, 0.0), "segmamba": (0.3, 0.3, 0.0)}[name]
-    return Augmentation(*chances, mirror=0.5, intensity=intensity_transforms(name), modality_dropout=modality_dropout)
+    return Augmentation(*chances, mirror=0.5, intensity=alterations(name), modality_dropout=modality_dropout)
 
 
-def _draw_missing(count: int, rng: np.random.Generator) -> list[int]:
+def _draw_missing(count: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Which of `count` channels a sample is without: one with half the chance, two with a quarter, ...; never all."""
     if count == 1:
-        return []
+        return ()
     numbers = np.arange(1, count)
     weights = 0.5**numbers
-    return rng.permutation(count)[: rng.choice(numbers, p=weights / weights.sum())].tolist()
+    return tuple(rng.permutation(count)[: rng.choice(numbers, p=weights / weights.sum())].tolist())

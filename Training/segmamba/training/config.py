@@ -183,6 +183,12 @@ class TrainingConfig:
     """Less memory for one more forward pass."""
     checkpoint_minutes: float = 10.0
     """Between checkpoints, besides one at every validation."""
+    channels_last: bool = True
+    """Memory format of activations; which is faster on a GPU, `make gpu-bench` says."""
+    cudnn_benchmark: bool = False
+    """cuDNN tries its algorithms at the first step and keeps the fastest."""
+    compile: bool = False
+    """torch.compile; where that fails the training goes on without, and says why."""
     workers: int | None = None
     """Processes that prepare patches; None: beside a GPU all cores but one a GPU."""
     weights_dtype: str = "float32"

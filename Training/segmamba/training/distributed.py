@@ -50,6 +50,14 @@ class World:
         """Whether it holds in any process."""
         return bool(self.largest(float(flag)))
 
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Of each flag whether it holds in any process; all in one message."""
+        if self.size == 1:
+            return list(flags)
+        tensor = torch.tensor(flags, dtype=torch.uint8, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in tensor.tolist()]
+
     def largest(self, value: float) -> float:
         """The largest value of any process."""
         if self.size == 1:

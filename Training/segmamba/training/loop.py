@@ -9,20 +9,16 @@ run/progress.png, overlays/      what to look at (segmamba.evaluation.report)
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from segmamba.errors import InputError, Stopped, is_out_of_memory
+from segmamba.errors import InputError, Stopped
 from segmamba.evaluation.report import format_table, write_progress
 from segmamba.models.package import copy_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -30,10 +26,11 @@ from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.distributed import World, cores, join, leave
 from segmamba.training.experiment import Experiment, load_experiment
 from segmamba.training.journal import Journal
-from segmamba.training.optimize import HeadLoss, average_of, build_optimizer, learning_rate, state_to_come, uses_bf16
+from segmamba.training.optimize import learning_rate
 from segmamba.training.release import write_package
 from segmamba.training.run_folder import alone, changed_settings, read_record, surroundings, write_record
 from segmamba.training.samples import StepSampler
+from segmamba.training.stepper import Stepper
 from segmamba.training.stop_signals import StopRequests, ignore_stop_signals, stop_signals
 from segmamba.training.validation import draw_worst, mean_dice, validate
 
@@ -117,14 +114,7 @@ class Training:
             load_checkpoint(run)  # says what is missing
         run.mkdir(parents=True, exist_ok=True)
         self.experiment: Experiment = load_experiment(config, world)
-        self.autocast = uses_bf16(config, world.device)
-        self.network: nn.Module = cast(Any, self.experiment.network).to(
-            world.device, memory_format=torch.channels_last_3d
-        )
-        self.ema = average_of(self.network, config.optimizer.ema)
-        self.optimizer = build_optimizer(self.network, config.optimizer)
-        self.ddp = world.wrap(self.network)
-        self.loss_of = HeadLoss(config.loss, self.experiment.inference.nested)
+        self.stepper = Stepper(config, self.experiment, world)
         self.step = 0
         self.skipped = 0
         self.rate_factor = 1.0
@@ -140,13 +130,13 @@ class Training:
             self._record_changes()
         if world.is_first:
             write_record(run, self.record)
-        slow = config.precision == "bf16" and not self.autocast
+        slow = config.precision == "bf16" and not self.stepper.autocast
         reason = "; bf16 is slow or missing on this device" if slow else ""
-        self._report(f"training in {'bf16' if self.autocast else 'fp32'}{reason}")
+        self._report(f"training in {'bf16' if self.stepper.autocast else 'fp32'}{reason}")
 
     def train(self) -> Path:
         """Trains to the end, or to a stop signal; returns the folder of the model."""
-        self.accumulation = self._fit_memory()
+        self.stepper.prepare(self._report)
         if self.step == 0:
             self._save()
             if self.config.validation.at_start:
@@ -165,8 +155,7 @@ class Training:
         bad: list[str] = []
         saved = time.perf_counter()
         self.journal.begin()
-        for batch in self._timed(self._loader()):
-            waited = batch.pop("waited")
+        for batch, waited in self._timed(self._loader()):
             loss, norm = self._step(batch)
             self.step += 1
             if math.isfinite(norm):
@@ -177,16 +166,17 @@ class Training:
                 log.warning("step %d: the gradient is not finite; the step was skipped", self.step)
                 if len(bad) >= _MAX_BAD_STEPS * len(batch["case"]):
                     raise _DivergedError(sorted(set(self.world.gather(bad))))
-            self.journal.step(self.step, loss, norm, self.optimizer.param_groups[0]["lr"], waited, self.skipped)
+            self.journal.step(self.step, loss, norm, self.stepper.optimizer.param_groups[0]["lr"], waited, self.skipped)
             validating = self.step % self.config.validation.every == 0
-            if self.world.any(bool(self.stop)):
+            due = time.perf_counter() - saved > self.config.checkpoint_minutes * 60
+            stop, due = self.world.any_of(bool(self.stop), due)
+            if stop:
                 self._save()
                 self._report(f"stopped after step {self.step} by a signal")
                 raise Stopped(self.step, self.stop.number)
-            due = time.perf_counter() - saved > self.config.checkpoint_minutes * 60
             if validating:
                 self._validate()
-            if validating or self.step == self.config.steps or self.world.any(due):
+            if validating or self.step == self.config.steps or due:
                 self._save()
                 saved = time.perf_counter()
                 self.journal.go_on()
@@ -194,84 +184,28 @@ class Training:
                 return
 
     def _step(self, batch: dict) -> tuple[float, float]:
-        """One optimizer step: (loss, norm of the gradient). Where the norm is not finite, nothing has changed."""
         rate = learning_rate(self.step + 1, self.config.steps, self.config.optimizer) * self.rate_factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad()
-        loss = self._gradient(batch["image"], batch["label"], self.accumulation)
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip))
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self.ema.update_parameters(self.network)
-        return loss, norm
-
-    def _gradient(self, image: Tensor, label: Tensor, parts: int) -> float:
-        """Adds the gradient of the mean loss over the batch, in `parts` micro-batches; returns that loss."""
-        total = torch.zeros((), device=self.world.device)
-        for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
-            x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
-            apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
-            with cast(DistributedDataParallel, self.ddp).no_sync() if apart else contextlib.nullcontext():
-                with torch.autocast(torch.device(self.world.device).type, torch.bfloat16, enabled=self.autocast):
-                    logits = self.ddp(x.contiguous(memory_format=torch.channels_last_3d))
-                loss = self.loss_of(logits.float(), y) * (len(x) / len(image))
-                loss.backward()
-            total += loss.detach()
-        return total.item()
-
-    def _fit_memory(self) -> int:
-        """Micro-batches per step: doubled from the configuration's until a first batch fits into the GPU."""
-        parts, share = self.config.accumulation, self.config.batch // self.world.size
-        if torch.device(self.world.device).type == "cpu":
-            return parts
-        # What the first step will make stays beside the trial: the optimizer keeps its state from then on.
-        image = torch.zeros((share, len(self.config.preprocess.modalities), *self.config.patch))
-        label = torch.zeros((share, self.experiment.classes, *self.config.patch))
-        while True:
-            fits, to_come = True, []
-            try:
-                to_come = state_to_come(self.optimizer)
-                with (
-                    cast(DistributedDataParallel, self.ddp).no_sync()
-                    if self.world.size > 1
-                    else contextlib.nullcontext()
-                ):
-                    self._gradient(image, label, parts)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                fits = False
-            del to_come
-            self.optimizer.zero_grad()
-            torch.cuda.empty_cache()
-            if not self.world.any(not fits):
-                return parts
-            if parts >= share:
-                raise InputError(
-                    f"a single patch of {self.config.patch} does not fit into the memory of {self.world.device}; "
-                    "set checkpoint_activations = true, or a smaller patch"
-                )
-            parts *= 2
-            self._report(f"out of GPU memory: {parts} micro-batches of {share // parts} patches, the same batch")
+        return self.stepper.step(batch["image"], batch["label"], rate)
 
     def _loader(self) -> DataLoader:
         config, world = self.config, self.world
+        kind = torch.device(world.device).type
         sampler = StepSampler(self.step, config.steps, config.batch, world.rank, world.size)
         workers = config.workers
         if workers is None:
-            workers = 0 if torch.device(world.device).type == "cpu" else max(1, cores() // world.local_size - 1)
+            workers = 0 if kind == "cpu" else max(1, cores() // world.local_size - 1)
         return DataLoader(
             self.experiment.samples,
             batch_sampler=sampler,
             num_workers=workers,
-            pin_memory=torch.device(world.device).type == "cuda",
+            # beside a GPU samples come as they are stored, a quarter of the size, and are made a batch there
+            collate_fn=self.experiment.samples.augmentation.make_batch if kind == "cpu" else list,
+            pin_memory=kind == "cuda",
             prefetch_factor=4 if workers else None,
             worker_init_fn=ignore_stop_signals,
         )
 
-    @staticmethod
-    def _timed(loader: DataLoader) -> Iterator[dict]:
+    def _timed(self, loader: DataLoader) -> Iterator[tuple[dict, float]]:
         """The batches, each with the seconds it was waited for."""
         batches = iter(loader)
         while True:
@@ -280,14 +214,17 @@ class Training:
                 batch = next(batches)
             except StopIteration:
                 return
-            yield {**batch, "waited": time.perf_counter() - start}
+            waited = time.perf_counter() - start
+            if isinstance(batch, list):
+                batch = self.experiment.samples.augmentation.make_batch(batch, self.world.device)
+            yield batch, waited
 
     def _validate(self) -> None:
         if not self.experiment.held_out:
             return
         start = time.perf_counter()
         found = validate(
-            self.ema.module,
+            self.stepper.ema.module,
             self.experiment.held_out,
             self.config.preprocess,
             self.experiment.inference,
@@ -333,9 +270,7 @@ class Training:
             save_checkpoint(
                 self.run,
                 step=self.step,
-                network=self.network.state_dict(),
-                averaged=self.ema.state_dict(),
-                optimizer=self.optimizer.state_dict(),
+                **self.stepper.state(),
                 skipped=self.skipped,
                 rate_factor=self.rate_factor,
                 best=self.best,
@@ -346,12 +281,7 @@ class Training:
 
     def _restore(self, state: dict) -> None:
         try:
-            groups = state["optimizer"]["param_groups"]
-            if set(groups[0]) != set(self.optimizer.param_groups[0]):  # torch would take them without a word
-                raise ValueError("the optimizer has other settings")
-            self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.stepper.restore(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"run {self.run} was begun with another network or optimizer: {reason}") from None
@@ -387,7 +317,9 @@ class Training:
         return folder
 
     def _write_package(self, folder: Path, metrics: dict) -> None:
-        write_package(folder, self.ema.module, self.config, self.experiment, record=self.record, metrics=metrics)
+        write_package(
+            folder, self.stepper.ema.module, self.config, self.experiment, record=self.record, metrics=metrics
+        )
 
     def _report(self, text: str) -> None:
         self.journal.note(self.step, text)

@@ -72,6 +72,26 @@ def average_of(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
+def update_average(average: AveragedModel, network: nn.Module) -> None:
+    """One more step of the network's weights into their average.
+
+    As its `update_parameters`, which copies the number of steps to the device each time, and waits for that.
+    """
+    if not average.n_averaged:  # on the CPU
+        average.update_parameters(network)
+        return
+    with torch.no_grad():
+        average.multi_avg_fn(list(average.module.parameters()), list(network.parameters()), average.n_averaged)
+        for averaged, own in zip(average.module.buffers(), network.buffers()):
+            averaged.copy_(own)
+    average.n_averaged += 1
+
+
+def read_numbers(*numbers: Tensor) -> list[float]:
+    """Scalars of one device as floats: the one place of a step where the CPU waits for the device."""
+    return torch.stack([number.float() for number in numbers]).tolist()
+
+
 class HeadLoss(nn.Module):
     """Dice plus cross-entropy, or cross-entropy alone, of logits against label shares (B, 1 + labels, D, H, W).
 

@@ -30,7 +30,8 @@ from segmamba.training.stop_signals import STOP
 
 CONFIG, LOG = "config.json", "log.jsonl"
 LOCK = ".train.lock"
-_FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that nothing that is learnt depends on
+# settings that nothing that is learnt depends on
+FREE = {"name", "cache", "workers", "checkpoint_minutes", "channels_last", "cudnn_benchmark", "compile"}
 _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "triton", "mamba-ssm", "causal-conv1d")
 
 
@@ -77,7 +78,7 @@ def changed_settings(old: dict, new: dict) -> dict:
     And "cases", "held_out": how many of these were there, and are not, or have another content.
     """
     before, now = (_flat(json.loads(json.dumps(without_empty(record.get("config", {}))))) for record in (old, new))
-    names = sorted({*before, *now} - _FREE)
+    names = sorted({*before, *now} - FREE)
     changed = {name: before.get(name) for name in names if before.get(name) != now.get(name)}
     for part in ("cases", "held_out"):
         then, there = old.get(part, {}), new.get(part, {})

@@ -26,16 +26,15 @@ from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models.specs import PreprocessSpec
-from segmamba.training.carve import Carving, Graft, carve, is_partly_labelled, places_of
+from segmamba.training.carve import Carving, Graft, carve, places_of
 
 if TYPE_CHECKING:
     from segmamba.cases.case import Source
-    from segmamba.training.augment import Augmentation
+    from segmamba.training.augment import Augmentation, Sample
 
 log = logging.getLogger(__name__)
 
 _CACHE_VERSION = 2  # raise it when preprocessing changes what it writes
-_VALID = 0.99  # share of a voxel, after a warp, that must be known
 _PLACES = 5000  # voxels kept of each label, to centre patches on
 
 
@@ -148,9 +147,11 @@ def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str
 
 
 class PatchDataset(TorchDataset):
-    """Augmented patches {"image": (C, *patch), "label": (K, *patch), "case": id}; sample i is drawn from (seed, i).
+    """Samples for Augmentation.make_batch, drawn from (seed, i): a box of a case as it is stored, and what to do to it.
 
-    label: the share of each label in each voxel; where the label is not known, 0 of every one, of background too.
+    {"image": (C, *box) half, "label": (1, *box) uint8 or (K, *box) half, "valid": (1, *box) uint8 where the label is
+    known in part only, "labels": K, "patch": its size, "start": its first voxel, counted from that of the box,
+    "change": what is done to it, "case": id}. What a patch shows outside its box is outside the volume.
     cases: per source; shares: weight of each source. foreground: chance that a patch is centred on a voxel of a label,
     drawn among those that the case has. carving: which samples are given a tumour of another case; the rest are as
     without it.
@@ -174,31 +175,28 @@ class PatchDataset(TorchDataset):
         self.seed = seed
         self.carving = carving
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+    def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.seed, index))
         group = self.cases[rng.choice(len(self.cases), p=self.shares)]
         case = group[rng.integers(len(group))]
-        warp = self.augmentation.draw_warp(rng)
-        reach = warp.reach(self.patch) if warp else self.patch
         with safe_open(case.cached, framework="pt") as stored:
-            grid = stored.get_slice("image").get_shape()[1:]
+            channels, *grid = stored.get_slice("image").get_shape()
+            change = self.augmentation.draw(channels, rng)
+            reach = change.warp.reach(self.patch) if change.warp else self.patch
             graft = self.carving.draw(case, stored, index, self._centre) if self.carving else None
             centre = graft.centre if graft else self._centre(stored, grid, rng)
             first = [c - side // 2 for c, side in zip(centre, reach)]
-            image = _read_box(stored, "image", first, reach).float()
-            label = label_shares(_read_box(stored, "label", first, reach), int(stored.metadata()["labels"]))
-            partly = is_partly_labelled(stored)
-            valid = _read_box(stored, "valid", first, reach).float() if partly else image[:0]
-        if self.carving and graft:
-            image, label = carve(image, label, *_read_graft(graft, first, reach), self.carving.spacing, graft.draw)
-        if warp:
-            together = warp.apply(torch.cat([image, label, valid]), self.patch)
-            image, label, valid = together.split([len(image), len(label), len(valid)])
-        label[0] = 1 - label[1:].sum(0)  # what lies outside the image is background
-        if partly:
-            label = label * (valid > _VALID)
-        image, label = self.augmentation.apply(image, label, rng)
-        return {"image": image, "label": label, "case": case.id}
+            labels = int(stored.metadata()["labels"])
+            if self.carving and graft:
+                tensors = _carved(stored, graft, first, reach, self.carving.spacing)
+            else:
+                box = [slice(max(0, a), a + side) for a, side in zip(first, reach)]
+                first = [side.start for side in box]
+                names = [name for name in ("image", "label", "valid") if name in stored.keys()]  # noqa: SIM118  no dict
+                tensors = {name: stored.get_slice(name)[:, box[0], box[1], box[2]].clone() for name in names}
+        start = [c - side // 2 - a for c, side, a in zip(centre, self.patch, first)]
+        about = {"labels": labels, "patch": self.patch, "start": start, "change": change, "case": case.id}
+        return {**tensors, **about}
 
     def _centre(self, stored: Any, grid: Sequence[int], rng: np.random.Generator) -> list[int]:
         present = places_of(stored)
@@ -256,6 +254,16 @@ def store(image: Tensor, shares: Tensor, seed: bytes, valid: Tensor | None = Non
             kept = rng.permutation(len(places))[:_PLACES]
             tensors[f"places{value}"] = places[np.sort(kept)].contiguous()
     return save(tensors, {"labels": str(len(shares))})
+
+
+def _carved(
+    stored: Any, graft: Graft, first: Sequence[int], size: Sequence[int], spacing: Sequence[float]
+) -> dict[str, Tensor]:
+    """Image and label of the box from `first` on, as they are stored, with a donor's tumour carved in."""
+    image = _read_box(stored, "image", first, size).float()
+    label = label_shares(_read_box(stored, "label", first, size), int(stored.metadata()["labels"]))
+    image, label = carve(image, label, *_read_graft(graft, first, size), spacing, graft.draw)
+    return {"image": image.half(), "label": label.half()}
 
 
 def _read_graft(graft: Graft, first: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:

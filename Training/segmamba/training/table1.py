@@ -33,13 +33,12 @@ from segmamba.training.costs import Costs, device_name, measure_costs
 from segmamba.training.final_score import MIRRORINGS, find_test_cases, score_on_test
 from segmamba.training.loop import train
 from segmamba.training.optimize import uses_bf16
-from segmamba.training.run_folder import CONFIG, surroundings
+from segmamba.training.run_folder import CONFIG, FREE, surroundings
 
 log = logging.getLogger(__name__)
 
 NETWORKS = ("released", *BASELINES)
 _COSTS = "costs.json"
-_FREE = {"name", "cache", "workers", "checkpoint_minutes"}  # settings that change nothing that is learnt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
         raise InputError(f"{path} cannot be read; take the folder away, or give another --output") from None
     if config.network.name != "segmamba" and theirs_network.get("name") == config.network.name:
         theirs["network"] = ours["network"]  # the preset says nothing of a baseline
-    if differing := [key for key in ours if key not in _FREE and theirs.get(key) != ours[key]]:
+    if differing := [key for key in ours if key not in FREE and theirs.get(key) != ours[key]]:
         raise InputError(
             f"{path} is of a training with other settings ({', '.join(differing)}): "
             "give the configuration it was made with, or another --output"

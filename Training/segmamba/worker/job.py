@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _PART = ".segmamba-part-"
 _CASE = "case"
-_GPU_SW_BATCH_SIZE = 2
 _READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
 _LOOK_SECONDS = 2.0  # to find out whether they need to be prepared
 _GRID_MM = 1e-2  # in which grids may differ; files hold float32
@@ -228,7 +227,6 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         mirrorings=request.mirrorings,
         probabilities=request.probabilities,
         uncertainty=True,
-        sw_batch_size=1 if device == "cpu" else _GPU_SW_BATCH_SIZE,
         compressed=False,
         postprocess=request.postprocess,
         left_out=request.left_out,
