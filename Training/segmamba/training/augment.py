@@ -33,6 +33,7 @@ class Change:
     """What was drawn for one sample."""
 
     warp: Warp | None = None
+    """How the patch is deformed."""
     mirrored: tuple[int, ...] = ()
     """Axes that are flipped: 1 D, 2 H, 3 W."""
     intensities: tuple[Drawn, ...] = ()
@@ -83,10 +84,15 @@ class Augmentation:
         return replace(warp, elastic=draw_elastic(rng)) if elastic else warp
 
     def make_batch(self, samples: Sequence[Sample], device: torch.device | str = "cpu") -> dict[str, Any]:
-        """Samples of training.samples.PatchDataset -> a batch on `device`.
+        """Makes a batch of samples, on `device`.
 
-        Returns {"image": (B, C, *patch) float32, "label": (B, K, *patch) float32, "case": ids}. label: the share of
-        each label in each voxel; where the label is not known, 0 of every one, of background too.
+        Args:
+            samples: of training.samples.PatchDataset, with what was drawn for each.
+            device: where the network is.
+
+        Returns:
+            {"image": (B, C, *patch) float32, "label": (B, K, *patch) float32, "case": ids}. label: the share of each
+            label in each voxel; where the label is not known, 0 of every one, of background too.
         """
         placed = [_place(sample, device) for sample in samples]
         image, label = (torch.stack(parts) for parts in zip(*placed))

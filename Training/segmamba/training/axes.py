@@ -11,9 +11,16 @@ from torch import Tensor
 
 
 def along_axes(x: Tensor, depth: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Volumes x (n, d, h, w) times (n or 1, D, d), (n or 1, H, h), (n or 1, W, w), each along its axis.
+    """Multiplies volumes by a matrix along each of their axes.
 
-    Returns (n, D, H, W).
+    Args:
+        x: (n, d, h, w).
+        depth: (n or 1, D, d).
+        height: (n or 1, H, h).
+        width: (n or 1, W, w).
+
+    Returns:
+        (n, D, H, W).
     """
     x = (x.flatten(1, 2) @ width.mT).unflatten(1, x.shape[1:3])
     x = height[:, None] @ x
@@ -21,9 +28,15 @@ def along_axes(x: Tensor, depth: Tensor, height: Tensor, width: Tensor) -> Tenso
 
 
 def gaussians(to: Tensor, of: Tensor, sigmas: Tensor) -> Tensor:
-    """(n, len(to), len(of)): the share of a gaussian at each place `of` that lies within half a voxel of each `to`.
+    """What of gaussians at some places lies at others.
 
-    sigmas (n,): deviations, in voxels, as `to` and `of` are.
+    Args:
+        to: (a,) places on an axis, in voxels.
+        of: (b,) places of the gaussians, in voxels.
+        sigmas: (n,) their deviations, in voxels.
+
+    Returns:
+        (n, a, b): the share of each gaussian that lies within half a voxel of each place.
     """
     distance = (to[:, None] - of)[None]
     scale = 0.5**0.5 / sigmas.view(-1, 1, 1)

@@ -48,7 +48,13 @@ class Alteration:
 
 
 def alter(image: Tensor, alterations: Sequence[Alteration], drawn: Sequence[Sequence[Drawn]]) -> None:
-    """Changes a batch (B, C, D, H, W) in place; drawn: of each sample, one for each of the alterations."""
+    """Changes the intensities of a batch, in place.
+
+    Args:
+        image: (B, C, D, H, W).
+        alterations: in order.
+        drawn: of each sample, one for each of them.
+    """
     channels = image.flatten(0, 1)
     for alteration, of_samples in zip(alterations, zip(*drawn)):
         rows = [number * image.shape[1] + c for number, (chosen, _) in enumerate(of_samples) for c in chosen]
@@ -143,7 +149,16 @@ def _coarse(side: int, share: float, device: torch.device) -> Tensor:
 
 
 def adjust_gamma(x: Tensor, values: np.ndarray, inverted: bool = False) -> Tensor:
-    """The range to the power of gamma, of the negative where `inverted`; mean and deviation stay; values: gamma."""
+    """Raises the range to the power of gamma; mean and deviation stay.
+
+    Args:
+        x: (n, D, H, W).
+        values: gamma.
+        inverted: of the negative.
+
+    Returns:
+        (n, D, H, W).
+    """
     sign = -1 if inverted else 1
     x = x * sign
     deviation, mean = torch.std_mean(x, _VOLUME, keepdim=True)

@@ -50,9 +50,15 @@ class Stepper:
         self.parts = self._fit_memory(report)
 
     def step(self, image: Tensor, label: Tensor, rate: float) -> tuple[float, float]:
-        """One optimizer step: (loss, norm of the gradient). Where the norm is not finite, nothing has changed.
+        """Makes one optimizer step, in which the device is waited for once.
 
-        The device is waited for once: where both are read.
+        Args:
+            image: (B, C, *patch).
+            label: (B, K, *patch).
+            rate: of learning.
+
+        Returns:
+            The loss and the norm of the gradient; where that is not finite, nothing has changed.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate

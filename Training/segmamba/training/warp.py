@@ -23,11 +23,14 @@ _CELL = 4  # voxels a side that share their noise: after a gaussian of 6 nothing
 
 @dataclass(frozen=True)
 class Elastic:
-    """A smooth random movement of voxels; sigma in voxels."""
+    """A smooth random movement of voxels."""
 
     seed: int
+    """Of the noise."""
     sigma: float
+    """Of the gaussian that smooths it, in voxels."""
     magnitude: float
+    """What it is multiplied by then, in voxels."""
 
     def movement(self, patch: Sequence[int], device: torch.device | str) -> Tensor:
         """(3, *patch): voxels along D, H, W. Noise lies in the patch alone, so that its faces move less."""
@@ -57,6 +60,7 @@ class Warp:
     zoom: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Of what is seen, along each."""
     elastic: Elastic | None = None
+    """Before the others, on the grid of the patch."""
 
     def reach(self, patch: Sequence[int]) -> tuple[int, int, int]:
         """Sides of the box, about the same centre, that holds all that the patch will show of it."""
@@ -66,9 +70,15 @@ class Warp:
         return depth, height, width
 
     def apply(self, box: Tensor, patch: Sequence[int], shift: Sequence[float] = (0.0, 0.0, 0.0)) -> Tensor:
-        """(C, d, h, w) -> (C, *patch), what lies outside the box as 0.
+        """Cuts the deformed patch out of a box.
 
-        shift: where the centre of the patch lies, from that of the box, in voxels.
+        Args:
+            box: (C, d, h, w).
+            patch: (D, H, W), its size.
+            shift: where its centre lies, from that of the box, in voxels.
+
+        Returns:
+            (C, *patch); what lies outside the box is 0.
         """
         matrix = self._matrix()
         # grid_sample counts along W, H, D, from -1 to 1 between the faces of a volume
