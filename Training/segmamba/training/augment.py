@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segmamba.training.intensity import Alteration, Drawn, alter, alterations
@@ -94,8 +93,11 @@ class Augmentation:
             {"image": (B, C, *patch) float32, "label": (B, K, *patch) float32, "case": ids}. label: the share of each
             label in each voxel; where the label is not known, 0 of every one, of background too.
         """
-        placed = [_place(sample, device) for sample in samples]
-        image, label = (torch.stack(parts) for parts in zip(*placed))
+        first = samples[0]
+        image = torch.zeros((len(samples), len(first["image"]), *first["patch"]), device=device)
+        label = torch.zeros((len(samples), first["labels"], *first["patch"]), device=device)
+        for sample, one, shares in zip(samples, image, label):
+            _fill(sample, one, shares)
         changes = [sample["change"] for sample in samples]
         if self.intensity:
             head = (image != 0).any(1, keepdim=True)  # gamma and shifts move the background away from 0
@@ -107,31 +109,47 @@ class Augmentation:
         return {"image": image, "label": label, "case": [sample["case"] for sample in samples]}
 
 
-def _place(sample: Sample, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """A sample's image (C, *patch) and shares (K, *patch), where the patch lies, warped and mirrored."""
-    change, patch, start, count = sample["change"], sample["patch"], sample["start"], sample["labels"]
-    parts = [sample["image"].to(device, non_blocking=True).float()]
-    parts.append(_shares(sample["label"].to(device, non_blocking=True), count))
-    if "valid" in sample:
-        parts.append(sample["valid"].to(device, non_blocking=True).float())
-    box = torch.cat(parts)
+def _fill(sample: Sample, image: Tensor, label: Tensor) -> None:
+    """Puts a sample, warped and mirrored, into its place of a batch, (C, *patch) and (K, *patch), both 0 so far."""
+    change: Change = sample["change"]
+    names = [name for name in ("image", "label", "valid") if name in sample]
+    parts = [sample[name].to(image.device, non_blocking=True) for name in names]
+    parts[1] = _shares(parts[1], len(label))
     if change.warp:
-        shift = [a + (side - size) / 2 for a, side, size in zip(start, patch, box.shape[1:])]
-        box = change.warp.apply(box, patch, shift)
-    else:  # what lies outside the volume is 0
-        around = [(-a, side + a - size) for a, side, size in zip(start, patch, box.shape[1:])]
-        box = F.pad(box, [n for pair in reversed(around) for n in pair])
-    image, shares, valid = box.flip(change.mirrored).tensor_split([len(parts[0]), len(parts[0]) + count - 1])
-    label = torch.cat([1 - shares.sum(0, keepdim=True), shares])  # what lies outside the image is background
-    return image, label * (valid > _VALID) if len(valid) else label
+        sides = parts[0].shape[1:]
+        shift = [a + (side - size) / 2 for a, side, size in zip(sample["start"], sample["patch"], sides)]
+        box = change.warp.apply(torch.cat([part.float() for part in parts]), sample["patch"], shift)
+        parts = list(box.flip(change.mirrored).split([len(part) for part in parts]))
+        place = [slice(None)] * 3
+    else:
+        parts, place = _mirrored(parts, sample["start"], sample["patch"], change.mirrored)
+    inside = (slice(None), *place)
+    image[inside] = parts[0]
+    label[1:][inside] = parts[1].to(label.dtype)
+    label[0] = 1 - label[1:].sum(0)  # what lies outside the image is background
+    if len(parts) > 2:
+        known = torch.zeros_like(label[:1])
+        known[inside] = (parts[2] > _VALID).to(known.dtype)
+        label *= known
+
+
+def _mirrored(
+    parts: Sequence[Tensor], start: Sequence[int], patch: Sequence[int], axes: Sequence[int]
+) -> tuple[list[Tensor], list[slice]]:
+    """-> boxes, mirrored and cut to the patch, and where in it they lie."""
+    sides = parts[0].shape[1:]
+    start = [n - side - a if axis in axes else a for axis, a, side, n in zip((1, 2, 3), start, patch, sides)]
+    seen = [slice(max(0, a), min(n, a + side)) for a, side, n in zip(start, patch, sides)]
+    place = [slice(part.start - a, part.stop - a) for part, a in zip(seen, start)]
+    return [(part.flip(axes) if axes else part)[:, seen[0], seen[1], seen[2]] for part in parts], place
 
 
 def _shares(label: Tensor, count: int) -> Tensor:
-    """A stored label, (1, D, H, W) uint8 or (K, D, H, W) half -> shares (K - 1, D, H, W) float32 without background."""
+    """A stored label, (1, D, H, W) uint8 or (K, D, H, W) half -> shares (K - 1, D, H, W) without background."""
     if label.dtype != torch.uint8:
-        return label[1:].float()
+        return label[1:]
     values = torch.arange(1, count, dtype=torch.uint8, device=label.device)
-    return (label == values.view(-1, 1, 1, 1)).float()
+    return label == values.view(-1, 1, 1, 1)
 
 
 def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation:
