@@ -32,6 +32,7 @@ SMALL = {
     "swinunetr": {"width": 12, "patch": (32, 64, 32)},
     "swinunetr-v2": {"width": 12, "patch": (32, 64, 32)},
     "nnformer": {"width": 32, "patch": (32, 64, 32)},
+    "transbts": {"width": 8, "patch": (16, 32, 24)},
     # the coarsest grid of two voxels would be +1 and -1 after its norm, whatever goes in
     "nnunet": {"width": 3, "patch": (64, 64, 32)},
     "nnunet-resenc-m": {"width": 2, "patch": (64, 64, 32)},
@@ -66,6 +67,7 @@ def count(network):
         ("swinunetr", (1, 14), 96, 62.2),  # the same
         ("segresnet", (4, 4), 128, 18.8),
         ("swinunetr-v2", (4, 4), 128, 72.8),
+        ("transbts", (4, 4), 128, 32.7),
         ("nnformer", (1, 14), 96, 149.4),  # arXiv 2209.15076, table 1, has 149.3, with fewer classes
     ],
 )
@@ -100,6 +102,14 @@ def test_the_unets_have_the_size_of_their_authors_code(name, parameters):
         network = build_baseline(BaselineConfig(name=name))
     outputs = sum(4 * channels + 4 for channels in (320, 256, 128, 64))
     assert count(network) + outputs == parameters
+
+
+def test_transbts_has_its_published_size():
+    """32.99 M (arXiv 2103.04430, v2), with two layers of the authors' code that nothing uses, without three biases."""
+    with torch.device("meta"):
+        network = build_baseline(BaselineConfig(name="transbts"))
+    unused = (512 * 4 * 128 + 512) + 2 * 512
+    assert round((count(network) + unused - 4 * 3 * 512) / 1e6, 2) == 32.99
 
 
 def test_an_affine_norm_keeps_its_factors():

@@ -128,11 +128,12 @@ def _baseline_blocks() -> tuple[type[nn.Module], ...]:
     from monai.networks.blocks.transformerblock import TransformerBlock
     from monai.networks.nets.swin_unetr import SwinTransformerBlock
 
-    from segmamba.networks.baselines import nnunet
+    from segmamba.networks.baselines import nnunet, transbts
     from segmamba.networks.baselines.nnformer import Block
     from segmamba.networks.baselines.uxnet import LargeKernelBlock
 
     decoders = (UnetrBasicBlock, UnetrUpBlock, UnetrPrUpBlock)  # of uxnet, unetr and swinunetr
     unets = (nnunet.ConvBlock, nnunet.ResidualBlock, nnunet.ProjectedBlock, nnunet.ChannelMamba, MambaLayer)
+    convolved = (transbts.EncoderBlock, transbts.DecoderBlock, transbts.Up, nn.TransformerEncoderLayer)
     others = (LargeKernelBlock, TransformerBlock, SwinTransformerBlock, Block, MedNeXtBlock, ResBlock)
-    return *decoders, *unets, *others
+    return *decoders, *unets, *convolved, *others

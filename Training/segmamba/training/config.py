@@ -173,6 +173,8 @@ class TrainingConfig:
     """Of the optimizer, in all."""
     loss: str = "dice_ce"
     """"dice_ce" or "ce"."""
+    deep_supervision: bool = False
+    """Learn by outputs on halved grids of the decoder too (networks.deep); the model is released without them."""
     head: str = "labels"
     """What the network is asked: "labels", softmax of labels, or "regions", sigmoid of nested regions."""
     foreground: float = 0.75
@@ -283,6 +285,8 @@ def without_empty(values: dict) -> dict:
     augment, sources = values.get("augment"), values.get("sources")
     if isinstance(augment, dict) and augment.get("carve") == 0:
         values = {**values, "augment": {key: value for key, value in augment.items() if key != "carve"}}
+    if values.get("deep_supervision") is False:
+        values = {key: value for key, value in values.items() if key != "deep_supervision"}
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values
     return {**values, "sources": [{key: value for key, value in s.items() if value != ""} for s in sources]}

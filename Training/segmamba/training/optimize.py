@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segmamba.errors import InputError
+from segmamba.networks.deep import level_weights
 from segmamba.networks.heads import region_shares
 from segmamba.networks.mamba import parameters_without_decay
 from segmamba.training.config import OptimizerConfig, TrainingConfig
@@ -118,6 +121,26 @@ class HeadLoss(nn.Module):
         probabilities = torch.sigmoid(logits) if self.nested else torch.softmax(logits, 1)
         classes = slice(None) if self.nested else slice(1, None)  # a softmax has the background too
         return loss + dice_loss((probabilities * known)[:, classes], target[:, classes])
+
+
+def level_loss(loss_of: Callable[[Tensor, Tensor], Tensor], outputs: Tensor | list[Tensor], shares: Tensor) -> Tensor:
+    """The loss of a network's output, or of its outputs under deep supervision, weighted.
+
+    Args:
+        loss_of: of logits and shares on one grid.
+        outputs: logits; or a list of them, on grids that are halved from one to the next.
+        shares: (B, K, D, H, W), on the finest; of coarser voxels the mean.
+
+    Returns:
+        A scalar.
+    """
+    if isinstance(outputs, Tensor):
+        return loss_of(outputs.float(), shares)
+    losses = [
+        weight * loss_of(logits.float(), F.avg_pool3d(shares, 2**level) if level else shares)
+        for level, (weight, logits) in enumerate(zip(level_weights(len(outputs)), outputs))
+    ]
+    return torch.stack(losses).sum()
 
 
 def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:

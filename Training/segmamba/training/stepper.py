@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segmamba.errors import InputError, is_out_of_memory
+from segmamba.networks.deep import DeepSupervision
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
 from segmamba.training.experiment import Experiment
@@ -18,6 +19,7 @@ from segmamba.training.optimize import (
     HeadLoss,
     average_of,
     build_optimizer,
+    level_loss,
     read_numbers,
     state_to_come,
     update_average,
@@ -37,8 +39,14 @@ class Stepper:
         # torch documents memory_format, and its types know it not beside a device
         self.network: nn.Module = cast(Any, experiment.network).to(world.device, memory_format=self.memory_format)
         self.ema = average_of(self.network, config.optimizer.ema)
-        self.optimizer = build_optimizer(self.network, config.optimizer)
-        self.run: Callable[[Tensor], Tensor] = world.wrap(self.network)
+        self.learner = self.network
+        """The network, with further outputs where it learns by more than its own."""
+        if config.deep_supervision:
+            torch.manual_seed(config.seed)
+            heads = DeepSupervision(self.network, experiment.network_config.out_channels)
+            self.learner = heads.to(world.device)
+        self.optimizer = build_optimizer(self.learner, config.optimizer)
+        self.run: Callable[[Tensor], Any] = world.wrap(self.learner)
         self.loss_of = HeadLoss(config.loss, experiment.inference.nested)
         self.parts = config.accumulation
 
@@ -64,7 +72,7 @@ class Stepper:
             group["lr"] = rate
         self.optimizer.zero_grad()
         loss = self._gradient(image, label, self.parts)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.optimizer.gradient_clip)
         found, size = read_numbers(loss, norm)
         if math.isfinite(size):
             self.optimizer.step()
@@ -77,6 +85,7 @@ class Stepper:
             "network": self.network.state_dict(),
             "averaged": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "heads": self._heads(),
         }
 
     def restore(self, state: dict) -> None:
@@ -87,6 +96,11 @@ class Stepper:
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if isinstance(self.learner, DeepSupervision):
+            self.learner.heads.load_state_dict(state["heads"])
+
+    def _heads(self) -> dict:
+        return self.learner.heads.state_dict() if isinstance(self.learner, DeepSupervision) else {}
 
     def _gradient(self, image: Tensor, label: Tensor, parts: int) -> Tensor:
         """Adds the gradient of the mean loss over the batch, in `parts` micro-batches; returns that loss, a scalar."""
@@ -96,8 +110,8 @@ class Stepper:
             apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
             with cast(Any, self.run).no_sync() if apart else contextlib.nullcontext():
                 with self._precision():
-                    logits = self.run(x.contiguous(memory_format=self.memory_format))
-                loss = self.loss_of(logits.float(), y) * (len(x) / len(image))
+                    outputs = self.run(x.contiguous(memory_format=self.memory_format))
+                loss = level_loss(self.loss_of, outputs, y) * (len(x) / len(image))
                 loss.backward()
             total += loss.detach()
         return total

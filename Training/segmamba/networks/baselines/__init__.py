@@ -1,7 +1,7 @@
 """The networks that SegMamba's Table 1 compares it with, and some more: (B, C, D, H, W) float32 -> logits on that grid.
 
 `BASELINES` names them; `build_baseline(BaselineConfig(name="uxnet"))` makes one with fresh weights. 3D UX-Net,
-nnFormer, nnU-Net and U-Mamba are written here from their papers, the others are MONAI's.
+nnFormer, TransBTS, nnU-Net and U-Mamba are written here from their papers, the others are MONAI's.
 """
 
 from __future__ import annotations

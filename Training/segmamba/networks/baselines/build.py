@@ -11,6 +11,8 @@ unetr        102.45 M      ViT-B/16, feature size 16: Hatamizadeh et al., arXiv 
 swinunetr     62.19 M      feature size 48: Hatamizadeh et al., arXiv 2201.01266 (61.98 M, 4 in 3 out; MONAI's differs)
 swinunetr-v2  72.77 M      the same with a residual block before each stage: He et al., MICCAI 2023
 nnformer     149.51 M      embedding 192: Zhou et al., arXiv 2109.03201 (its 150.5 M: see networks.baselines.nnformer)
+transbts      32.73 M      16 to 128 features, 4 layers of 512: Wang et al., arXiv 2103.04430 (its 32.99 M: see
+                           networks.baselines.transbts)
 nnunet        31.2 M       32 to 320 features: Isensee et al., arXiv 1809.10486 (without the outputs of deep
                            supervision, as the three below)
 nnunet-resenc-m 102.4 M    1 3 4 6 6 6 residual blocks: Isensee et al., arXiv 2404.09556
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 from segmamba.networks.baselines import nnunet
 from segmamba.networks.baselines.config import BaselineConfig
 from segmamba.networks.baselines.nnformer import NNFormer
+from segmamba.networks.baselines.transbts import TransBTS
 from segmamba.networks.baselines.uxnet import UXNet
 from segmamba.networks.norm import use_instance_norm
 
@@ -105,6 +108,10 @@ def _nnformer(config: BaselineConfig, width: int) -> nn.Module:
     return NNFormer(patch=config.patch, embedding=width, heads=heads, **_channels(config))
 
 
+def _transbts(config: BaselineConfig, width: int) -> nn.Module:
+    return TransBTS(patch=config.patch, width=width, **_channels(config))
+
+
 def _nnunet(config: BaselineConfig, width: int) -> nn.Module:
     return nnunet.plain(config.in_channels, config.out_channels, width)
 
@@ -130,6 +137,7 @@ _BUILDERS = {
     "swinunetr": _swinunetr,
     "swinunetr-v2": _swinunetr,
     "nnformer": _nnformer,
+    "transbts": _transbts,
     "nnunet": _nnunet,
     "nnunet-resenc-m": _resenc,
     "umamba-bot": _umamba,

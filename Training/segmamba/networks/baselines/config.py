@@ -36,6 +36,7 @@ BASELINES = {
     "swinunetr": Limits(stride=32, longest=64, width=48, unit=12),
     "swinunetr-v2": Limits(stride=32, longest=64, width=48, unit=12),
     "nnformer": Limits(stride=32, longest=32, width=192, unit=32, fixed=True),
+    "transbts": Limits(stride=8, longest=16, width=16, unit=8, fixed=True),
     "nnunet": Limits(stride=32, longest=64, width=32, unit=1),
     "nnunet-resenc-m": Limits(stride=32, longest=64, width=32, unit=1),
     "umamba-bot": Limits(stride=32, longest=64, width=32, unit=1),

@@ -3,7 +3,7 @@
 Isensee et al., nnU-Net, Nature Methods 18 (2021): "plain". Isensee et al., nnU-Net Revisited, arXiv 2404.09556: the
 residual encoder, size M. Ma et al., U-Mamba, arXiv 2401.04722: "bot", one Mamba layer below, and "enc", one after each
 stage of the encoder. Six stages with 1, 2, 4, 8, 10 and 10 times `width` channels, as nnU-Net plans them for 128^3;
-without its deep supervision, which serves training alone.
+without its deep supervision, which serves training alone (networks.deep).
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.up = nn.ModuleList(UpConv(below, skip, transposed) for skip, below in reversed(list(pairwise(channels))))
         self.decoder = nn.ModuleList(decoder)
+        self.decoder_channels = tuple(channels[:-1])  # the finest first
         self.out = nn.Conv3d(channels[0], out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
