@@ -4,4 +4,5 @@ import sys
 
 from segmamba.cli import main
 
-sys.exit(main(["train", *sys.argv[1:]]))
+if __name__ == "__main__":  # a training starts processes, which import this file
+    sys.exit(main(["train", *sys.argv[1:]]))

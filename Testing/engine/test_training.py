@@ -87,8 +87,8 @@ def test_the_best_validation_is_what_is_released(config, split_dataset, tmp_path
     dices = iter([0.1, 0.6, 0.4])
     real = training.validate
 
-    def scored(*arguments):
-        found = real(*arguments)
+    def scored(*arguments, **more):
+        found = real(*arguments, **more)
         value = next(dices)
         return {**found, "mean": {region: {"dice": value, "hd95": 1.0} for region in found["mean"]}}
 
@@ -102,7 +102,7 @@ def test_the_best_validation_is_what_is_released(config, split_dataset, tmp_path
 
 def test_training_ends_early_when_nothing_gets_better(config, split_dataset, tmp_path, monkeypatch):
     constant = {"mean": {"WT": {"dice": 0.5, "hd95": 1.0}}, "cases": {}}
-    monkeypatch.setattr(training, "validate", lambda *_: constant)
+    monkeypatch.setattr(training, "validate", lambda *_, **__: constant)
     monkeypatch.setattr(training, "draw_worst", lambda *_: None)
     source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
     config = replace(config, sources=(source,), validation=ValidationConfig(every=1, patience=2), steps=20)

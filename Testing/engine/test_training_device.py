@@ -2,18 +2,24 @@
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from segmamba.training import stepper
+from segmamba.models.specs import PostprocessSpec
+from segmamba.training import experiment, stepper
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import AugmentConfig
 from segmamba.training.distributed import World
+from segmamba.training.experiment import load_experiment, prepare_ahead
 from segmamba.training.loop import Training, train
 from segmamba.training.optimize import average_of, update_average
+from segmamba.training.samples import find_case
+from segmamba.training.validation import validate
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import narrow_network, small_config
 
@@ -77,6 +83,7 @@ def test_a_step_waits_for_the_device_once(config, tmp_path, monkeypatch):
         return [1.0] * len(numbers)
 
     monkeypatch.setattr(stepper, "read_numbers", no_values)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no meta device
     run = Training(replace(config, accumulation=2), tmp_path / "run", World(device="meta"), "never", [])
     image, label = (torch.zeros((2, 4, 32, 32, 32), device="meta") for _ in range(2))
     for _ in range(3):
@@ -148,3 +155,29 @@ def test_a_compiled_network_learns_the_same(config, tmp_path, monkeypatch):
         assert ("the network is compiled" in texts) == chosen
         found.append([line["loss"] for line in lines if line["kind"] == "step"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
+def test_many_cases_are_prepared_side_by_side_before_processes_join(config, phantom_dataset, monkeypatch, caplog):
+    """Each process its part; what is there already is not prepared again."""
+    monkeypatch.setattr(experiment, "_CASES_A_PROCESS", 1)
+    monkeypatch.setattr(experiment, "cores", lambda: 4)
+    spec, cache = config.preprocess, Path(config.cache)
+    found = [find_case(phantom_dataset, entry, spec, cache).cached for entry in phantom_dataset.cases]
+    with caplog.at_level("INFO"):
+        prepare_ahead(config, World(rank=1, size=2))  # one of three cases: not worth a process
+        assert not any(path.exists() for path in found)
+        prepare_ahead(config, World(rank=0, size=1))
+    assert all(path.exists() for path in found) and "preparing 3 cases in 3 processes" in caplog.text
+    before = [path.stat().st_mtime_ns for path in found]
+    load_experiment(config, World())
+    assert [path.stat().st_mtime_ns for path in found] == before
+
+
+def test_a_validation_in_other_processes_gives_the_same_scores(config, tmp_path):
+    run = Training(config, tmp_path / "run", World(), "never", [])
+    known = run.experiment
+    cases = known.groups[0]
+    given = run.stepper.network, cases, config.preprocess, known.inference, PostprocessSpec(), known.scheme, World()
+    alone, together = (validate(*given, jobs=jobs) for jobs in (0, 2))
+    assert alone == together and set(alone["cases"]) == {case.id for case in cases}
+    assert run.stepper.network.training

@@ -116,17 +116,42 @@ def segment(
             cancelled=cancelled,
         )
     with stages.time("restore"):
-        label_map = prepared.undo_labels(
-            prediction.probabilities,
-            possible_lesion(prediction.probabilities, inference_spec.nested),
-            lambda probabilities: to_label_map(probabilities, inference_spec.nested),
-        )
-        if postprocess_spec:
-            label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
+        label_map = restore(prepared, prediction.probabilities, inference_spec, case.affine, postprocess_spec, scheme)
     stages.report("restore", 1.0)
     seconds = stages.seconds()
     seconds = {stage: seconds[stage] for stage in ("preprocess", "network", "restore")}
     return Segmentation(label_map, seconds, prepared, prediction)
+
+
+def restore(
+    prepared: Prepared,
+    probabilities: torch.Tensor,
+    inference_spec: InferenceSpec,
+    affine: np.ndarray,
+    postprocess_spec: PostprocessSpec | None,
+    scheme: LabelScheme,
+) -> np.ndarray:
+    """The label map of a case from what the network gave.
+
+    Args:
+        prepared: the case on the model's grid.
+        probabilities: (K, D, H, W), there.
+        inference_spec: the output head.
+        affine: of the case, from its voxels to RAS mm.
+        postprocess_spec: what is too small to stay; None: everything stays.
+        scheme: the labels and regions.
+
+    Returns:
+        (X, Y, Z) uint8, on the case's grid.
+    """
+    label_map = prepared.undo_labels(
+        probabilities,
+        possible_lesion(probabilities, inference_spec.nested),
+        lambda probabilities: to_label_map(probabilities, inference_spec.nested),
+    )
+    if postprocess_spec:
+        label_map, _ = postprocess(label_map, affine, postprocess_spec, scheme)
+    return label_map
 
 
 def possible_lesion(probabilities: torch.Tensor, nested: Sequence[int]) -> torch.Tensor:

@@ -7,7 +7,7 @@ by torch's DistributedDataParallel. Backend: nccl for CUDA, gloo otherwise.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -88,12 +88,20 @@ class World:
             dist.barrier()
 
 
-def join(device: str) -> World:
-    """The world that torchrun describes in the environment; `device` "cuda" becomes this process's own GPU."""
+def standing() -> World:
+    """This process's place as torchrun describes it in the environment, before it has joined the others."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World(device=device)
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        return World()
+    return World(int(os.environ["RANK"]), size, local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def join(device: str) -> World:
+    """The world that torchrun describes in the environment; `device` "cuda" becomes this process's own GPU."""
+    place = standing()
+    if place.size == 1:
+        return replace(place, device=device)
+    local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
         if local >= torch.cuda.device_count():
             raise InputError(
@@ -103,7 +111,7 @@ def join(device: str) -> World:
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
-    return World(rank, size, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return replace(place, device=device)
 
 
 def cores() -> int:

@@ -15,22 +15,24 @@ from torch import nn
 from segmamba.cases.labels import LabelScheme
 from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
+from segmamba.datasets.workers import map_cases
 from segmamba.errors import InputError
 from segmamba.models.package import Manifest, find_model, load_package
-from segmamba.models.specs import InferenceSpec, PostprocessSpec
+from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.choice import AnyNetworkConfig, build, checkpoint_activations
 from segmamba.networks.heads import count_channels, nested_labels, regions_from_labels
 from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.augment import build_augmentation
 from segmamba.training.carve import Carving
 from segmamba.training.config import TrainingConfig
-from segmamba.training.distributed import World
+from segmamba.training.distributed import World, cores
 from segmamba.training.packed import Packed, prepare_packed, read_packed
 from segmamba.training.patches import arrange, prepare_patches, read_patches
-from segmamba.training.samples import PatchDataset, TrainingCase, prepare
+from segmamba.training.samples import PatchDataset, TrainingCase, find_case, prepare
 
 log = logging.getLogger(__name__)
 
+_CASES_A_PROCESS = 4  # of preprocessing, at least
 _ENCODERS = ("vit", "encoder", "mamba_encoder")  # what the forms of SegMamba call it
 
 
@@ -100,6 +102,39 @@ def load_experiment(config: TrainingConfig, world: World) -> Experiment:
     return Experiment(groups, held_out, scheme, network_config, network, inference, samples, parent)
 
 
+def prepare_ahead(config: TrainingConfig, world: World) -> None:
+    """Preprocesses this process's part of the cases that are not in the cache yet, where they are many, side by side.
+
+    Before the processes of a training join: none then waits for another with a GPU in its hands. Raises InputError for
+    bad sources; a case that cannot be prepared is left to `load_experiment`.
+    """
+    _, plan, _ = _plan(config)
+    spec, cache = config.preprocess, Path(config.cache)
+    every = [
+        (replace(dataset, cases=(entry,)), entry)
+        for dataset, training, validation in plan.values()
+        for entry in (*training, *validation)
+    ]
+    mine = every[world.rank :: world.size]
+    waiting = [
+        (dataset, entry) for dataset, entry in mine if not find_case(dataset, entry, spec, cache).cached.exists()
+    ]
+    jobs = min(cores() // world.local_size, len(waiting) // _CASES_A_PROCESS)
+    if jobs < 2:  # a process costs seconds to begin: few cases are prepared as they are loaded
+        return
+    log.info("preparing %d cases in %d processes", len(waiting), jobs)
+    try:
+        for _ in map_cases(partial(_prepare_one, spec, cache), waiting, jobs, None):
+            pass
+    except InputError as error:  # of a case: said again when it is loaded; of memory: then they come one by one
+        log.warning("%s", error)
+
+
+def _prepare_one(spec: PreprocessSpec, cache: Path, item: tuple[Dataset, CaseEntry]) -> None:
+    torch.set_num_threads(1)
+    prepare(*item, spec, cache)
+
+
 # A data set, its training and its validation entries; and that by the number of the source
 Planned = tuple[Dataset, tuple[CaseEntry, ...], tuple[CaseEntry, ...]]
 Plan = dict[int, Planned]
@@ -166,15 +201,19 @@ def _may_hold_labels(entry: CaseEntry) -> bool:
 def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple[CaseEntry, ...]]]) -> None:
     """Refuses to train on what is kept for a test.
 
-    Raises InputError where one of those images is trained on, or a packed case bears its name.
+    Raises InputError where one of those images is trained on, or a packed case or patch bears its name.
     """
-    _, plan, packed = _plan(config)
+    scheme, plan, packed = _plan(config)
     trained = [(dataset, training, ()) for dataset, training, _ in plan.values()]
     _check_apart([*trained, *((dataset, (), entries) for dataset, entries in kept)], "tested on")
+    tested = [entry for _, entries in kept for entry in entries]
     for number, cases in packed.items():
         ids = [case.id for case in cases.cases]
-        tested = [entry for _, entries in kept for entry in entries]
-        _check_patients_apart("packed case", config.sources[number].packed, ids, tested, "tested on")
+        check_patients_apart("packed case", config.sources[number].packed, ids, tested, "tested on")
+    for source in config.sources:
+        if source.patches:
+            file = read_patches(source.patches, len(scheme.labels))
+            check_patients_apart("patch", str(file.path), file.ids, tested, "tested on")
 
 
 def _check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
@@ -195,10 +234,18 @@ def _check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
                 )
 
 
-def _check_patients_apart(
+def check_patients_apart(
     kind: str, where: str, ids: Sequence[str], held_out: list[CaseEntry], use: str = "validated on"
 ) -> None:
-    """Raises InputError where a patch bears the name of a validation case or of its subject, or begins with it."""
+    """Raises InputError where a patient's images are on both sides, as far as names tell.
+
+    Args:
+        kind: of what is trained on, as the error calls it.
+        where: its file or folder.
+        ids: of what is trained on. One that is the id of a held-out case or of its subject, or begins with it, is its.
+        held_out: cases.
+        use: what these are for.
+    """
     for entry in held_out:
         for name in (entry.id, entry.subject):
             if found := [i for i in ids if i == name or i.startswith(f"{name}_") or i.startswith(f"{name}-")]:
@@ -222,13 +269,13 @@ def _prepare(
     for number, source in enumerate(config.sources):
         if number in packed:
             ids = [case.id for case in packed[number].cases]
-            _check_patients_apart("packed case", source.packed, ids, validated)
+            check_patients_apart("packed case", source.packed, ids, validated)
             indices = range(len(ids))[: source.at_most]
             jobs += [(number, "training", partial(prepare_packed, packed[number], i, cache)) for i in indices]
         if source.patches:
             labels = len(scheme.labels)
             file = read_patches(source.patches, labels)
-            _check_patients_apart("patch", str(file.path), file.ids, validated)
+            check_patients_apart("patch", str(file.path), file.ids, validated)
             longest = max(side * spacing for side, spacing in zip(config.patch, spec.spacing))
             blocks = arrange(file, longest)[: source.at_most]
             jobs += [

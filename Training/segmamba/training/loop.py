@@ -23,8 +23,8 @@ from segmamba.evaluation.report import format_table, write_progress
 from segmamba.models.package import copy_package
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
-from segmamba.training.distributed import World, cores, join, leave
-from segmamba.training.experiment import Experiment, load_experiment
+from segmamba.training.distributed import World, cores, join, leave, standing
+from segmamba.training.experiment import Experiment, load_experiment, prepare_ahead
 from segmamba.training.journal import Journal
 from segmamba.training.optimize import learning_rate
 from segmamba.training.release import write_package
@@ -36,6 +36,8 @@ from segmamba.training.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
 
+_WARPED_ON_CPU = ("cpu", "mps")  # torch's grid_sample knows no volumes on MPS
+_MOST_SCORERS = 8  # processes of a validation, each of which holds a case or two
 _MAX_BAD_STEPS = 10  # steps in a row without a finite gradient before the run goes back
 
 
@@ -73,6 +75,7 @@ def train(
         >>> (model / "model.safetensors").is_file()
         True
     """
+    prepare_ahead(config, standing())
     world = join(device)
     try:
         with stop_signals() as caught, alone(run, world, resume):
@@ -193,13 +196,13 @@ class Training:
         sampler = StepSampler(self.step, config.steps, config.batch, world.rank, world.size)
         workers = config.workers
         if workers is None:
-            workers = 0 if kind == "cpu" else max(1, cores() // world.local_size - 1)
+            workers = 0 if kind == "cpu" else self._helpers()
         return DataLoader(
             self.experiment.samples,
             batch_sampler=sampler,
             num_workers=workers,
             # beside a GPU samples come as they are stored, a quarter of the size, and are made a batch there
-            collate_fn=self.experiment.samples.augmentation.make_batch if kind == "cpu" else list,
+            collate_fn=self.experiment.samples.augmentation.make_batch if kind in _WARPED_ON_CPU else list,
             pin_memory=kind == "cuda",
             prefetch_factor=4 if workers else None,
             worker_init_fn=ignore_stop_signals,
@@ -219,6 +222,10 @@ class Training:
                 batch = self.experiment.samples.augmentation.make_batch(batch, self.world.device)
             yield batch, waited
 
+    def _helpers(self) -> int:
+        """Processes that this one, beside a GPU, may have work for it."""
+        return max(1, cores() // self.world.local_size - 1)
+
     def _validate(self) -> None:
         if not self.experiment.held_out:
             return
@@ -231,6 +238,7 @@ class Training:
             self.experiment.postprocess,
             self.experiment.scheme,
             self.world,
+            jobs=0 if torch.device(self.world.device).type == "cpu" else min(_MOST_SCORERS, self._helpers()),
         )
         score = mean_dice(found)
         better = score > self.best

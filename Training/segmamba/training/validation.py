@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import logging
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from segmamba.cases.labels import LabelScheme
@@ -13,6 +23,11 @@ from segmamba.models.package import load_package
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.training.distributed import World
 from segmamba.training.samples import TrainingCase
+
+if TYPE_CHECKING:
+    from segmamba.prediction.preprocess import Prepared
+
+log = logging.getLogger(__name__)
 
 
 def validate(
@@ -24,6 +39,7 @@ def validate(
     scheme: LabelScheme,
     world: World,
     mirrorings: int = 0,
+    jobs: int = 0,
 ) -> dict:
     """Dice and HD95 of whole held-out cases, the cases shared among processes.
 
@@ -36,41 +52,112 @@ def validate(
         scheme: the labels and regions.
         world: the processes of the training.
         mirrorings: extra passes with flipped axes.
+        jobs: processes that read cases and score them while the network runs; 0: this process does it in between.
 
     Returns:
         {"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, the same in every process.
     """
-    from nibabel.affines import voxel_sizes  # here: a training that validates nothing reads no images
-
-    from segmamba.cases.case import load_case, load_label_map
-    from segmamba.evaluation.metrics import region_scores
-    from segmamba.prediction.segment import segment
-
+    mine = cases[world.rank :: world.size]
     training = network.training
     network.eval()
-    rows = []
-    for entry in cases[world.rank :: world.size]:
-        case = load_case(entry.sources, entry.id, preprocess.modalities)
-        truth = load_label_map(entry.label, entry.renumbering, case)
-        result = segment(
-            case,
-            network,
-            preprocess,
-            inference,
-            device=world.device,
-            mirrorings=mirrorings,
-            postprocess_spec=postprocess,
-            scheme=scheme,
-        )
-        scores = region_scores(result.label_map, truth, tuple(voxel_sizes(case.affine)), scheme)
-        rows.append((entry.id, scores))
+
+    def rows(jobs: int) -> list[tuple[str, dict]]:
+        about = preprocess, inference, postprocess, scheme
+        return _rows(network, mine, *about, world.device, mirrorings, min(jobs, len(mine)))
+
+    try:
+        found = rows(jobs)
+    except BrokenProcessPool:
+        log.warning("a process that scores was ended, most likely because memory ran out; scoring goes on in this one")
+        found = rows(0)
     network.train(training)
-    per_case = dict(sorted(world.gather(rows)))
+    per_case = dict(sorted(world.gather(found)))
     mean = {
         region: {metric: float(np.mean([scores[region][metric] for scores in per_case.values()])) for metric in first}
         for region, first in next(iter(per_case.values())).items()
     }
     return {"mean": mean, "cases": per_case}
+
+
+def _rows(
+    network: nn.Module,
+    cases: Sequence[TrainingCase],
+    preprocess: PreprocessSpec,
+    inference: InferenceSpec,
+    postprocess: PostprocessSpec,
+    scheme: LabelScheme,
+    device: str,
+    mirrorings: int,
+    jobs: int,
+) -> list[tuple[str, dict]]:
+    """Ids and scores. While the network runs, other processes read the next cases and score those before."""
+    from segmamba.prediction.windows import predict  # here: a training that validates nothing reads no images
+
+    with _processes(jobs) as submit:
+        waiting = iter(cases)
+        read = deque(submit(_read, entry, preprocess) for entry in itertools.islice(waiting, max(1, jobs)))
+        scored: list[Future] = []
+        while read:
+            prepared, truth, affine = read.popleft().result()
+            found = predict(network, prepared.tensor, inference, device=device, mirrorings=mirrorings)
+            given = _without_image(prepared), found.probabilities.numpy(), truth, affine
+            scored.append(submit(_score, *given, inference, postprocess, scheme))
+            read.extend(submit(_read, entry, preprocess) for entry in itertools.islice(waiting, 1))
+            if len(scored) > 2 * jobs:  # what waits to be scored is in memory
+                scored[-1 - 2 * jobs].result()
+        return [(entry.id, future.result()) for entry, future in zip(cases, scored)]
+
+
+@contextlib.contextmanager
+def _processes(jobs: int) -> Iterator[Callable[..., Future]]:
+    """Gives submit(function, *arguments) -> future: done in other processes, or, of 0 jobs, at once in this one."""
+    if not jobs:
+        yield _at_once
+        return
+    # spawned: a forked child of a process that uses CUDA, or threads, may hang
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool.submit
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _at_once(function: Callable, *arguments: Any) -> Future:
+    future: Future = Future()
+    future.set_result(function(*arguments))
+    return future
+
+
+def _read(entry: TrainingCase, preprocess: PreprocessSpec) -> tuple[Prepared, np.ndarray, np.ndarray]:
+    """-> a held-out case as the network sees it, its label map, its affine."""
+    from segmamba.cases.case import load_case, load_label_map
+    from segmamba.prediction import preprocess as preprocessing
+
+    case = load_case(entry.sources, entry.id, preprocess.modalities)
+    return preprocessing.preprocess(case, preprocess), load_label_map(entry.label, entry.renumbering, case), case.affine
+
+
+def _without_image(prepared: Prepared) -> Prepared:
+    """For another process, which needs to know of the image how large it is."""
+    return replace(prepared, tensor=torch.zeros(()).expand(prepared.tensor.shape))
+
+
+def _score(
+    prepared: Prepared,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    affine: np.ndarray,
+    inference: InferenceSpec,
+    postprocess: PostprocessSpec,
+    scheme: LabelScheme,
+) -> dict[str, dict[str, float]]:
+    from nibabel.affines import voxel_sizes
+
+    from segmamba.evaluation.metrics import region_scores
+    from segmamba.prediction.segment import restore
+
+    label_map = restore(prepared, torch.from_numpy(probabilities), inference, affine, postprocess, scheme)
+    return region_scores(label_map, truth, tuple(voxel_sizes(affine)), scheme)
 
 
 def mean_dice(metrics: dict) -> float:
