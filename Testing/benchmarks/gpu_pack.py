@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from measure import HERE, describe, progress
-from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT, read_split, training_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
 from segmamba.models.specs import PreprocessSpec
+from segmamba.training.experiment import check_patients_apart
 from segmamba.training.packed import Packed, write_packed
 from segmamba.training.patches import prepare_patches, read_patches
 from segmamba.training.samples import TrainingCase, prepare
@@ -98,19 +99,19 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
     names = [PATCHES, *(Path(dataset.folder).name for dataset in datasets)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"folders of data sets are packed by their names, and {twice[0]} is there twice; rename one")
+    kept = [training_of(dataset, options.fold) for dataset in datasets]
     if options.patches:
         labels = len(scheme.labels)
         file = read_patches(options.patches, labels)
+        for dataset, entries in zip(datasets, kept):
+            left_out = [entry for entry in dataset.cases if entry.label and entry not in entries]
+            check_patients_apart("patch", str(file.path), file.ids, left_out, "left out, to be judged on")
         crops = [prepare_patches(file, np.full((1, 1, 1), i), spec, labels, cache) for i in order_by_label(file.labels)]
         room_for_crops = int(PATCH_SHARE * room)
         check_packed(write_packed(output / PATCHES, spec, scheme, crops, room_for_crops), options.patches, options.most)
         room -= size_of(output / PATCHES)
     groups: list[list[TrainingCase]] = []
-    for dataset in datasets:
-        entries = dataset.cases
-        if (Path(dataset.folder) / SPLIT).exists():
-            by_folds = read_split(dataset).folds is not None
-            entries = training_cases(dataset, options.fold if by_folds else None)
+    for dataset, entries in zip(datasets, kept):
         groups.append([prepare(dataset, entry, spec, cache) for entry in entries if entry.label])
     if lacking := [dataset.name for dataset, group in zip(datasets, groups) if not group]:
         raise InputError(f"data set {lacking[0]} has no labelled case to pack; leave it out")
@@ -120,6 +121,14 @@ def pack_cases(options: argparse.Namespace, spec: PreprocessSpec, cache: Path, o
         packed = write_packed(output / Path(dataset.folder).name, spec, scheme, group, int(room * size / total))
         check_packed(packed, f"data set {dataset.name}", options.most)
         print(f"{dataset.name}: {len(packed.cases)} of {len(group)} cases")
+
+
+def training_of(dataset: Dataset, fold: int) -> tuple[CaseEntry, ...]:
+    """All cases but what the split of a data set, where it has one, keeps for validation and test."""
+    if not (Path(dataset.folder) / SPLIT).exists():
+        return dataset.cases
+    by_folds = read_split(dataset).folds is not None
+    return training_cases(dataset, fold if by_folds else None)
 
 
 def check_packed(packed: Packed, name: str, most: float) -> None:

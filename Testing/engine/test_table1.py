@@ -7,6 +7,7 @@ from dataclasses import replace
 from unittest import mock
 
 import nibabel
+import numpy as np
 import pytest
 import torch
 from segmamba.cases.case import load_case, load_label_map
@@ -27,7 +28,7 @@ from segmamba.training.costs import Costs, count_flops, tom_flops
 from segmamba.training.final_score import find_test_cases, score_on_test
 from segmamba.training.table1 import Row, format_markdown, make_table, parse_networks
 from torch.utils.flop_counter import FlopCounterMode
-from training_runs import small_config
+from training_runs import MODALITIES, small_config
 
 NARROW = {"segresnet": 8, "unetr": 1, "nnformer": 32, "uxnet": 2}
 
@@ -327,6 +328,24 @@ def test_a_test_case_that_another_source_trains_on_is_refused(thirds, phantom_ca
     write_dataset(only)
     with pytest.raises(InputError, match=f"{entry.id} .* is tested on, and trained on as {only.cases[0].id};"):
         find_test_cases(held)
+
+
+def test_a_crop_of_a_tested_patient_is_refused(thirds, tmp_path):
+    """As far as its name tells; a crop of another patient is not."""
+    validated = SourceConfig(dataset=thirds.folder, validate=True)
+    (entry,) = split_test_cases(thirds)
+    for name, refused in ((f"{entry.subject}_lesion-2", True), ("somebody-1_lesion-2", False)):
+        side = {"image": (1, 4, 8, 8, 8), "label": (1, 8, 8, 8), "valid": (1, 8, 8, 8)}
+        arrays = {key: np.ones(shape, np.int8) for key, shape in side.items()}
+        facts = {"ids": [name], "spacing_mm": [2.0, 2.0, 2.0], "axes": "LPS", "modalities": list(MODALITIES)}
+        np.savez(tmp_path / "crops.npz", **arrays, **facts)
+        sources = (validated, SourceConfig(patches=str(tmp_path / "crops.npz")))
+        config = small_config(thirds.folder, tmp_path / "cache", sources=sources)
+        if refused:
+            with pytest.raises(InputError, match=f"patch {name} of .*crops.npz is named as .*, which is tested on"):
+                find_test_cases(config)
+        else:
+            assert [case.id for case in find_test_cases(config)] == [entry.id]
 
 
 def test_a_data_set_that_lacks_a_modality_is_not_tested_on(thirds, tmp_path):
