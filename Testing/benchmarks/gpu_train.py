@@ -96,6 +96,7 @@ def make_config(cases: Path, work: Path, dry: bool) -> TrainingConfig:
     for folder, one in packed.items():
         share = PATCH_SHARE / (1 - PATCH_SHARE) * whole if folder.name == PATCHES and whole else len(one.cases)
         sources.append(SourceConfig(packed=str(folder), share=share))
+    fastest = fastest_settings(work)
     return TrainingConfig(
         name="standard",
         sources=tuple(sources),
@@ -110,8 +111,18 @@ def make_config(cases: Path, work: Path, dry: bool) -> TrainingConfig:
         precision="fp32" if dry else "bf16",
         weights_dtype="float16",
         checkpoint_minutes=EVERY / 60,
+        channels_last=fastest.get("format", "channels last") == "channels last",
+        cudnn_benchmark=bool(fastest.get("benchmark", False)),
         cache=str(work / "cache"),
     )
+
+
+def fastest_settings(work: Path) -> dict:
+    """What `gpu_steps.py steps` found fastest, if it was run before."""
+    try:
+        return json.loads((work / "steps.json").read_text(encoding="utf-8"))["best"]
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def step_seconds(config: TrainingConfig, work: Path, device: str, steps: int) -> float:
