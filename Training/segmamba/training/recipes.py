@@ -24,7 +24,7 @@ from segmamba.training.packed import read_packed
 
 log = logging.getLogger(__name__)
 
-_STEPS, _STEPS_A_CASE = 100, 100  # a fine-tuning of few cases ends sooner: it would learn them by heart
+_STEPS, _STEPS_A_CASE = 50, 50  # a fine-tuning of few cases ends sooner: it would learn them by heart
 _FEW = 5  # corrected cases below which `freeze = "encoder"` is worth a try
 
 
@@ -71,7 +71,7 @@ def finetune(
         *_anchor(anchor),
     ]
     values["initial_model"] = str(model)
-    values["steps"] = min(values.get("steps", 800), _STEPS + _STEPS_A_CASE * count)
+    values["steps"] = min(values.get("steps", 400), _STEPS + _STEPS_A_CASE * count)
     values.setdefault("optimizer", {})
     values["optimizer"]["warmup"] = min(values["optimizer"].get("warmup", 100), values["steps"] // 10)
     values.update(_like(manifest))

@@ -36,7 +36,6 @@ from segmamba.training.loop import train
 from segmamba.training.stop_signals import StopRequests
 
 _REPLAYED = 250  # old cases at most: more would be prepared than are seen
-_VALIDATIONS = 2  # beside that before the first step; each takes as long as some 50 steps
 
 
 class Stages:
@@ -137,9 +136,7 @@ class Stages:
         text = f"training {config.steps} steps on {learnt} corrected cases and old ones, {kept} kept for judging"
         if not kept:
             text += " (nothing can show that the model is better: send cases of three patients or more)"
-        self.status_writer.begin(
-            "training", f"{text}; first comes a validation of the model as it is", steps=config.steps
-        )
+        self.status_writer.begin("training", text, steps=config.steps)
         self._heed()
 
         def on_step(step: int, loss: float) -> None:
@@ -171,7 +168,7 @@ class Stages:
             sources=sources,
             cache=str(self.site.cache),
             optimizer=replace(config.optimizer, warmup=min(config.optimizer.warmup, steps // 10)),
-            validation=replace(config.validation, every=-(-steps // _VALIDATIONS)),
+            validation=replace(config.validation, every=steps, at_start=False),  # the gate scores the model as it was
         )
 
     def _choose(self, initial: Path) -> None:
