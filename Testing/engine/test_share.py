@@ -10,10 +10,12 @@ from segmamba.learning.gate.comparison import CaseSet, Comparison
 from segmamba.learning.gate.rules import Criteria, judge
 from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.models.package import load_package, save_package
+from segmamba.models.specs import PostprocessSpec
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 from segmamba.training.interpolation import interpolate, save_between
 from test_gate import SPOTS, scored
 
+LIMITS = PostprocessSpec(min_component_mm3={"WT": 1000.0})
 TINY = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
 
 
@@ -25,7 +27,9 @@ def tuned(tiny_model, tmp_path_factory):
         for number, parameter in enumerate(model.network.parameters()):
             parameter.add_(0.01 * (number + 1))
     training = {"cases": {"a": "b"}}
-    manifest = replace(model.manifest, id="tuned", parent="tiny", training=training, metrics={"step": 9})
+    manifest = replace(
+        model.manifest, id="tuned", parent="tiny", training=training, metrics={"step": 9}, postprocess=LIMITS
+    )
     folder = tmp_path_factory.mktemp("tuned") / "tuned"
     save_package(folder, model.network, manifest, "# tuned\n")
     return folder
@@ -40,6 +44,7 @@ def test_weights_lie_on_the_line_between_the_two(tiny_model, tuned, tmp_path, sh
         torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
     assert (manifest.id, manifest.parent, manifest.metrics) == ("tuned", "tiny", {})  # these were of other weights
     assert manifest.training == {"cases": {"a": "b"}, "interpolation": {"from": "tiny", "share": share}}
+    assert manifest.postprocess == LIMITS  # it is judged as users get its answers
 
 
 def test_other_networks_have_no_line_between_them():
