@@ -7,7 +7,7 @@ promoted. Every candidate is scored on the cases of the clinic's fold that nobod
 for what was forgotten. CLINIC and OTHERs are data sets with folds (`segmamba dataset split --folds`).
 
 --damage sends a share of the cases damaged (as poisoned_corrections.py) and accepts them against the advice of intake:
-the gate must not recommend what is learnt from them.
+the gate must not recommend what is learnt from them. Such candidates are judged by the gate alone, not scored.
 
 Everything is kept below --work, each order and each damage in a site of its own: what was stopped goes on where it was,
 and parts can be run one by one, on several machines too (`--orders 1 --after 5`). Writes results/clinic_curve.json, of
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
         mark = work / f"sent{count}"
         if not mark.exists():
             progress(f"{name}: correction {count}, {case.id}")
-            send(options, site, case, damage if is_spoilt(count - 1, share) else "sound", work / "proposals")
+            send(options, site, case, damage if is_spoilt(count - 1, share) else "sound")
             mark.touch()
         row = work / f"after{count}" / ROW
         if count in options.after and not row.exists():
@@ -119,9 +120,12 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
             progress(f"{name}: improving after {count} corrections")
             found = improve(options, site, f"after{count}")
             facts = {"order": order, "damage": damage, "damaged": share, "sent": count}
+            model = Path(found.pop("folder"))
+            if options.damage:
+                keep(row, {**facts, **found})
+                continue
             progress(f"{name}: scoring after {count} corrections")
-            scores = score(Path(found.pop("folder")), row.parent, scored, options.device)
-            keep(row, {**facts, **found, **scores})
+            keep(row, {**facts, **found, **score(model, row.parent, scored, options.device)})
 
 
 def is_spoilt(number: int, share: float) -> bool:
@@ -139,18 +143,20 @@ def borrow(options, site: Path) -> None:
             (site / name).symlink_to(source.resolve(), target_is_directory=True)
 
 
-def send(options, site: Path, case: CaseOf, damage: str, proposals: Path) -> None:
+def send(options, site: Path, case: CaseOf, damage: str) -> None:
     """Segments the case as the clinic would see it, and sends the expert's labels as its correction."""
     swap = dict(zip(IMAGES[damage], IMAGES[damage][::-1])) if damage in IMAGES else {}
-    folder = link_case(proposals / "images" / case.id, case, swap)
-    segmamba("predict", folder, "--output", proposals, "--model", options.model, "--device", options.device)
+    proposals = options.work / "proposals" / (damage.replace(" ", "-") if swap else "sound")  # the same for all orders
+    folder, proposal = link_case(proposals / "images" / case.id, case, swap), proposals / f"{case.id}-seg.nii.gz"
+    if not proposal.exists():
+        segmamba("predict", folder, "--output", proposals, "--model", options.model, "--device", options.device)
     voxels, affine = read_label(case)
     voxels = np.ascontiguousarray(LABELS.get(damage, LABELS["sound"])(voxels))
-    label = proposals / f"{case.id}-label.nii.gz"
+    label = site.with_name("label.nii.gz")
     nib.save(nib.Nifti1Image(voxels, affine), label)
     absent = [name for name, value in BRATS_2021.items() if not (voxels == value).any()]
     segmamba(
-        *("correct", folder, "--labels", label, "--proposal", proposals / f"{case.id}-seg.nii.gz"),
+        *("correct", folder, "--labels", label, "--proposal", proposal),
         *("--output", site / "corrections", "--convention", "brats2021", "--subject", case.subject),
         *("--role", "expert", "--consent", *(part for name in absent for part in ("--empty", name))),
     )
@@ -190,7 +196,9 @@ def improve(options, site: Path, run: str) -> dict:
     begun = (site / "runs" / run / "improve.json").exists()
     steps = ("--steps", options.steps) if options.steps and not begun else ()
     asked = ("--run", run, "--model", options.model, "--device", options.device, *steps)
+    before = cpu_seconds()
     status = json.loads(segmamba("improve", site, *asked, "--json"))
+    spent = cpu_seconds() - before
     folder = site / "models" / "models" / status["candidate"]
     gate = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
     manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))["training"]
@@ -203,7 +211,14 @@ def improve(options, site: Path, run: str) -> dict:
         "failed": [check["name"] for check in gate["checks"] if not check["holds"]],
         "share": manifest.get("interpolation", {"share": 1.0})["share"],
         "minutes": round((status["updated"] - status["started"]) / 60, 1),
+        "cpu_minutes": round(spent / 60, 1),  # without what a run that was stopped had used
     }
+
+
+def cpu_seconds() -> float:
+    """Of the commands that have ended: on a busy machine the clock says little."""
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def score(model: Path, folder: Path, scored: dict[str, list[CaseOf]], device: str) -> dict:
@@ -243,10 +258,12 @@ def summarize(before: dict, rows: list[dict]) -> list[dict]:
         of_key = [row for row in rows if (row["damage"], row["damaged"], row["sent"]) == (damage, damaged, sent)]
         line = {"damage": damage, "damaged": damaged, "sent": sent, "orders": len(of_key)}
         for name in ("unseen", "others"):
-            changes = [np.mean(row[name]["mean"]) - np.mean(before[name]["mean"]) for row in of_key]
+            changes = [np.mean(row[name]["mean"]) - np.mean(before[name]["mean"]) for row in of_key if name in row]
+            if not changes:
+                continue
             line[name] = [float(np.mean(changes)), float(np.std(changes, ddof=1)) if len(changes) > 1 else None]
         line["verdicts"] = {v: sum(row["verdict"] == v for row in of_key) for v in ("promote", "confirm", "refuse")}
-        line["minutes"] = float(np.median([row["minutes"] for row in of_key]))
+        line |= {key: float(np.median([row[key] for row in of_key])) for key in ("minutes", "cpu_minutes")}
         lines.append(line)
     return lines
 
@@ -258,7 +275,8 @@ def report(work: Path) -> None:
     write_results("clinic_curve", {**describe(), "summary": lines, "before": before, "rows": rows})
     table = []
     for line in lines:
-        changes = [f"{m:+.3f}" + ("" if sd is None else f" +- {sd:.3f}") for m, sd in (line["unseen"], line["others"])]
+        means = (line.get(name) for name in ("unseen", "others"))
+        changes = ["" if m is None else f"{m[0]:+.3f}" + ("" if m[1] is None else f" +- {m[1]:.3f}") for m in means]
         name = line["damage"] if line["damage"] == "sound" else f"{line['damage']}, {line['damaged']:.0%}"
         table.append([name, str(line["sent"]), str(line["orders"]), *changes, *map(str, line["verdicts"].values())])
     header = ("corrections", "sent", "orders", "unseen", "others", "better", "not worse", "worse")
