@@ -28,6 +28,7 @@ import nibabel as nib
 import numpy as np
 from measure import STOPPED, describe, print_table, progress, segmamba, write_results
 from poisoned_corrections import IMAGES, LABELS
+from segmamba.training.interpolation import save_between
 
 REGIONS = ("WT", "TC", "ET")
 ROW = "row.json"
@@ -59,6 +60,9 @@ def main() -> None:
     parser.add_argument("--damage", choices=[name for name in (*LABELS, *IMAGES) if name != "sound"])
     parser.add_argument("--damaged", type=float, default=1.0, help="share of the cases that --damage is done to")
     parser.add_argument("--steps", type=int, help="of a fine-tuning, instead of the default")
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=[], help="of the fine-tuning, scored beside the one chosen"
+    )
     parser.add_argument("--replay", type=Path, help="data set that sites replay, instead of their own phantoms")
     parser.add_argument("--anchor", type=Path, help="data set that sites are judged on, instead of their own phantoms")
     parser.add_argument("--device", default="cpu")
@@ -125,7 +129,13 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
                 keep(row, {**facts, **found})
                 continue
             progress(f"{name}: scoring after {count} corrections")
-            keep(row, {**facts, **found, **score(model, row.parent, scored, options.device)})
+            found |= score(model, row.parent, scored, options.device)
+            found["shares"] = {}
+            for part in options.shares:
+                between = row.parent / f"share-{part:g}"
+                save_between(between / "model", options.model, site / "runs" / f"after{count}" / "model", part)
+                found["shares"][f"{part:g}"] = score(between / "model", between, scored, options.device)
+            keep(row, {**facts, **found})
 
 
 def is_spoilt(number: int, share: float) -> bool:

@@ -54,16 +54,28 @@ def commands(monkeypatch):
 def test_a_curve_of_one_order_and_two_corrections(place, commands, tmp_path, monkeypatch, capsys):
     work = tmp_path / "work"
     arguments = ["clinic_curve.py", place / "old", place / "clinic", place / "clinic", "--work", work, "--steps", 1]
-    arguments += ["--orders", 0, "--after", 2, "--replay", place / "site/replay", "--anchor", place / "site/anchor"]
+    arguments += [
+        "--shares",
+        0.5,
+        "--orders",
+        0,
+        "--after",
+        2,
+        "--replay",
+        place / "site/replay",
+        "--anchor",
+        place / "site/anchor",
+    ]
     monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
     monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
     clinic_curve.main()
-    assert [commands.count(name) for name in ("correct", "improve", "evaluate")] == [2, 1, 4]
+    assert [commands.count(name) for name in ("correct", "improve", "evaluate")] == [2, 1, 6]
     found = json.loads((tmp_path / "results" / "clinic_curve.json").read_text())
     (row,), (line,) = found["rows"], found["summary"]
     folds = json.loads((place / "clinic" / "splits.json").read_text())["subjects"]
     unseen = {case for case, fold in folds.items() if fold == 0}
     assert set(row["unseen"]["cases"]) == set(row["others"]["cases"]) == unseen and len(unseen) == 1
+    assert set(row["shares"]) == {"0.5"} and set(row["shares"]["0.5"]["unseen"]["cases"]) == unseen
     incoming = work / "order0" / "site" / "corrections" / "incoming"
     subjects = {json.loads(path.read_text())["subject"] for path in incoming.glob("*/case.json")}
     assert len(subjects) == 2

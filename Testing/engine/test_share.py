@@ -80,14 +80,18 @@ NOTHING = dict.fromkeys(SHARES, 0.0)
 @pytest.mark.parametrize(
     ("lost", "gained", "expected"),
     [
-        (NOTHING, {1.0: 0.05, 0.75: 0.04, 0.5: 0.03}, 1.0),
+        (NOTHING, {1.0: 0.05, 0.75: 0.035, 0.5: 0.03}, 1.0),
+        (NOTHING, {1.0: 0.034, 0.75: 0.033, 0.5: 0.029}, 0.5),  # nearly as good, and nearer
+        (NOTHING, {1.0: -0.05, 0.75: -0.04, 0.5: -0.03}, 0.5),
         (NOTHING, {1.0: 0.03, 0.75: 0.04, 0.5: 0.02}, 0.75),
         ({1.0: 0.02, 0.75: 0.015, 0.5: 0.005}, {1.0: 0.05, 0.75: 0.04, 0.5: 0.03}, 0.5),  # 0.01 may be lost
-        ({1.0: 0.028, 0.75: 0.025, 0.5: 0.015}, {1.0: 0.05, 0.75: 0.04, 0.5: 0.03}, 1.0),  # none is allowed
+        ({1.0: 0.028, 0.75: 0.025, 0.5: 0.015}, {1.0: 0.05, 0.75: 0.035, 0.5: 0.03}, 1.0),  # none is allowed
         (NOTHING, NOTHING, 0.5),  # nothing speaks for going farther
     ],
 )
-def test_the_best_at_home_of_those_that_the_anchor_allows(tiny_model, tuned, tmp_path, lost, gained, expected):
+def test_the_nearest_of_the_good_ones_at_home_that_the_anchor_allows(
+    tiny_model, tuned, tmp_path, lost, gained, expected
+):
     assert choose(tiny_model, tuned, tmp_path, lost, gained) == (expected, list(SHARES))
 
 
