@@ -25,6 +25,7 @@ def test_info_shows_the_scan_back_end(capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["scan_backend"]["cpu"] == "cpu"
     assert facts["scan_backends"]["cpu"]["torch"] == ""
+    assert facts["cpu_convolution"].startswith("Winograd")
 
 
 def test_the_override_of_the_scan_is_visible_and_checked():

@@ -21,6 +21,7 @@ def run(options: Namespace) -> int:
     import torch
 
     from segmamba.models.package import read_manifest, shipped_models
+    from segmamba.networks import winograd
     from segmamba.networks.scan import available_backends, choose_backend
 
     devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -33,6 +34,7 @@ def run(options: Namespace) -> int:
         "devices": {device: device_name(device) for device in devices},
         "scan_backend": {device: choose_backend(device) for device in devices},
         "scan_backends": {device: available_backends(device) for device in devices},
+        "cpu_convolution": winograd.rule(),
         "models": {name: read_manifest(folder).id for name, folder in shipped_models().items()},
     }
     if options.json:
@@ -45,5 +47,6 @@ def run(options: Namespace) -> int:
         print(f"{'  scan':12} {facts['scan_backend'][device]} (chosen; SEGMAMBA_SCAN overrides)")
         for backend, reason in facts["scan_backends"][device].items():
             print(f"{'':12} {backend:10} {'usable' if not reason else 'not usable: ' + reason}")
+    print(f"{'cpu 3x3x3':12} {facts['cpu_convolution']}")
     print(f"{'models':12} {', '.join(facts['models']) or 'none'}")
     return 0

@@ -1,5 +1,6 @@
 """Convolutions of the U-shape as the CPU does them fastest; elsewhere they are torch's own.
 
+Without gradients 3x3x3 kernels go by Winograd where that is faster (segmamba.networks.winograd), otherwise by oneDNN.
 For batch 1 torch takes its slow_conv3d for 1x1x1 kernels and for small grids, 10 to 30 times slower than oneDNN or
 a matrix product; and it copies, where channels lie last.
 """
@@ -12,6 +13,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segmamba.networks import winograd
 
 
 def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
@@ -30,17 +33,23 @@ def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
 
 
 def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
-    """A convolution of the inputs put side by side as channels.
+    """A convolution of the inputs put side by side as channels."""
+    if winograd.fits(inputs, conv):
+        return winograd.convolution(inputs, conv)
+    if not _onednn(inputs[0], conv):
+        return conv(side_by_side(inputs))
+    return by_onednn(inputs, conv)
+
+
+def by_onednn(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
+    """The same by oneDNN, float32 on a CPU.
 
     Several inputs are convolved one after the other into one sum: putting them side by side costs half as much as a
     convolution (0.65 s for 96 channels of 128^3, most of it for touching new memory).
     """
-    x = inputs[0]
-    if not _onednn(x, conv):
-        return conv(side_by_side(inputs))
     weights = conv.weight.split([x.shape[1] for x in inputs], dim=1)
     shape = cast(tuple[int, ...], conv.padding), conv.stride, conv.dilation, conv.groups
-    y = torch.mkldnn_convolution(x, weights[0], conv.bias, *shape)
+    y = torch.mkldnn_convolution(inputs[0], weights[0], conv.bias, *shape)
     for x, weight in zip(inputs[1:], weights[1:]):
         y += torch.mkldnn_convolution(x, weight, None, *shape)
     return y

@@ -1,0 +1,148 @@
+"""3x3x3 convolutions of stride 1 by Winograd's F(4,3), for inference in float32 on a CPU.
+
+An eighth of the products of a plain convolution; with the transforms, on shapes of `released`, two to three times as
+fast as oneDNN with AVX2 and one and a half times with AVX-512 (Testing/benchmarks/bench_conv.py). The kernel
+(kernels.py) is numba's, as wide as the processor. It is taken by rule: where channels fill whole vectors and lie last,
+at least those of one input, and there are tiles enough to be worth the transform of the weights. That is done anew in
+each call: kept weights would take eight times the memory, and could be those of weights that have changed since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from segmamba.networks.scan import choose_backend
+from segmamba.networks.scan.work import Call, parts, run
+
+_LEAST_TILES = 64
+_FEW, _MANY = 12, 48  # tiles in a block
+_NARROW = 96  # input channels up to which a block of few tiles stays in the second-level cache
+
+
+@cache
+def _kernels() -> ModuleType:
+    from segmamba.networks.scan import jit
+
+    from . import kernels
+
+    jit.KERNELS.update(kernels.KERNELS)
+    return kernels
+
+
+def rule() -> str:
+    """When the CPU takes it, in words for `segmamba info`."""
+    if (backend := choose_backend("cpu")) != "cpu":
+        return f"oneDNN (Winograd has the numba kernels of the scan's back end 'cpu', and {backend!r} was chosen)"
+    return (
+        f"Winograd F(4,3) for inference in float32 where channels are multiples of {_kernels().LANES} and a window has "
+        f"{_LEAST_TILES} tiles of 4x4x4 voxels or more, else oneDNN"
+    )
+
+
+def fits(inputs: Sequence[Tensor], conv: nn.Conv3d) -> bool:
+    """Whether `convolution` can take these, and is faster than oneDNN."""
+    shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    if shape != ((3,) * 3, (1,) * 3, (1,) * 3, (1,) * 3, 1, "zeros") or len(inputs) > 2:
+        return False
+    x = inputs[0]
+    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (*inputs, conv.weight)):
+        return False
+    if torch.is_autocast_enabled("cpu") or choose_backend("cpu") != "cpu":
+        return False
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *conv.parameters())):
+        return False
+    if not any(t.is_contiguous(memory_format=torch.channels_last_3d) for t in inputs):
+        return False
+    tiles, voxels = math.prod(_tiles(x)), math.prod(x.shape[2:])
+    if tiles < _LEAST_TILES or 2 * voxels < tiles * _kernels().TILE ** 3:  # or most of a tile is outside
+        return False
+    return all(channels % _kernels().LANES == 0 for channels in (conv.out_channels, *(t.shape[1] for t in inputs)))
+
+
+def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
+    """The convolution of one or two inputs side by side, for what `fits`.
+
+    Each (B, C_i, D, H, W) -> (B, out_channels, D, H, W), channels last. The same bits whatever the
+    number of threads.
+    """
+    k = _kernels()
+    x, out_channels = inputs[0].detach(), conv.out_channels
+    channels, (depth, height, width) = conv.in_channels, x.shape[2:]
+    group = k.group_of(out_channels)
+    groups = out_channels // (group * k.LANES)
+    span = 1 if channels <= _NARROW else groups  # wide ones stream through the cache anyway: each input once
+    rows = k.rows_of(group)
+    block = rows * -(-(_FEW if channels <= _NARROW else _MANY) // rows)
+
+    weights = _transform(conv.weight.detach(), group * k.LANES, span)
+    bias = torch.zeros(out_channels) if conv.bias is None else conv.bias.detach()
+    y = torch.empty((len(x), out_channels, depth, height, width), memory_format=torch.channels_last_3d)
+    # torch's transposed convolution gives channels first, whatever it is given
+    first, *others = (_rows(t.detach().contiguous(memory_format=torch.channels_last_3d)) for t in inputs)
+    tiles_d, tiles_h, tiles_w = _tiles(x)
+    calls = []
+    for i, out in enumerate(_rows(y)):
+        for share in parts(tiles_d * tiles_h * tiles_w, torch.get_num_threads()):
+            fields = {
+                "first": share.start,
+                "tiles": share.stop - share.start,
+                "block": block,
+                "depth": depth,
+                "height": height,
+                "width": width,
+                "tiles_h": tiles_h,
+                "tiles_w": tiles_w,
+                "x_blocks": first.shape[2] // k.LANES,
+                "x": first[i],
+                "other_blocks": others[0].shape[2] // k.LANES if others else 0,
+                "other": others[0][i] if others else None,
+                "zeros": torch.zeros(channels),
+                "weights": weights,
+                "spans": groups // span,
+                "groups": span,
+                "bias": bias,
+                "out": out,
+                "nowhere": torch.empty(out_channels),
+                "v": torch.empty(k.POINTS * (block * channels + k.PAD // 4)),
+                "m": torch.empty(k.POINTS * (block * span * group * k.LANES + k.PAD // 4)),
+                "lines": torch.empty(k.POINTS * k.LANES),
+            }
+            calls.append(Call("winograd", group, **fields))
+    run(calls, y.numel())
+    return y
+
+
+def _transform(weight: Tensor, wide: int, span: int) -> Tensor:
+    """(out, in, 3, 3, 3) -> the weights at each point as the kernel reads them: `span` times `wide` outputs."""
+    out, channels = weight.shape[:2]
+    taps = weight.reshape(out // (wide * span), span, wide, channels, 27).permute(0, 4, 1, 3, 2)
+    return _to_points() @ taps.reshape(len(taps), 27, -1)
+
+
+@cache
+def _to_points() -> Tensor:
+    """G on three axes as one matrix, (216, 27)."""
+    k = _kernels()
+    near, far = k.NEAR**2, k.FAR**2
+    lines = [[1.0, 0.0, 0.0]]
+    for point, square, other in ((k.NEAR, near, far), (k.FAR, far, near)):
+        lines += [[1.0, sign * point, square] for sign in (1, -1)]
+        lines[-2:] = [[value / (2 * square * (square - other)) for value in line] for line in lines[-2:]]
+    g = torch.tensor([*lines, [0.0, 0.0, 1.0]], dtype=torch.float64)
+    return torch.kron(torch.kron(g, g), g).float()
+
+
+def _tiles(x: Tensor) -> tuple[int, int, int]:
+    d, h, w = (-(-side // _kernels().TILE) for side in x.shape[2:])
+    return d, h, w
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, D, H, W), channels last -> (B, N, C), the same memory."""
+    return x.permute(0, 2, 3, 4, 1).reshape(len(x), -1, x.shape[1])
