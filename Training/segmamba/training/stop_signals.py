@@ -49,7 +49,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def ignore_stop_signals(worker: int) -> None:
-    """For processes that make patches: a terminal and Slurm tell them too, but they end when the training does."""
+    """For processes that help a training: a terminal and Slurm tell them too, but they end when the training does."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

@@ -23,6 +23,7 @@ from segmamba.models.package import load_package
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.training.distributed import World
 from segmamba.training.samples import TrainingCase
+from segmamba.training.stop_signals import ignore_stop_signals
 
 if TYPE_CHECKING:
     from segmamba.prediction.preprocess import Prepared
@@ -115,7 +116,8 @@ def _processes(jobs: int) -> Iterator[Callable[..., Future]]:
         yield _at_once
         return
     # spawned: a forked child of a process that uses CUDA, or threads, may hang
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawned, initializer=ignore_stop_signals, initargs=(0,)) as pool:
         try:
             yield pool.submit
         finally:
