@@ -186,7 +186,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     """Between checkpoints, besides one at every validation."""
     channels_last: bool = True
-    """Memory format of activations; which is faster on a GPU, `make gpu-bench` says."""
+    """Memory format of activations; which is faster on a GPU, gpu_steps.py measures (Training/README.md)."""
     cudnn_benchmark: bool = False
     """cuDNN tries its algorithms at the first step and keeps the fastest."""
     compile: bool = False
