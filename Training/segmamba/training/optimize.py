@@ -83,6 +83,7 @@ def update_average(average: AveragedModel, network: nn.Module) -> None:
     if not average.n_averaged:  # on the CPU
         average.update_parameters(network)
         return
+    assert average.multi_avg_fn  # as `average_of` makes it
     with torch.no_grad():
         average.multi_avg_fn(list(average.module.parameters()), list(network.parameters()), average.n_averaged)
         for averaged, own in zip(average.module.buffers(), network.buffers()):

@@ -39,8 +39,7 @@ class Stepper:
         # torch documents memory_format, and its types know it not beside a device
         self.network: nn.Module = cast(Any, experiment.network).to(world.device, memory_format=self.memory_format)
         self.ema = average_of(self.network, config.optimizer.ema)
-        self.learner = self.network
-        """The network, with further outputs where it learns by more than its own."""
+        self.learner = self.network  # with further outputs where it learns by more than its own
         if config.deep_supervision:
             torch.manual_seed(config.seed)
             heads = DeepSupervision(self.network, experiment.network_config.out_channels)
