@@ -30,7 +30,7 @@ from segmamba.training.table1 import Row, format_markdown, make_table, parse_net
 from torch.utils.flop_counter import FlopCounterMode
 from training_runs import MODALITIES, small_config
 
-NARROW = {"segresnet": 8, "unetr": 1, "nnformer": 32, "uxnet": 2}
+NARROW = {"segresnet": 8, "transbts": 8, "unetr": 1, "nnformer": 32, "uxnet": 2}
 
 
 COSTS = Costs(
