@@ -45,7 +45,7 @@ class Stepper:
             heads = DeepSupervision(self.network, experiment.network_config.out_channels)
             self.learner = heads.to(world.device)
         self.optimizer = build_optimizer(self.learner, config.optimizer)
-        self.run: Callable[[Tensor], Any] = world.wrap(self.learner)
+        self.ddp: Callable[[Tensor], Any] = world.wrap(self.learner)
         self.loss_of = HeadLoss(config.loss, experiment.inference.nested)
         self.parts = config.accumulation
 
@@ -107,9 +107,9 @@ class Stepper:
         for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
             x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
             apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
-            with cast(Any, self.run).no_sync() if apart else contextlib.nullcontext():
+            with cast(Any, self.ddp).no_sync() if apart else contextlib.nullcontext():
                 with self._precision():
-                    outputs = self.run(x.contiguous(memory_format=self.memory_format))
+                    outputs = self.ddp(x.contiguous(memory_format=self.memory_format))
                 loss = level_loss(self.loss_of, outputs, y) * (len(x) / len(image))
                 loss.backward()
             total += loss.detach()
@@ -126,17 +126,17 @@ class Stepper:
             (count, len(self.config.preprocess.modalities), *self.config.patch), device=self.world.device
         )
         label = image.new_zeros((count, self.experiment.classes, *self.config.patch))
-        with cast(Any, self.run).no_sync() if self.world.size > 1 else contextlib.nullcontext():
+        with cast(Any, self.ddp).no_sync() if self.world.size > 1 else contextlib.nullcontext():
             self._gradient(image, label, parts)
 
     def _compile(self, report: Callable[[str], None]) -> None:
         """Lets torch compile the network, tried by a patch; where that fails it stays as it is and the log says why."""
-        plain = self.run
+        plain = self.ddp
         try:
-            self.run = cast(Any, torch.compile(cast(nn.Module, plain)))
+            self.ddp = cast(Any, torch.compile(cast(nn.Module, plain)))
             self._try(1, 1)
         except Exception as error:  # a compiler that is missing, or that knows less than it must, fails in many ways
-            self.run = plain
+            self.ddp = plain
             reason = str(error).strip().partition("\n")[0]
             report(f"the network is not compiled: {type(error).__name__}: {reason}")
         else:
