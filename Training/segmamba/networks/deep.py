@@ -6,6 +6,8 @@ Lee et al., Deeply-supervised nets, arXiv 1409.5185; as nnU-Net has it (Isensee 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from segmamba.errors import InputError
@@ -29,7 +31,10 @@ class DeepSupervision(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(channels, out_channels, 1) for _, channels in levels)
         self._seen: list[Tensor] = []
         for block, _ in levels:
-            block.register_forward_hook(lambda block, inputs, output: self._seen.append(output))
+            block.register_forward_hook(self._see)
+
+    def _see(self, block: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._seen.append(output)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) -> logits of each level."""
@@ -50,9 +55,10 @@ def _levels(network: nn.Module) -> list[tuple[nn.Module, int]]:
     """Blocks of the decoder on halved grids and their channels, the finest first."""
     if isinstance(network, SegMamba):
         _, c1, c2, c3 = network.config.features
-        return [(network.decoder3, c1), (network.decoder4, c2), (network.decoder5, c3)][: _LEVELS - 1]
+        own: list[tuple[nn.Module, int]] = [(network.decoder3, c1), (network.decoder4, c2), (network.decoder5, c3)]
+        return own[: _LEVELS - 1]
     config = getattr(network, "config", None)
-    unet = getattr(network, "network", None)
+    unet: Any = getattr(network, "network", None)
     if isinstance(config, BaselineConfig) and hasattr(unet, "decoder_channels"):  # networks.baselines.nnunet.UNet
         pairs = list(zip(reversed(list(unet.decoder)), unet.decoder_channels))
         return pairs[1:_LEVELS]

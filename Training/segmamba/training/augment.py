@@ -141,7 +141,7 @@ def _mirrored(
     start = [n - side - a if axis in axes else a for axis, a, side, n in zip((1, 2, 3), start, patch, sides)]
     seen = [slice(max(0, a), min(n, a + side)) for a, side, n in zip(start, patch, sides)]
     place = [slice(part.start - a, part.stop - a) for part, a in zip(seen, start)]
-    return [(part.flip(axes) if axes else part)[:, seen[0], seen[1], seen[2]] for part in parts], place
+    return [(part.flip(list(axes)) if axes else part)[:, seen[0], seen[1], seen[2]] for part in parts], place
 
 
 def _shares(label: Tensor, count: int) -> Tensor:

@@ -155,7 +155,7 @@ def place(rng: np.random.Generator, head: Head, shapes: Sequence[Shape]) -> Plac
     """
     depth, allowed = head.depth(), np.flatnonzero(supratentorial(head) & (head.depth() > 6))
     for _ in range(_TRIES):
-        shape = shapes[rng.integers(len(shapes))]
+        shape = shapes[int(rng.integers(len(shapes)))]
         turn = rotation(rng.standard_normal(3), rng.uniform(0, 180))
         turn[:, 0] *= rng.choice([-1, 1])
         tumour, core = (np.argwhere(np.isin(shape.label_map, values)) for values in (_WHOLE, _CORE))

@@ -151,9 +151,13 @@ def supratentorial(head: Head) -> np.ndarray:
 
 
 def displace(head: Head, centre: np.ndarray, radius: float, push: float) -> None:
-    """Pushes the anatomy away from `centre`.
+    """Pushes the anatomy away from a core, less with the distance, and not at all at the skull.
 
-    At the core's `radius` by `push` of it, less farther away, and not at all at the skull.
+    Args:
+        head: whose anatomy is moved.
+        centre: (3,), of the core, in mm.
+        radius: of the core, in mm.
+        push: what is moved at its surface, as a share of `radius`.
     """
     offset = FINE.points().reshape(head.position.shape) - centre[:, None, None, None].astype(np.float32)
     distance = np.maximum(np.linalg.norm(offset, axis=0), 1e-3)

@@ -43,7 +43,13 @@ def rows_of(group: int) -> int:
 
 
 def emit_convolution(emitter: Emitter, f: Fields, group: int) -> None:
-    """Writes the convolution of some tiles."""
+    """Writes the convolution of some tiles.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments by the names in FIELDS.
+        group: vectors of output channels in the innermost product.
+    """
     channels, wide, rows = (f.x_blocks + f.other_blocks) * WIDTH, group * CELL, rows_of(group)
     v_tile, m_tile = channels * 4, f.groups * wide
     v_point, m_point = f.block * v_tile + PAD, f.block * m_tile + PAD
