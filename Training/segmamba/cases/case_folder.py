@@ -15,10 +15,9 @@ from pathlib import Path
 
 from segmamba.errors import InputError
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
+from segmamba.images.modalities import MODALITIES
 from segmamba.settings import read_json
 from segmamba.shared.contrast_words import agent_said
-
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
 _T1_FLAIR = r"t1w?[-_ ]?flair"  # a T1, in which water is dark as in FLAIR
 _SPELLINGS = {

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 from segmamba.commands.shared import AddCommand
 from segmamba.errors import InputError
+from segmamba.images.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from segmamba.cases.case import Source
     from segmamba.images.dicom import Choice, Series
     from segmamba.models.package import Model
-
-_MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ def named_series(entries: Sequence[str]) -> dict[str, str]:
     named = {}
     for entry in entries:
         modality, _, name = entry.partition("=")
-        if modality not in _MODALITIES or not name or modality in named:
+        if modality not in MODALITIES or not name or modality in named:
             raise InputError(
-                f"--series {entry}: expected MODALITY=NUMBER, once for each of {', '.join(_MODALITIES)}, e.g. t1c=7"
+                f"--series {entry}: expected MODALITY=NUMBER, once for each of {', '.join(MODALITIES)}, e.g. t1c=7"
             )
         named[modality] = name
     return named
@@ -90,7 +89,7 @@ def named_series(entries: Sequence[str]) -> dict[str, str]:
 def dicom_case(
     folder: Path | str,
     named: Mapping[str, str] | None = None,
-    modalities: Sequence[str] = _MODALITIES,
+    modalities: Sequence[str] = MODALITIES,
     *,
     incomplete: bool = False,
 ) -> Iterator[DicomCase]:

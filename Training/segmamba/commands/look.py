@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 from segmamba.commands.dicom import add_series_argument, dicom_case, named_series
 from segmamba.commands.shared import AddCommand
 from segmamba.errors import InputError
+from segmamba.images.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from segmamba.cases.case import Source
     from segmamba.preparation.look import Look, Taken
-
-_IMAGES = ("t1n", "t1c", "t2w", "t2f")
 
 
 def add(add_command: AddCommand) -> None:
     """Adds `look` to the command line."""
     command = add_command("look", run, "say what the images of a case are, and what will be done to them")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
-    for modality in _IMAGES:
+    for modality in MODALITIES:
         command.add_argument(f"--{modality}", metavar="FILE", help="image file or DICOM folder; at least one")
     command.add_argument("--dicom", metavar="FOLDER", help="folder of DICOM files; `segmamba dicom` lists its series")
     add_series_argument(command)
@@ -34,7 +33,7 @@ def run(options: Namespace) -> int:
     from segmamba.cases.case import Source, find_case
     from segmamba.preparation.look import Taken
 
-    named = {m: Source(Path(getattr(options, m))) for m in _IMAGES if getattr(options, m)}
+    named = {m: Source(Path(getattr(options, m))) for m in MODALITIES if getattr(options, m)}
     if (options.case is not None) + bool(named) + (options.dicom is not None) != 1:
         raise InputError("give one of: a CASE folder, images by name (--t1n F --t1c F ...), --dicom FOLDER")
     if options.series and options.dicom is None:

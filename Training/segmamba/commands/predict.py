@@ -17,15 +17,14 @@ from segmamba.commands.dicom import (
 )
 from segmamba.commands.shared import AddCommand, Bar, choose_device, ready_for_output
 from segmamba.errors import InputError
-
-_IMAGES = ("t1n", "t1c", "t2w", "t2f")
+from segmamba.images.modalities import MODALITIES
 
 
 def add(add_command: AddCommand) -> None:
     """Adds `predict` to the command line."""
     command = add_command("predict", run, "segment a case, or a folder of cases")
     command.add_argument("case", nargs="?", help="folder of one case, in any of the BraTS namings, or an MSD 4-D file")
-    for modality in _IMAGES:
+    for modality in MODALITIES:
         command.add_argument(f"--{modality}", metavar="FILE", help="image file or DICOM folder")
     command.add_argument("--dicom", metavar="FOLDER", help="folder of DICOM files; `segmamba dicom` lists its series")
     add_series_argument(command)
@@ -72,7 +71,7 @@ def add(add_command: AddCommand) -> None:
         "--on",
         action="append",
         default=[],
-        choices=("t1n", "t1c", "t2w", "t2f"),
+        choices=MODALITIES,
         help="also write the label map on the grid of this image",
     )
     command.add_argument("--probabilities", action="store_true", help="also write the probability of each label")
@@ -109,7 +108,7 @@ def run(options: Namespace) -> int:
         if options.series or options.dicom_seg:
             raise InputError("--series and --dicom-seg require --dicom FOLDER")
         return _predict(options)
-    if options.case is not None or options.batch is not None or any(getattr(options, m) for m in _IMAGES):
+    if options.case is not None or options.batch is not None or any(getattr(options, m) for m in MODALITIES):
         raise InputError("--dicom FOLDER cannot be combined with a CASE folder, images by name, or --batch")
     from segmamba.models.package import find_model, read_manifest
 
@@ -119,7 +118,7 @@ def run(options: Namespace) -> int:
 
 
 def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
-    from segmamba.cases.case import MODALITIES, Source, find_case
+    from segmamba.cases.case import Source, find_case
     from segmamba.models.ensemble import load_ensemble
     from segmamba.models.package import find_model
     from segmamba.prediction.batch import format_batch, predict_batch

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from segmamba import settings
-from segmamba.cases.case_folder import MODALITIES, find_case, find_label, holds_results_only
+from segmamba.cases.case_folder import find_case, find_label, holds_results_only
 from segmamba.cases.labels import GLIOMA
 from segmamba.datasets.task import Task, custom_task
 from segmamba.errors import InputError
 from segmamba.files.atomic import read_text
 from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_suffix
+from segmamba.images.modalities import MODALITIES
 
 # Several examinations of one subject: BraTS 2023 and later number them, UPENN-GBM has _11 before and _21 after surgery.
 _SUBJECTS = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+|(UPENN-GBM-\d+)_\d+")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmamba import settings
-from segmamba.cases.case_folder import MODALITIES
 from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, cohort_of, find_convention
 from segmamba.errors import InputError
+from segmamba.images.modalities import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True)

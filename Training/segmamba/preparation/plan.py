@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from segmamba.cases.case_folder import MODALITIES
 from segmamba.errors import InputError
 from segmamba.images.image_io import Image, describe_shape, describe_spacing
+from segmamba.images.modalities import MODALITIES, TITLES
 from segmamba.images.parallel import for_each
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.pyramid import Level, make_levels
@@ -20,7 +20,6 @@ REFERENCE = "t1c"
 WORKING_MM = 1.0
 _NEAR_MM = (0.8, 1.25)  # voxels that are kept as they are
 _MOVED_MM = 4.0  # prepared images that are nearer are left alone: BraTS itself has images that are 3 mm off
-_TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Plan:
 
 def title(modality: str) -> str:
     """The modality as people call it."""
-    return _TITLES.get(modality, modality)
+    return TITLES.get(modality, modality)
 
 
 def make_plan(images: Mapping[str, Image], *, brain_given: bool = False) -> Plan:

@@ -12,12 +12,13 @@ import numpy as np
 from segmamba.cases.labels import LABELS
 from segmamba.datasets.phantom.anatomy import FINE, make_head
 from segmamba.datasets.phantom.atlas import load_atlas
-from segmamba.datasets.phantom.contrast import MODALITIES, paint
+from segmamba.datasets.phantom.contrast import paint
 from segmamba.datasets.phantom.lattice import rotation
 from segmamba.datasets.phantom.scanner import draw_scanner, scan
 from segmamba.datasets.phantom.shapes import Shape, place
 from segmamba.datasets.phantom.tumour import Tumour, grow, label
 from segmamba.errors import InputError
+from segmamba.images.modalities import MODALITIES
 
 _FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
 _ORIGIN = np.array([0.0, 239.0, 0.0])  # of the BraTS grid, RAS mm

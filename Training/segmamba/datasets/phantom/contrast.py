@@ -12,8 +12,8 @@ import numpy as np
 from segmamba.datasets.phantom.anatomy import FINE, sigmoid
 from segmamba.datasets.phantom.shapes import PlacedShape
 from segmamba.datasets.phantom.tumour import Tumour
+from segmamba.images.modalities import MODALITIES
 
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 # how much of the T1 detail of the atlas, and of old blood in a tumour, each modality shows
 _DETAIL = {"t1n": 0.8, "t1c": 0.8, "t2w": -1.2, "t2f": -0.4}
 _BLOOD = {"t1n": 0.25, "t1c": 0.25, "t2w": -0.8, "t2f": -0.3}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
-from segmamba.images.dicom.guess import LEAST_CONFIDENCE, MODALITIES
+from segmamba.images.dicom.guess import LEAST_CONFIDENCE
 from segmamba.images.dicom.words import is_unsure
+from segmamba.images.modalities import MODALITIES
 
 _NAMES = {"t1n": "T1 without contrast agent", "t1c": "T1 with contrast agent", "t2w": "T2", "t2f": "FLAIR"}
 _FINER = 0.8  # the largest edge of a voxel, against another series', that makes it the better one

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from segmamba.images.dicom.geometry import Geometry
 from segmamba.images.dicom.headers import Frame
 from segmamba.images.dicom.words import other_kind, weighting
+from segmamba.images.modalities import MODALITIES
 from segmamba.shared.contrast_words import agent_said
 
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 LEAST_CONFIDENCE = 0.5
 _LEAST_SLICES = 8
 _LEAST_EXTENT_MM = 60.0
