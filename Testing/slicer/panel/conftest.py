@@ -56,7 +56,7 @@ def slotErrors():
 def pump(app):
     """pump(condition, seconds): lets Qt's events run until the condition holds; fails where it never does."""
 
-    def wait(condition, seconds=20):
+    def wait(condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"
