@@ -1,57 +1,23 @@
-"""Folders of corrections for tests, and processes that write into one until they are killed.
+"""Folders of corrections for tests, and what processes do that write into one until they are killed."""
 
-`in_process` starts them from a server process that has the libraries imported already.
-"""
-
-import multiprocessing
-import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from processes import kill
 from segmamba.cases.case import find_case, find_label
-
-SERVER = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-
-
-def preload() -> None:
-    """All that any test starts a process for: a test run has one server, and the first to ask decides what it has."""
-    if os.name == "posix":
-        SERVER.set_forkserver_preload(
-            [
-                "segmamba.training.loop",
-                "segmamba.learning.submissions.intake",
-                "segmamba.learning.registry.change",
-                "correction_runs",
-            ]
-        )
-
-
-def in_process(do, *arguments):
-    process = SERVER.Process(target=do, args=arguments)
-    process.start()
-    return process
 
 
 def kill_at_work(process, sign: Path, delay: float) -> None:
     """Once it has made the file `sign`, and `delay` seconds later."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not sign.exists() and time.monotonic() < until:
         time.sleep(0.005)
     sign.unlink()
     time.sleep(delay)
     assert kill(process)
-
-
-def kill(process) -> bool:
-    """Whether it had not ended by itself just before."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode != 0
 
 
 def edited(label: Path, output: Path, edit) -> Path:

@@ -2,7 +2,6 @@
 work on it. Models have random weights: `narrow` ones are fast, but only what runs under narrow_network() knows them.
 """
 
-import multiprocessing
 import os
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -12,13 +11,6 @@ from unittest import mock
 import numpy as np
 from correction_runs import edited, send
 from training_runs import narrow_network, single_precision
-
-_SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else multiprocessing.get_context("spawn")
-
-
-def preload() -> None:
-    if os.name == "posix":
-        _SERVER.set_forkserver_preload(["segmamba.learning.site.stages"])
 
 
 def save_model(folder: Path, narrow: bool = True, name: str = "old", seed: int = 5) -> Path:
@@ -73,12 +65,6 @@ def without_pictures():
         for name in ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture"):
             stack.enter_context(mock.patch(f"segmamba.{name}"))
         yield
-
-
-def in_process(do, *arguments):
-    process = _SERVER.Process(target=do, args=arguments)
-    process.start()
-    return process
 
 
 def improve(site: Path, run: str | None, options: dict) -> None:

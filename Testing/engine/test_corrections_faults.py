@@ -3,9 +3,11 @@
 import os
 import random
 import time
+from importlib.util import find_spec
 
 import pytest
-from correction_runs import SERVER, in_process, kill, kill_at_work, preload, send, send_for_ever, send_times, small_case
+from correction_runs import kill_at_work, send, send_for_ever, send_times, small_case
+from processes import PRELOADED, SERVER, in_process, kill
 from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.shares import exclusive
@@ -13,11 +15,6 @@ from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import FOLDER, UNFINISHED, read_record
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server():
-    preload()
 
 
 def check_whole(incoming):
@@ -103,5 +100,6 @@ def _hold(lock, held):
 
 
 def test_processes_start_from_a_server():
-    """Otherwise a child would hold the parent's locks."""
+    """Otherwise a child would hold the parent's locks. What the server imports is there."""
     assert SERVER.get_start_method() in ("forkserver", "spawn")
+    assert all(find_spec(name) for name in PRELOADED)

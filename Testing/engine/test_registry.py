@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from correction_runs import change_for_ever, change_times, in_process, kill_at_work, preload
+from correction_runs import change_for_ever, change_times, kill_at_work
+from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.learning.registry import change, in_use, state
@@ -177,7 +178,6 @@ def test_what_is_refused_is_remembered(folder, models):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_a_writer_killed_at_random_moments_leaves_a_model_that_loads(folder, models, tmp_path):
-    preload()
     rng, changes = random.Random(2), 0
     for seed in range(12):
         process = in_process(change_for_ever, folder, models, seed, tmp_path / "sign")
@@ -193,7 +193,6 @@ def test_a_writer_killed_at_random_moments_leaves_a_model_that_loads(folder, mod
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_two_writers_lose_no_event(folder, models):
-    preload()
     both = [in_process(change_times, folder, models, seed, 6) for seed in (1, 2)]
     while any(process.is_alive() for process in both):
         in_use.current(folder)  # a reader never sees half of anything

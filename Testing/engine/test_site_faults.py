@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from processes import in_process, kill
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
 from segmamba.learning.registry import in_use, state
@@ -15,29 +16,17 @@ from segmamba.learning.site import Site, ask_to_stop, summarise
 from segmamba.learning.site.status import read_status
 from segmamba.models.package import load_package, read_manifest
 from segmamba.training.checkpoint import load_checkpoint
-from site_runs import improve, in_process, preload, wait_for
+from site_runs import improve, wait_for
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
 RUN = "finetune-0001"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server():
-    preload()
-
-
 @pytest.fixture
 def small_site(site_template, tmp_path):
     shutil.copytree(site_template.with_name("old"), tmp_path / "old")
     return Site(shutil.copytree(site_template, tmp_path / "site"))
-
-
-def end(process):
-    """kill -9; whether it had not ended by itself just before."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
-    return process.exitcode == -signal.SIGKILL
 
 
 def finish(process, code=0):
@@ -93,7 +82,7 @@ def test_an_improvement_killed_at_every_stage_ends_where_an_uninterrupted_one_do
             assert load_checkpoint(run)[0]["step"] == status.step
             assert f"stopped after step {status.step}" in (run / "log.jsonl").read_text()
         else:
-            killed += end(process)
+            killed += kill(process)
         is_whole(site)
     assert killed >= 5
     finish(in_process(improve, site.folder, RUN, options))
@@ -134,7 +123,7 @@ def test_a_correction_that_is_gone_is_named(small_site, tmp_path):
     process = in_process(improve, site.folder, RUN, options)
     data = site.run(RUN) / "corrections"
     wait_for(lambda: (data / "dataset.json").exists(), process)
-    end(process)
+    kill(process)
     dataset = read_dataset(data)
     label = dataset.path(dataset.cases[0].label)
     label.write_bytes(label.read_bytes()[:-20])

@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.learning.site import summarise
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
-from site_runs import in_process, preload, pretend_to_work, save_model, tree, wait_for
+from site_runs import pretend_to_work, save_model, tree, wait_for
 
 # --- alive, lost, alone
 
 
 @pytest.fixture
 def worker(site):
-    preload()
     process = in_process(pretend_to_work, site.folder, "other")
     place = site.run("other")
     wait_for(lambda: (s := read_status(place)) and s.state == "training", process)
@@ -161,7 +161,6 @@ def test_a_detached_run_that_ends_at_once_says_why(site, capsys, monkeypatch):
     from segmamba.learning.site import detached as module
 
     monkeypatch.setattr(module, "free_or_refuse", lambda site: None)  # as when another one begins at this moment
-    preload()
     process = in_process(pretend_to_work, site.folder, "other")
     try:
         wait_for(lambda: read_status(site.run("other")), process)

@@ -1,14 +1,11 @@
-"""Trainings small enough for tests: real data, loop and network, a few channels wide; here or in other processes.
+"""Trainings small enough for tests: real data, loop and network, a few channels wide; here or in other processes."""
 
-`in_process` starts them from a server process that has torch imported already, so that twenty cost no more than one.
-"""
-
-import multiprocessing
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from processes import in_process
 from segmamba.errors import InputError, Stopped
 from segmamba.models.specs import InferenceSpec, PreprocessSpec
 from segmamba.networks.choice import NetworkChoice
@@ -16,7 +13,6 @@ from segmamba.networks.segmamba import NetworkConfig
 from segmamba.training.config import OptimizerConfig, SourceConfig, TrainingConfig, ValidationConfig
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
-_SERVER = multiprocessing.get_context("forkserver") if os.name == "posix" else multiprocessing.get_context("spawn")
 
 
 def small_config(dataset: Path, cache: Path, **settings) -> TrainingConfig:
@@ -60,18 +56,11 @@ def single_precision():
         yield
 
 
-def in_process(
+def start_training(
     config: TrainingConfig, run: Path, *, resume: str = "never", rank: int = 0, world: int = 1, port: int = 0
 ):
     """A started process that trains; its exit code is 0, 3 when it was stopped by a signal, 1 for an InputError."""
-    process = _SERVER.Process(target=_train, args=(config, run, resume, rank, world, port))
-    process.start()
-    return process
-
-
-def preload() -> None:
-    if os.name == "posix":
-        _SERVER.set_forkserver_preload(["segmamba.training.loop"])
+    return in_process(_train, config, run, resume, rank, world, port)
 
 
 def _train(config: TrainingConfig, run: Path, resume: str, rank: int, world: int, port: int) -> None:
