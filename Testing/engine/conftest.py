@@ -1,6 +1,7 @@
 """What several test files need, the real images where there are any among it; and which files come first."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def _need(*parts: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real images in {folder}, which are not part of the repository")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Trainings draw nothing, which would take most of the time of a short one; where a test is marked `pictures`, they
+    do."""
+    loop = sys.modules.get("segmamba.training.loop")  # loaded already where a file has tests that train
+    if loop and not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(loop, "write_progress", lambda run: None)
+        monkeypatch.setattr(loop, "draw_worst", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 from correction_runs import edited, send
-from training_runs import narrow_network, single_precision
+from training_runs import narrow_network, single_precision, without_curves
 
 
 def save_model(folder: Path, narrow: bool = True, name: str = "old", seed: int = 5) -> Path:
@@ -60,9 +60,10 @@ def build_site(site: Path, cases: Path, make_dataset) -> Path:
 
 @contextmanager
 def without_pictures():
-    """matplotlib would take most of the time."""
+    """Neither curves nor overlays, nor those of the gate."""
     with ExitStack() as stack:
-        for name in ("training.loop.write_progress", "training.loop.draw_worst", "learning.gate.save_picture"):
+        stack.enter_context(without_curves())
+        for name in ("training.loop.draw_worst", "learning.gate.save_picture"):
             stack.enter_context(mock.patch(f"segmamba.{name}"))
         yield
 

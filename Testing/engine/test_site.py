@@ -31,7 +31,7 @@ from segmamba.learning.site.layout import STATUS
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import read_manifest
 from site_runs import shrunk, tree
-from training_runs import narrow_network, single_precision
+from training_runs import narrow_network, single_precision, without_curves
 
 # the contract of SITE.md
 STATUS_KEYS = {
@@ -45,7 +45,7 @@ WORKING_SITE = {"corrections", "models", "runs", "replay", "anchor", "cache"}
 def improved(site_template, tmp_path_factory):
     """A site on which one improvement of two steps was made, and that run's last status."""
     site = Site(shutil.copytree(site_template, tmp_path_factory.mktemp("improved") / "site"))
-    with narrow_network(), single_precision():
+    with narrow_network(), single_precision(), without_curves():
         return site, improve(site, steps=2, model=str(site_template.with_name("old")))
 
 

@@ -71,6 +71,7 @@ def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
     assert scores["WT"]["dice"] > 0.8 and scores["TC"]["dice"] > 0.8, scores
 
 
+@pytest.mark.pictures
 def test_held_out_cases_are_validated_whole_and_never_trained_on(config, split_dataset, tmp_path):
     source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=1)
     settings = ValidationConfig(every=2, release="last")

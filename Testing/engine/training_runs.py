@@ -56,6 +56,13 @@ def single_precision():
         yield
 
 
+@contextmanager
+def without_curves():
+    """matplotlib would take most of the time of a short training."""
+    with mock.patch("segmamba.training.loop.write_progress"):
+        yield
+
+
 def start_training(
     config: TrainingConfig, run: Path, *, resume: str = "never", rank: int = 0, world: int = 1, port: int = 0
 ):
@@ -71,7 +78,7 @@ def _train(config: TrainingConfig, run: Path, resume: str, rank: int, world: int
     if world > 1:
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with narrow_network():
+    with narrow_network(), without_curves():
         try:
             train(config, run, resume=resume)
         except Stopped:
