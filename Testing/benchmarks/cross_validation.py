@@ -30,7 +30,9 @@ METRICS = ("dice", "hd95", "nsd", "lesion_dice", "false_positives")
 COMPONENTS = (0, 10, 25, 50, 100, 200, 500, 1000)  # mm3
 WITHOUT_INNER = (0, 1000, 2000, 5000, 10000, 20000)  # mm3, of WT: oedema without a core
 TOTALS = (0, 50, 100, 200, 400, 800, 1600)  # mm3
-ENOUGH = 0.005  # a limit stays only where it brings that much: fewer voxels are taken away for nothing, whole lesions too
+ENOUGH = (
+    0.005  # a limit stays only where it brings that much: fewer voxels are taken away for nothing, whole lesions too
+)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Carving: which voxels are taken over, by what their values are matched, from whom, and that all else stays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,10 +236,15 @@ def test_crops_are_given_nothing_and_give_nothing(cases, tmp_path):
     assert [len(group) for group in carved.carving.donors] == [0, 2]
     for i in range(12):
         assert same(plain[i], carved[i]) == plain[i]["case"].startswith("patch-")
-    with pytest.raises(InputError, match="no training case has a tumour to carve out"):
-        make_samples([crops], 0.5)
-    alone = make_samples([cases[:1]], 1.0)  # a single donor has no other to be given to
-    assert all(same(alone[i], make_samples([cases[:1]], 0.0)[i]) for i in range(4))
+    for few in ([crops], [crops, cases[:1]]):  # a single donor has no other to be given to
+        with pytest.raises(InputError, match="fewer than two training cases have a tumour to carve out"):
+            make_samples(few, 0.5)
+
+
+def test_cases_that_do_not_tell_where_the_brain_ends_are_refused(cases):
+    """Their background is not 0: tumours would be carved into it."""
+    with pytest.raises(InputError, match=r"normalisation 'zscore_box' .* take 'zscore_nonzero'"):
+        Carving(0.5, replace(SPEC, normalisation="zscore_box"), [cases], [1.0], 1)
 
 
 @pytest.mark.parametrize("head", ["labels", "regions"])

@@ -64,7 +64,10 @@ def test_files_and_arrays_give_the_same_shapes_cropped_and_in_the_engines_labels
         ({"label": np.ones((3, 4, 4, 4), np.uint8)}, r"with ids \(2,\)"),
         ({"label": np.full((2, 4, 4, 4), 300)}, "expected 0 to 255"),
         ({"label": np.full((2, 4, 4, 4), 7, np.uint8)}, r"7.* fit no known convention"),
-        ({"spacing_mm": np.array([1.0, 0.0, 1.0])}, "three lengths above 0"),
+        ({"spacing_mm": np.array([1.0, 0.0, 1.0])}, "three lengths of 0.1 to 20.0 mm"),
+        ({"spacing_mm": np.array([1.0, 1e-9, 1.0])}, "three lengths of 0.1 to 20.0 mm"),
+        ({"spacing_mm": np.array(["1", "1", "1"])}, "three lengths of 0.1 to 20.0 mm"),
+        ({"spacing_mm": np.array([1, 1j, 1])}, "three lengths of 0.1 to 20.0 mm"),
         ({"ids": np.array(["a", None], object)}, "cannot be read as .npz"),
         ({}, r"fit several conventions .*--labels brats2023\|"),
     ],
@@ -82,6 +85,22 @@ def test_shapes_of_another_convention_or_not_there_are_refused(tmp_path):
     (tmp_path / "none.npz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="cannot be read"):
         read_shapes(tmp_path / "none.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_shapes(tmp_path / "one.npz")
+    damaged = bytearray(write_npz(tmp_path / "maps.npz").read_bytes())
+    damaged[60:400] = bytes(340)
+    (tmp_path / "maps.npz").write_bytes(damaged)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_shapes(tmp_path / "maps.npz")
+
+
+def test_label_maps_of_two_conventions_are_not_read_as_that_of_the_first(tmp_path):
+    write_nifti(tmp_path / "BraTS-GLI-00001-000" / "BraTS-GLI-00001-000-seg.nii.gz", tumour())
+    write_nifti(tmp_path / "BRATS_001" / "BRATS_001-seg.nii.gz", tumour())
+    with pytest.raises(InputError, match="--labels"):
+        read_shapes(tmp_path)
 
 
 def test_a_phantom_has_the_tumour_of_the_file_turned_and_whole():

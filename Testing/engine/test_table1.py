@@ -167,6 +167,11 @@ def test_networks_are_trained_once_and_then_collected(config, narrow_networks, t
     assert make_table(config, networks, folder, "cpu") == rows
     with pytest.raises(InputError, match=r"other settings.*steps"):
         make_table(replace(config, steps=3), networks, folder, "cpu")
+    for changes in ({"deep_supervision": True}, {"network": {**record["config"]["network"], "width": 32}}):
+        other = {**record, "config": {**record["config"], **changes}}
+        (folder / "unetr/config.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match=rf"other settings.*{next(iter(changes))}"):
+            make_table(config, networks, folder, "cpu")
 
 
 def test_a_network_that_fails_leaves_the_others_their_rows(config, narrow_networks, tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ def last_of(pid):
     return [last for child in children for last in last_of(int(child))] or [pid]
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no list of child processes on this system")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number, workers):

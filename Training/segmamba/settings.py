@@ -166,7 +166,7 @@ def build(cls: type[T], values: Any, where: str) -> T:
         raise InputError(f"{where}: {twice!r} and {names[twice]!r} are one setting; give it once")
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(key, {*known, *names}, n=1)
             raise InputError(
                 f"{where}: unknown setting {key!r}"
                 + (f"; did you mean {near[0]!r}?" if near else f"; known are {known}")

@@ -19,7 +19,8 @@ from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_s
 from segmamba.images.modalities import MODALITIES
 
 # Several examinations of one subject: BraTS 2023 and later number them, UPENN-GBM has _11 before and _21 after surgery.
-_SUBJECTS = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+|(UPENN-GBM-\d+)_\d+")
+# Phantoms of one seed have one head, with a tumour that is drawn or a real one, prepared or raw.
+_SUBJECTS = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+|(UPENN-GBM-\d+)_\d+|(phantom-\d+)(?:-shape)?(?:-raw)?")
 _DEPTH = 4  # folders below the root in which cases are looked for, as HGG/ and LGG/ of BraTS 2018
 _ID, _LABEL = ("id", "case"), ("label", "seg")
 # Channels as the descriptions of MSD Task01 and of its nnU-Net versions call them; another keeps its name

@@ -88,7 +88,6 @@ class NetworkChoice:
         Raises:
             InputError: where the network cannot take `patch`.
         """
-        """Raises InputError where `patch` is not what the network takes."""
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         if self.name != "segmamba":
             return BaselineConfig(name=self.name, **channels, patch=patch, width=self.width or 0)

@@ -79,16 +79,22 @@ class Carving:
     ):
         """A tumour for samples with `chance`, of `cases` by source, of which each has its share.
 
-        Raises InputError where no case can be a donor: labelled whole, with a label other than background.
+        Raises InputError where fewer than two cases can be donors, labelled whole with a label other than background,
+        and where zeros of the preprocessed images are not what is outside the brain.
         """
+        if spec.normalisation != "zscore_nonzero":
+            raise InputError(
+                f"augment.carve: with preprocess.normalisation {spec.normalisation!r} a case does not tell where its "
+                "brain ends; take 'zscore_nonzero', or set carve to 0"
+            )
         self.chance = chance
         self.spacing = spec.spacing
         self.left_right = next(axis for axis, letter in enumerate(spec.orientation) if letter in "LR")
         self.donors = [[case for case in group if _is_donor(case)] for group in cases]
         self.shares = np.asarray(shares, float)
         self.seed = seed
-        if not any(self.donors):
-            raise InputError("augment.carve: no training case has a tumour to carve out; set it to 0")
+        if len({case.digest for group in self.donors for case in group}) < 2:
+            raise InputError("augment.carve: fewer than two training cases have a tumour to carve out; set it to 0")
 
     def draw(
         self,

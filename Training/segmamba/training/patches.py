@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def read_patches(path: Path | str, labels: int) -> PatchFile:
             if missing:
                 raise InputError(f"file of patches {path} has no {', '.join(missing)}; expected {', '.join(_KEYS)}")
             arrays = {key: stored[key] for key in (*_KEYS, *(["step"] if "step" in stored else []))}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"file of patches {path} cannot be read as .npz: {error}") from None
     return _checked(path, arrays, labels)
 

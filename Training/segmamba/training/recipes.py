@@ -196,7 +196,7 @@ def _choice(manifest: Manifest, patch: tuple[int, int, int]) -> NetworkChoice:
     """The configuration's word for a model's network."""
     network = manifest.network
     if not isinstance(network, NetworkConfig):
-        return NetworkChoice(name=network.name)
+        return NetworkChoice(name=network.name, width=network.width or None)
     for preset in PRESETS:
         choice = NetworkChoice(preset=preset)
         if choice.resolve(network.in_channels, network.out_channels, patch) == network:

@@ -138,8 +138,8 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
     except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
         raise InputError(f"{path} cannot be read; take the folder away, or give another --output") from None
     if config.network.name != "segmamba" and theirs_network.get("name") == config.network.name:
-        theirs["network"] = ours["network"]  # the preset says nothing of a baseline
-    if differing := [key for key in ours if key not in FREE and theirs.get(key) != ours[key]]:
+        theirs["network"] = {**theirs_network, "preset": ours["network"]["preset"]}  # which says nothing of a baseline
+    if differing := [key for key in sorted({*ours, *theirs}) if key not in FREE and theirs.get(key) != ours.get(key)]:
         raise InputError(
             f"{path} is of a training with other settings ({', '.join(differing)}): "
             "give the configuration it was made with, or another --output"

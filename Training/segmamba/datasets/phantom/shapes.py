@@ -10,6 +10,7 @@ Where their axes lead does not matter: a shape is turned at random, and mirrored
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from segmamba.limits import VOXELS
 
 _CORE, _WHOLE = (tuple(LABELS[name] for name in REGIONS[region]) for region in ("TC", "WT"))
 _KEYS = ("ids", "label", "spacing_mm")
+_SPACING = 0.1, 20.0  # mm, inclusive
 _TRIES = 40  # shapes and turns, each tried in _PLACES places
 _PLACES = 60
 _CELL = 4.0  # mm, of the cells by which a shape is tried
@@ -100,7 +102,10 @@ def read_shapes(where: Path | str, convention: str | None = None) -> list[Shape]
         raise InputError(f"{where}: all {len(stored)} label maps are empty; expected tumours to take the shapes of")
     try:
         values = {int(value) for shape in found for value in np.unique(shape.label_map)}
-        told = convention or find_convention(values, found[0].id)
+        told = {convention or find_convention(values, shape.id) for shape in found}
+        if len(told) > 1:
+            raise InputError(f"label maps of {' and '.join(sorted(told))}; give those of one at a time")
+        told = told.pop()
         return [Shape(shape.id, to_standard(shape.label_map, told), shape.spacing) for shape in found]
     except InputError as error:
         raise InputError(f"{where}: {error}, with --labels {'|'.join(CONVENTIONS)}") from None
@@ -121,7 +126,7 @@ def _from_npz(where: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     try:
         with np.load(where, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in _KEYS if key in stored}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{where} cannot be read as .npz: {error}") from None
     if missing := [key for key in _KEYS if key not in arrays]:
         raise InputError(f"{where} has no {', '.join(missing)}; expected {', '.join(_KEYS)}")
@@ -133,8 +138,9 @@ def _from_npz(where: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         )
     if label[0].size > VOXELS or label.min() < 0 or label.max() > 255:
         raise InputError(f"{where}: label of {label.shape} from {label.min()} to {label.max()}; expected 0 to 255")
-    if spacing.shape != (3,) or not np.isfinite(spacing).all() or spacing.min() <= 0:
-        raise InputError(f"{where}: spacing_mm {spacing}; expected three lengths above 0")
+    sizes = spacing.dtype.kind in "iuf" and spacing.shape == (3,) and np.isfinite(spacing).all()
+    if not sizes or spacing.min() < _SPACING[0] or spacing.max() > _SPACING[1]:
+        raise InputError(f"{where}: spacing_mm {spacing}; expected three lengths of {_SPACING[0]} to {_SPACING[1]} mm")
     for name, label_map in zip(ids, label):
         yield str(name), label_map.astype(np.uint8), spacing.astype(float)
 
