@@ -143,8 +143,8 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(config, tmp_path,
     assert losses[0] == losses[1] and math.isfinite(losses[0][0])
 
 
-def test_a_compiled_network_learns_the_same(config, tmp_path, monkeypatch):
-    """With torch's own tracing, and without its code generator, which takes a minute."""
+def test_a_network_that_is_to_be_compiled_learns_the_same(config, tmp_path, monkeypatch):
+    """With torch's own tracing and without its code generator, which takes a minute; traced or not, the log says so."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     config = replace(config, steps=1, optimizer=replace(config.optimizer, name="sgd"))
     found = []
@@ -152,7 +152,7 @@ def test_a_compiled_network_learns_the_same(config, tmp_path, monkeypatch):
         run = tmp_path / str(chosen)
         train(replace(config, compile=chosen), run)
         texts, lines = events(run)
-        assert ("the network is compiled" in texts) == chosen
+        assert len([text for text in texts if "compiled" in text]) == chosen
         found.append([line["loss"] for line in lines if line["kind"] == "step"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
 
