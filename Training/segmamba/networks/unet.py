@@ -63,7 +63,10 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x (B, in_channels, D, H, W), skip (B, out_channels, 2D, 2H, 2W) -> the shape of skip."""
-        return self.conv_block(self.transp_conv(x), skip)
+        up = self.transp_conv(x)
+        if not torch.is_grad_enabled() and skip.is_contiguous(memory_format=torch.channels_last_3d):
+            up = up.contiguous(memory_format=torch.channels_last_3d)  # torch gives channels first, whatever it is given
+        return self.conv_block(up, skip)
 
 
 class OutBlock(nn.Module):
