@@ -1,8 +1,9 @@
-"""`python Testing/benchmarks/network_comparison.py DATASET ... --network NAME FOLD MODEL --network NAME FOLD MODEL`...
+"""`python Testing/benchmarks/network_comparison.py NAME=RUN_FOLDER,RUN_FOLDER NAME=RUN_FOLDER ...`.
 
-Networks trained alike (Training/configs/quick-comparison.toml says how), each on the folds that it has not seen: Dice,
-HD95 and false spots of every region, without post-processing, and how they differ from the first network's, case by
-case. Beside it parameters, and the CPU seconds of a training step of each, interleaved, in one thread.
+Networks trained alike (Training/configs/quick-comparison.toml says how), each on the folds that its validation has not
+seen: Dice and HD95 of every region after the last step, on the cases' own grids without post-processing, and how Dice
+differs from that of the first network on the cases that both have. Beside it parameters, and the CPU seconds of
+forward and backward pass of a training step, interleaved, in one thread.
 
 Writes results/network_comparison.json.
 """
@@ -10,82 +11,81 @@ Writes results/network_comparison.json.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
-from cross_validation import REGIONS, scores_of, segment_case, summarize
-from held_out import held_out_cases
-from measure import describe, print_table, progress, write_results
-from segmamba.models.specs import PostprocessSpec
+from measure import describe, print_table, write_results
 
+REGIONS = ("WT", "TC", "ET")
 ROUNDS = 5
 PATCH, BATCH = (64, 64, 64), 2
 
 
 def main() -> None:
-    import torch
     from segmamba.models.package import load_package
 
     parser = argparse.ArgumentParser(description="Scores of networks that were trained alike, and what a step costs.")
-    parser.add_argument("datasets", type=Path, nargs="+", help="data sets with folds, each a cohort")
-    parser.add_argument(
-        "--network",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("NAME", "FOLD", "MODEL"),
-        help="a package of network NAME that has not seen the cases of that fold; repeat",
-    )
+    parser.add_argument("networks", nargs="+", metavar="NAME=RUN,RUN", help="run folders of its folds")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    models: dict[str, list[tuple[str, str]]] = {}
-    for name, fold, folder in options.network:
-        models.setdefault(name, []).append((fold, folder))
-    scores, cohorts = {}, {}
-    for name, of_folds in models.items():
-        progress(name)
-        asked = SimpleNamespace(datasets=options.datasets, model=of_folds, mirrorings=0, keep=None)
-        held = [segment_case(one, asked) for one in held_out_cases(asked)]
-        scores[name] = {case.id: scores_of(case, PostprocessSpec()) for case in held}
-        cohorts |= {case.id: case.cohort for case in held}
-    first = next(iter(models))
-    packages = {name: load_package(of_folds[0][1]) for name, of_folds in models.items()}
+    runs = {}
+    for text in options.networks:
+        name, _, folders = text.partition("=")
+        runs[name] = [Path(folder) for folder in folders.split(",")]
+    first = next(iter(runs))
+    cases = {
+        name: {case: s for folder in folders for case, s in scored(folder).items()} for name, folders in runs.items()
+    }
+    packages = {name: load_package(folders[0] / "model") for name, folders in runs.items()}
     steps = step_seconds(packages)
-    facts = {}
+    facts, rows = {}, []
     for name, package in packages.items():
-        seen = {case: cohorts[case] for case in scores[name]}
+        parameters = sum(p.numel() for p in package.network.parameters())
         facts[name] = {
-            "parameters": sum(p.numel() for p in package.network.parameters()),
+            "folds": len(runs[name]),
+            "parameters": parameters,
             "step_seconds": steps[name],
-            "mean": summarize(scores[name], seen)["all"],
-            "against_first": against(scores[name], scores[first]),
-            "cases": scores[name],
+            "mean": {r: {m: mean(s[r][m] for s in cases[name].values()) for m in ("dice", "hd95")} for r in REGIONS},
+            "against_first": against(cases[name], cases[first]),
+            "cases": {case: {r: round(s[r]["dice"], 4) for r in REGIONS} for case, s in cases[name].items()},
         }
-    rows = [
-        [
-            name,
-            f"{entry['parameters'] / 1e6:.1f} M",
-            f"{median(entry['step_seconds']) / median(steps[first]):.2f}",
-            *(f"{entry['mean'][region]['dice'][0]:.3f}" for region in REGIONS),
-            *("{:+.3f} ({:+.3f} to {:+.3f})".format(*entry["against_first"][region]) for region in REGIONS),
-        ]
-        for name, entry in facts.items()
-    ]
-    header = ("network", "size", "step", *(f"Dice {r}" for r in REGIONS), *(f"{r} against {first}" for r in REGIONS))
+        rows.append([name, str(len(cases[name])), f"{parameters / 1e6:.1f} M"])
+        rows[-1].append(f"{median(steps[name]) / median(steps[first]):.2f}")
+        rows[-1] += [f"{facts[name]['mean'][region]['dice']:.3f}" for region in REGIONS]
+        rows[-1] += ["{:+.3f} ({:+.3f} to {:+.3f})".format(*facts[name]["against_first"][r]) for r in REGIONS]
+    header = (
+        "network",
+        "n",
+        "size",
+        "step",
+        *(f"Dice {r}" for r in REGIONS),
+        *(f"{r} against {first}" for r in REGIONS),
+    )
     print_table("networks trained alike", header, rows)
     write_results("network_comparison", {**describe(), "first": first, "networks": facts})
+
+
+def scored(run: Path) -> dict[str, dict]:
+    """Case -> region -> metric -> value, of the run's last validation."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["kind"] == "validation"][-1]["cases"]
+
+
+def mean(values) -> float:
+    return round(float(np.mean(list(values))), 4)
 
 
 def against(scores: dict[str, dict], base: dict[str, dict]) -> dict[str, list[float]]:
     """Region -> the mean of the cases' differences of Dice, with a 95 % bootstrap interval."""
     from segmamba.evaluation.confidence import mean_interval
 
+    both = [case for case in scores if case in base]
     found = {}
     for region in REGIONS:
-        differences = np.array([scores[case][region]["dice"] - base[case][region]["dice"] for case in scores])
+        differences = np.array([scores[case][region]["dice"] - base[case][region]["dice"] for case in both])
         low, high = mean_interval(differences, rng=np.random.default_rng(2023))
         found[region] = [round(float(v), 4) for v in (differences.mean(), low, high)]
     return found
@@ -96,6 +96,7 @@ def step_seconds(packages: dict) -> dict[str, list[float]]:
     import torch
     from segmamba.training.optimize import HeadLoss, uses_bf16
 
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(BATCH, 4, *PATCH, generator=generator).contiguous(memory_format=torch.channels_last_3d)
     labels = torch.randint(4, (BATCH, *PATCH), generator=generator)
