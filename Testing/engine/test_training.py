@@ -56,8 +56,10 @@ def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
     settings = {
         "sources": (replace(config.sources[0], at_most=1),),
         "augment": AugmentConfig(set="none"),
-        "optimizer": replace(config.optimizer, learning_rate=8e-3, warmup=10),
-        "steps": 120,  # TC is learnt late, and on some CPUs later than on others
+        "optimizer": replace(
+            config.optimizer, learning_rate=5e-3, warmup=10
+        ),  # at 8e-3 half of all seeds learn nothing
+        "steps": 150,  # TC is learnt late, on some CPUs later than on others; of some seeds nothing in so few
         "preprocess": replace(config.preprocess, spacing=(5.0, 5.0, 5.0)),
         "patch": (32, 32, 32),  # most of the brain
         "batch": 1,
