@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_the_table_of_cross_validation(path, spots):
         assert all(same(cell, value) for cell, value in zip(row[2:], expected, strict=True)), row
         checked += 1
     assert checked == 5
+
+
+def test_the_table_of_networks_trained_alike():
+    networks = results("network_comparison.json")["networks"]
+    first = median(networks["quick"]["step_seconds"])
+    rows = table_after(CARD, "| network | cases |")[1:]
+    assert [row[0] for row in rows] == list(networks)
+    for name, cases, size, step, *dices in rows:
+        found = networks[name]
+        assert int(cases) == len(found["cases"])
+        assert same(size, found["parameters"] / 1e6) and same(step, median(found["step_seconds"]) / first)
+        assert all(same(cell, found["mean"][region]["dice"]) for cell, region in zip(dices, REGIONS, strict=True))
 
 
 @pytest.mark.parametrize("path", [README, CARD])
