@@ -98,7 +98,7 @@ def test_shapes_of_another_convention_or_not_there_are_refused(tmp_path):
 
 def test_label_maps_of_two_conventions_are_not_read_as_that_of_the_first(tmp_path):
     write_nifti(tmp_path / "BraTS-GLI-00001-000" / "BraTS-GLI-00001-000-seg.nii.gz", tumour())
-    write_nifti(tmp_path / "BRATS_001" / "BRATS_001-seg.nii.gz", tumour())
+    write_nifti(tmp_path / "Other_001" / "Other_001-seg.nii.gz", tumour())  # the second: its name tells nothing
     with pytest.raises(InputError, match="--labels"):
         read_shapes(tmp_path)
 
