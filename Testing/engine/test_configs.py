@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from segmamba.errors import InputError
+from segmamba.networks.choice import NetworkChoice
+from segmamba.training import recipes
 from segmamba.training.config import load_config, resolved
 from segmamba.training.run_folder import changed_settings
 
@@ -134,6 +137,12 @@ def test_a_baseline_can_be_asked_for_in_another_width(tmp_path):
     network = load_config(tmp_path / "config.toml", asked).network.resolve(3, 2, (64, 64, 64))
     assert (network.name, network.width, network.in_channels, network.out_channels) == ("nnunet", 10, 3, 2)
     assert "width" not in resolved(load_config(tmp_path / "config.toml"))["network"]
+
+
+def test_a_model_of_a_baseline_in_another_width_goes_on_as_that():
+    asked = NetworkChoice(name="nnunet", width=10)
+    network = asked.resolve(3, 2, (64, 64, 64))
+    assert recipes._choice(SimpleNamespace(network=network), (64, 64, 64)).resolve(3, 2, (64, 64, 64)) == network
 
 
 def test_what_a_source_does_not_name_is_not_recorded_and_no_change(tmp_path):

@@ -34,6 +34,16 @@ def test_examinations_of_one_subject_are_known_by_its_number(three):
     assert [c.subject for c in dataset.cases] == ["BraTS-GLI-00001", "BraTS-GLI-00001", "BraTS-GLI-00002"]
 
 
+def test_phantoms_of_one_seed_are_one_subject(phantom_cases, tmp_path):
+    """They have one head, whatever their tumour and however they are stored."""
+    for name in ("phantom-0001", "phantom-0001-shape", "phantom-0001-shape-raw", "phantom-0002-raw"):
+        for file in (phantom_cases / "phantom-0").iterdir():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / file.name.replace("phantom-0", name)).symlink_to(file)
+    subjects = [case.subject for case in find_cases(tmp_path).cases.values()]
+    assert sorted(subjects) == ["phantom-0001"] * 3 + ["phantom-0002"]
+
+
 def test_a_subject_pattern(three):
     found = find_cases(three, subject_pattern=r"\d{3}$")
     assert [c.subject for c in found.cases.values()] == ["000", "001", "000"]
