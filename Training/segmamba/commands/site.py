@@ -23,7 +23,7 @@ def add(add_command: AddCommand) -> None:
     improve.add_argument(
         "--steps",
         type=int,
-        help="training steps (default for fine-tuning: 100, plus 100 per corrected case, at most 800)",
+        help="training steps (default for fine-tuning: 50, plus 50 per corrected case, at most 400)",
     )
     improve.add_argument("--run", dest="name", metavar="NAME", help="resume this run, or start one with this name")
     improve.add_argument("--device", default="auto")
