@@ -1,4 +1,4 @@
-"""`segmamba improve` and `segmamba status`: a site's corrected cases to a better model, and how the site stands."""
+"""`segmamba improve`, `status` and `anchor`: of corrected cases a better model; how a site stands; what judges it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from segmamba.commands.shared import AddCommand, ready_for_output
+from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand, ready_for_output
 
 
 def add(add_command: AddCommand) -> None:
-    """Adds `improve` and `status` to the command line."""
+    """Adds `improve`, `status` and `anchor` to the command line."""
     improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
     improve.add_argument("site", metavar="SITE", help="folder of the site (may be shared)")
     improve.add_argument(
@@ -36,6 +36,16 @@ def add(add_command: AddCommand) -> None:
     status.add_argument("site", metavar="SITE")
     status.add_argument("--run", dest="name", metavar="NAME", help="also print the log of this run")
     status.add_argument("--json", action="store_true")
+    anchor = add_command("anchor", _anchor, "judge a site's new models by labelled cases of its own, not by phantoms")
+    anchor.add_argument("site", metavar="SITE")
+    anchor.add_argument("cases", metavar="CASES", help="folder or list of labelled cases; they stay where they are")
+    anchor.add_argument(
+        "--labels",
+        metavar="CONVENTION",
+        help=f"of their label maps: {', '.join(LABEL_CONVENTIONS)}; needed unless values and names are unambiguous",
+    )
+    anchor.add_argument("--subject-pattern", metavar="REGEX", help="finds the subject in a case id")
+    anchor.add_argument("--jobs", type=int, default=1, help="number of processes (default: %(default)s)")
 
 
 def _improve(options: Namespace) -> int:
@@ -107,3 +117,21 @@ def _as_text(found: dict) -> str:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
         lines.append(f"{day}  {run['run']}  {run['state']}: {run['text']}")
     return "\n".join(lines)
+
+
+def _anchor(options: Namespace) -> int:
+    from segmamba.learning.site import Site
+    from segmamba.learning.site.anchor import ENOUGH, set_anchor
+
+    site = Site(Path(options.site).absolute())
+    ready_for_output(site.folder)
+    made = set_anchor(
+        site, options.cases, convention=options.labels, subject_pattern=options.subject_pattern, jobs=options.jobs
+    )
+    for case, reason in made.left_out.items():
+        print(f"left out: {case}: {reason}", file=sys.stderr)
+    labelled = sum(case.label is not None for case in made.dataset.cases)
+    print(f"{labelled} labelled cases judge the new models of {site.folder} from now on")
+    if labelled < ENOUGH:
+        print(f"{ENOUGH} or more make them a guard: of fewer, chance moves the means")
+    return 0
