@@ -18,6 +18,7 @@ _EVENTS = {
     "rollback": lambda: _("back to"),
 }
 
+_LOOKS = 3  # cases named at most; the pictures show the others
 _TAKEN = ("start", "promote", "adopt", "rollback")  # events after which a model is the one in use
 
 
@@ -50,9 +51,35 @@ class Evidence:
         lines = [words.get(self.verdict, self.verdict).replace("{model}", self.comparedWith)]
         if self._other:
             lines.append(_("It was compared with {name}, which is no longer in use.").format(name=self._other))
+        looks = [f"{case} ({text})" if text else case for case, text in list(self.lookFirst.items())[:_LOOKS]]
+        if looks:
+            lines.append(_("Look first at {cases}.").format(cases="; ".join(looks)))
         for text in _texts(self._report.get("low_evidence")):
             lines.append(_("Low evidence: {text}").format(text=text))
         return "\n".join(lines)
+
+    @property
+    def lookFirst(self) -> dict[str, str]:
+        """Case -> what became worse in it, the largest loss first."""
+        looks = [look for look in _list(self._report.get("look_first")) if isinstance(look, dict)]
+        return {str(look["case"]): str(look.get("text") or "") for look in looks if look.get("case")}
+
+    def isOwn(self, case: str) -> bool:
+        """Whether the case is one of the site's corrected ones, kept from training."""
+        cases = {part: self._report.get(part) for part in ("local", "anchor")}
+        cases = {part: found.get("cases") if isinstance(found, dict) else None for part, found in cases.items()}
+        isIn = {part: isinstance(found, dict) and case in found for part, found in cases.items()}
+        return isIn["local"] and not isIn["anchor"]
+
+    def picturesOf(self, folder: Path) -> list[Path]:
+        """What the gate drew of cases: those to look at first in front, then the site's own."""
+        order = list(self.lookFirst)
+
+        def place(path: Path) -> tuple[int, bool, str]:
+            case = caseOf(path)
+            return (order.index(case) if case in order else len(order), not self.isOwn(case), case)
+
+        return sorted(folder.glob("gate-*.png"), key=place)
 
     @property
     def criteriaText(self) -> str:
@@ -91,6 +118,11 @@ class Evidence:
         if self._other:
             return _("It was compared with {name}, which is no longer in use.").format(name=self._other)
         return ""
+
+
+def caseOf(picture: Path) -> str:
+    """The case that a picture of the gate is of."""
+    return picture.stem.partition("-")[2]
 
 
 def rowsOf(report: dict) -> list[tuple[str, ...]]:

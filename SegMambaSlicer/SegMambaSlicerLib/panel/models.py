@@ -12,7 +12,17 @@ import slicer
 
 from ..errors import InputError
 from ..i18n import _
-from ..learning.verdicts import Evidence, eventsOf, hasReport, historyText, plainName, readReport, rowsOf, sinceText
+from ..learning.verdicts import (
+    Evidence,
+    caseOf,
+    eventsOf,
+    hasReport,
+    historyText,
+    plainName,
+    readReport,
+    rowsOf,
+    sinceText,
+)
 from .colors import paint
 from .course import CourseView
 from .widgets import allow, fillCombo
@@ -122,7 +132,7 @@ class ModelsPanel:
         report = readReport(folder)
         isUnreadable = not report and hasReport(folder)
         self._shown, self._evidence = (models, name), Evidence(report, (models or {}).get("id"), isUnreadable)
-        self._pictures = sorted(folder.glob("gate-*.png")) if folder is not None and report else []
+        self._pictures = self._evidence.picturesOf(folder) if folder is not None and report else []
         self._picture = 0
         ui.verdictLabel.setText(self._evidence.verdictText if name else _("There is no candidate."))
         ui.criteriaLabel.setText(self._evidence.criteriaText)
@@ -151,9 +161,11 @@ class ModelsPanel:
             return
         path = self._pictures[self._picture]
         pixmap = qt.QPixmap(str(path))
-        text = _("Case {case} ({number} of {count}): truth, model in use, candidate").format(
-            case=path.stem.partition("-")[2], number=self._picture + 1, count=count
-        )
+        case = caseOf(path)
+        text = _("Case {case} ({number} of {count}): truth, model in use, candidate")
+        if self._evidence.isOwn(case):
+            text = _("Own corrected case {case} ({number} of {count}): truth, model in use, candidate")
+        text = text.format(case=case, number=self._picture + 1, count=count)
         if pixmap.isNull():
             text = _("{name} cannot be shown.").format(name=path.name)
         else:

@@ -106,6 +106,33 @@ def test_a_candidate_is_shown_with_its_evidence(commands, site):
     assert ui.pictureLabel.text.startswith("Case case-03")
 
 
+def test_what_to_look_at_first_is_named_and_comes_first(commands, site):
+    """Then the site's own case, then the others by name. Looks beyond three are pictures alone."""
+    looks = [("local", "patient-9", "Dice ET 0.900 -> 0.700"), ("anchor", "case-07", "2 false spot(s) of WT more")]
+    looks += [("anchor", name, "Dice TC 0.8 -> 0.7") for name in ("case-05", "case-06")]
+    look_first = [{"part": part, "case": case, "text": text} for part, case, text in looks]
+    local = {"dataset": "local", "cases": {"patient-9": "0", "patient-1": "0"}, "comparison": {}}
+    drawn = ("case-01", "case-06", "case-07", "patient-1", "patient-9")
+    judge(site, "confirm", pictures=drawn, look_first=look_first, local=local)
+    ui = show(commands, site)
+    line = "Look first at patient-9 (Dice ET 0.900 -> 0.700); case-07 (2 false spot(s) of WT more); "
+    assert ui.verdictLabel.text.splitlines()[1] == line + "case-05 (Dice TC 0.8 -> 0.7)."
+    labels = [ui.pictureLabel.text]
+    while ui.nextPictureButton.isEnabled():
+        ui.nextPictureButton.click()
+        labels.append(ui.pictureLabel.text)
+    names = (
+        "Own corrected case patient-9",
+        "Case case-07",
+        "Case case-06",
+        "Own corrected case patient-1",
+        "Case case-01",
+    )
+    assert [label.partition(" (")[0] for label in labels] == list(names)
+    ending = "of 5): truth, model in use, candidate"
+    assert all(label.endswith(ending) for label in labels)
+
+
 @pytest.mark.parametrize(
     ("verdict", "changes", "says"),
     [
@@ -232,6 +259,7 @@ def test_broken_evidence_breaks_nothing(commands, site):
         ui = show(commands, site)
         assert not ui.promoteButton.isEnabled()
     report = {"anchor": {"comparison": {"dice": {"WT": {"a": "x", "ci95": None, "worst": [3]}}}}, "low_evidence": 3}
+    report |= {"look_first": [3, {"case": None}], "local": {"cases": 3}}
     assert rowsOf(report)[1] == ("WT", "?\n\u2192 ?", "?", "\u2013", "\u2013")
     assert Evidence(report).verdictText.startswith("Not compared with")
 
