@@ -38,7 +38,7 @@ def runText(run: dict, curve) -> str:
         says = _("It can be resumed.")
     if state == "training" and step:  # likewise
         says = ""
-        text += _(", about {time} left").format(time=longTimeText(left)) if left is not None else ""
+        text += _(", about {time} of training left").format(time=longTimeText(left)) if left is not None else ""
     lines = [text + ".", says]
     if state in ACTIVE and curve.note:
         lines.append(curve.note)

@@ -172,7 +172,7 @@ def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(comm
     asked = len(commands.all)
     sites.addToLog(run, *sites.course(40))
     sites.addRun(site, "retrain-0001", step=40, steps=200, seconds_left=7300, text="Training on 5 cases.")
-    pump(lambda: "step 40 of 200, about 2 h 2 min left" in ui.improveLabel.text)
+    pump(lambda: "step 40 of 200, about 2 h 2 min of training left" in ui.improveLabel.text)
     assert (ui.improveBar.value, ui.improveBar.maximum) == (40, 200)
     assert ui.curveTextLabel.text.startswith("Loss 0.418 at step 40. Dice of the validation cases at step 40: WT 0.767")
     assert not ui.curveLabel.pixmap.isNull()

@@ -25,7 +25,7 @@ def verdict_text(report: dict, phantoms: bool) -> str:
     if phantoms:
         lines.append(
             "Synthetic cases show only that the model still does what it could on such; they say nothing about "
-            "patients of other hospitals. Better evidence: labelled patients of your own in the folder anchor."
+            "patients of other hospitals. Better evidence: labelled patients of your own, by `segmamba anchor`."
         )
     if report["low_evidence"]:
         lines.append(f"Low evidence: {'; '.join(report['low_evidence'])}.")
