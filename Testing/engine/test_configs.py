@@ -46,6 +46,20 @@ def test_a_base_gives_what_a_file_leaves_out():
     assert released.augment.set == "released" and released.loss == "ce"
 
 
+@pytest.mark.parametrize(("old", "new"), [("fixed", "pad_to_window"), ("pad_to_window", "fixed")])
+def test_padding_goes_by_its_old_word_and_its_new_one(tmp_path, old, new):
+    """In a base and in what stands on it, in a file and on the command line."""
+    (tmp_path / "base.toml").write_text(f"{MINIMAL}[inference]\n{old} = true\n")
+    (tmp_path / "on.toml").write_text(f'base = "base.toml"\n[inference]\n{new} = false\n')
+    assert load_config(tmp_path / "base.toml").inference.pad_to_window
+    assert not load_config(tmp_path / "on.toml").inference.pad_to_window
+    for file in ("base.toml", "on.toml"):
+        for word in (old, new):
+            for value in ("true", "false"):
+                config = load_config(tmp_path / file, [f"inference.{word}={value}"])
+                assert config.inference.pad_to_window == (value == "true")
+
+
 def test_a_circle_of_bases_is_named(tmp_path):
     (tmp_path / "a.toml").write_text('base = "b.toml"\n')
     (tmp_path / "b.toml").write_text('base = "a.toml"\n')

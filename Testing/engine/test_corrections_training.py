@@ -98,6 +98,14 @@ def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dat
     assert config.augment.modality_dropout == 0.4  # what the model does without, it learns to do without again
 
 
+@pytest.mark.parametrize("word", ["pad_to_window", "fixed"])
+def test_what_a_model_says_of_its_windows_can_be_replaced(word, intake, model):
+    """By the name of a configuration, and by the key that manifests keep."""
+    with narrow_network():
+        config = recipes.finetune(intake, model, replay=[], overrides=[f"inference.{word}=true"])
+    assert config.inference.pad_to_window and config.inference.window == (64, 64, 64)
+
+
 def test_without_old_data_all_is_new(intake, model, caplog):
     with narrow_network():
         config = recipes.finetune(intake, model, replay=[])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from segmamba.errors import InputError
 from segmamba.models.specs import InferenceSpec
-from segmamba.settings import build, override, parse_toml, plain, read_json
+from segmamba.settings import build, merge, override, parse_toml, plain, read_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "Training" / "configs"
 
@@ -156,6 +156,21 @@ def test_a_manifest_calls_padding_as_it_always_did():
         assert build(InferenceSpec, {key: True}, "here").pad_to_window
 
 
+def test_what_replaces_a_setting_may_call_it_by_either_word():
+    """Whichever word stands there already: a package has the key of files, a configuration mostly the name."""
+    holder = plain(Holder(either=Renamed(1))) | {"parts": [{"k": 1}]}
+    for word, value in (("kept", 3), ("k", 4)):
+        for place in ("parts.0", "either"):
+            override(Holder, holder, f"{place}.{word}={value}")
+        over = {"either": {word: value + 2}, "table": {"kept": {"k": value}}}
+        merged = merge(Holder, {**holder, "table": {"k": {"k": 1}}}, over)
+        assert build(Holder, holder, "here").parts == (Renamed(value),)
+        assert build(Holder, holder, "here").either == Renamed(value)
+        assert build(Holder, merged, "here").either == Renamed(value + 2)
+        # of a table of one's own words none is taken for another
+        assert build(Holder, merged, "here").table == {"k": Renamed(1), "kept": Renamed(value)}
+
+
 # --- overrides
 
 
@@ -179,7 +194,7 @@ def test_a_manifest_calls_padding_as_it_always_did():
 )
 def test_overrides(text, expected):
     values = {"inner": {"radius": 1, "name": "x"}, "many": [{"radius": 1}, {"radius": 2}], "pair": [1, 2]}
-    override(values, text)
+    override(Outer, values, text)
     assert {key: values[key] for key in expected} == expected
 
 
@@ -190,7 +205,7 @@ def test_overrides(text, expected):
 def test_overrides_that_lead_nowhere(text):
     values = {"many": [{"radius": 1}, {"radius": 2}], "steps": 3, "name": "text", "pair": [1, 2]}
     with pytest.raises(InputError, match=f"--set {text}"):
-        override(values, text)
+        override(Outer, values, text)
 
 
 def test_a_file_that_holds_null_is_not_one_that_is_missing(tmp_path):

@@ -187,8 +187,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def override(values: dict, text: str) -> None:
-    """Replaces one of the values by what a command line says.
+def override(cls: type, values: dict, text: str) -> None:
+    """Replaces one of the values, of which `cls` is to be built, by what a command line says.
 
     `a.b=value`, or `sources.0.fold=1` for an entry of a list; value in TOML, or a bare word taken as text. Raises
     InputError for what is no such text, or a place that is not there.
@@ -202,12 +202,52 @@ def override(values: dict, text: str) -> None:
         value = raw
     *parents, leaf = key.strip().split(".")
     target: Any = values
+    classes = [cls]
     try:
         for part in parents:
-            target = target[int(part)] if isinstance(target, list) else target.setdefault(part, {})
-        target[int(leaf) if isinstance(target, list) else leaf] = value
+            if isinstance(target, list):
+                target = target[int(part)]
+            else:
+                part, classes = _place(classes, target, part)
+                target = target.setdefault(part, {})
+        place = int(leaf) if isinstance(target, list) else _place(classes, target, leaf)[0]
+        target[place] = value
     except (IndexError, ValueError, TypeError, AttributeError):
         raise InputError(f"--set {text}: there is no {key!r} in the configuration") from None
+
+
+def merge(cls: type, under: dict, over: dict) -> dict:
+    """The values of `over`, and of `under` those that it does not give, table by table; of both `cls` can be built."""
+    return _merge([cls], under, over)
+
+
+def _merge(classes: list, under: dict, over: dict) -> dict:
+    merged = {**under}
+    for key, value in over.items():
+        place, inner = _place(classes, under, key)
+        both = isinstance(value, dict) and isinstance(under.get(place), dict)
+        merged[place] = _merge(inner, under[place], value) if both else value
+    return merged
+
+
+def _place(classes: list, table: dict, key: str) -> tuple[str, list]:
+    """The word by which `table`, of one of these dataclasses, has a setting, or would; and the dataclasses below."""
+    place, inner = key, []
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if key in (words := (field.name, _key(field))):
+                place = next((word for word in words if word in table), key)
+                inner += _dataclasses_in(hints[field.name])
+    return place, inner
+
+
+def _dataclasses_in(hint: Any) -> list:
+    """Those that a type is or lists, as in tuple[A, ...] or A | None; the words of a dict are no settings."""
+    if dataclasses.is_dataclass(hint):
+        return [hint]
+    parts = () if typing.get_origin(hint) is dict else typing.get_args(hint)
+    return [cls for part in parts for cls in _dataclasses_in(part)]
 
 
 def _fitting(options: list, value: Any) -> Any:

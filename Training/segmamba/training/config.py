@@ -232,7 +232,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> Trainin
     """
     values = load_values(path)
     for text in overrides or []:
-        settings.override(values, text)
+        settings.override(TrainingConfig, values, text)
     return settings.build(TrainingConfig, values, str(path))
 
 
@@ -259,15 +259,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict:
         return values
     if not isinstance(base, str):
         raise InputError(f"configuration {path}: base {base!r} must be the name of a file")
-    return _merge(_read(Path(base), (*below, place)), values)
-
-
-def _merge(under: dict, over: dict) -> dict:
-    merged = {**under}
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(under.get(key), dict)
-        merged[key] = _merge(under[key], value) if both else value
-    return merged
+    return settings.merge(TrainingConfig, _read(Path(base), (*below, place)), values)
 
 
 def resolved(config: TrainingConfig) -> dict:

@@ -207,5 +207,5 @@ def _choice(manifest: Manifest, patch: tuple[int, int, int]) -> NetworkChoice:
 
 def _build(values: dict, overrides: Sequence[str], what: str) -> TrainingConfig:
     for text in overrides:
-        settings.override(values, text)
+        settings.override(TrainingConfig, values, text)
     return settings.build(TrainingConfig, values, what)
