@@ -8,7 +8,9 @@ READY := $(VENV)/.ready
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench gpu-pack gpu-run clean
+.PHONY: install demo test test-quick hostile index pictures lint format bench bench-loader gpu-check gpu-bench gpu-pack gpu-run clean
+
+install: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m segmamba demo --output demo
@@ -71,7 +73,7 @@ gpu-run: $(READY)
 $(READY): Training/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "Training[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL_FLAGS) -c constraints.txt -e "Training[dev]"
 	touch $(READY)
 
 clean:
