@@ -1,13 +1,13 @@
 """`make bench`: what this machine's CPU does, all in one run and interleaved, so that ratios hold elsewhere.
 
 1. the back ends of the selective scan, forward and backward, beside a plain loop
-2. one 128^3 window of `released` beside other networks, each pass in a process of its own for its peak memory
-3. a whole case through `python -m segmamba predict`, start-up included
-4. the worker that the panel starts: until it says hello, until it is ready, a first case and a next one
+2. a whole case through `python -m segmamba predict`, start-up included, and the seconds of its stages
+3. the worker that the panel starts: until it says hello, until it is ready, a first case, a next one, one mirrored
+4. a step of the training of `quick`, with and without huge pages
+5. one 128^3 window of `released` beside other networks (bench_windows.py)
 
-Writes results/cpu.json, and ends with one table of ratios, which the README quotes (bench_table.py). Each part repeats
-what it measures while its share of --minutes lasts, and does all of it once in any case. The machine should have
-nothing else to do.
+Writes results/cpu.json, and ends with one table of ratios, which the README quotes (bench_table.py). Each part is done
+once in any case, and repeated while its share of --minutes lasts. The machine should have nothing else to do.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from pathlib import Path
 from statistics import median
 
 import bench_table
+import bench_windows
 from measure import HERE, describe, print_table, progress, ratio, run_child, write_results
 
-PEERS = ("SwinUNETR", "SegResNet", "UNETR", "nnU-Net plain")
-FORMATS = ("plain", "channels last")
-_WINDOWS, _CASE, _WORKER = 0.6, 0.2, 0.12  # of the time; the rest is for the scan and a phantom
+MIRRORINGS = (0, 7)
+_CASE, _WORKER, _STEP = 0.1, 0.1, 0.05  # of the time; the windows have what is left
+_STEPS, _PATCH = 3, 64  # of a process that trains; side of its patches
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # as segmamba.cli sets it where a command trains
 
 
 def main() -> None:
@@ -34,37 +36,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of everything at most; medians are shown")
     parser.add_argument("--minutes", type=float, default=15, help="after which nothing is repeated any more")
     parser.add_argument(
-        "--threads", type=int, default=1, help="for the scan and the windows; a case takes what it wants"
+        "--threads", type=int, default=1, help="for the scan, the windows and a step; a case takes what it wants"
     )
     parser.add_argument("--size", type=int, default=128, help="side of the windows, a multiple of 32, 64 or more")
     parser.add_argument("--tokens", type=int, default=32768, help="length of the scan")
     parser.add_argument("--model", default="quick", help="name or folder of the model for the whole case")
     parser.add_argument("--case", type=Path, help="folder of the whole case; default: a phantom made on the spot")
+    parser.add_argument("--output", type=Path, help="another file than results/cpu.json")
     options = parser.parse_args()
+    begin, seconds = time.monotonic(), 60 * options.minutes
     facts = describe()
     machine = facts["machine"]
     print(f"{machine['cpu']}, {machine['logical_cores']} logical cores, commit {facts['commit']}")
 
-    facts["scan"] = json.loads(
-        run_child(HERE / "bench_scan.py", options.tokens, options.rounds, options.threads).output
-    )
-    _show_scan(facts["scan"])
-    write_results("cpu", facts)
+    def record(**values: object) -> None:
+        facts.update(values)
+        write_results("cpu", facts, options.output)
 
-    seconds = 60 * options.minutes
-    facts["window"] = _windows(options.size, _repeats(options.rounds, _WINDOWS * seconds), options.threads)
-    _show_windows(facts["window"])
-    write_results("cpu", facts)
+    scan = run_child(HERE / "bench_scan.py", options.tokens, min(2, options.rounds), options.threads)
+    record(scan=json.loads(scan.output))
+    _show_scan(facts["scan"])
 
     with tempfile.TemporaryDirectory() as place:
         case = options.case or _phantom(place)
-        facts["case"] = _case(options.model, case, _repeats(options.rounds, _CASE * seconds), place)
+        record(case=_case(options.model, case, _repeats(options.rounds, _CASE * seconds), place))
         _show_case(facts["case"])
-        write_results("cpu", facts)
         if "skipped" not in facts["case"]:
-            facts["worker"] = _worker(options.model, case, _repeats(options.rounds, _WORKER * seconds))
-            write_results("cpu", facts)
+            record(worker=_worker(options.model, case, _repeats(options.rounds, _WORKER * seconds)))
 
+    record(step=_step(_repeats(options.rounds, _STEP * seconds), options.threads))
+    left = begin + seconds - time.monotonic()
+    record(window=bench_windows.measure(machine, options.size, options.rounds, left, options.threads))
+    bench_windows.show(facts["window"])
     print_table(bench_table.machine(facts), bench_table.HEADER, [row.cells() for row in bench_table.rows(facts)])
 
 
@@ -105,47 +108,6 @@ def _show_scan(scan: dict) -> None:
     print("ratio: to the first row of the same length; error: of the scale, against float64")
 
 
-def _windows(size: int, rounds: Iterator[int], threads: int) -> dict:
-    """Both memory formats of a peer in the first round, then the faster; `released` as the engine runs it."""
-    rows = {}
-    for name, form in [("released", "engine"), *((name, form) for name in PEERS for form in FORMATS)]:
-        rows[name, form] = {"network": name, "format": form, "seconds": [], "peak_mb": []}
-    for number in rounds:
-        for (name, form), row in rows.items():
-            best = min((r for r in rows.values() if r["network"] == name and r["seconds"]), key=_time, default=row)
-            if number > 0 and row is not best:
-                continue
-            progress(f"window: round {number + 1}, {name}, {form}")
-            child = run_child(HERE / "bench_forward.py", name, form, size, threads)
-            result = json.loads(child.output)
-            row["parameters"] = result["parameters"]
-            row["seconds"].append(result["seconds"])
-            row["peak_mb"].append(child.peak_mb)
-    return {"size": size, "threads": threads, "precision": "fp32", "rows": list(rows.values())}
-
-
-def _time(row: dict) -> float:
-    return median(row["seconds"])
-
-
-def _show_windows(windows: dict) -> None:
-    base, cells = windows["rows"][0], []
-    for name in ("released", *PEERS):
-        row = min((row for row in windows["rows"] if row["network"] == name), key=_time)
-        cells.append(
-            [
-                f"{name} ({row['format']})",
-                f"{row['parameters'] / 1e6:.1f} M",
-                f"{_time(row):.2f}",
-                ratio(row["seconds"], base["seconds"]),
-                f"{max(row['peak_mb']) / 1000:.2f}",
-            ]
-        )
-    size = windows["size"]
-    header = ["network", "parameters", "seconds", "ratio", "peak GB"]
-    print_table(f"One window, 4x{size}x{size}x{size}, fp32, {windows['threads']} thread(s)", header, cells)
-
-
 def _phantom(place: str) -> Path:
     progress("case: making a phantom")
     return Path(run_child("-m", "segmamba", "phantom", "--output", place).output.split()[-1])
@@ -156,13 +118,14 @@ def _case(model: str, case: Path, rounds: Iterator[int], place: str) -> dict:
     known = json.loads(run_child("-m", "segmamba", "info", "--json").output)["models"]
     if model not in known and not (Path(model) / "model.json").is_file():
         return {"skipped": f"there is no model {model!r}; shipped are: {', '.join(known) or 'none'}"}
-    rows = [{"mirrorings": n, "seconds": [], "peak_mb": [], "stages": []} for n in (0, 7)]
+    rows = [{"mirrorings": n, "seconds": [], "peak_mb": [], "stages": []} for n in MIRRORINGS]
+    command = ["-m", "segmamba", "predict", case, "--output", f"{place}/out", "--model", model, "--device", "cpu"]
+    progress("case: once, to compile the kernels")
+    run_child(*command, "--json")
     for number in rounds:
         for row in rows:
             progress(f"case: round {number + 1}, {row['mirrorings']} mirrorings")
-            command = ["-m", "segmamba", "predict", case, "--output", f"{place}/out", "--model", model]
-            command += ["--device", "cpu", "--mirrorings", row["mirrorings"], "--json"]
-            child = run_child(*command)
+            child = run_child(*command, "--mirrorings", row["mirrorings"], "--json")
             summary = json.loads(child.output)
             row["seconds"].append(child.seconds)
             row["peak_mb"].append(child.peak_mb)
@@ -178,6 +141,22 @@ def _worker(model: str, case: Path, rounds: Iterator[int]) -> dict[str, list[flo
         for name, seconds in json.loads(run_child(HERE / "bench_worker.py", case, model).output).items():
             found.setdefault(name, []).append(seconds)
     return found
+
+
+def _step(rounds: Iterator[int], threads: int) -> dict:
+    """Steps of the training of `quick`, each round in a process with huge pages, then in one without."""
+    rows = [{"huge_pages": huge, "seconds": [], "cpu_s": [], "peak_mb": []} for huge in (True, False)]
+    found = {}
+    for number in rounds:
+        for row in rows:
+            progress(f"training step: round {number + 1}, huge pages: {row['huge_pages']}")
+            environment = {_HUGE_PAGES: str(int(row["huge_pages"]))}
+            child = run_child(HERE / "bench_step.py", _STEPS, _PATCH, threads, environment=environment)
+            found = json.loads(child.output)
+            for name in ("seconds", "cpu_s"):
+                row[name] += found[name]
+            row["peak_mb"].append(child.peak_mb)
+    return {"batch": found["batch"], "side": _PATCH, "bf16": found["bf16"], "threads": threads, "rows": rows}
 
 
 def _show_case(case: dict) -> None:

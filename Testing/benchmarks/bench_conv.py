@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 
-from measure import describe, print_table, progress, write_results
+from measure import describe, instruction_sets, print_table, progress, run_child, write_results
 
 # Side at windows of 128^3, channels of the inputs, channels out, how many of these `released` has.
 SHAPES = (
@@ -33,13 +30,6 @@ SHAPES = (
     (16, (384,), 384, 2),
     (16, (384, 384), 384, 1),
 )
-AVX2 = {
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    "NUMBA_CPU_NAME": "haswell",
-    "NUMBA_CPU_FEATURES": "+avx2,+fma",
-}
 
 
 def main() -> None:
@@ -52,11 +42,9 @@ def main() -> None:
         print(json.dumps(_measure(options.rounds, options.size)))
         return
     facts = {**describe(), "size": options.size, "threads": 1, "isas": {}}
-    held = [AVX2, {}] if (facts["machine"]["flags"] or {}).get("avx512f") else [{}]
-    for variables in held:
-        command = [sys.executable, __file__, "--child", "--rounds", str(options.rounds), "--size", str(options.size)]
-        done = subprocess.run(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout)
+    for variables in instruction_sets(facts["machine"]).values():
+        command = [__file__, "--child", "--rounds", options.rounds, "--size", options.size]
+        found = json.loads(run_child(*command, environment=variables).output)
         facts["isas"][found["isa"]] = found["rows"]
         _show(found["isa"], found["rows"])
         write_results("convolution", facts)

@@ -25,7 +25,7 @@ class Row:
 
 def rows(facts: dict) -> list[Row]:
     """facts: of results/cpu.json, or as much of it as was measured."""
-    return [*_scan(facts), *_windows(facts), *_case(facts), *_worker(facts)]
+    return [*_scan(facts), *_windows(facts), *_case(facts), *_worker(facts), *_step(facts)]
 
 
 def machine(facts: dict) -> str:
@@ -33,10 +33,7 @@ def machine(facts: dict) -> str:
     found, flags = facts["machine"], facts["machine"].get("flags") or {}
     known = (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
     widest = next((f" with {name}" for flag, name in known if flags.get(flag)), "")
-    repeats = len(facts["window"]["rows"][0]["seconds"]) if "window" in facts else 1
-    return (
-        f"{found['cpu']}{widest}, {found['logical_cores']} cores, {facts['date'][:10]}, medians of {repeats} round(s)"
-    )
+    return f"{found['cpu']}{widest}, {found['logical_cores']} cores, {facts['date'][:10]}"
 
 
 def markdown(facts: dict) -> list[str]:
@@ -60,29 +57,26 @@ def _scan(facts: dict) -> list[Row]:
 
 
 def _windows(facts: dict) -> list[Row]:
-    """The faster memory format of each network."""
+    """Ratios are to the first row, `released`, of the same instruction set."""
     windows = facts.get("window")
     if not windows:
         return []
-    what = f"one 4x{windows['size']}\u00b3 window, {_threads(windows['threads'])}"
-    best: dict[str, dict] = {}
+    bases, found = {}, []
     for row in windows["rows"]:
-        name = row["network"]
-        if row["seconds"] and (name not in best or median(row["seconds"]) < median(best[name]["seconds"])):
-            best[name] = row
-    base = median(windows["rows"][0]["seconds"])
-    return [
-        Row(f"{what}: {_called(name)}", row["seconds"], median(row["seconds"]) / base, max(row["peak_mb"]))
-        for name, row in best.items()
-    ]
+        base = bases.setdefault(row["isa"], median(row["seconds"]))
+        isa = f"{row['isa']}, " if row["isa"] else ""
+        what = f"one 4x{windows['size']}\u00b3 window, {isa}{_threads(row['threads'])}: {_called(row)}"
+        found.append(Row(what, row["seconds"], median(row["seconds"]) / base, max(row["peak_mb"])))
+    return found
 
 
 def _case(facts: dict) -> list[Row]:
+    """The whole, then, without mirrorings, its stages."""
     case = facts.get("case")
     if not case or "rows" not in case:
         return []
     what, base = f"a whole case, start-up included, `{case['model']}`, {_threads(case['threads'])}", case["rows"][0]
-    return [
+    found = [
         Row(
             what + (f", {row['mirrorings']} mirrorings" if row["mirrorings"] else ""),
             row["seconds"],
@@ -91,6 +85,12 @@ def _case(facts: dict) -> list[Row]:
         )
         for row in case["rows"]
     ]
+    parts, stages = [], base["stages"]
+    seconds = {name: [one[name] for one in stages] for name in stages[0] if name != "total"}
+    start = [whole - one["total"] for whole, one in zip(base["seconds"], stages)]
+    for name, values in {"start-up": start, **seconds}.items():
+        parts.append(Row(f"of this case: {name}", values, median(values) / median(base["seconds"])))
+    return [found[0], *parts, *found[1:]]
 
 
 def _worker(facts: dict) -> list[Row]:
@@ -104,12 +104,34 @@ def _worker(facts: dict) -> list[Row]:
         "ready_s": "the worker has its libraries",
         "first_case_s": "its first case",
         "warm_case_s": "its next case, the model loaded",
+        "mirrored_case_s": "such a case with 7 mirrorings",
     }
     return [Row(what, worker[key], median(worker[key]) / base) for key, what in named.items() if worker.get(key)]
 
 
-def _called(network: str) -> str:
-    return f"`{network}`" if network == "released" else network
+def _step(facts: dict) -> list[Row]:
+    step = facts.get("step")
+    if not step:
+        return []
+    precision = "bfloat16" if step["bf16"] else "float32"
+    patches = f"{step['batch']} x {step['side']}\u00b3"
+    what = f"a training step of `quick`, {patches}, {precision}, {_threads(step['threads'])}"
+    base = median(step["rows"][0]["seconds"])
+    return [
+        Row(
+            f"{what}, {'with' if row['huge_pages'] else 'without'} huge pages",
+            row["seconds"],
+            median(row["seconds"]) / base,
+            max(row["peak_mb"]),
+        )
+        for row in step["rows"]
+    ]
+
+
+def _called(row: dict) -> str:
+    if row["network"] != "released":
+        return row["network"]
+    return "`released`" + (", its convolutions by oneDNN alone" if row["way"] == "oneDNN alone" else "")
 
 
 def _threads(count: int) -> str:

@@ -1,5 +1,5 @@
 """One process of `bench.py`: a worker as the panel starts it. Prints JSON: seconds until it says hello, until its
-libraries are loaded, and of a case that finds nothing loaded, then of one that finds the model loaded.
+libraries are loaded, of a case that finds nothing loaded, of one that finds the model loaded, and of a mirrored one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def main() -> None:
         seen = {"hello_s": lambda e: e["event"] == "result" and e["id"] == "hello"}
         seen["ready_s"] = lambda e: e["event"] == "devices"
         found = _times(worker, seen, start)
-        for name in ("first_case_s", "warm_case_s"):
+        for name, mirrorings in (("first_case_s", 0), ("warm_case_s", 0), ("mirrored_case_s", 7)):
             with tempfile.TemporaryDirectory() as output:
                 begin = time.perf_counter()
-                _ask(worker, name, "segment", images=images, output=output, model=options.model, device="cpu")
+                request = {"images": images, "output": output, "model": options.model, "device": "cpu"}
+                _ask(worker, name, "segment", **request, mirrorings=mirrorings)
                 found |= _times(worker, {name: lambda e, name=name: e["event"] == "result" and e["id"] == name}, begin)
         _ask(worker, "bye", "shutdown")
         worker.wait(60)

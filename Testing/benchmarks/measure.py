@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,15 @@ from statistics import median
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 LIBRARIES = ("torch", "monai", "numpy", "numba", "triton", "mamba-ssm", "causal-conv1d", "segmamba")
+
+HELD_TO_AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+avx2,+fma",
+}
+_WIDEST = (("avx512f", "AVX-512"), ("avx2", "AVX2"))  # of float32: what AMX multiplies is bfloat16
 
 STOPPED = ("refused", "doubtful")  # status of a submission that intake stops; what is doubtful, a person may accept
 
@@ -36,11 +45,23 @@ class Child:
     output: str
 
 
-def run_child(*arguments: object) -> Child:
-    """Runs this Python with `arguments` (Linux, macOS); its stderr is shown. Raises RuntimeError if it fails."""
+def instruction_sets(machine: dict) -> dict[str, dict[str, str]]:
+    """What float32 can be measured with here: name -> environment of the process, the machine as it is last."""
+    flags = machine["flags"] or {}
+    widest = next((name for flag, name in _WIDEST if flags.get(flag)), "")
+    held = {"AVX2": HELD_TO_AVX2} if widest == "AVX-512" else {}
+    return {**held, widest: {}}
+
+
+def run_child(*arguments: object, environment: Mapping[str, str] | None = None) -> Child:
+    """Runs this Python with `arguments` (Linux, macOS); its stderr is shown. Raises RuntimeError if it fails.
+
+    environment: variables added to those of this process.
+    """
     with tempfile.TemporaryFile() as out:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=out)
+        command = [sys.executable, *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=out, env={**os.environ, **(environment or {})})
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
