@@ -114,14 +114,16 @@ def test_shifted(volumes):
     volumes["t2w"].SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
     problem = _only(volumes)
     assert problem.kind == "grid"
-    assert "T2 (T2W) is not on the grid of T1c (T1C): shifted or turned against it by up to 5.0 mm" in problem.text
+    assert "T2 (T2W) is not on the grid of T1c (T1C): shifted or rotated by up to 5.0 mm" in problem.text
 
 
 def test_other_voxels(volumes):
     volumes["t2w"] = synth.addVolume("Thick", array=np.random.default_rng(0).normal(size=(5, 17, 23)))
     problem = _only(volumes)
     assert problem.kind == "grid"
-    assert "23 x 17 x 5 voxels of 0.9 x 1.3 x 2.7 mm, it 23 x 17 x 11 voxels of 0.9 x 1.3 x 2.7 mm" in problem.text
+    assert (
+        "23 x 17 x 5 voxels of 0.9 x 1.3 x 2.7 mm instead of 23 x 17 x 11 voxels of 0.9 x 1.3 x 2.7 mm" in problem.text
+    )
 
 
 def test_transforms_count(volumes):

@@ -283,7 +283,7 @@ def addCorrectedCase(
 ):
     """See SegMambaSlicerLogic.addCorrectedCase."""
     if not consent:
-        raise InputError(consentText(Path(site) / FOLDER) + "\n\n" + _("Say so with consent=True."))
+        raise InputError(consentText(Path(site) / FOLDER) + "\n\n" + _("To agree, pass consent=True."))
     correction = Correction(start, segmentationNode, site, subject, role, volumes).prepare()
 
     def failed(error):

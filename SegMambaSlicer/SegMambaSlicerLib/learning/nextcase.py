@@ -29,6 +29,6 @@ def nextCaseText() -> str:
     if len(cases) < 2:
         return ""
     names = [f"{history.plainName(node)} ({share:.0%})" for node, share in cases[:_LISTED]]
-    return _("Next case to correct, by how much of the tumor the model is unsure of: {names}.").format(
+    return _("Cases to correct next, with the share of the tumor that the model is uncertain of: {names}.").format(
         names=", ".join(names)
     )

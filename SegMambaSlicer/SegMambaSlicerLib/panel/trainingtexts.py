@@ -55,7 +55,10 @@ def longTimeText(seconds: float) -> str:
 
 def unusedLines(row: dict) -> list[str]:
     """Why a case is not used: a line for each finding, with what to do."""
-    states = {"refused": _("refused"), "waiting": _("set aside until there are more corrected cases: it is unchanged")}
+    states = {
+        "refused": _("refused"),
+        "waiting": _("set aside until there are more corrected cases: nothing was corrected in it"),
+    }
     head = f"{row.get('name', '?')}: {states.get(row.get('status'), row.get('status'))}"
     found = row.get("findings")
     texts = []

@@ -77,10 +77,10 @@ def offGrid(volumes: Mapping[str, object]) -> dict[str, str]:
         if turnBetween(otherShape, other, shape, matrix) is not None:
             continue
         if otherShape == shape and _spacing(other) == _spacing(matrix):
-            text = _("shifted or turned against it by up to {distance:.1f} mm")
+            text = _("shifted or rotated by up to {distance:.1f} mm")
             differences[name] = text.format(distance=cornerDistance(shape, other, matrix))
         else:
-            text = _("{grid}, it {referenceGrid}")
+            text = _("{grid} instead of {referenceGrid}")
             differences[name] = text.format(grid=_describe(otherShape, other), referenceGrid=_describe(shape, matrix))
     return differences
 

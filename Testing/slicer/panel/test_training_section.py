@@ -61,7 +61,8 @@ def test_the_cases_are_counted_and_refused_ones_give_their_reason(commands, site
         "9 corrected cases: 5 for training, 2 for validation, 1 unchanged, set aside, 1 refused."
     )
     assert ui.refusedText.toPlainText() == (
-        "a-v1: refused: other grid; send again\nb-v1: set aside until there are more corrected cases: it is unchanged"
+        "a-v1: refused: other grid; send again\n"
+        "b-v1: set aside until there are more corrected cases: nothing was corrected in it"
     )
     assert ui.startButton.isEnabled()
     assert not ui.stopButton.isEnabled() and not ui.resumeButton.isEnabled()
