@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def add_command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
-        command.add_argument("--verbose", action="store_true", help="say more")
+        command.add_argument(
+            "--verbose", action="store_true", help="print what is being done, and where an error arose"
+        )
         command.set_defaults(run=run)
         return command
 

@@ -74,7 +74,7 @@ def add(add_command: AddCommand) -> None:
     )
     correct.add_argument("--weights-sha256", default="", metavar="HEX", help="sha256 of the weights of --model-id")
     correct.add_argument("--mirrorings", type=int, metavar="N", help="number of mirrorings the proposal was made with")
-    correct.add_argument("--json", action="store_true")
+    correct.add_argument("--json", action="store_true", help="print the result as JSON")
     do = correct.add_mutually_exclusive_group()
     do.add_argument(
         "--consent", action="store_true", help="confirm that the images are de-identified and may be used for training"
@@ -82,7 +82,7 @@ def add(add_command: AddCommand) -> None:
     do.add_argument(
         "--check", action="store_true", help="only report, as JSON, what intake would find; nothing is submitted"
     )
-    intake = add_command("intake", _intake, "examine corrected cases and make them a data set to train on")
+    intake = add_command("intake", _intake, "examine corrected cases, and make a data set of those accepted")
     intake.add_argument("folder", help="folder of corrections")
     intake.add_argument(
         "--output", metavar="FOLDER", help="folder for the data set (default: the folder of corrections)"
@@ -94,7 +94,7 @@ def add(add_command: AddCommand) -> None:
     intake.add_argument(
         "--withdraw", action="append", default=[], metavar="CASE-vN", help="delete a submission; can be repeated"
     )
-    intake.add_argument("--json", action="store_true")
+    intake.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _correct(options: Namespace) -> int:

@@ -28,12 +28,12 @@ def add(add_command: AddCommand) -> None:
     check = _action(actions, "check", _check, "read everything again and find what is wrong with it")
     check.add_argument("folder", help="folder of the data set")
     check.add_argument("--all", action="store_true", help="print every row, not only the first ten of each kind")
-    check.add_argument("--json", action="store_true")
+    check.add_argument("--json", action="store_true", help="print the result as JSON")
     _add_jobs(check)
 
     summary = _action(actions, "summary", _summary, "cases, geometry, intensities and labels as a table")
     summary.add_argument("folder", help="folder of the data set")
-    summary.add_argument("--json", action="store_true")
+    summary.add_argument("--json", action="store_true", help="print the result as JSON")
 
     split = _action(actions, "split", _split, "split by subject, once; later, add the new subjects")
     split.add_argument("folder", help="folder of the data set")

@@ -12,8 +12,8 @@ def add(add_command: AddCommand) -> None:
     """Adds `demo` to the command line."""
     command = add_command("demo", run, "make a synthetic case, segment it, score it and draw it")
     command.add_argument("--output", "-o", default="demo", metavar="FOLDER")
-    command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER")
-    command.add_argument("--device", default="auto")
+    command.add_argument("--model", default="quick", metavar="NAME_OR_FOLDER", help="default: quick")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
 
 
 def run(options: Namespace) -> int:

@@ -13,7 +13,7 @@ from segmamba.commands.shared import AddCommand, device_name
 def add(add_command: AddCommand) -> None:
     """Adds `info` to the command line."""
     command = add_command("info", run, "versions, devices, scan back ends, models")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(options: Namespace) -> int:

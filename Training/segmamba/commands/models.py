@@ -14,7 +14,7 @@ from segmamba.errors import InputError
 
 def add(add_command: AddCommand) -> None:
     """Adds `gate` and `models` to the command line."""
-    gate = add_command("gate", _gate, "hold a candidate against the model in use, and say whether to take it")
+    gate = add_command("gate", _gate, "compare a candidate with the model in use, and recommend or refuse it")
     gate.add_argument("candidate", help="folder of a model, or its name in --models")
     gate.add_argument("--models", metavar="FOLDER", help="registry of models; the model in use is the reference")
     gate.add_argument("--champion", metavar="MODEL", help="reference model, instead of the one in use")
@@ -25,10 +25,12 @@ def add(add_command: AddCommand) -> None:
     gate.add_argument(
         "--margin", type=float, help="allowed loss of mean Dice on the anchor set (default: from its spread)"
     )
-    gate.add_argument("--mirrorings", type=int, default=0, choices=(0, 1, 3, 7))
-    gate.add_argument("--device", default="auto")
+    gate.add_argument(
+        "--mirrorings", type=int, default=0, choices=(0, 1, 3, 7), help="extra passes with flipped axes (default: 0)"
+    )
+    gate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     gate.add_argument("--apply", action="store_true", help="promote or refuse the candidate in --models by the verdict")
-    gate.add_argument("--json", action="store_true")
+    gate.add_argument("--json", action="store_true", help="print the result as JSON")
     models = add_command("models", _models, "the registry of models: what is in use, what was, and why")
     models.add_argument("folder", metavar="MODELS", help="folder of the registry (may be shared)")
     actions = ("list", "current", "start", "add", "promote", "refuse", "adopt", "rollback")
@@ -40,7 +42,7 @@ def add(add_command: AddCommand) -> None:
     models.add_argument(
         "--against-the-gate", action="store_true", help="with adopt: take a model that the gate found worse"
     )
-    models.add_argument("--json", action="store_true")
+    models.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _gate(options: Namespace) -> int:

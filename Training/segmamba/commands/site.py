@@ -13,7 +13,9 @@ from segmamba.commands.shared import LABEL_CONVENTIONS, AddCommand, ready_for_ou
 
 def add(add_command: AddCommand) -> None:
     """Adds `improve`, `status` and `anchor` to the command line."""
-    improve = add_command("improve", _improve, "make a better model of a site's corrected cases, and judge it")
+    improve = add_command(
+        "improve", _improve, "train a model from a site's corrected cases, and compare it with the model in use"
+    )
     improve.add_argument("site", metavar="SITE", help="folder of the site (may be shared)")
     improve.add_argument(
         "--way",
@@ -26,16 +28,16 @@ def add(add_command: AddCommand) -> None:
         help="training steps (default for fine-tuning: 50, plus 50 per corrected case, at most 400)",
     )
     improve.add_argument("--run", dest="name", metavar="NAME", help="resume this run, or start one with this name")
-    improve.add_argument("--device", default="auto")
+    improve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     improve.add_argument("--model", default="quick", help="name or folder of the first model, for a site that has none")
     do = improve.add_mutually_exclusive_group()
     do.add_argument("--detach", action="store_true", help="keep running after this command has ended")
     do.add_argument("--stop", metavar="RUN", help="ask a run to save its state and end")
-    improve.add_argument("--json", action="store_true")
-    status = add_command("status", _status, "how a site stands: corrections, models, runs")
+    improve.add_argument("--json", action="store_true", help="print the result as JSON")
+    status = add_command("status", _status, "show the state of a site: corrections, models, runs")
     status.add_argument("site", metavar="SITE")
     status.add_argument("--run", dest="name", metavar="NAME", help="also print the log of this run")
-    status.add_argument("--json", action="store_true")
+    status.add_argument("--json", action="store_true", help="print the result as JSON")
     anchor = add_command("anchor", _anchor, "judge a site's new models by labelled cases of its own, not by phantoms")
     anchor.add_argument("site", metavar="SITE")
     anchor.add_argument("cases", metavar="CASES", help="folder or list of labelled cases; they stay where they are")

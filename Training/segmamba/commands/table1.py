@@ -28,7 +28,7 @@ def add(add_command: AddCommand) -> None:
         metavar="KEY=VALUE",
         help="override a setting, e.g. steps=100; can be repeated",
     )
-    command.add_argument("--device", default="auto")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
         "--test", action="store_true", help="score on the test part of a split by shares, with 7 mirrorings"
     )

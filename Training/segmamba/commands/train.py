@@ -36,14 +36,18 @@ def add(add_command: AddCommand) -> None:
         choices=("auto", "must", "never"),
         help="resume from the checkpoint in the run folder: auto, if there is one; must (also --resume alone)",
     )
-    command.add_argument("--device", default="auto")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     command.add_argument(
         "--folds",
         type=int,
         metavar="N",
-        help="cross-validation: a training a fold (`segmamba dataset split --folds N`), and a table of all scores",
+        help="cross-validation: one training per fold of `segmamba dataset split --folds N`, and a table of all scores",
     )
-    command.add_argument("--seeds", metavar="A,B,...", help="a training from each of these seeds, likewise")
+    command.add_argument(
+        "--seeds",
+        metavar="A,B,...",
+        help="one training per seed, and a table of all scores; may be combined with --folds",
+    )
     way = command.add_mutually_exclusive_group()
     way.add_argument("--finetune", metavar="CORRECTIONS", help="fine-tune a model on the cases of `segmamba intake`")
     way.add_argument(
