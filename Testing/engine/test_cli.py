@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 from segmamba.cli import main
+from segmamba.training import recipes
 
 
 def run(*arguments, **environment):
@@ -32,6 +34,14 @@ def test_the_override_of_the_scan_is_visible_and_checked():
     assert json.loads(run("info", "--json", SEGMAMBA_SCAN="torch").stdout)["scan_backend"]["cpu"] == "torch"
     refused = run("info", SEGMAMBA_SCAN="cuda")
     assert refused.returncode == 1 and "SEGMAMBA_SCAN" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_the_help_of_improve_says_the_steps_of_its_recipe(capsys):
+    with pytest.raises(SystemExit):
+        main(["improve", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    most = tomllib.loads(recipes.config_file("finetune.toml").read_text())["steps"]
+    assert f"{recipes._STEPS}, plus {recipes._STEPS_A_CASE} per corrected case, at most {most}" in said
 
 
 def test_network_lists_its_keys(capsys):
