@@ -1,10 +1,10 @@
-"""The loop by its commands alone, with real trainings: what is taught wrongly is refused, what is taught rightly
-helps.
+"""The loop by its commands alone, with real trainings: what is taught rightly is recommended, what is taught wrongly
+is refused.
 
-A site's model finds tumours. Corrected cases in which everything but the tumour is labelled (the segment was inverted)
-are accepted against the advice of intake: the gate must refuse what is learnt from them. Somebody takes it all the
-same. The same cases are sent again with their true labels: what is learnt from these finds tumours again. Nobody
-touches a file of the site.
+A site's first model was trained for ten steps and knows little. Corrected cases with their true labels: the gate
+recommends what is learnt from them, and it is promoted. The same cases are sent again with everything but the tumour
+labelled (the segment was inverted) and accepted against the advice of intake: the gate must refuse what is learnt from
+them. Somebody takes it all the same, and goes back. Nobody touches a file of the site.
 
 Small so that it takes a minute or so: a narrow network at 4 mm in single precision, and a recipe of larger steps than
 the one that ships. The effects are several times the gate's margins, so that no CPU's rounding decides.
@@ -29,10 +29,11 @@ from site_runs import save_model, without_pictures
 from training_runs import narrow_network
 
 WIDTHS = (8, 8, 16, 16)
-STEPS = 60
+FIRST_STEPS, STEPS = 10, 40
 ED = 2
-SMALL_MM3 = 8000.0  # what is smaller is left out of answers: a model of sixty steps makes many spots
-SEEDS = {"site/replay": (11, 12, 13), "site/anchor": (601, 602, 603), "clinic": (701, 702, 703)}
+SMALL_MM3 = 40000.0  # what is smaller is left out of answers: models of so few steps make many spots
+# The cores of those that are judged by are 87 mL or more.
+SEEDS = {"site/replay": (11, 12, 13), "site/anchor": (601, 603, 606), "clinic": (702, 703, 704)}
 FIRST = """
 name = "first"
 initial_model = "blank"
@@ -108,7 +109,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_what_is_taught_wrongly_is_refused_and_taken_only_by_who_insists(place, capsys, monkeypatch):
+def test_the_right_is_recommended_and_the_wrong_refused_and_taken_only_by_who_insists(place, capsys, monkeypatch):
     site = Site(place / "site")
     models = ("models", site.models)
     cases = sorted((place / "clinic").iterdir())
@@ -146,13 +147,26 @@ def test_what_is_taught_wrongly_is_refused_and_taken_only_by_who_insists(place, 
     def in_use():
         return json.loads(run(capsys, *models, "current", "--json"))["name"]
 
-    # a model that finds tumours
+    # a model that knows little
     for folder in (site.replay, site.anchor):
         run(capsys, "dataset", "init", folder, "--labels", "brats2023", "--jobs", 1)
-    (place / "first.toml").write_text(FIRST.format(steps=STEPS))
+    (place / "first.toml").write_text(FIRST.format(steps=FIRST_STEPS))
     first = run(capsys, "train", place / "first.toml", "--run-folder", place / "first", "--device", "cpu").strip()
     (place / "recipe.toml").write_text(RECIPE.format(base=recipes.config_file("finetune.toml").as_posix()))
     monkeypatch.setattr(recipes, "config_file", lambda name: place / "recipe.toml")
+
+    # the true labels: what is learnt from them is recommended, and promoted
+    for case in cases:
+        send(case, find_label(case))
+    accept("by a person who looked: phantoms without enhancement are unlike patients")
+    assert {row["status"] for row in examined()} == {"train", "validation"}
+    right = improve("right")
+    before, after = anchor_dice(right)
+    assert right["verdict"] == "promote" and after > before + 0.1, right["text"]
+    assert right["text"].startswith("Better: the new model is recommended.")
+    assert in_use() != right["candidate"]  # by a person alone
+    run(capsys, *models, "promote", right["candidate"])
+    assert in_use() == right["candidate"]
 
     # everything but the tumour is labelled, and a person accepts it
     for case in cases:
@@ -161,24 +175,18 @@ def test_what_is_taught_wrongly_is_refused_and_taken_only_by_who_insists(place, 
         send(case, inverted)
     assert len(doubtful()) == len(cases)
     accept("by a person who did not look")
+    newer = [row["status"] for row in examined() if row["name"].endswith("-v2")]
+    assert len(newer) == len(cases) and set(newer) == {"train", "validation"}
     wrong = improve("wrong")
     before, after = anchor_dice(wrong)
     assert wrong["verdict"] == "refuse" and after < before - 0.2, wrong["text"]
-    used = in_use()
+    assert in_use() == right["candidate"]
 
-    # it is neither promoted nor adopted; then somebody insists
+    # it is neither promoted nor adopted; then somebody insists, and goes back
     assert "was given 'refuse' by the gate" in run(capsys, *models, "promote", wrong["candidate"], code=1)
     adopt = ("adopt", wrong["candidate"], "--reason", "I know better")
-    assert "--against-the-gate" in run(capsys, *models, *adopt, code=1) and in_use() == used
+    assert "--against-the-gate" in run(capsys, *models, *adopt, code=1) and in_use() == right["candidate"]
     run(capsys, *models, *adopt, "--against-the-gate")
     assert in_use() == wrong["candidate"]
-
-    # the same cases with their true labels
-    for case in cases:
-        send(case, find_label(case))
-    accept("by a person who looked: phantoms without enhancement are unlike patients")
-    newer = [row["status"] for row in examined() if row["name"].endswith("-v2")]
-    assert len(newer) == len(cases) and set(newer) == {"train", "validation"}
-    right = improve("right")
-    before, after = anchor_dice(right)
-    assert after > before + 0.2, right["text"]  # so narrow a network invents spots, which the gate may refuse it for
+    run(capsys, *models, "rollback")
+    assert in_use() == right["candidate"]
