@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import nibabel as nib
@@ -58,6 +59,20 @@ def test_the_summary_says_what_was_done(model, phantom_cases, tmp_path):
     voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
     counted = np.count_nonzero(np.asarray(label_map.dataobj)) * voxel_ml
     assert summary["volumes_ml"]["WT"] == pytest.approx(counted, abs=2e-3)
+
+
+def test_the_images_are_gone_while_the_network_runs(model, phantom_cases, tmp_path):
+    """numpy tells tracemalloc of its arrays; torch's tensors are not counted."""
+    shape = nib.load(phantom_cases / "phantom-0" / "phantom-0-t1c.nii.gz").shape
+    held = []
+    hook = model.network.register_forward_pre_hook(lambda *_: held.append(tracemalloc.get_traced_memory()[0]))
+    tracemalloc.start()
+    try:
+        predict_case(model, find_case(phantom_cases / "phantom-0"), tmp_path, "a", PredictOptions())
+    finally:
+        tracemalloc.stop()
+        hook.remove()
+    assert held and max(held) < 4 * np.prod(shape)  # one of the four, of float32
 
 
 def test_one_output_file_may_be_named(model, phantom_cases, tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
@@ -58,11 +59,17 @@ class Case:
     """Where each image was read from, by modality."""
     notes: tuple[str, ...]
     """Plain sentences about what was odd and what was done about it; empty where nothing was."""
+    shape: tuple[int, int, int] = field(init=False)
+    """The voxels of every image along its axes, (X, Y, Z)."""
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The voxels of every image along its axes, (X, Y, Z)."""
-        return next(iter(self.images.values())).shape
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", next(iter(self.images.values())).shape)
+
+    def without_images(self) -> Case:
+        """The same without its voxels: what is left to say of a case whose images are needed no more."""
+        bare = copy(self)
+        object.__setattr__(bare, "images", {})
+        return bare
 
 
 def load_case(

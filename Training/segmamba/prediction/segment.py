@@ -104,6 +104,56 @@ def segment(
     stages = stages or Stages()
     with stages.time("preprocess"):
         prepared = preprocess(case, preprocess_spec, absent)
+    return segment_prepared(
+        prepared,
+        network,
+        inference_spec,
+        affine=case.affine,
+        stages=stages,
+        device=device,
+        mirrorings=mirrorings,
+        sw_batch_size=sw_batch_size,
+        postprocess_spec=postprocess_spec,
+        scheme=scheme,
+        cancelled=cancelled,
+    )
+
+
+def segment_prepared(
+    prepared: Prepared,
+    network: nn.Module,
+    inference_spec: InferenceSpec,
+    *,
+    affine: np.ndarray,
+    stages: Stages,
+    device: torch.device | str = "cpu",
+    mirrorings: int = 0,
+    sw_batch_size: int = SW_BATCH_SIZE,
+    postprocess_spec: PostprocessSpec | None = None,
+    scheme: LabelScheme = GLIOMA,
+    cancelled: Callable[[], bool] | None = None,
+) -> Segmentation:
+    """`segment` from the tensor on, so that its caller can let go of the case's images before the network needs memory.
+
+    Args:
+        prepared: the case after `preprocess`.
+        network: of the model, with its weights.
+        inference_spec: how the model wants to be run.
+        affine: (4, 4), of the case.
+        stages: has timed "preprocess"; told of "network" and "restore".
+        device: where the network runs.
+        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+        sw_batch_size: see prediction.windows.predict.
+        postprocess_spec: what is too small to stay; None: everything stays.
+        scheme: the labels and regions of the model.
+        cancelled: asked before each layer of the network.
+
+    Returns:
+        As `segment`.
+
+    Raises:
+        Cancelled: where `cancelled` said so.
+    """
     with stages.time("network"):
         prediction = predict(
             network,
@@ -116,7 +166,7 @@ def segment(
             cancelled=cancelled,
         )
     with stages.time("restore"):
-        label_map = restore(prepared, prediction.probabilities, inference_spec, case.affine, postprocess_spec, scheme)
+        label_map = restore(prepared, prediction.probabilities, inference_spec, affine, postprocess_spec, scheme)
     stages.report("restore", 1.0)
     seconds = stages.seconds()
     seconds = {stage: seconds[stage] for stage in ("preprocess", "network", "restore")}
