@@ -1,12 +1,16 @@
 """The gate: worse candidates do not pass, better ones do, and the bounds are those of arithmetic done by hand."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from segmamba.cli import main
+from segmamba.datasets.manifest import write_dataset
+from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
 from segmamba.learning.gate import Criteria, format_report, run_gate
 from segmamba.learning.gate.rules import judge
@@ -243,6 +247,22 @@ def test_a_second_gate_asks_no_model_again(first, candidate, tiny_model, phantom
     again: list[str] = []
     options = {"cache": cache, "pictures": 0, "progress": again.append}
     assert run_gate(candidate, tiny_model, phantom_dataset.folder, **options) == report and again == []
+
+
+def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, phantom_dataset, own_phantoms, tmp_path):
+    """Even where it lost least of all: before and after beside the truth, there a person sees what corrections do."""
+    report, cache, _ = first
+    scores = [report["anchor"][who] for who in ("champion", "candidate")]
+    lost = {case: max(scores[0][case]["dice"][r] - scores[1][case]["dice"][r] for r in REGIONS) for case in scores[0]}
+    least = min(lost, key=lambda case: lost[case])
+    own = own_phantoms()
+    write_dataset(replace(own, cases=tuple(replace(case, id=f"own-{case.id}") for case in own.cases)))
+    places = {case.subject: "validation" if case.id == least else "train" for case in own.cases}
+    shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
+    write_split(Split(seed=1, shares=shares, subjects=places), own.folder)
+    place = Path(shutil.copytree(candidate, tmp_path / "turned"))
+    run_gate(place, tiny_model, phantom_dataset.folder, own.folder, cache=cache, pictures=1)
+    assert [path.name for path in place.glob("gate-*.png")] == [f"gate-own-{least}.png"]
 
 
 def test_a_candidate_that_has_learnt_a_case_is_not_judged_by_it(candidate, tiny_model, phantom_dataset, tmp_path):
