@@ -259,7 +259,7 @@ def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, ph
     write_dataset(replace(own, cases=tuple(replace(case, id=f"own-{case.id}") for case in own.cases)))
     places = {case.subject: "validation" if case.id == least else "train" for case in own.cases}
     shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
-    write_split(Split(seed=1, shares=shares, subjects=places), own.folder)
+    write_split(Split(seed=1, shares=shares, subjects=places), Path(own.folder))
     place = Path(shutil.copytree(candidate, tmp_path / "turned"))
     run_gate(place, tiny_model, phantom_dataset.folder, own.folder, cache=cache, pictures=1)
     assert [path.name for path in place.glob("gate-*.png")] == [f"gate-own-{least}.png"]
