@@ -23,12 +23,11 @@ from statistics import median
 
 import bench_table
 import bench_windows
-from measure import HERE, describe, print_table, progress, ratio, run_child, write_results
+from measure import HERE, HUGE_PAGES, describe, print_table, progress, ratio, run_child, write_results
 
 MIRRORINGS = (0, 7)
 _CASE, _WORKER, _STEP = 0.1, 0.1, 0.05  # of the time; the windows have what is left
 _STEPS, _PATCH = 3, 64  # of a process that trains; side of its patches
-_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # as segmamba.cli sets it where a command trains
 
 
 def main() -> None:
@@ -150,7 +149,7 @@ def _step(rounds: Iterator[int], threads: int) -> dict:
     for number in rounds:
         for row in rows:
             progress(f"training step: round {number + 1}, huge pages: {row['huge_pages']}")
-            environment = {_HUGE_PAGES: str(int(row["huge_pages"]))}
+            environment = {HUGE_PAGES: str(int(row["huge_pages"]))}
             child = run_child(HERE / "bench_step.py", _STEPS, _PATCH, threads, environment=environment)
             found = json.loads(child.output)
             for name in ("seconds", "cpu_s"):

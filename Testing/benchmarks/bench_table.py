@@ -1,10 +1,16 @@
-"""What `make bench` measured as one table of ratios. The README quotes it; a test holds both together."""
+"""What `make bench` measured as one table of ratios. The README quotes it; a test holds both together.
+
+python Testing/benchmarks/bench_table.py        # the README's lines, of results/cpu.json
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from measure import RESULTS
 
 HEADER = ("", "seconds", "ratio", "peak memory")
 
@@ -144,3 +150,8 @@ def _rounded(seconds: float) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    found = json.loads((RESULTS / "cpu.json").read_text(encoding="utf-8"))
+    print(f"{machine(found)}.\n", *markdown(found), sep="\n")

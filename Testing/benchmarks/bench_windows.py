@@ -1,6 +1,7 @@
 """One window of `released` beside other networks, for bench.py: by instruction set, and with a second thread.
 
-Each pass runs in a process of its own, for its peak memory. The first round has everything; what the targets compare
+Each pass runs in a process of its own, for its peak memory, and each has large tensors in huge pages, as the engine
+asks for wherever it runs. The first round has everything; what the targets compare
 (`released`, nnU-Net's plain network, two threads) is repeated while time lasts.
 """
 
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from measure import HERE, instruction_sets, print_table, progress, ratio, run_child
+from measure import HERE, HUGE_PAGES, instruction_sets, print_table, progress, ratio, run_child
 
 ENGINE, ONEDNN, DIRECT = "engine", "oneDNN alone", "direct"  # as bench_forward.py has them
 TARGETS = (("released", ENGINE), ("nnU-Net plain", DIRECT))
@@ -65,7 +66,8 @@ def _in_time(rows: Iterable[dict], end: float) -> Iterator[dict]:
 def _pass(row: dict, size: int, environment: dict[str, str]) -> None:
     progress(f"window: {row['isa']}, {row['network']}, {row['way']}, {row['threads']} thread(s)")
     program = HERE / "bench_forward.py"
-    child = run_child(program, row["network"], row["way"], size, row["threads"], environment=environment)
+    arguments = row["network"], row["way"], size, row["threads"]
+    child = run_child(program, *arguments, environment={**environment, HUGE_PAGES: "1"})
     found = json.loads(child.output)
     for name, value in (("formats", found["format"]), ("seconds", found["seconds"]), ("cpu_s", found["cpu_s"])):
         row[name].append(value)

@@ -31,6 +31,7 @@ HELD_TO_AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx2,+fma",
 }
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # torch's, as segmamba.cli and the worker set it
 _WIDEST = (("avx512f", "AVX-512"), ("avx2", "AVX2"))  # of float32: what AMX multiplies is bfloat16
 
 STOPPED = ("refused", "doubtful")  # status of a submission that intake stops; what is doubtful, a person may accept
