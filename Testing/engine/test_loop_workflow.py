@@ -29,7 +29,7 @@ from site_runs import save_model, without_pictures
 from training_runs import narrow_network
 
 WIDTHS = (8, 8, 16, 16)
-FIRST_STEPS, STEPS = 10, 40
+FIRST_STEPS, STEPS = 10, 30
 ED = 2
 SMALL_MM3 = 40000.0  # what is smaller is left out of answers: models of so few steps make many spots
 # The cores of those that are judged by are 87 mL or more.
@@ -139,9 +139,9 @@ def test_the_right_is_recommended_and_the_wrong_refused_and_taken_only_by_who_in
         return json.loads(run(capsys, "improve", site.folder, *asked))
 
     def anchor_dice(status):
-        """Mean Dice of the whole tumour: (the model in use, the candidate)."""
+        """Mean Dice of the core: (the model in use, the candidate)."""
         report = json.loads((Path(status["gate"]) / "gate.json").read_text())
-        row = report["anchor"]["comparison"]["dice"]["WT"]
+        row = report["anchor"]["comparison"]["dice"]["TC"]
         return row["a"], row["b"]
 
     def in_use():
@@ -162,7 +162,7 @@ def test_the_right_is_recommended_and_the_wrong_refused_and_taken_only_by_who_in
     assert {row["status"] for row in examined()} == {"train", "validation"}
     right = improve("right")
     before, after = anchor_dice(right)
-    assert right["verdict"] == "promote" and after > before + 0.1, right["text"]
+    assert right["verdict"] == "promote" and after > before + 0.05, right["text"]
     assert right["text"].startswith("Better: the new model is recommended.")
     assert in_use() != right["candidate"]  # by a person alone
     run(capsys, *models, "promote", right["candidate"])
