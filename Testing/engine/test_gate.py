@@ -13,7 +13,7 @@ from segmamba.datasets.manifest import write_dataset
 from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
 from segmamba.learning.gate import Criteria, format_report, run_gate
-from segmamba.learning.gate.rules import judge
+from segmamba.learning.gate.rules import beside_doubts, judge
 from segmamba.learning.gate.scores import Scored, _false_spots, kept_mm3
 from segmamba.learning.registry import change, state
 from segmamba.models.package import load_package, save_package
@@ -145,6 +145,19 @@ def test_a_loss_within_twice_the_spread_is_shown_and_forbids_nothing():
     after[4] -= 0.16
     found = verdict((scored(before), scored(after)), BETTER)
     assert found.verdict == "promote" and [look.case for look in found.look_first] == ["case004"]
+
+
+def test_what_was_learnt_of_doubtful_cases_is_not_recommended():
+    found = judge(SAME, BETTER, SPOTS, Criteria())
+    assert found.verdict == "promote" and beside_doubts(found, ()) == found
+    doubted = beside_doubts(found, ["a-v1", "b-v2"])
+    assert doubted.verdict == "confirm" and failed(doubted) == ["doubtful cases"]
+    assert (
+        doubted.checks[-1].text.startswith("2 corrected case(s) that intake found doubtful")
+        and doubted.harm == found.harm
+    )
+    worse = judge((SAME[0], scored([0.5] * 30)), BETTER, SPOTS, Criteria())
+    assert beside_doubts(worse, ["a-v1"]).verdict == worse.verdict == "refuse"
 
 
 def test_what_is_not_finite_is_refused():

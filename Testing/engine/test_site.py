@@ -23,6 +23,7 @@ from segmamba.learning.site.data import (
     ANCHOR_KINDS,
     ANCHOR_SEEDS,
     REPLAY_SEEDS,
+    doubtful_cases,
     freeze,
     is_of_phantoms,
     make_phantoms,
@@ -193,6 +194,16 @@ def test_a_run_sees_the_cases_as_they_were_when_it_began(site, phantom_cases, tm
             assert hash_file(seen.path(file)) == file.sha256
             assert not Path(file.path).is_absolute()  # the site may move
             assert "-v1/" in file.path
+
+
+def test_what_was_accepted_against_the_advice_of_intake_is_known_by_name(site, phantom_cases, tmp_path):
+    case = phantom_cases / "phantom-0"
+    mirrored = edited(find_label(case), tmp_path / "mirrored.nii.gz", lambda voxels: voxels[::-1])
+    name = send(site.corrections, case, labels=mirrored, subject="patient 0").name
+    assert ingest(site.corrections).names("doubtful") == [name]
+    assert doubtful_cases(site.corrections, freeze(site.corrections, tmp_path / "before")) == []
+    ingest(site.corrections, accept={name: "looked at"})
+    assert doubtful_cases(site.corrections, freeze(site.corrections, tmp_path / "after")) == [name]
 
 
 def test_a_site_without_old_data_gets_phantoms_and_a_broken_making_goes_on(tmp_path):

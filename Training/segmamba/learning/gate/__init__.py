@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from segmamba import __version__
@@ -21,7 +21,7 @@ from segmamba.evaluation.picture import save_picture
 from segmamba.files.atomic import write_aside
 from segmamba.learning.gate.comparison import Comparison, compare_models
 from segmamba.learning.gate.page import format_report
-from segmamba.learning.gate.rules import Criteria
+from segmamba.learning.gate.rules import Criteria, beside_doubts
 from segmamba.learning.gate.scores import answer, table
 
 __all__ = ["Comparison", "Criteria", "compare_models", "format_report", "run_gate", "score_cache"]
@@ -39,6 +39,7 @@ def run_gate(
     local: Path | str | None = None,
     *,
     criteria: Criteria | None = None,
+    doubtful: Sequence[str] = (),
     device: str = "cpu",
     mirrorings: int = 0,
     cache: Path | None = None,
@@ -53,6 +54,8 @@ def run_gate(
         anchor: a data set (segmamba.datasets) whose labelled cases are never trained on.
         local: one with a split (`segmamba intake`), of which the validation cases count; None where there is none.
         criteria: what is asked of the candidate; None: as usual.
+        doubtful: names of corrected cases that a person accepted against the advice of intake, where `anchor` cannot
+            show what they teach: the candidate is not recommended then.
         device: "cpu", "cuda" or "cuda:1".
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         cache: folder of scores, beside the candidate where not said; a gate that was killed goes on from there.
@@ -87,6 +90,7 @@ def run_gate(
         cache=Path(cache) if cache is not None else score_cache(candidate.parent),
         progress=progress or (lambda text: None),
     )
+    found = replace(found, judgement=beside_doubts(found.judgement, doubtful))
     report = _report(found, criteria, {"device": device, "mirrorings": mirrorings})
     _draw(candidate, found, pictures, device, mirrorings)
     write_aside(candidate / TEXT, format_report(report).encode())

@@ -8,8 +8,8 @@ a region truly is (scores.present_dice), false spots everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -119,6 +119,30 @@ def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Crite
         look_first=find_looks({"anchor": anchor, "local": local}),
         harm=max(loss.found / max(loss.allowed, 1e-9) for loss in losses),
     )
+
+
+def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
+    """The judgement where a person accepted corrected cases against the advice of intake.
+
+    What is wrong with them is learnt, and the cases that it is judged by share it: what looks better is not recommended
+    then, a person decides.
+
+    Args:
+        judgement: on the scores alone.
+        cases: names of the corrected cases that were accepted so; none: nothing changes.
+
+    Returns:
+        The judgement with one check more.
+    """
+    if not cases:
+        return judgement
+    text = (
+        f"{len(cases)} corrected case(s) that intake found doubtful were accepted by a person: "
+        f"{', '.join(cases[:5])}; these anchor cases cannot show whether they teach something wrong"
+    )
+    check = Check(name="doubtful cases", holds=False, otherwise="confirm", text=text)
+    verdict = "refuse" if judgement.verdict == "refuse" else "confirm"
+    return replace(judgement, verdict=verdict, checks=(*judgement.checks, check))
 
 
 def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:
