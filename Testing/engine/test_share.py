@@ -80,13 +80,14 @@ NOTHING = dict.fromkeys(SHARES, 0.0)
 @pytest.mark.parametrize(
     ("lost", "gained", "expected"),
     [
-        (NOTHING, {1.0: 0.05, 0.75: 0.035, 0.5: 0.03}, 1.0),
-        (NOTHING, {1.0: 0.034, 0.75: 0.033, 0.5: 0.029}, 0.5),  # nearly as good, and nearer
-        (NOTHING, {1.0: -0.05, 0.75: -0.04, 0.5: -0.03}, 0.5),
-        (NOTHING, {1.0: 0.03, 0.75: 0.04, 0.5: 0.02}, 0.75),
-        ({1.0: 0.02, 0.75: 0.015, 0.5: 0.005}, {1.0: 0.05, 0.75: 0.04, 0.5: 0.03}, 0.5),  # 0.01 may be lost
-        ({1.0: 0.028, 0.75: 0.025, 0.5: 0.015}, {1.0: 0.05, 0.75: 0.035, 0.5: 0.03}, 1.0),  # none is allowed
-        (NOTHING, NOTHING, 0.5),  # nothing speaks for going farther
+        (NOTHING, {1.0: 0.05, 0.5: 0.024, 0.25: 0.01}, 1.0),
+        (NOTHING, {1.0: 0.034, 0.5: 0.0288, 0.25: 0.0147}, 0.5),  # nearly as good, and nearer
+        (NOTHING, {1.0: 0.049, 0.5: 0.0434, 0.25: 0.0262}, 0.25),  # half as good, and nearer still
+        (NOTHING, {1.0: -0.05, 0.5: -0.04, 0.25: -0.03}, 0.25),
+        (NOTHING, {1.0: 0.03, 0.5: 0.04, 0.25: 0.015}, 0.5),
+        ({1.0: 0.02, 0.5: 0.015, 0.25: 0.005}, {1.0: 0.05, 0.5: 0.04, 0.25: 0.01}, 0.25),  # 0.01 may be lost
+        ({1.0: 0.028, 0.5: 0.025, 0.25: 0.015}, {1.0: 0.05, 0.5: 0.024, 0.25: 0.01}, 1.0),  # none is allowed
+        (NOTHING, NOTHING, 0.25),  # nothing speaks for going farther
     ],
 )
 def test_the_nearest_of_the_good_ones_at_home_that_the_anchor_allows(
@@ -97,5 +98,5 @@ def test_the_nearest_of_the_good_ones_at_home_that_the_anchor_allows(
 
 def test_what_was_taught_wrong_is_not_hidden_by_taking_little_of_it(tiny_model, tuned, tmp_path):
     """Half of it would lose nothing and be recommended."""
-    lost, gained = {1.0: 0.035, 0.75: 0.0, 0.5: 0.0}, dict.fromkeys(SHARES, 0.05)
+    lost, gained = {1.0: 0.035, 0.5: 0.0, 0.25: 0.0}, dict.fromkeys(SHARES, 0.05)
     assert choose(tiny_model, tuned, tmp_path, lost, gained) == (1.0, [1.0])

@@ -13,16 +13,16 @@ from segmamba.training.interpolation import save_between
 
 log = logging.getLogger(__name__)
 
-SHARES = (1.0, 0.75, 0.5)
+SHARES = (1.0, 0.5, 0.25)
 _MISTAUGHT = 3.0  # times what may be lost on the anchor set
-_ENOUGH = 0.75  # of the best change on the local cases: going farther forgets more (results/clinic_curve.json)
+_ENOUGH = 0.5  # of the best change on the local cases: going farther forgets more (results/clinic_curve.json)
 _RANK = {"refuse": 0, "confirm": 1, "promote": 2}
 
 
 def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path], Comparison], trials: Path) -> float:
     """Writes the candidate of a fine-tuning: some of the way from the model in use to what was learnt.
 
-    Of the shares that the gate's criteria allow it is the smallest that brings most of the best change on the local
+    Of the shares that the gate's criteria allow it is the smallest that brings half of the best change on the local
     validation cases: the rest of the way forgets more than it brings. Where the fine-tuned one itself loses far more on
     the anchor set than may be lost, it was taught something wrong rather than made to forget: then it is the candidate,
     for the gate to refuse. A little of it would pass, and what is wrong with it would be hidden.
