@@ -130,12 +130,19 @@ def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[C
                 continue
             progress(f"{name}: scoring after {count} corrections")
             found |= score(model, row.parent, scored, options.device)
-            found["shares"] = {}
-            for part in options.shares:
-                between = row.parent / f"share-{part:g}"
-                save_between(between / "model", options.model, site / "runs" / f"after{count}" / "model", part)
-                found["shares"][f"{part:g}"] = score(between / "model", between, scored, options.device)
-            keep(row, {**facts, **found})
+            keep(row, {**facts, **found, "shares": {}})
+        if count in options.after and not options.damage:
+            score_shares(options, site / "runs" / f"after{count}" / "model", row, scored)
+
+
+def score_shares(options, tuned: Path, path: Path, scored: dict[str, list[CaseOf]]) -> None:
+    """Adds to a row what weights some of the way from the model to the fine-tuned one do; nothing is trained again."""
+    row = json.loads(path.read_text(encoding="utf-8"))
+    for part in (part for part in options.shares if f"{part:g}" not in row["shares"]):
+        between = path.parent / f"share-{part:g}"
+        save_between(between / "model", options.model, tuned, part)
+        row["shares"][f"{part:g}"] = score(between / "model", between, scored, options.device)
+        keep(path, row)
 
 
 def is_spoilt(number: int, share: float) -> bool:

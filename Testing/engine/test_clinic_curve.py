@@ -86,6 +86,11 @@ def test_a_curve_of_one_order_and_two_corrections(place, commands, tmp_path, mon
     before = list(commands)
     clinic_curve.main()  # all of it is there
     assert commands == before
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in [*arguments, "--shares", 0.5, 0.25]])
+    clinic_curve.main()  # of another share the weights are there
+    assert commands[len(before) :] == ["predict", "evaluate"] * 2
+    (row,) = json.loads((tmp_path / "results" / "clinic_curve.json").read_text())["rows"]
+    assert set(row["shares"]) == {"0.5", "0.25"} and set(row["shares"]["0.25"]["others"]["cases"]) == unseen
 
 
 def test_what_waits_for_a_person_is_accepted(phantom_cases, commands, tmp_path):
