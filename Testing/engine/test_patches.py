@@ -171,7 +171,7 @@ def test_a_training_on_a_data_set_and_patches(phantom_dataset, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"axes": None}, "has no axes"),
+        ({"axes": None}, r"^file of patches \S+ has no axes"),
         ({"axes": "LPP"}, "three letters such as LPS"),
         ({"label": np.full((3, 16, 16, 16), 4, np.uint8)}, "whole numbers from 0 to 3"),
         ({"valid": np.ones((3, 16, 16, 15), bool)}, "must be those of image"),

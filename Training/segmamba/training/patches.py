@@ -76,6 +76,8 @@ def read_patches(path: Path | str, labels: int) -> PatchFile:
             if missing:
                 raise InputError(f"file of patches {path} has no {', '.join(missing)}; expected {', '.join(_KEYS)}")
             arrays = {key: stored[key] for key in (*_KEYS, *(["step"] if "step" in stored else []))}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"file of patches {path} cannot be read as .npz: {error}") from None
     return _checked(path, arrays, labels)
