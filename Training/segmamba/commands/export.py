@@ -12,7 +12,11 @@ def add(add_command: AddCommand) -> None:
     """Adds `export` to the command line."""
     command = add_command("export", run, "write a model in the format of other software")
     command.add_argument("model", help="name or folder of a model")
-    command.add_argument("--format", default="monai-bundle", help="monai-bundle (default)")
+    command.add_argument(
+        "--format",
+        default="monai-bundle",
+        help="monai-bundle (default); torch-export: the network alone, for one window, as torch's own operators",
+    )
     command.add_argument("--output", required=True, metavar="FOLDER", help="new folder to write")
 
 

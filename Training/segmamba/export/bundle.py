@@ -4,7 +4,7 @@
     configs/inference.json  files to label maps              scripts/          our source files that this takes
     docs/README.md          the model card, and how to run   LICENSE
 
-TorchScript and ONNX versions are not made; the README says why.
+TorchScript and ONNX versions are not made; the README says why. A recorded network: segmamba.export.program.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 
 from segmamba.errors import InputError
 from segmamba.export.config import inference, is_segmamba, metadata
+from segmamba.export.program import write_program
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import CARD, Manifest, Model, load_package
 
-FORMATS = ("monai-bundle",)
 _PACKAGE_NOTE = (
     '"""Source files of SegMambaSlicer (Apache-2.0) that this bundle needs; copied when it was exported."""\n'
 )
@@ -42,7 +42,8 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
         The path of `output`.
 
     Raises:
-        InputError: for an unknown format, a broken package, or an `output` that exists and is not empty.
+        InputError: for an unknown format, a broken package, an `output` that exists and is not empty, and a network
+            that torch.export cannot record.
     """
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}; expected one of {', '.join(FORMATS)}")
@@ -52,7 +53,7 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
     loaded = load_package(model)
     aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        _write(loaded, aside)
+        FORMATS[form](loaded, aside)
         if output.is_dir():
             output.rmdir()
         aside.rename(output)
@@ -61,7 +62,7 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
     return output
 
 
-def _write(model: Model, folder: Path) -> None:
+def _write_bundle(model: Model, folder: Path) -> None:
     manifest = model.manifest
     files = {
         "configs/metadata.json": _json(metadata(manifest)),
@@ -107,3 +108,6 @@ def _licence() -> str:
 
 def _json(values: dict) -> bytes:
     return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()
+
+
+FORMATS = {"monai-bundle": _write_bundle, "torch-export": write_program}

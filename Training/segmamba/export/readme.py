@@ -44,7 +44,7 @@ The preprocessing is the one the model was trained with: axes to {orientation}, 
 not do). The probabilities, not the labels, are brought back to the case's grid.
 
 ## TorchScript and ONNX
-There is no `model.ts` and no `model.onnx`, and none can be made.
+There is no `model.ts` and no `model.onnx`.
 {reason}
 
 Research use only; not a medical device.
@@ -52,8 +52,8 @@ Research use only; not a medical device.
 
 _SCAN = """The selective scan of its Mamba layers runs in kernels outside of torch's operators (compiled by
 numba on the CPU, those of mamba-ssm on a GPU), which a recorded graph does not contain. Its form in plain torch walks
-through the tokens in pieces, as many as the image asks for: a traced graph holds good for one size of image alone, and
-ONNX has no operator for such a scan."""
+through the tokens in pieces, as many as the image asks for: a recorded graph holds good for one size of window alone.
+`segmamba export --format torch-export` records it so; ONNX has no operator for such a scan."""
 _OTHER = """It was not tried for this network: a bundle's `model.pt` and `network_def` are what MONAI runs."""
 
 

@@ -68,6 +68,7 @@ def _onednn(x: Tensor, conv: nn.Conv3d) -> bool:
     """Whether oneDNN can be called by name: where torch would also take it, or should."""
     return (
         x.device.type == "cpu"
+        and not torch.compiler.is_exporting()  # an exported program runs on other devices too
         and x.dtype == conv.weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled

@@ -11,7 +11,8 @@ torch       any device, any float    chunk after chunk, parallel inside the chun
 reference   any device               a plain float64 loop over the tokens: the oracle of the tests
 
 The best usable one is chosen by device. The environment variable SEGMAMBA_SCAN or the argument ``backend``
-overrides it. Numba, Triton, mamba-ssm and causal-conv1d are imported at first use, never before.
+overrides it. While torch.export records a network it is torch, for a program holds torch's operators alone.
+Numba, Triton, mamba-ssm and causal-conv1d are imported at first use, never before.
 The tokens are those of a grid, and are walked through in one of three orders (`orders`).
 """
 
@@ -153,6 +154,8 @@ def choose_backend(device: torch.device | str) -> str:
 
     Raises InputError when SEGMAMBA_SCAN names one that is unknown or cannot be used there.
     """
+    if torch.compiler.is_exporting():
+        return "torch"
     device = torch.device(device)
     wanted = os.environ.get(OVERRIDE, "").strip().lower()
     if wanted:

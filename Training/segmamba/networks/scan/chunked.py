@@ -104,7 +104,7 @@ class _Scan(torch.autograd.Function):
 def _segments(dt: Tensor, A: Tensor) -> list[slice]:
     """Pieces of the sequence whose states fill SEGMENT_VALUES; on a GPU of powers of 2 tokens, which leave no tails."""
     a_token = len(dt) * A.numel()
-    if dt.device.type in SEGMENT_VALUES:
+    if dt.device.type in SEGMENT_VALUES and not torch.compiler.is_exporting():
         tokens = max(16, SEGMENT_VALUES[dt.device.type] // a_token)
     else:
         tokens = max(16, 1 << ((_room(dt.device) // a_token).bit_length() - 1))
@@ -113,8 +113,10 @@ def _segments(dt: Tensor, A: Tensor) -> list[slice]:
 
 def _room(device: torch.device) -> int:
     """Values of a segment's states, by the memory that is free; a power of 2, so that it seldom changes."""
+    if device.type == "meta" or torch.compiler.is_exporting():  # each launch is an entry of the program
+        return MOST_VALUES
     if device.type != "cuda":
-        return MOST_VALUES if device.type == "meta" else 1 << 23
+        return 1 << 23
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     values = 1 << max(0, (free // 2 // _BYTES_A_VALUE).bit_length() - 1)
@@ -132,7 +134,7 @@ def _inputs(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _short(dt: Tensor) -> int | None:
-    return None if dt.device.type == "cpu" else _SHORT
+    return None if dt.device.type == "cpu" and not torch.compiler.is_exporting() else _SHORT
 
 
 def _recurrence(a: Tensor, x: Tensor, state: Tensor, short: int | None) -> Tensor:
