@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from scan_inputs import in_process
 from segmamba.networks import norm
 from segmamba.networks.norm import Residual, cpu, instance_norm
 from torch.utils.checkpoint import checkpoint
@@ -210,26 +209,6 @@ def test_without_the_scans_kernels_torch_takes_over(monkeypatch):
     monkeypatch.setenv("SEGMAMBA_SCAN", "torch")
     assert not cpu.fits(x, r)
     check(x, 0.01, r, "add normed", weight, TOLERANCES[torch.float32])
-
-
-@pytest.mark.parametrize("width", [4, 8])
-def test_other_vector_widths(width):
-    processor = {
-        4: "import platform; platform.machine = lambda: 'arm64'",
-        8: "import os; os.environ.update(NUMBA_CPU_NAME='haswell', NUMBA_CPU_FEATURES='+avx2,+fma')",
-    }[width]
-    in_process(
-        processor,
-        f"""
-        import test_norm
-        from segmamba.networks.scan import simd
-        assert simd.WIDTH == {width}
-        for dtype, tolerance in test_norm.TOLERANCES.items():
-            x, r, weight = test_norm.values((2, 12, 4, 6, 10), "add normed", dtype)
-            assert test_norm.cpu.fits(x, r)
-            test_norm.check(x, 0.01, r, "add normed", weight, tolerance)
-        """,
-    )
 
 
 def test_the_plain_norm_is_the_case_without_anything_else():

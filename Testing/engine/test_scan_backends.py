@@ -118,28 +118,6 @@ def test_without_numba_torch_takes_over_with_one_notice():
     assert text.count("WARNING segmamba.networks.scan") == 1, text
 
 
-@pytest.mark.parametrize(
-    ("width", "processor"),
-    [
-        (4, "import platform; platform.machine = lambda: 'arm64'"),
-        (
-            8,
-            "import os; os.environ.update(NUMBA_CPU_NAME='haswell', NUMBA_CPU_FEATURES='+avx2,+fma')",
-        ),
-    ],
-    ids=["4", "8"],
-)
-def test_other_vector_widths(width, processor):
-    in_process(
-        processor,
-        f"""
-        from segmamba.networks.scan import simd
-        assert simd.WIDTH == {width}
-        check_everything("cpu")
-        """,
-    )
-
-
 def test_without_a_folder_for_numbas_cache():
     text = in_process(
         "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []", "check_everything('cpu')"

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from scan_inputs import in_process
 from segmamba.networks import winograd
 from segmamba.networks.conv import convolution
 from segmamba.networks.presets import build_network
@@ -53,24 +52,6 @@ def test_of_two_inputs_one_may_have_its_channels_first():
     mixed = [inputs[0].contiguous(), inputs[1]]
     assert winograd.fits(mixed, conv) and not mixed[0].is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(winograd.convolution(mixed, conv), expected)
-
-
-@pytest.mark.parametrize("width", [4, 8])
-def test_other_vector_widths(width):
-    processor = {
-        4: "import platform; platform.machine = lambda: 'arm64'",
-        8: "import os; os.environ.update(NUMBA_CPU_NAME='haswell', NUMBA_CPU_FEATURES='+avx2,+fma')",
-    }[width]
-    in_process(
-        processor,
-        f"""
-        import test_winograd
-        from segmamba.networks.scan import simd
-        assert simd.WIDTH == {width}
-        test_winograd.check((16, 32), 48)
-        test_winograd.check(({width},), {width})
-        """,
-    )
 
 
 def test_the_number_of_threads_changes_no_bit():
