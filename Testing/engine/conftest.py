@@ -22,6 +22,9 @@ SLOW = (
     "test_site.py",
     "test_followup_section.py",
     "test_brain.py",
+    "test_baselines.py",
+    "test_training_start.py",
+    "test_training_device.py",
     "test_followup_dicom.py",
     "test_phantom_raw.py",
     "test_corrections_faults.py",
@@ -170,6 +173,39 @@ def own_phantoms(phantom_cases, make_dataset, tmp_path_factory):
         return make_dataset(root)
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def split_dataset(own_phantoms):
+    """The three phantoms in three folds."""
+    from segmamba.datasets.split import make_split
+
+    dataset = own_phantoms()
+    make_split(dataset, folds=3, seed=1)
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def training_cache(tmp_path_factory) -> Path:
+    """Where trainings put prepared cases: each is prepared once in a test run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def config(phantom_dataset, training_cache):
+    """A training of four small steps on the phantoms (training_runs.small_config)."""
+    from training_runs import small_config
+
+    return small_config(phantom_dataset.folder, training_cache)
+
+
+@pytest.fixture
+def narrow():
+    """Networks have a hundredth of their channels."""
+    from training_runs import narrow_network
+
+    with narrow_network():
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What a training does on its device: what comes there, how often the CPU waits for it, what is made of it there."""
 
-import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,31 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from segmamba.errors import InputError
 from segmamba.models.specs import PostprocessSpec
-from segmamba.training import experiment, stepper
+from segmamba.training import experiment, loop, stepper
 from segmamba.training.augment import build_augmentation
-from segmamba.training.config import AugmentConfig
+from segmamba.training.config import AugmentConfig, OptimizerConfig
 from segmamba.training.distributed import World
 from segmamba.training.experiment import load_experiment, prepare_ahead
 from segmamba.training.loop import Training, train
-from segmamba.training.optimize import average_of, update_average
+from segmamba.training.optimize import average_of, build_optimizer, state_to_come, update_average, uses_bf16
 from segmamba.training.samples import find_case
 from segmamba.training.validation import validate
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_runs import narrow_network, small_config
+from training_runs import lines_of
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim")
 
 
-@pytest.fixture(autouse=True)
-def narrow():
-    with narrow_network():
-        yield
-
-
-@pytest.fixture
-def config(phantom_dataset, tmp_path):
-    return small_config(phantom_dataset.folder, tmp_path / "cache")
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 class Waits(TorchDispatchMode):
@@ -123,8 +115,11 @@ def test_the_average_is_torchs_own(decay):
 
 
 def events(run):
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line["text"] for line in lines if line["kind"] == "event"], lines
+    return [line["text"] for line in lines_of(run, "event")]
+
+
+def losses(run):
+    return [line["loss"] for line in lines_of(run, "step")]
 
 
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(config, tmp_path, monkeypatch):
@@ -134,13 +129,9 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(config, tmp_path,
     monkeypatch.setattr(torch, "compile", lambda network: broken)
     config = replace(config, steps=1)
     train(replace(config, compile=True), tmp_path / "run")
-    texts, lines = events(tmp_path / "run")
-    assert texts[-1] == "the network is not compiled: RuntimeError: no compiler here"
+    assert events(tmp_path / "run")[-1] == "the network is not compiled: RuntimeError: no compiler here"
     train(config, tmp_path / "plain")
-    losses = [
-        [line["loss"] for line in found if line["kind"] == "step"] for found in (lines, events(tmp_path / "plain")[1])
-    ]
-    assert losses[0] == losses[1] and math.isfinite(losses[0][0])
+    assert losses(tmp_path / "run") == losses(tmp_path / "plain") and math.isfinite(losses(tmp_path / "run")[0])
 
 
 def test_a_network_that_is_to_be_compiled_learns_the_same(config, tmp_path, monkeypatch):
@@ -151,14 +142,16 @@ def test_a_network_that_is_to_be_compiled_learns_the_same(config, tmp_path, monk
     for chosen in (True, False):
         run = tmp_path / str(chosen)
         train(replace(config, compile=chosen), run)
-        texts, lines = events(run)
-        assert len([text for text in texts if "compiled" in text]) == chosen
-        found.append([line["loss"] for line in lines if line["kind"] == "step"])
+        assert len([text for text in events(run) if "compiled" in text]) == chosen
+        found.append(losses(run))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
 
 
-def test_many_cases_are_prepared_side_by_side_before_processes_join(config, phantom_dataset, monkeypatch, caplog):
+def test_many_cases_are_prepared_side_by_side_before_processes_join(
+    config, phantom_dataset, tmp_path, monkeypatch, caplog
+):
     """Each process its part; what is there already is not prepared again."""
+    config = replace(config, cache=str(tmp_path))
     monkeypatch.setattr(experiment, "_CASES_A_PROCESS", 1)
     monkeypatch.setattr(experiment, "cores", lambda: 4)
     spec, cache = config.preprocess, Path(config.cache)
@@ -181,3 +174,78 @@ def test_a_validation_in_other_processes_gives_the_same_scores(config, tmp_path)
     alone, together = (validate(*given, jobs=jobs) for jobs in (0, 2))
     assert alone == together and set(alone["cases"]) == {case.id for case in cases}
     assert run.stepper.network.training
+
+
+# --- memory, cores, precision
+
+
+def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path, monkeypatch):
+    told = []
+    run = Training(replace(config, batch=8), tmp_path / "run", World(), "never", []).stepper
+    monkeypatch.setattr(run, "world", World(device="meta"))  # any device but the CPU
+
+    def short_of_memory(image, label, parts):
+        if len(image) // parts > limit:
+            raise RuntimeError("CUDA error: out of memory")  # the driver's own words
+
+    def fitted():
+        run.prepare(told.append)
+        return run.parts
+
+    monkeypatch.setattr(run, "_gradient", short_of_memory)
+    limit = 8
+    assert fitted() == 1
+    limit = 2
+    assert fitted() == 4
+    assert told == [
+        "out of GPU memory: 2 micro-batches of 4 patches, the same batch",
+        "out of GPU memory: 4 micro-batches of 2 patches, the same batch",
+    ]
+    limit = 0
+    with pytest.raises(InputError, match=r"a single patch of .* does not fit.*checkpoint_activations"):
+        fitted()
+    monkeypatch.setattr(run, "_gradient", lambda *_: fail("size mismatch"))
+    with pytest.raises(RuntimeError, match="size mismatch"):  # which smaller parts do not mend
+        fitted()
+
+
+def fail(text):
+    raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(), OptimizerConfig(name="sgd")])
+def test_room_is_left_for_the_state_that_the_first_step_makes(optimizer):
+    network = torch.nn.Linear(30, 20)
+    stepped = build_optimizer(network, optimizer)
+    expected = state_to_come(stepped)
+    network(torch.ones(1, 30)).sum().backward()
+    stepped.step()
+    made = [x for state in stepped.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
+    assert sum(x.numel() for x in expected) == sum(x.numel() for x in made) >= 620
+    assert state_to_come(stepped) == []
+
+
+def test_every_process_of_a_gpu_has_its_share_of_the_cores_for_patches(config, tmp_path, monkeypatch):
+    run = Training(config, tmp_path / "run", World(), "never", [])
+    monkeypatch.setattr(loop, "cores", lambda: 48)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as torchrun has it
+    for local_size, expected in ((1, 47), (4, 11), (48, 1)):
+        monkeypatch.setattr(run, "world", World(device="meta", local_size=local_size))  # any device but the CPU
+        assert run._loader().num_workers == expected
+    monkeypatch.setattr(run, "world", World())
+    assert run._loader().num_workers == 0
+
+
+def test_bf16_on_the_cpu_needs_a_deep_patch(config, tmp_path):
+    with pytest.raises(InputError, match="depth of 48 or more for bf16 on the CPU"):
+        train(replace(config, precision="bf16"), tmp_path / "run")
+
+
+def test_the_log_says_the_precision_that_the_cpu_is_fast_in(config, tmp_path):
+    config = replace(config, steps=1, batch=1, patch=(48, 48, 48))
+    for precision in ("bf16", "fp32"):
+        train(replace(config, precision=precision), tmp_path / precision)
+    fast = uses_bf16(replace(config, precision="bf16"), "cpu")
+    slow = "training in fp32; bf16 is slow or missing on this device"
+    found = {run: events(tmp_path / run) for run in ("bf16", "fp32")}
+    assert found == {"bf16": ["training in bf16" if fast else slow], "fp32": ["training in fp32"]}

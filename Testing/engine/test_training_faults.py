@@ -14,14 +14,9 @@ from segmamba.datasets.split import make_split
 from segmamba.models.package import load_package
 from segmamba.training.checkpoint import LAST, load_checkpoint
 from segmamba.training.config import ValidationConfig
-from training_runs import small_config, start_training
+from training_runs import start_training
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-
-
-@pytest.fixture
-def config(phantom_dataset, tmp_path):
-    return small_config(phantom_dataset.folder, tmp_path / "cache")
 
 
 def finish(process, code=0):

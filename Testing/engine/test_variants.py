@@ -8,21 +8,13 @@ from unittest import mock
 import numpy as np
 import pytest
 from segmamba.cli import main
-from segmamba.datasets.split import make_split, read_split
+from segmamba.datasets.split import read_split
 from segmamba.errors import InputError
 from segmamba.models.package import read_manifest
 from segmamba.training import loop
 from segmamba.training.config import SourceConfig
 from segmamba.training.variants import make_variants, train_variants
 from training_runs import narrow_network, small_config
-
-
-@pytest.fixture(scope="module")
-def split_dataset(own_phantoms):
-    """The three phantoms in three folds."""
-    dataset = own_phantoms()
-    make_split(dataset, folds=3, seed=1)
-    return dataset
 
 
 @pytest.fixture(scope="module")

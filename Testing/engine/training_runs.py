@@ -1,5 +1,6 @@
 """Trainings small enough for tests: real data, loop and network, a few channels wide; here or in other processes."""
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,12 @@ def without_curves():
     """matplotlib would take most of the time of a short training."""
     with mock.patch("segmamba.training.loop.write_progress"):
         yield
+
+
+def lines_of(run: Path, kind: str) -> list[dict]:
+    """What a run wrote of one kind into its log: steps, validations, events."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
 
 
 def start_training(

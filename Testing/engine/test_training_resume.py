@@ -1,0 +1,115 @@
+"""A training that is stopped, resumed or diverges: what its run folder holds, and where it goes on."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from segmamba.errors import InputError, Stopped
+from segmamba.models.package import load_package
+from segmamba.training.checkpoint import load_checkpoint
+from segmamba.training.distributed import World
+from segmamba.training.loop import Training, train
+from segmamba.training.stepper import Stepper
+from training_runs import lines_of, narrow_network, small_config, without_curves
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_dataset, training_cache, tmp_path_factory):
+    """A run of four steps with a checkpoint after each, which nobody changes: (its configuration, its folder)."""
+    config = small_config(phantom_dataset.folder, training_cache, checkpoint_minutes=1e-9)
+    run = tmp_path_factory.mktemp("finished") / "run"
+    with narrow_network(), without_curves():
+        train(config, run)
+    return config, run
+
+
+def test_a_run_folder_is_never_overwritten(finished, tmp_path):
+    config, run = finished
+    with pytest.raises(InputError, match=r"holds a training already.*--resume auto"):
+        train(config, run)
+    with pytest.raises(InputError, match="has no checkpoint"):
+        train(config, tmp_path / "other", resume="must")
+
+
+def test_a_stop_file_ends_a_run_and_the_next_start_takes_it_away(config, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(config, run, on_step=lambda step, loss: (run / "stop").touch())
+    step = load_checkpoint(run)[0]["step"]
+    assert 1 <= step < 4  # the file is looked for once a second
+    train(config, run, resume="auto")
+    assert load_checkpoint(run)[0]["step"] == 4 and not (run / "stop").exists()
+
+
+def test_a_finished_run_resumed_gives_its_model_again(finished, tmp_path):
+    config, run = finished
+    first = load_package(run / "model").manifest.weights_sha256
+    again = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(again / "model")
+    assert load_package(train(config, again, resume="auto")).manifest.weights_sha256 == first
+
+
+def test_a_run_of_another_network_is_not_resumed(finished, tmp_path):
+    config, run = finished
+    other = replace(config, optimizer=replace(config.optimizer, name="sgd"))
+    with pytest.raises(InputError, match="another network or optimizer"):
+        train(other, shutil.copytree(run, tmp_path / "run"), resume="auto")
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
+    config, run = finished[0], shutil.copytree(finished[1], tmp_path / "run")
+    whole = load_checkpoint(run)[0]
+    data = (run / "last.pt").read_bytes()
+    (run / "last.pt").write_bytes(data[: len(data) // 2])
+    state, note = load_checkpoint(run)
+    assert state["step"] < 4 and "last.pt cannot be read" in note and "went back to previous.pt" in note
+    train(config, run, resume="auto")
+    assert any("went back to previous.pt" in line["text"] for line in lines_of(run, "event"))
+    for name, tensor in load_checkpoint(run)[0]["averaged"].items():
+        torch.testing.assert_close(tensor, whole["averaged"][name], rtol=0, atol=1e-6)
+    for name in ("last.pt", "previous.pt"):
+        (run / name).write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"last.pt cannot be read.*previous.pt cannot be read.*another folder"):
+        load_checkpoint(run)
+
+
+def break_gradients(monkeypatch, steps):
+    """The gradient of these steps (from 0) is not a number."""
+    step, gradient, now = Training._step, Stepper._gradient, [0]
+
+    def counted(self, batch):
+        now[0] = self.step
+        return step(self, batch)
+
+    def broken(self, image, label, parts):
+        loss = gradient(self, image, label, parts)
+        if now[0] in steps:
+            next(self.network.parameters()).grad.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(Training, "_step", counted)
+    monkeypatch.setattr(Stepper, "_gradient", broken)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(config, tmp_path, monkeypatch):
+    break_gradients(monkeypatch, range(4))
+    fresh = Training(config, tmp_path / "fresh", World(), "never", []).stepper.network.state_dict()
+    train(config, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run")[0]
+    assert state["skipped"] == 4
+    for name, tensor in state["network"].items():
+        torch.testing.assert_close(tensor, fresh[name], rtol=0, atol=0)
+
+
+def test_ten_bad_steps_go_back_once_and_then_end_with_the_cases_names(config, tmp_path, monkeypatch):
+    config = replace(config, steps=30, batch=1, checkpoint_minutes=1e9)
+    break_gradients(monkeypatch, range(3, 30))
+    with pytest.raises(InputError, match=r"diverged twice.*phantom-\d"):
+        train(config, tmp_path / "run")
+    _, event = lines_of(tmp_path / "run", "event")  # the first says the precision
+    assert event["text"].startswith("rolled back from step 13 to 0, with half the learning rate; cases phantom-")
+    assert load_checkpoint(tmp_path / "run")[0]["step"] == 0
