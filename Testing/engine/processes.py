@@ -19,6 +19,8 @@ PRELOADED = (
     "segmamba.training.augment",
     "segmamba.training.intensity",
     "segmamba.training.loop",
+    "torch._dynamo",  # with which torch makes an optimizer; two seconds
+    "warm_kernels",
 )
 
 
