@@ -8,7 +8,7 @@ from segmamba.networks.conv import convolution
 from segmamba.networks.presets import build_network
 from torch import nn
 
-GRID = (13, 16, 18)  # 4 x 4 x 5 tiles, of which some stand over
+GRID = (13, 24, 22)  # 4 x 6 x 6 tiles, of which some stand over
 
 
 def inputs_of(channels, grid=GRID, batch=1, mean=0.0):
@@ -42,8 +42,8 @@ def test_it_is_the_convolution(channels, out):
 
 def test_other_grids_batches_and_means():
     check((16,), 32, bias=False, batch=2)
-    check((16, 16), 32, grid=(3, 40, 41), mean=5.0)
-    check((32,), 16, grid=(16, 16, 16))
+    check((16, 16), 32, grid=(3, 48, 45), mean=5.0)
+    check((32,), 16, grid=(20, 24, 24))
 
 
 def test_of_two_inputs_one_may_have_its_channels_first():
@@ -129,7 +129,7 @@ def test_a_network_gives_the_same_with_and_without(monkeypatch):
     torch.manual_seed(0)
     sizes = {"features": (16, 32, 32, 32), "full_features": 16, "bottleneck": 32, "depths": (1, 1, 1, 1)}
     network = build_network("released", **sizes).eval().to(memory_format=torch.channels_last_3d)
-    (x,) = inputs_of((4,), grid=(32, 32, 48))
+    (x,) = inputs_of((4,), grid=(32, 48, 48))
     taken, run = [], winograd.convolution
     monkeypatch.setattr(winograd, "convolution", lambda *given: taken.append(1) or run(*given))
     got = network(x)
