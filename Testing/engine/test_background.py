@@ -124,6 +124,15 @@ def test_an_image_cut_close_and_a_slab_are_told_by_their_edges():
         assert notes == ["the outside was -1024 everywhere: set to 0"]
 
 
+def test_dark_tissue_stays_where_a_brain_was_cut_through():
+    """A twentieth of the voxels on the edges is tissue, a twelfth as bright as the rest of it."""
+    image = np.zeros((40, 40, 40), np.float32)
+    image[:30, :30, 8:32] = 1000 + rng().standard_normal((30, 30, 24))
+    image[:10, :10, 8:32] = 80
+    same, notes = clear_background(image)
+    assert same is image and not notes
+
+
 @pytest.mark.parametrize("noisy", [["t2w"], ["t1c"], ["t1c", "t2f"]], ids="+".join)
 def test_noise_around_some_images_is_cut_off_by_the_others(noisy):
     images = {m: Image(a.astype(np.float32), phantom().affine) for m, a in phantom().images.items()}

@@ -70,7 +70,9 @@ def _from_noise(array: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, list[
         if near.min() >= 0 or outside >= 0:
             return array, []
         return array - near.min(), [f"the air around the head was at {outside:.4g}: all values raised to 0 and more"]
-    dark = away <= max(_WIDE * spread, float(np.abs(near - outside).max()))
+    # where a brain was cut through, dark tissue lies on the edges as well: what is noise is nowhere as bright as that
+    loudest = min(float(np.abs(near - outside).max()), _WIDE * _FAINT * float(np.median(tissue)))
+    dark = away <= max(_WIDE * spread, loudest)
     pieces, _ = ndimage.label(dark)
     touching = np.unique(_edges(pieces))
     air = np.isin(pieces, touching[touching > 0])
