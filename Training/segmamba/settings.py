@@ -210,8 +210,10 @@ def override(cls: type, values: dict, text: str) -> None:
             else:
                 part, classes = _place(classes, target, part)
                 target = target.setdefault(part, {})
-        place = int(leaf) if isinstance(target, list) else _place(classes, target, leaf)[0]
-        target[place] = value
+        if isinstance(target, list):
+            target[int(leaf)] = value
+        else:
+            target[_place(classes, target, leaf)[0]] = value
     except (IndexError, ValueError, TypeError, AttributeError):
         raise InputError(f"--set {text}: there is no {key!r} in the configuration") from None
 
