@@ -133,6 +133,15 @@ def test_dark_tissue_stays_where_a_brain_was_cut_through():
     assert same is image and not notes
 
 
+def test_specks_on_the_edges_are_noise_however_bright():
+    image = np.zeros((40, 40, 40), np.float32)
+    image[5:35, 5:35, 8:32] = 1000 + rng().standard_normal((30, 30, 24))
+    image[0, 0, ::4] = 80
+    cleared, notes = clear_background(image)
+    assert not cleared[0].any() and (cleared[5:35, 5:35, 8:32] > 900).all()
+    assert notes == ["faint noise around the head (up to 80) set to 0"]
+
+
 @pytest.mark.parametrize("noisy", [["t2w"], ["t1c"], ["t1c", "t2f"]], ids="+".join)
 def test_noise_around_some_images_is_cut_off_by_the_others(noisy):
     images = {m: Image(a.astype(np.float32), phantom().affine) for m, a in phantom().images.items()}

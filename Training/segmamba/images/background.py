@@ -70,9 +70,7 @@ def _from_noise(array: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, list[
         if near.min() >= 0 or outside >= 0:
             return array, []
         return array - near.min(), [f"the air around the head was at {outside:.4g}: all values raised to 0 and more"]
-    # where a brain was cut through, dark tissue lies on the edges as well: what is noise is nowhere as bright as that
-    loudest = min(float(np.abs(near - outside).max()), _WIDE * _FAINT * float(np.median(tissue)))
-    dark = away <= max(_WIDE * spread, loudest)
+    dark = away <= max(_WIDE * spread, _loudest(away, bright, _WIDE * _FAINT * float(np.median(tissue))))
     pieces, _ = ndimage.label(dark)
     touching = np.unique(_edges(pieces))
     air = np.isin(pieces, touching[touching > 0])
@@ -80,6 +78,16 @@ def _from_noise(array: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, list[
         return array, []
     note = f"faint noise around the head (up to {np.abs(array[air] - outside).max():.3g}) set to 0"
     return np.where(air, np.float32(0), array - min(outside, np.float32(0))), [note]
+
+
+def _loudest(away: np.ndarray, bright: float, loud: float) -> float:
+    """The largest distance from the outside on the edges up to `bright`; dark tissue, where a brain was cut through, is
+    none: above `loud` it hangs together with bright tissue."""
+    pieces, _ = ndimage.label(away > loud)
+    tissue = np.unique(pieces[away > bright])
+    on_edges = _edges(away)
+    alone = ~np.isin(_edges(pieces), tissue[tissue > 0])
+    return float(on_edges[alone & (on_edges <= bright)].max(initial=0))
 
 
 def _above_zero(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
