@@ -58,6 +58,9 @@ def test_padding_goes_by_its_old_word_and_its_new_one(tmp_path, old, new):
             for value in ("true", "false"):
                 config = load_config(tmp_path / file, [f"inference.{word}={value}"])
                 assert config.inference.pad_to_window == (value == "true")
+    (tmp_path / "twice.toml").write_text(f'base = "base.toml"\n[inference]\n{old} = true\n{new} = false\n')
+    with pytest.raises(InputError, match="are one setting; give it once"):
+        load_config(tmp_path / "twice.toml")
 
 
 def test_a_circle_of_bases_is_named(tmp_path):

@@ -13,24 +13,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from export_packages import GLIOMA_SPEC, SMALL, package
 from segmamba.cases.case import Case, find_case, load_case
 from segmamba.cli import main
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
 from segmamba.export.bundle import export_model
 from segmamba.export.bundle_parts import case_namer, find_cases
-from segmamba.export.program import PROGRAM
 from segmamba.export.sources import collect
-from segmamba.models.package import Manifest, load_package, save_package, shipped_models
-from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.models.package import load_package, shipped_models
 from segmamba.networks.baselines import BaselineConfig, build_baseline
-from segmamba.networks.segmamba import NetworkConfig, SegMamba
+from segmamba.networks.segmamba import SegMamba
 from segmamba.prediction.preprocess import preprocess
 from segmamba.prediction.segment import segment
 
 SCHEMA = Path(__file__).resolve().parents[1] / "support" / "bundle_metadata_schema.json"
-SMALL = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
-GLIOMA_SPEC = PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), spacing=(5.0, 4.0, 4.0))
 
 # MONAI's command line, in a Python that has no segmamba and no network
 RUN = """
@@ -45,29 +42,6 @@ for path in sorted(pathlib.Path("scripts").rglob("*.py")):
 sys.argv = ["monai.bundle", *sys.argv[1:]]
 runpy.run_module("monai.bundle", run_name="__main__")
 """
-
-
-# a recorded network, in a Python that has no segmamba
-LOAD = """
-import sys, torch
-sys.modules["segmamba"] = None
-with torch.no_grad():
-    logits = torch.export.load(sys.argv[1]).module()(torch.load(sys.argv[2], weights_only=True))
-torch.save(logits, sys.argv[2])
-"""
-
-
-def package(folder, network, spec, window=(32, 48, 48), **more):
-    """Writes a model package with random weights; returns its folder."""
-    manifest = Manifest(
-        id=folder.name,
-        network=network.config,
-        preprocess=spec,
-        inference=InferenceSpec(window=window),
-        **more,
-    )
-    save_package(folder, network, manifest, f"# {folder.name}\n\nIts card.\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -317,43 +291,6 @@ def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
     for part in ("Its card.", "t2w, t2f, t1n, t1c", "| ET | 3 |", "TorchScript", "ONNX", "not a medical device"):
         assert part in text
     assert "Apache License" in (bundle[0] / "LICENSE").read_text()
-
-
-# --- as a program of torch.export
-
-
-def test_a_recorded_network_gives_the_logits_of_the_model(tmp_path):
-    """Those of the model with its fast kernels, and the recorded one needs no engine."""
-    torch.manual_seed(2)
-    window = (32, 32, 32)
-    network = SegMamba(replace(SMALL, depths=(1, 0, 0, 1)))  # scans of 4096 tokens, and of 8
-    source = package(tmp_path / "m", network, GLIOMA_SPEC, window)
-    assert main(["export", str(source), "--format", "torch-export", "--output", str(tmp_path / "out")]) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", PROGRAM, "model.json"}
-    image = torch.randn(1, 4, *window)
-    torch.save(image, tmp_path / "image.pt")
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path / "out" / PROGRAM), str(tmp_path / "image.pt")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        expected = load_package(source).network(image)
-    logits = torch.load(tmp_path / "image.pt", weights_only=True)
-    assert expected.std() > 0.01
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
-    assert "t2w, t2f, t1n, t1c" in (tmp_path / "out" / "README.md").read_text()
-
-
-def test_a_network_that_cannot_be_recorded_is_named(tmp_path, tiny_model, monkeypatch):
-    def depends_on_values(self, x):
-        return x[:, :1] if x.sum() > 0 else x
-
-    monkeypatch.setattr(SegMamba, "forward", depends_on_values)
-    with pytest.raises(InputError, match=r"cannot record the network of .*tiny.*monai-bundle takes every"):
-        export_model(tiny_model, tmp_path / "out", "torch-export")
-    assert not list(tmp_path.iterdir())
 
 
 # --- what can go wrong

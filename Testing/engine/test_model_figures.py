@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import pytest
 
@@ -73,6 +73,19 @@ def test_the_table_of_cross_validation(path, spots):
         assert all(same(cell, value) for cell, value in zip(row[2:], expected, strict=True)), row
         checked += 1
     assert checked == 5
+
+
+def test_the_table_of_a_longer_training_and_a_finer_grid():
+    runs = results("longer_and_finer.json")["runs"]
+    begun = results("cross_validation.json")["cases"]
+    tables = [(cases, when) for cases in (begun, *runs.values()) for when in ("before", "after")]
+    metrics = [(metric, region) for metric in ("dice", "lesion_dice", "nsd") for region in REGIONS]
+    metrics.append(("false_positives", "WT"))
+    names = next(iter(runs.values()))
+    for row, (cases, when) in zip(table_after(CARD, "| fold 0 |")[1:], tables, strict=True):
+        expected = [fmean(cases[name][when][region][metric] for name in names) for metric, region in metrics]
+        assert row[0].endswith("after post-processing") == (when == "after")
+        assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
 
 
 def test_the_table_of_networks_trained_alike():

@@ -76,7 +76,8 @@ def last_of(pid):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number, workers):
     """A terminal and Slurm tell every process, those that make patches too."""
-    config = replace(config, steps=80, batch=1, checkpoint_minutes=1e9, workers=workers)
+    steps = 240 if workers else 80  # more than a second of them: see below
+    config = replace(config, steps=steps, batch=1, checkpoint_minutes=1e9, workers=workers)
     process = start_training(config, tmp_path / "run")
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 300

@@ -224,9 +224,12 @@ def merge(cls: type, under: dict, over: dict) -> dict:
 
 
 def _merge(classes: list, under: dict, over: dict) -> dict:
-    merged = {**under}
+    merged, placed = {**under}, set()
     for key, value in over.items():
         place, inner = _place(classes, under, key)
+        if place in placed:
+            raise InputError(f"{key!r} and {place!r} are one setting; give it once")
+        placed.add(place)
         both = isinstance(value, dict) and isinstance(under.get(place), dict)
         merged[place] = _merge(inner, under[place], value) if both else value
     return merged

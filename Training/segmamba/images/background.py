@@ -81,8 +81,10 @@ def _from_noise(array: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, list[
 
 
 def _loudest(away: np.ndarray, bright: float, loud: float) -> float:
-    """The largest distance from the outside on the edges up to `bright`; dark tissue, where a brain was cut through, is
-    none: above `loud` it hangs together with bright tissue."""
+    """The largest distance from the outside on the edges, up to `bright`, that is no tissue.
+
+    Where a brain was cut through, dark tissue lies there too: above `loud` it hangs together with bright tissue.
+    """
     pieces, _ = ndimage.label(away > loud)
     tissue = np.unique(pieces[away > bright])
     on_edges = _edges(away)

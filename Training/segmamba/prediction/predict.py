@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -324,15 +325,8 @@ def _prepare(
     for action in plan.actions:
         log.info("%s: %s", case_id, action.why)
     with stages.time("prepare"):
-        return prepare(
-            images,
-            sources,
-            case_id,
-            plan,
-            mask=mask,
-            progress=lambda fraction: stages.report("prepare", fraction),
-            cancelled=cancelled,
-        )
+        told = partial(stages.report, "prepare")
+        return prepare(images, sources, case_id, plan, mask=mask, progress=told, cancelled=cancelled)
 
 
 def _limits(manifest: Manifest, options: PredictOptions) -> PostprocessSpec:
