@@ -13,7 +13,7 @@ from segmamba.datasets.manifest import write_dataset
 from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
 from segmamba.learning.gate import Criteria, format_report, run_gate
-from segmamba.learning.gate.rules import beside_doubts, judge
+from segmamba.learning.gate.rules import beside_doubts, is_guard, judge
 from segmamba.learning.gate.scores import Scored, _false_spots, kept_mm3
 from segmamba.learning.registry import change, state
 from segmamba.models.package import load_package, save_package
@@ -160,6 +160,13 @@ def test_what_was_learnt_of_doubtful_cases_is_not_recommended():
     assert beside_doubts(worse, ["a-v1"]).verdict == worse.verdict == "refuse"
 
 
+def test_a_guard_is_of_25_anchor_cases_with_a_tumour():
+    empty = {f"empty{number}": case for number, case in enumerate(scored([1.0] * 9, truth_mm3=0.0).values())}
+    for count, holds in ((24, False), (25, True)):
+        model = {**scored([0.8] * count), **empty}
+        assert is_guard((model, model), SPOTS) is holds
+
+
 def test_what_is_not_finite_is_refused():
     assert failed(verdict((SAME[0], scored([0.8] * 30, finite=False)), BETTER)) == ["finite"]
 
@@ -276,6 +283,38 @@ def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, ph
     place = Path(shutil.copytree(candidate, tmp_path / "turned"))
     run_gate(place, tiny_model, phantom_dataset.folder, own.folder, cache=cache, pictures=1)
     assert [path.name for path in place.glob("gate-*.png")] == [f"gate-own-{least}.png"]
+
+
+def test_doubtful_cases_are_heeded_wherever_the_gate_is_asked(tiny_model, own_phantoms, tmp_path, capsys):
+    """A model that finds nothing is in use; the candidate calls all of it tumour, which is better in every case."""
+    models = tmp_path / "models"
+    model = load_package(tiny_model)
+    for name, label in (("nothing", 0), ("all", 3)):
+        with torch.no_grad():
+            for parameter in model.network.out.parameters():
+                parameter.zero_()
+            model.network.out.conv.conv.bias[label] = 10.0
+        save_package(tmp_path / name, model.network, replace(model.manifest, id=name), f"# {name}\n")
+    change.start(models, tmp_path / "nothing")
+    name = change.add(models, tmp_path / "all")
+    anchor, local = own_phantoms(), own_phantoms()
+    places = {case.subject: "validation" for case in local.cases}
+    shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
+    write_split(Split(seed=1, shares=shares, subjects=places), Path(local.folder))
+    asked = ["gate", name, "--models", str(models), "--anchor", anchor.folder, "--local", local.folder]
+
+    def judged(phantoms, doubtful):
+        write_dataset(replace(anchor, made={"phantoms": {}} if phantoms else {}))
+        write_dataset(replace(local, made={"corrections": "incoming", "doubtful": doubtful}))
+        main([*asked, "--device", "cpu", "--apply"])
+        report = json.loads((models / "models" / name / "gate.json").read_text())
+        failed = [check["name"] for check in report["checks"] if not check["holds"]]
+        return report["verdict"], failed, state.read_registry(models).models[name].state
+
+    held_back = ("confirm", ["doubtful cases"], "candidate")
+    assert judged(phantoms=True, doubtful=["case-v1"]) == held_back
+    assert judged(phantoms=False, doubtful=["case-v1"]) == held_back  # three patients are no guard
+    assert judged(phantoms=True, doubtful=[]) == ("promote", [], "champion")
 
 
 def test_a_candidate_that_has_learnt_a_case_is_not_judged_by_it(candidate, tiny_model, phantom_dataset, tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from segmamba.evaluation.picture import save_picture
 from segmamba.files.atomic import write_aside
 from segmamba.learning.gate.comparison import Comparison, compare_models
 from segmamba.learning.gate.page import format_report
-from segmamba.learning.gate.rules import Criteria, beside_doubts
+from segmamba.learning.gate.rules import Criteria, Judgement, beside_doubts, is_guard
 from segmamba.learning.gate.scores import answer, table
+from segmamba.learning.provenance import doubtful_cases, is_of_phantoms
 
 __all__ = ["Comparison", "Criteria", "compare_models", "format_report", "run_gate", "score_cache"]
 
@@ -39,7 +40,6 @@ def run_gate(
     local: Path | str | None = None,
     *,
     criteria: Criteria | None = None,
-    doubtful: Sequence[str] = (),
     device: str = "cpu",
     mirrorings: int = 0,
     cache: Path | None = None,
@@ -48,14 +48,15 @@ def run_gate(
 ) -> dict:
     """Judges a candidate against the model in use, and writes the report into the candidate's folder.
 
+    Where the manifest of `local` names doubtful cases and the anchor cases cannot show what they teach, synthetic or
+    few as they are, the candidate is not recommended.
+
     Args:
         candidate: folder of a model package.
         champion: folder of the model in use.
         anchor: a data set (segmamba.datasets) whose labelled cases are never trained on.
         local: one with a split (`segmamba intake`), of which the validation cases count; None where there is none.
         criteria: what is asked of the candidate; None: as usual.
-        doubtful: names of corrected cases that a person accepted against the advice of intake, where `anchor` cannot
-            show what they teach: the candidate is not recommended then.
         device: "cpu", "cuda" or "cuda:1".
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         cache: folder of scores, beside the candidate where not said; a gate that was killed goes on from there.
@@ -90,7 +91,7 @@ def run_gate(
         cache=Path(cache) if cache is not None else score_cache(candidate.parent),
         progress=progress or (lambda text: None),
     )
-    found = replace(found, judgement=beside_doubts(found.judgement, doubtful))
+    found = replace(found, judgement=_beside_doubts(found))
     report = _report(found, criteria, {"device": device, "mirrorings": mirrorings})
     _draw(candidate, found, pictures, device, mirrorings)
     write_aside(candidate / TEXT, format_report(report).encode())
@@ -101,6 +102,13 @@ def run_gate(
 def score_cache(models: Path) -> Path:
     """Where the scores of the models in a folder are kept."""
     return models / ".gate-scores"
+
+
+def _beside_doubts(found: Comparison) -> Judgement:
+    anchor, local = found.sets
+    doubtful = doubtful_cases(local.dataset) if local.dataset else ()
+    guarded = anchor.dataset is not None and not is_of_phantoms(anchor.dataset) and is_guard(anchor.pair, found.spots)
+    return found.judgement if guarded else beside_doubts(found.judgement, doubtful)
 
 
 def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:

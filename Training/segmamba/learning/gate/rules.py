@@ -138,11 +138,17 @@ def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
         return judgement
     text = (
         f"{len(cases)} corrected case(s) that intake found doubtful were accepted by a person: "
-        f"{', '.join(cases[:5])}; these anchor cases cannot show whether they teach something wrong"
+        f"{', '.join(cases[:5])}; whether they teach something wrong, "
+        f"{_ENOUGH} labelled patients or more as anchor cases would show, these cannot"
     )
     check = Check(name="doubtful cases", holds=False, otherwise="confirm", text=text)
     verdict = "refuse" if judgement.verdict == "refuse" else "confirm"
     return replace(judgement, verdict=verdict, checks=(*judgement.checks, check))
+
+
+def is_guard(anchor: Pair, spots: Mapping[str, float]) -> bool:
+    """Whether so many anchor cases hold a tumour that more than chance moves their means."""
+    return len(_Dice.of(anchor, spots).means) >= _ENOUGH
 
 
 def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:

@@ -13,14 +13,12 @@ from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, 
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.split import read_split, write_split
 from segmamba.files.shares import publish_folder
-from segmamba.learning.submissions.intake import REPORT, Row
-from segmamba.settings import build, read_json
+from segmamba.learning.provenance import PHANTOMS, is_of_phantoms  # noqa: F401  taken from here by site.anchor
 
 REPLAY_SEEDS, ANCHOR_SEEDS = range(1, 61), range(500_001, 500_013)
 ANY_KIND = (None,)  # as phantoms are drawn: half of them enhance, one in seven has a trace
 # of the anchor: a trace of ET, of which one voxel decides, says nothing; none at all shows ET that is made up
 ANCHOR_KINDS = (True, True, True, False)
-_MADE = "phantoms"  # key of a manifest's `made`
 
 
 def freeze(corrections: Path, folder: Path) -> Dataset:
@@ -40,16 +38,6 @@ def freeze(corrections: Path, folder: Path) -> Dataset:
         write_split(read_split(dataset), folder)
         write_dataset(replace(dataset, cases=tuple(map(moved, dataset.cases)), folder=str(folder)))
     return read_dataset(folder)
-
-
-def doubtful_cases(corrections: Path, used: Dataset) -> list[str]:
-    """Names of submissions that a person accepted though intake found them doubtful.
-
-    corrections: their folder, with the report of an intake. used: those that count, as `freeze` left them.
-    """
-    names = {Path(file.path).parent.name for case in used.cases for file in case.images.values()}
-    rows = [build(Row, row, REPORT) for row in read_json(corrections / REPORT)["rows"]]
-    return [row.name for row in rows if row.name in names and any(f.severity == "doubtful" for f in row.findings)]
 
 
 def make_phantoms(
@@ -92,10 +80,5 @@ def make_phantoms(
     drawn = {"seeds": [seeds.start, seeds.stop - 1], "spacing": list(spacing)}
     if kinds != ANY_KIND:
         drawn["enhancing"] = list(kinds)
-    write_dataset(replace(dataset, made={**dataset.made, _MADE: drawn}))
+    write_dataset(replace(dataset, made={**dataset.made, PHANTOMS: drawn}))
     publish_folder(making, folder)
-
-
-def is_of_phantoms(dataset: Dataset) -> bool:
-    """Whether the data set was made of synthetic cases."""
-    return _MADE in dataset.made

@@ -12,6 +12,7 @@ from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
+from segmamba.learning.provenance import is_of_phantoms
 from segmamba.learning.registry import change, in_use, state
 from segmamba.learning.registry.state import MODELS, hash_of
 from segmamba.learning.site.data import (
@@ -19,9 +20,7 @@ from segmamba.learning.site.data import (
     ANCHOR_SEEDS,
     ANY_KIND,
     REPLAY_SEEDS,
-    doubtful_cases,
     freeze,
-    is_of_phantoms,
     make_phantoms,
 )
 from segmamba.learning.site.layout import CANDIDATE, DATA, Site
@@ -223,18 +222,15 @@ class Stages:
         """The gate, against the model that is in use now."""
         assert self.plan.candidate is not None  # it is trained by now
         candidate = in_use.find_package(self.site.models, self.plan.candidate)
-        phantoms = is_of_phantoms(read_dataset(self.site.anchor))
-        data = read_dataset(self.folder / DATA)
         report = run_gate(
             candidate,
             in_use.current(self.site.models).folder,
             self.site.anchor,
             self.folder / DATA,
-            doubtful=doubtful_cases(self.site.corrections, data) if phantoms else (),
             device=self.device,
             progress=self._asking("comparing with the model in use", 2),
         )
-        text = verdict_text(report, phantoms)
+        text = verdict_text(report, is_of_phantoms(read_dataset(self.site.anchor)))
         self.status_writer.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
 
 

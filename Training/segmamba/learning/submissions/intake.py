@@ -27,6 +27,7 @@ from segmamba.datasets.split import SPLIT, Split, extend, read_split, write_spli
 from segmamba.errors import InputError, explain, last_line
 from segmamba.files.atomic import is_clutter, make_folder, sweep, write_aside
 from segmamba.files.shares import exclusive
+from segmamba.learning.provenance import DOUBTFUL
 from segmamba.learning.submissions.checks import Examined, examine, same_task
 from segmamba.learning.submissions.doubtful import draw, picture_file
 from segmamba.learning.submissions.doubtful import withdraw as take_back
@@ -322,7 +323,9 @@ def _waiting(chosen: Mapping[str, Examined], split: Split) -> set[str]:
 def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, Row]) -> None:
     if not used:
         if (output / MANIFEST).exists():  # all that was there is refused now: nothing may be trained on
-            write_dataset(replace(read_dataset(output), cases=(), left_out=_left_out(not_used)))
+            was = read_dataset(output)
+            made = {**was.made, DOUBTFUL: []}
+            write_dataset(replace(was, cases=(), left_out=_left_out(not_used), made=made))
         return
     cases: tuple[CaseEntry, ...] = tuple(sorted(map(_entry, used), key=lambda entry: entry.id))
     modalities = tuple(_entry(used[0]).images)
@@ -335,10 +338,15 @@ def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, R
         cases=cases,
         fingerprint=fingerprint(cases, modalities, tuple(used[0].labels)),
         left_out=_left_out(not_used),
-        made={"corrections": INCOMING, "segmamba": __version__},
+        made={"corrections": INCOMING, "segmamba": __version__, DOUBTFUL: _doubtful(used)},
         folder=str(output),
     )
     write_dataset(dataset)
+
+
+def _doubtful(used: list[Examined]) -> list[str]:
+    """Names of those that a person accepted against the advice: the gate goes by them (learning.provenance)."""
+    return sorted(e.name for e in used if any(f.severity == "doubtful" for f in e.findings))
 
 
 def _left_out(rows: Mapping[str, Row]) -> dict[str, str]:
