@@ -3,9 +3,9 @@ refused.
 
 A site's first model was trained for ten steps and knows little. Corrected cases with their true labels: the gate
 finds what is learnt from them better, but does not recommend it, as one of them was accepted against the advice of
-intake; a person takes it. The same cases are sent again with everything but the tumour
-labelled (the segment was inverted) and accepted against the advice of intake: the gate must refuse what is learnt from
-them. Somebody takes it all the same, and goes back. Nobody touches a file of the site.
+intake; a person takes it. The same cases are sent again with everything but the tumour labelled (the segment was
+inverted) and accepted against the advice of intake: the gate must refuse what is learnt from them. Somebody
+takes it all the same, and goes back. Nobody touches a file of the site.
 
 Small so that it takes a minute or so: a narrow network at 4 mm in single precision, and a recipe of larger steps than
 the one that ships. The effects are several times the gate's margins, so that no CPU's rounding decides.
