@@ -270,7 +270,7 @@ def test_a_second_gate_asks_no_model_again(first, candidate, tiny_model, phantom
 
 
 def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, phantom_dataset, own_phantoms, tmp_path):
-    """Even where it lost least of all: before and after beside the truth, there a person sees what corrections do."""
+    """Even where it lost least of all, and in nobody's place: who is told to look at a case finds its picture."""
     report, cache, _ = first
     scores = [report["anchor"][who] for who in ("champion", "candidate")]
     lost = {case: max(scores[0][case]["dice"][r] - scores[1][case]["dice"][r] for r in REGIONS) for case in scores[0]}
@@ -281,8 +281,10 @@ def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, ph
     shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
     write_split(Split(seed=1, shares=shares, subjects=places), Path(own.folder))
     place = Path(shutil.copytree(candidate, tmp_path / "turned"))
-    run_gate(place, tiny_model, phantom_dataset.folder, own.folder, cache=cache, pictures=1)
-    assert [path.name for path in place.glob("gate-*.png")] == [f"gate-own-{least}.png"]
+    report = run_gate(place, tiny_model, phantom_dataset.folder, own.folder, cache=cache, pictures=1)
+    worst = report["look_first"][0]["case"]
+    assert {path.name for path in place.glob("gate-*.png")} == {f"gate-{worst}.png", f"gate-own-{least}.png"}
+    assert worst != f"own-{least}"
 
 
 def test_doubtful_cases_are_heeded_wherever_the_gate_is_asked(tiny_model, own_phantoms, tmp_path, capsys):

@@ -18,7 +18,7 @@ _EVENTS = {
     "rollback": lambda: _("back to"),
 }
 
-_LOOKS = 3  # cases named at most; the pictures show the others
+_LOOKS = 3  # cases named at most: as many as the gate draws, so that each has its picture
 _TAKEN = ("start", "promote", "adopt", "rollback")  # events after which a model is the one in use
 
 

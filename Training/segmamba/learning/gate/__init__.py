@@ -60,7 +60,7 @@ def run_gate(
         device: "cpu", "cuda" or "cuda:1".
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         cache: folder of scores, beside the candidate where not said; a gate that was killed goes on from there.
-        pictures: at most so many cases are drawn.
+        pictures: at most so many cases are drawn, and one of the site's own besides where none is among them.
         progress: told of each case before a model is asked.
 
     Returns:
@@ -142,7 +142,8 @@ def _report(found: Comparison, criteria: Criteria, settings: dict) -> dict:
 def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: int) -> None:
     """Pictures of the cases to look at first, then of those that changed most: truth beside both answers.
 
-    One of the site's own is among them where there is one: there a person sees what the corrections have done.
+    At most `count`. Where none of the site's own is among them, one is added: there a person sees what the corrections
+    have done.
     """
     for old in folder.glob("gate-*.png"):
         old.unlink()
@@ -158,7 +159,7 @@ def _draw(folder: Path, found: Comparison, count: int, device: str, mirrorings: 
     shown = order[:count]
     own = [key for key in order if key[0] == "local"]
     if shown and own and not set(own) & set(shown):
-        shown[-1] = own[0]
+        shown.append(own[0])
     for key in shown:
         change, dataset, entry = changes[key]
         both = [answer(model, dataset, entry, device, mirrorings) for model in found.models]
