@@ -6,8 +6,9 @@ import pytest
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
-from segmamba.files.shares import exclusive
+from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.site import Site
+from segmamba.learning.site import anchor as anchor_module
 from segmamba.learning.site.data import is_of_phantoms, make_phantoms
 from site_runs import tree
 
@@ -58,7 +59,7 @@ def test_cases_of_ones_own_take_the_place_of_phantoms(site, own, capsys):
 def test_cases_of_ones_own_are_not_replaced(site, own, capsys):
     set_anchor(site, own)
     before = tree(site.folder)
-    assert set_anchor(site, own) == 1 and "holds 3 cases of your own already" in capsys.readouterr().err
+    assert set_anchor(site, own) == 1 and "holds 3 case(s) of your own already" in capsys.readouterr().err
     assert tree(site.folder) == before
 
 
@@ -81,3 +82,77 @@ def test_while_an_improvement_is_at_work_nothing_changes(site, own, capsys):
     with exclusive(site.lock):
         assert set_anchor(site, own) == 1
     assert "one improvement at a time" in capsys.readouterr().err and tree(site.anchor) == before
+
+
+# --- nobody's own files are removed
+
+
+@pytest.mark.parametrize("updated", [False, True])
+def test_patients_beside_the_phantoms_are_not_removed(site, own, capsys, updated):
+    shutil.copytree(own / "anna", site.anchor / "anna")
+    if updated:  # the manifest still says that it was made of phantoms
+        assert main(["dataset", "init", str(site.anchor), "--update"]) == 0
+        assert is_of_phantoms(read_dataset(site.anchor))
+    before = tree(site.anchor)
+    assert set_anchor(site, own) == 1
+    said = capsys.readouterr().err
+    assert f"{site.anchor} holds anna" in said and "move" in said
+    assert tree(site.anchor) == before
+
+
+def test_a_manifest_that_names_patients_elsewhere_is_not_replaced(site, own, capsys):
+    shutil.copytree(own / "anna", site.anchor / "anna")
+    assert main(["dataset", "init", str(site.anchor), "--update"]) == 0
+    (site.anchor / "anna").rename(site.folder / "anna")
+    before = tree(site.anchor)
+    assert set_anchor(site, own) == 1
+    assert "holds 1 case(s) of your own already" in capsys.readouterr().err and tree(site.anchor) == before
+
+
+@pytest.mark.parametrize("inside", [".", "mine", "a link to the site"])
+def test_a_set_is_not_made_of_files_that_it_would_replace(site, own, capsys, inside):
+    source = site.anchor
+    if inside == "mine":
+        source = site.anchor / "mine"
+        shutil.copytree(own, source)
+    elif inside == "a link to the site":
+        source = own.with_name("site-link")
+        source.symlink_to(site.folder)
+    before = tree(site.anchor)
+    assert set_anchor(site, source) == 1
+    assert str(site.anchor) in capsys.readouterr().err and tree(site.anchor) == before
+
+
+# --- the old set comes back
+
+
+@pytest.mark.parametrize("moment", ["before the rename", "after it"])
+def test_where_publishing_fails_the_phantoms_come_back(site, own, monkeypatch, moment):
+    def failing(aside, target):
+        if moment == "after it":
+            publish_folder(aside, target)
+        raise OSError(5, "Input/output error", str(target))
+
+    before = tree(site.anchor)
+    monkeypatch.setattr(anchor_module, "publish_folder", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        anchor_module.set_anchor(site, own, convention="brats2023")
+    assert tree(site.anchor) == before and sorted(p.name for p in site.folder.iterdir()) == ["anchor", "runs"]
+
+
+def test_a_set_that_another_program_makes_meanwhile_stays(site, own, monkeypatch, capsys):
+    def late(aside, target):
+        shutil.copytree(own, target)
+        return publish_folder(aside, target)
+
+    monkeypatch.setattr(anchor_module, "publish_folder", late)
+    assert set_anchor(site, own) == 1
+    assert "another program made" in capsys.readouterr().err
+    assert sorted(path.name for path in site.anchor.iterdir()) == ["anna", "bert", "cleo"]
+
+
+def test_a_set_that_a_kill_left_aside_comes_back_first(site, own):
+    before = tree(site.anchor)
+    site.anchor.rename(site.folder / ".anchor.old")
+    shutil.rmtree(own / "anna")
+    assert set_anchor(site, own) == 1 and tree(site.anchor) == before

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from segmamba.datasets.collect import Collected, init_dataset
-from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.manifest import MANIFEST, read_dataset
+from segmamba.datasets.split import SPLIT
 from segmamba.datasets.workers import Progress
 from segmamba.errors import InputError
-from segmamba.files.atomic import make_folder
+from segmamba.files.atomic import is_clutter, make_folder
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.site.data import is_of_phantoms
 from segmamba.learning.site.improvement import free_or_refuse
@@ -18,6 +21,8 @@ from segmamba.learning.site.layout import Site
 
 ENOUGH = 25  # labelled cases, from which on their means are more than chance
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
+_PHANTOM = re.compile(r"phantom-\d{6,}")  # a folder of `make_phantoms`
+_SHOWN = 3  # names in an error
 _MOMENT = 1.0  # seconds for which somebody who only looks may hold the lock
 
 
@@ -46,14 +51,18 @@ def set_anchor(
         The data set in SITE/anchor, and which cases were left out.
 
     Raises:
-        InputError: where an improvement is at work, the site has an anchor set of its own cases already, or fewer than
-            two of the cases are labelled.
+        InputError: where an improvement is at work; SITE/anchor holds anything that the program did not make, or
+            `source` is in it; or fewer than two of the cases are labelled. What was in SITE/anchor is then as it was.
     """
     free_or_refuse(site)
-    make_folder(site.runs)
     making, old = (site.folder / f".anchor.{name}" for name in ("new", "old"))
+    _refuse_inside(Path(source), source, site.anchor, making, old)
+    make_folder(site.runs)
     with exclusive(site.lock, _MOMENT):
-        _refuse_own(site.anchor)
+        if old.exists() and not site.anchor.exists():  # killed between two renames
+            old.rename(site.anchor)
+        for folder in (site.anchor, old):
+            _refuse_own(folder)
         for left in (making, old):
             shutil.rmtree(left, ignore_errors=True)
         try:
@@ -66,27 +75,66 @@ def set_anchor(
                 jobs=jobs,
                 progress=progress,
             )
+            for case in made.dataset.cases:
+                for file in (*case.images.values(), *([case.label] if case.label else [])):
+                    _refuse_inside(made.dataset.path(file), source, site.anchor)
             labelled = sum(case.label is not None for case in made.dataset.cases)
             if labelled < _FEWEST:
                 raise InputError(
                     f"{source} has {labelled} labelled case(s) that can be used; expected {_FEWEST} at the very least, "
                     f"better {ENOUGH} or more"
                 )
-            if site.anchor.exists():
-                site.anchor.rename(old)  # killed here, the next improvement makes phantoms, as it would have without
-            publish_folder(making, site.anchor)
+            _publish(making, site.anchor, old)
         finally:
             shutil.rmtree(making, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
     return replace(made, dataset=read_dataset(site.anchor))
 
 
-def _refuse_own(anchor: Path) -> None:
-    if not anchor.exists() or not any(anchor.iterdir()):
+def _refuse_inside(path: Path, source: Path | str, *folders: Path) -> None:
+    """Raises InputError where a path is in a folder that gives way, by its name or by where it leads."""
+    for folder in folders:
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100  takes ".." away and keeps links
+        if absolute.is_relative_to(folder) or path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{source} has files in {folder}, which the new set replaces; move your cases out of that folder, and "
+                "name the folder where they are then"
+            )
+
+
+def _refuse_own(folder: Path) -> None:
+    """Raises InputError where a folder holds anything but the phantoms of `make_phantoms`."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, which is not replaced; move it away, and try again")
+    names = sorted(path.name for path in folder.iterdir() if not is_clutter(path.name)) if folder.exists() else []
+    if not names:
         return
-    dataset = read_dataset(anchor)
-    if not is_of_phantoms(dataset):
+    phantoms = {name for name in names if _PHANTOM.fullmatch(name) and (folder / name).is_dir()}
+    if strange := [name for name in names if name not in phantoms | {MANIFEST, SPLIT}]:
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise InputError(
-            f"{anchor} holds {len(dataset.cases)} cases of your own already; add to them with "
-            f"`segmamba dataset init {anchor} --update`, or move that folder away"
+            f"{folder} holds {', '.join(strange[:_SHOWN])}{more}, which the program did not make and does not remove; "
+            "move your cases to a folder outside of it, and name that folder: `segmamba anchor SITE FOLDER`"
         )
+    dataset = read_dataset(folder)
+    own = [case.id for case in dataset.cases if case.id not in phantoms]
+    if own or not is_of_phantoms(dataset):
+        raise InputError(
+            f"{folder} holds {len(own or dataset.cases)} case(s) of your own already; add to them with "
+            f"`segmamba dataset init {folder} --update`, or move that folder away"
+        )
+
+
+def _publish(making: Path, anchor: Path, old: Path) -> None:
+    """Puts the new set in the place of the old one, which comes back where that fails."""
+    if anchor.exists():
+        anchor.rename(old)
+    try:
+        if not publish_folder(making, anchor):
+            raise InputError(f"another program made {anchor} meanwhile, and it was left as it is; look what it holds")
+    except BaseException:
+        if not making.exists():  # it failed after the rename
+            anchor.rename(making)
+        if old.exists() and not anchor.exists():
+            old.rename(anchor)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
