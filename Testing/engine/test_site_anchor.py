@@ -2,15 +2,26 @@
 
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
+from correction_runs import edited, send
+from segmamba.cases.case import MODALITIES, find_label
+from segmamba.cases.labels import PEDIATRIC
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.files.shares import exclusive, publish_folder
+from segmamba.learning.registry import change
 from segmamba.learning.site import Site
 from segmamba.learning.site import anchor as anchor_module
 from segmamba.learning.site.data import is_of_phantoms, make_phantoms
-from site_runs import tree
+from segmamba.learning.submissions.intake import ingest
+from segmamba.models.package import Manifest, save_package
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.choice import NetworkChoice, build
+from site_runs import shrunk, tree
+from training_runs import narrow_network
 
 SPACING = (8, 8, 8)
 
@@ -72,7 +83,7 @@ def test_what_cannot_judge_leaves_the_phantoms(site, own, capsys, fault):
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
     said = capsys.readouterr().err
-    assert str(own) in said and (fault == "no case" or "has 1 labelled case(s)" in said)
+    assert str(own) in said and (fault == "no case" or "has 1 labelled case(s) with a tumor" in said)
     assert tree(site.anchor) == before and sorted(p.name for p in site.folder.iterdir()) == ["anchor", "runs"]
 
 
@@ -156,3 +167,64 @@ def test_a_set_that_a_kill_left_aside_comes_back_first(site, own):
     site.anchor.rename(site.folder / ".anchor.old")
     shutil.rmtree(own / "anna")
     assert set_anchor(site, own) == 1 and tree(site.anchor) == before
+
+
+# --- what cannot judge is refused before anything is replaced
+
+
+def test_label_maps_without_tumor_do_not_count(site, own, capsys):
+    label = find_label(own / "anna")
+    image = nib.load(label)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), label)
+    before = tree(site.anchor)
+    assert set_anchor(site, own) == 1
+    assert "has 1 labelled case(s) with a tumor" in capsys.readouterr().err and tree(site.anchor) == before
+
+
+def start_model(site, folder, modalities=MODALITIES, **labels):
+    channels = 1 + len(labels.get("label_map", "123"))
+    config = NetworkChoice(preset="quick").resolve(len(modalities), channels, (48, 48, 48))
+    manifest = Manifest(
+        id="first",
+        network=config,
+        preprocess=PreprocessSpec(modalities=modalities, spacing=(4.0, 4.0, 4.0)),
+        inference=InferenceSpec(window=(48, 64, 64)),
+        **labels,
+    )
+    save_package(folder, build(config), manifest, "# first\n")
+    change.start(site.models, folder)
+
+
+@pytest.mark.parametrize("what", ["fits", "labels", "modalities"])
+def test_what_the_model_in_use_cannot_be_judged_by_is_refused(site, own, tmp_path, capsys, what):
+    other = {
+        "fits": {},
+        "labels": {"label_map": PEDIATRIC.labels, "regions": PEDIATRIC.regions},
+        "modalities": {"modalities": (*MODALITIES, "dwi")},
+    }[what]
+    before = tree(site.anchor)
+    with narrow_network():
+        start_model(site, tmp_path / "model", **other)
+        code = set_anchor(site, own)
+    if what == "fits":
+        assert code == 0
+        return
+    said = capsys.readouterr().err
+    assert code == 1 and str(own) in said
+    assert ("other labels or regions" if what == "labels" else "no dwi, which model first needs") in said
+    assert tree(site.anchor) == before
+
+
+@pytest.mark.parametrize("place", ["corrections", "replay"])
+def test_what_is_trained_on_does_not_judge(site, own, tmp_path, capsys, place):
+    if place == "corrections":
+        labels = edited(find_label(own / "bert"), tmp_path / "labels.nii.gz", shrunk)
+        send(site.corrections, own / "bert", labels=labels, subject="patient 1")
+        assert ingest(site.corrections).names("train")
+    else:
+        shutil.copytree(own / "bert", site.replay / "other-name")
+        assert main(["dataset", "init", str(site.replay), "--labels", "brats2023"]) == 0
+    before = tree(site.anchor)
+    assert set_anchor(site, own) == 1
+    said = capsys.readouterr().err
+    assert "case bert of data set anchor" in said and "trained on as" in said and tree(site.anchor) == before

@@ -165,12 +165,12 @@ def _plan(config: TrainingConfig) -> tuple[LabelScheme, Plan, dict[int, Packed]]
             raise InputError(f"data set {dataset.name} has no labelled case to train on")
         plan[number] = dataset, training[: source.at_most], validation
     learnt = [case for _, training, _ in plan.values() for case in training]
-    if learnt and not any(_may_hold_labels(case) for case in learnt):
+    if learnt and not any(may_hold_labels(case) for case in learnt):
         raise InputError(
             f"the label maps of all {len(learnt)} training cases are empty, and a model that is trained on them finds "
             "nothing; draw what there is to label, then `segmamba dataset init --update`"
         )
-    _check_apart(list(plan.values()))
+    check_apart(list(plan.values()))
     return next(iter(schemes.values())), plan, packed
 
 
@@ -192,7 +192,7 @@ def _read_packed(folder: str, config: TrainingConfig) -> Packed:
     return found
 
 
-def _may_hold_labels(entry: CaseEntry) -> bool:
+def may_hold_labels(entry: CaseEntry) -> bool:
     """Whether the label map of a case has a voxel of any label, or nothing was measured."""
     measured = entry.statistics.get("labels")
     return measured is None or any(label["voxels"] for label in measured.values())
@@ -205,7 +205,7 @@ def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple
     """
     scheme, plan, packed = _plan(config)
     trained = [(dataset, training, ()) for dataset, training, _ in plan.values()]
-    _check_apart([*trained, *((dataset, (), entries) for dataset, entries in kept)], "tested on")
+    check_apart([*trained, *((dataset, (), entries) for dataset, entries in kept)], "tested on")
     tested = [entry for _, entries in kept for entry in entries]
     for number, cases in packed.items():
         ids = [case.id for case in cases.cases]
@@ -216,7 +216,7 @@ def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple
             check_patients_apart("patch", str(file.path), file.ids, tested, "tested on")
 
 
-def _check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
+def check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
     """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
 
     def images(entry: CaseEntry) -> set:

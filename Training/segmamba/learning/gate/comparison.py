@@ -12,7 +12,7 @@ from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError
 from segmamba.learning.gate.rules import Criteria, Judgement, judge
 from segmamba.learning.gate.scores import Pair, Scored, kept_mm3, score_cases
-from segmamba.models.package import Model, load_package
+from segmamba.models.package import Manifest, Model, load_package
 from segmamba.training.samples import case_digest
 
 
@@ -126,12 +126,16 @@ def _local(where: Path | str | None, models: tuple[Model, ...]) -> tuple[Dataset
 def _fitting(where: Path | str, models: tuple[Model, ...]) -> Dataset:
     dataset = read_dataset(where)
     for model in models:
-        manifest = model.manifest
-        if manifest.scheme != dataset.scheme:
-            raise InputError(f"model {manifest.id} has other labels or regions than data set {dataset.name}")
-        if missing := [m for m in manifest.preprocess.modalities if m not in dataset.modalities]:
-            raise InputError(f"data set {dataset.name} has no {', '.join(missing)}, which model {manifest.id} needs")
+        check_fits(dataset, model.manifest)
     return dataset
+
+
+def check_fits(dataset: Dataset, manifest: Manifest) -> None:
+    """Raises InputError where a data set has other labels or regions than a model, or not all modalities it needs."""
+    if manifest.scheme != dataset.scheme:
+        raise InputError(f"model {manifest.id} has other labels or regions than data set {dataset.name}")
+    if missing := [m for m in manifest.preprocess.modalities if m not in dataset.modalities]:
+        raise InputError(f"data set {dataset.name} has no {', '.join(missing)}, which model {manifest.id} needs")
 
 
 def _check_unseen(dataset: Dataset | None, entries: tuple[CaseEntry, ...], models: tuple[Model, ...]) -> list[str]:

@@ -9,15 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from segmamba.datasets.collect import Collected, init_dataset
-from segmamba.datasets.manifest import MANIFEST, read_dataset
+from segmamba.datasets.manifest import MANIFEST, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT
 from segmamba.datasets.workers import Progress
 from segmamba.errors import InputError
 from segmamba.files.atomic import is_clutter, make_folder
 from segmamba.files.shares import exclusive, publish_folder
+from segmamba.learning.gate.comparison import check_fits
+from segmamba.learning.registry.in_use import current
+from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.data import is_of_phantoms
 from segmamba.learning.site.improvement import free_or_refuse
 from segmamba.learning.site.layout import Site
+from segmamba.models.package import read_manifest
+from segmamba.training.experiment import check_apart, may_hold_labels
 
 ENOUGH = 25  # labelled cases, from which on their means are more than chance
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
@@ -52,7 +57,8 @@ def set_anchor(
 
     Raises:
         InputError: where an improvement is at work; SITE/anchor holds anything that the program did not make, or
-            `source` is in it; or fewer than two of the cases are labelled. What was in SITE/anchor is then as it was.
+            `source` is in it; fewer than two of the cases have a tumor; the model in use has other labels or needs
+            other modalities; or an image is trained on here. What was in SITE/anchor is then as it was.
     """
     free_or_refuse(site)
     making, old = (site.folder / f".anchor.{name}" for name in ("new", "old"))
@@ -78,12 +84,7 @@ def set_anchor(
             for case in made.dataset.cases:
                 for file in (*case.images.values(), *([case.label] if case.label else [])):
                     _refuse_inside(made.dataset.path(file), source, site.anchor)
-            labelled = sum(case.label is not None for case in made.dataset.cases)
-            if labelled < _FEWEST:
-                raise InputError(
-                    f"{source} has {labelled} labelled case(s) that can be used; expected {_FEWEST} at the very least, "
-                    f"better {ENOUGH} or more"
-                )
+            _check_can_judge(site, made.dataset, source)
             _publish(making, site.anchor, old)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -122,6 +123,26 @@ def _refuse_own(folder: Path) -> None:
             f"{folder} holds {len(own or dataset.cases)} case(s) of your own already; add to them with "
             f"`segmamba dataset init {folder} --update`, or move that folder away"
         )
+
+
+def _check_can_judge(site: Site, dataset: Dataset, source: Path | str) -> None:
+    """Raises InputError where an improvement of the site could not use the data set at its end."""
+    labelled = tuple(case for case in dataset.cases if case.label is not None)
+    useful = sum(map(may_hold_labels, labelled))
+    if useful < _FEWEST:
+        raise InputError(
+            f"{source} has {useful} labelled case(s) with a tumor that can be used; expected {_FEWEST} at the very "
+            f"least, better {ENOUGH} or more"
+        )
+    try:
+        if read_registry(site.models).champion is not None:
+            check_fits(dataset, read_manifest(current(site.models).folder))
+        trained = [read_dataset(place) for place in (site.corrections, site.replay) if (place / MANIFEST).is_file()]
+        check_apart(
+            [*((known, known.cases, ()) for known in trained), (dataset, (), labelled)], "meant to judge new models"
+        )
+    except InputError as error:
+        raise InputError(f"{source} cannot judge the models of {site.folder}: {error}") from None
 
 
 def _publish(making: Path, anchor: Path, old: Path) -> None:
