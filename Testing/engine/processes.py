@@ -20,7 +20,6 @@ PRELOADED = (
     "segmamba.training.intensity",
     "segmamba.training.loop",
     "torch._dynamo",  # with which torch makes an optimizer; two seconds
-    "warm_kernels",
 )
 
 

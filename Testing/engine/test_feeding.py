@@ -26,6 +26,8 @@ def test_ranks_share_the_cores_of_their_machine(ranks, workers, phantom_dataset,
         run = Training(small_config(phantom_dataset.folder, tmp_path / "cache"), tmp_path / "run", World(), "never", [])
     monkeypatch.setattr(run, "world", World(device="meta", local_size=place.local_size))  # any device but the CPU
     assert run._loader().num_workers == workers
+    monkeypatch.setattr(run, "world", World())
+    assert run._loader().num_workers == 0
 
 
 @pytest.mark.parametrize(

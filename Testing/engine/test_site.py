@@ -17,7 +17,7 @@ from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.learning.provenance import doubtful_cases
+from segmamba.learning.provenance import doubtful_cases, is_of_phantoms
 from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, improve, summarise
 from segmamba.learning.site.data import (
@@ -25,7 +25,6 @@ from segmamba.learning.site.data import (
     ANCHOR_SEEDS,
     REPLAY_SEEDS,
     freeze,
-    is_of_phantoms,
     make_phantoms,
 )
 from segmamba.learning.site.layout import STATUS

@@ -12,10 +12,11 @@ from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.files.shares import exclusive, publish_folder
+from segmamba.learning.provenance import is_of_phantoms
 from segmamba.learning.registry import change
 from segmamba.learning.site import Site
 from segmamba.learning.site import anchor as anchor_module
-from segmamba.learning.site.data import is_of_phantoms, make_phantoms
+from segmamba.learning.site.data import make_phantoms
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import Manifest, save_package
 from segmamba.models.specs import InferenceSpec, PreprocessSpec

@@ -11,7 +11,7 @@ import pytest
 import torch
 from segmamba.errors import InputError
 from segmamba.models.specs import PostprocessSpec
-from segmamba.training import experiment, loop, stepper
+from segmamba.training import experiment, stepper
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import AugmentConfig, OptimizerConfig
 from segmamba.training.distributed import World
@@ -223,17 +223,6 @@ def test_room_is_left_for_the_state_that_the_first_step_makes(optimizer):
     made = [x for state in stepped.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
     assert sum(x.numel() for x in expected) == sum(x.numel() for x in made) >= 620
     assert state_to_come(stepped) == []
-
-
-def test_every_process_of_a_gpu_has_its_share_of_the_cores_for_patches(config, tmp_path, monkeypatch):
-    run = Training(config, tmp_path / "run", World(), "never", [])
-    monkeypatch.setattr(loop, "cores", lambda: 48)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # as torchrun has it
-    for local_size, expected in ((1, 47), (4, 11), (48, 1)):
-        monkeypatch.setattr(run, "world", World(device="meta", local_size=local_size))  # any device but the CPU
-        assert run._loader().num_workers == expected
-    monkeypatch.setattr(run, "world", World())
-    assert run._loader().num_workers == 0
 
 
 def test_bf16_on_the_cpu_needs_a_deep_patch(config, tmp_path):

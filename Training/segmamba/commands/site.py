@@ -122,8 +122,9 @@ def _as_text(found: dict) -> str:
 
 
 def _anchor(options: Namespace) -> int:
+    from segmamba.learning.gate.rules import ENOUGH
     from segmamba.learning.site import Site
-    from segmamba.learning.site.anchor import ENOUGH, set_anchor
+    from segmamba.learning.site.anchor import set_anchor
 
     site = Site(Path(options.site).absolute())
     ready_for_output(site.folder)

@@ -19,7 +19,7 @@ from segmamba.learning.gate.looks import Look, find_looks, grave_losses
 from segmamba.learning.gate.scores import Pair, present_dice, table
 
 SEED = 2023  # the same scores give the same bounds
-_ENOUGH = 25  # anchor cases; of fewer, chance moves the means
+ENOUGH = 25  # anchor cases; of fewer, chance moves the means
 _MARGINS = 0.01, 0.05  # of a mean Dice, however narrow or wide the spread
 _FEW = 5  # anchor cases with a region, below which little is known of it
 _SPOTS = 0.25  # false spots a case, however narrow the spread
@@ -107,8 +107,8 @@ def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Crite
     ]
     failed = {check.otherwise for check in checks if not check.holds}
     low = []
-    if len(anchor[0]) < _ENOUGH:
-        low.append(f"{len(anchor[0])} anchor cases, fewer than {_ENOUGH}: chance moves their means")
+    if len(anchor[0]) < ENOUGH:
+        low.append(f"{len(anchor[0])} anchor cases, fewer than {ENOUGH}: chance moves their means")
     low += [f"{region} is in {n} of the anchor cases" for region, n in seen.counts().items() if n < _FEW]
     if len(local[0]) < criteria.local_cases:
         low.append(f"{len(local[0])} local validation cases, fewer than {criteria.local_cases}")
@@ -139,7 +139,7 @@ def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
     text = (
         f"{len(cases)} corrected case(s) that intake found doubtful were accepted by a person: "
         f"{', '.join(cases[:5])}; whether they teach something wrong, "
-        f"{_ENOUGH} labelled patients or more as anchor cases would show, these cannot"
+        f"{ENOUGH} labelled patients or more as anchor cases would show, these cannot"
     )
     check = Check(name="doubtful cases", holds=False, otherwise="confirm", text=text)
     verdict = "refuse" if judgement.verdict == "refuse" else "confirm"
@@ -148,7 +148,7 @@ def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
 
 def is_guard(anchor: Pair, spots: Mapping[str, float]) -> bool:
     """Whether so many anchor cases hold a tumour that more than chance moves their means."""
-    return len(_Dice.of(anchor, spots).means) >= _ENOUGH
+    return len(_Dice.of(anchor, spots).means) >= ENOUGH
 
 
 def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:

@@ -16,15 +16,15 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import is_clutter, make_folder
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.gate.comparison import check_fits
+from segmamba.learning.gate.rules import ENOUGH
+from segmamba.learning.provenance import is_of_phantoms
 from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
-from segmamba.learning.site.data import is_of_phantoms
 from segmamba.learning.site.improvement import free_or_refuse
 from segmamba.learning.site.layout import Site
 from segmamba.models.package import read_manifest
 from segmamba.training.experiment import check_apart, may_hold_labels
 
-ENOUGH = 25  # labelled cases, from which on their means are more than chance
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
 _PHANTOM = re.compile(r"phantom-\d{6,}")  # a folder of `make_phantoms`
 _SHOWN = 3  # names in an error

@@ -13,7 +13,7 @@ from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, 
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.split import read_split, write_split
 from segmamba.files.shares import publish_folder
-from segmamba.learning.provenance import PHANTOMS, is_of_phantoms  # noqa: F401  taken from here by site.anchor
+from segmamba.learning.provenance import PHANTOMS
 
 REPLAY_SEEDS, ANCHOR_SEEDS = range(1, 61), range(500_001, 500_013)
 ANY_KIND = (None,)  # as phantoms are drawn: half of them enhance, one in seven has a trace
