@@ -21,8 +21,8 @@ from segmamba.networks.scan import choose_backend
 from segmamba.networks.scan.work import Call, parts, run
 
 _LEAST_TILES = {4: 64, 8: 64, 16: 128}  # by LANES; with 64 tiles AVX-512 is 1.0 to 0.7 times as fast as oneDNN there
-_FEW, _MANY = 12, 48  # tiles in a block
-_NARROW = 96  # input channels up to which a block of few tiles stays in the second-level cache
+_LEAST_BLOCK, _TILES_PER_CHANNEL = 12, 1 / 8  # of a block: more channels have more weights, read once a block
+_NARROW = 96  # input channels up to which a block's tiles stay in the second-level cache
 
 
 @cache
@@ -78,7 +78,7 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
     groups = out_channels // (group * k.LANES)
     span = 1 if channels <= _NARROW else groups  # wide ones stream through the cache anyway: each input once
     rows = k.rows_of(group)
-    block = rows * -(-(_FEW if channels <= _NARROW else _MANY) // rows)
+    block = rows * math.ceil(max(_LEAST_BLOCK, (channels + out_channels) * _TILES_PER_CHANNEL) / rows)
 
     weights = _transform(conv.weight.detach(), group * k.LANES, span)
     bias = torch.zeros(out_channels) if conv.bias is None else conv.bias.detach()
@@ -109,8 +109,8 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
                 "bias": bias,
                 "out": out,
                 "nowhere": torch.empty(out_channels),
-                "v": torch.empty(k.POINTS * (block * channels + k.PAD // 4)),
-                "m": torch.empty(k.POINTS * (block * span * group * k.LANES + k.PAD // 4)),
+                "v": torch.empty(channels // k.LANES * k.POINTS * (block * k.LANES + k.PAD // 4)),
+                "m": torch.empty(span * k.POINTS * (block * group * k.LANES + k.PAD // 4)),
                 "lines": torch.empty(k.POINTS * k.LANES),
             }
             calls.append(Call("winograd", group, **fields))

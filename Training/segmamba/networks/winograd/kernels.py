@@ -6,7 +6,8 @@
 
 A kernel does some tiles of 4^3 voxels of one sample, a block of them at a time: their transforms (v), for each point a
 matrix product over the channels (m), and back. Rows of channels are read and written where they lie; what is outside
-of the grid is read from a row of zeros, and written to a row that nobody reads.
+of the grid is read from a row of zeros, and written to a row that nobody reads. v and m lie by block of channels, then
+by point, then by tile: what is written and read together stays within some pages.
 """
 
 from __future__ import annotations
@@ -51,24 +52,25 @@ def emit_convolution(emitter: Emitter, f: Fields, group: int) -> None:
         group: vectors of output channels in the innermost product.
     """
     channels, wide, rows = (f.x_blocks + f.other_blocks) * WIDTH, group * CELL, rows_of(group)
-    v_tile, m_tile = channels * 4, f.groups * wide
-    v_point, m_point = f.block * v_tile + PAD, f.block * m_tile + PAD
+    v_point, m_point = f.block * CELL + PAD, f.block * wide + PAD
+    v_lanes, m_group = v_point * POINTS, m_point * POINTS
     with emitter.loop((f.tiles + f.block - 1) / f.block) as number:
         first = f.first + number * f.block
         count = emitter.smaller(f.block, f.tiles - number * f.block)
-        with emitter.loop(count) as t:
-            v, corner = f.v + t * v_tile, _corner(f, first + t)
-            _to_points(emitter, f, corner, (f.x, f.x_row, f.x_blocks), v, v_point)
-            _to_points(emitter, f, corner, (f.other, f.other_row, f.other_blocks), v + f.x_blocks * CELL, v_point)
+        inputs = (f.x, f.x_row, f.x_blocks, f.v), (f.other, f.other_row, f.other_blocks, f.v + f.x_blocks * v_lanes)
+        for x, x_row, x_blocks, v in inputs:
+            with emitter.loop(x_blocks) as b, emitter.loop(count) as t:
+                place = v + b * v_lanes + t * CELL
+                _to_points(emitter, f, _corner(f, first + t), (x + b * CELL, x_row), place, v_point)
         with emitter.loop(f.spans) as span:
             with emitter.loop(POINTS) as point, emitter.loop(f.groups) as g:
                 weights = f.weights + ((span * POINTS + point) * f.groups + g) * channels * wide
                 with emitter.loop((count + rows - 1) / rows) as r:  # the last ones may be of no tile: nobody reads them
-                    v = f.v + point * v_point + r * rows * v_tile
-                    m = f.m + point * m_point + r * rows * m_tile + g * wide
-                    _product(emitter, channels, (v, v_tile), weights, (m, m_tile), (rows, group))
-            with emitter.loop(count) as t:
-                m, wanted = f.m + t * m_tile, (span * m_tile, f.groups * group)
+                    v = f.v + point * v_point + r * rows * CELL
+                    m = f.m + point * m_point + g * m_group + r * rows * wide
+                    _product(emitter, f.x_blocks + f.other_blocks, (v, v_lanes), weights, m, (rows, group))
+            with emitter.loop(count) as t, emitter.loop(f.groups) as g:
+                m, wanted = f.m + t * wide + g * m_group, ((span * f.groups + g) * wide, group)
                 _to_voxels(emitter, f, _corner(f, first + t), m, m_point, wanted)
 
 
@@ -86,51 +88,43 @@ def _offset(emitter: Emitter, place: Value, side: Value, step: Value) -> Value:
 
 
 def _to_points(
-    emitter: Emitter, f: Fields, corner: Sequence[Value], rows: tuple[Value, Value, Value], v: Value, v_point: Value
+    emitter: Emitter, f: Fields, corner: Sequence[Value], rows: tuple[Value, Value], v: Value, v_point: Value
 ) -> None:
-    """The transform of one tile of one input. rows: address, step and vectors of the input's rows."""
-    x, row, blocks = rows
+    """The transform of one tile of one block of channels. rows: address and step of the input's rows."""
+    x, row = rows
     d, h, w = (place - 1 for place in corner)
     slabs = [_offset(emitter, d + i, f.depth, f.width * f.height * row) for i in range(PATCH)]
-    with emitter.loop(blocks) as block:
-        lane = block * CELL
-        with emitter.loop(PATCH) as i:
-            line = _offset(emitter, h + i, f.height, f.width * row)
-            with emitter.loop(PATCH) as j:
-                column = line + _offset(emitter, w + j, f.width, row)
-                values = []
-                for slab in slabs:
-                    offset = column + slab
-                    place = emitter.where(emitter.smaller(offset, 0), f.zeros, x + offset)
-                    values.append(emitter.load(place + lane))
-                _store(emitter, _six(emitter, values), f.lines + (i * PATCH + j) * CELL, PATCH**2 * CELL)
-        with emitter.loop(PATCH) as k, emitter.loop(PATCH) as j:
-            at, step = f.lines + (k * PATCH**2 + j) * CELL, PATCH * CELL
-            _store(emitter, _six(emitter, _load(emitter, at, step)), at, step)
-        with emitter.loop(PATCH**2) as i:
-            values = _load(emitter, f.lines + i * (PATCH * CELL), CELL)
-            _store(emitter, _six(emitter, values), v + lane + i * PATCH * v_point, v_point)
+    with emitter.loop(PATCH) as i:
+        line = _offset(emitter, h + i, f.height, f.width * row)
+        with emitter.loop(PATCH) as j:
+            column = line + _offset(emitter, w + j, f.width, row)
+            values = []
+            for slab in slabs:
+                offset = column + slab
+                values.append(emitter.load(emitter.where(emitter.smaller(offset, 0), f.zeros, x + offset)))
+            _store(emitter, _six(emitter, values), f.lines + (i * PATCH + j) * CELL, PATCH**2 * CELL)
+    with emitter.loop(PATCH) as k, emitter.loop(PATCH) as j:
+        at, step = f.lines + (k * PATCH**2 + j) * CELL, PATCH * CELL
+        _store(emitter, _six(emitter, _load(emitter, at, step)), at, step)
+    with emitter.loop(PATCH**2) as i:
+        values = _load(emitter, f.lines + i * (PATCH * CELL), CELL)
+        _store(emitter, _six(emitter, values), v + i * PATCH * v_point, v_point)
 
 
 def _product(
-    emitter: Emitter,
-    channels: Value,
-    v: tuple[Value, Value],
-    weights: Value,
-    m: tuple[Value, Value],
-    shape: tuple[int, int],
+    emitter: Emitter, blocks: Value, v: tuple[Value, Value], weights: Value, m: Value, shape: tuple[int, int]
 ) -> None:
-    """m = v weights for one point, some tiles (rows) and vectors of output channels. v, m: address, step to a tile."""
+    """m = v weights for one point, some tiles (rows) and vectors of output channels. v: address, step to a block."""
     rows, group = shape
     sums = [[emitter.variable() for _ in range(group)] for _ in range(rows)]
-    with emitter.loop(channels) as c:
-        w = _load(emitter, weights + c * (group * CELL), CELL, group)
+    with emitter.loop(blocks) as block, emitter.loop(WIDTH) as lane:
+        w = _load(emitter, weights + (block * WIDTH + lane) * (group * CELL), CELL, group)
         for number, line in enumerate(sums):
-            value = emitter.load_all(v[0] + v[1] * number + c * 4)
+            value = emitter.load_all(v[0] + block * v[1] + lane * 4 + CELL * number)
             for total, factor in zip(line, w):
                 total.set(emitter.fma(value, factor, total.get()))
     for number, line in enumerate(sums):
-        _store(emitter, [total.get() for total in line], m[0] + m[1] * number, CELL)
+        _store(emitter, [total.get() for total in line], m + group * CELL * number, CELL)
 
 
 def _to_voxels(
