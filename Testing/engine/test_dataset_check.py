@@ -260,6 +260,32 @@ def test_a_mirrored_label_map(phantoms):
     assert ("mirrored", "phantom-1") in found(phantoms)
 
 
+@pytest.mark.parametrize(
+    ("seed", "dark"),
+    [(702, "t2f"), (714, "t2f"), (701, "t2f"), (704, "t2w")],
+    ids=["a cystic core", "a larger one", "T2-FLAIR mismatch", "a core bright on T1"],
+)
+def test_a_tumour_dark_on_one_image_is_where_the_other_shows_it(seed, dark):
+    """Fluid in a core is dark on FLAIR and bright on T2. Exchanged or mirrored it is found all the same."""
+    phantom = make_phantom(seed, spacing=(4, 4, 4), enhancing=False)
+    images, truth = phantom.images, phantom.label_map
+    inside = np.all([image > 0 for image in images.values()], axis=0)
+    normal = {name: np.median(image[inside & (truth == 0)]) for name, image in images.items()}
+    ratio = {name: np.median(images[name][truth > 0]) / normal[name] for name in ("t2w", "t2f")}
+    assert min(ratio, key=ratio.__getitem__) == dark  # what the test is about
+
+    def kinds(label=truth, **exchanged):
+        return {kind for kind, _ in find_implausible(Case("x", {**images, **exchanged}, phantom.affine, {}, ()), label)}
+
+    assert kinds() == set()
+    for one, other in [("t1n", "t2w"), ("t1n", "t2f"), ("t1c", "t2w"), ("t1c", "t2f"), ("t2w", "t2f")]:
+        assert "modalities" in kinds(**{one: images[other], other: images[one]}), (one, other)
+    low, high = (edge(np.argwhere(inside)[:, 0]) for edge in (np.min, np.max))
+    mirrored = truth.copy()
+    mirrored[low : high + 1] = truth[low : high + 1][::-1]
+    assert kinds(mirrored) & {"mirrored", "elsewhere"}
+
+
 def test_plausibility_is_of_brain_tumours_alone(phantoms):
     task = custom_task(NAMES, {"a": [1], "b": [2], "c": [3]})
     change(path_of(phantoms, "seg"), lambda a: a[::-1])

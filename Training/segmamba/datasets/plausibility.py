@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from segmamba.cases.case import Case
 from segmamba.cases.labels import LABELS
-from segmamba.shared.swaps import LIMIT, gains, sample_together
+from segmamba.shared.swaps import HEAD_LIMIT, LIMIT, MODALITIES, Samples, find_exchange, gains, sample_together
 
 _FEW_MM3, _FEW = 200.0, 20  # volume and voxels of a label below which it is not asked
 # below both, in mm3 and as a share of all that is labelled, a finding is slight
@@ -26,6 +26,7 @@ _CSF = 97  # percentile of T2w in the normal brain above which there is mostly f
 _CLEAR = 0.5  # robust standard deviations by which a mirrored label map must fit better
 _BRIGHT = 1.0  # robust standard deviations by which a tumour stands out on t2w or t2f
 _SAMPLE = 200_000
+_WEIGHTED = {"T1": ("t1n", "t1c"), "T2": ("t2f", "t2w")}
 
 
 def find_implausible(case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -57,7 +58,7 @@ def find_implausible(case: Case, label: np.ndarray) -> Iterator[tuple[str, str]]
     if masks:
         yield from _elsewhere(scaled, (label > 0) & inside)
     if "t2f" in scaled and masks:
-        yield from _mirrored(scaled["t2f"], label > 0, inside, case.affine)
+        yield from _mirrored(scaled, label > 0, inside, case.affine)
 
 
 def _scale(image: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -69,8 +70,22 @@ def _scale(image: np.ndarray, normal: np.ndarray) -> np.ndarray:
 
 
 def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping) -> Iterator[tuple[str, str, int]]:
-    """(kind, text, voxels that it rests on) of what modalities look exchanged."""
-    found = []
+    """(kind, text, voxels that it rests on) of what modalities look exchanged.
+
+    What the images show of themselves (shared.swaps) counts first. Where two show that they are in their places, the
+    label map is doubted instead: unless another image shows a tumour there clearly, which may be dark on FLAIR where it
+    is fluid, and bright on T1 where there is old blood. Of T1 and T1c the tumour says more than the images, which
+    would fit better exchanged in 3 of 24 sound cases of BraTS-Africa.
+    """
+    images = {name: case.images[name] for name in MODALITIES if name in case.images}
+    samples = sample_together(images, dict.fromkeys(images, case.affine)) if images else Samples({}, False)
+    told = gains(samples.values)
+    if pair := find_exchange({p: gain for p, gain in told.items() if p != ("t1n", "t1c")}, samples.is_head):
+        why = f"{pair[0]} and {pair[1]} may be exchanged: they would fit the other images better"
+        yield "modalities", why, int(np.count_nonzero(normal))
+    limit = HEAD_LIMIT if samples.is_head else LIMIT
+    in_place = {frozenset(pair) for pair, gain in told.items() if gain > limit}
+    found, clear = [], False
     if {"t2w", "t2f"} <= set(scaled):
         # nine cases: -4.9 to -1.2 as named, 0.4 to 1.5 exchanged
         bright = scaled["t2w"][normal]
@@ -81,31 +96,27 @@ def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping)
     if tumour:
         tumour = np.any(tumour, axis=0)
         level = {m: float(np.median(image[tumour])) for m, image in scaled.items()}
-        for t1 in ("t1n", "t1c"):
-            for t2 in ("t2f", "t2w"):
+        best = {one: max((level[m] for m in pair if m in level), default=0.0) for one, pair in _WEIGHTED.items()}
+        clear = best["T2"] >= best["T1"] + _BRIGHT
+        for t1 in _WEIGHTED["T1"]:
+            for t2 in _WEIGHTED["T2"]:
                 if {t1, t2} <= set(level) and level[t1] > level[t2]:
                     found.append((t1, t2, f"tumour without enhancement is brighter on {t1} than on {t2}", tumour))
     for one, other, why, mask in found:
-        yield "modalities", f"{one} and {other} may be exchanged: {why}", int(np.count_nonzero(mask))
+        if {one, other} not in in_place:
+            yield "modalities", f"{one} and {other} may be exchanged: {why}", int(np.count_nonzero(mask))
+        elif mask is normal or not clear:
+            yield "elsewhere", f"{why}, though these two are not exchanged", int(np.count_nonzero(mask))
     if "ET" in masks and {"t1n", "t1c"} <= set(scaled):
         # five cases with enhancement: 1.4 to 3.9 as named
         gain = float(np.median((scaled["t1c"] - scaled["t1n"])[masks["ET"]]))
-        if gain < 0:
-            yield _unenhanced(case, masks["ET"])
-
-
-def _unenhanced(case: Case, enhancing: np.ndarray) -> tuple[str, str, int]:
-    """What it means that ET is brighter on t1n than on t1c.
-
-    The images are exchanged, or, where they themselves show that they are not (vessels and mucosa take up contrast
-    agent in every head), what was drawn does not enhance.
-    """
-    why, count = "enhancing tumor is brighter on t1n than on t1c", int(np.count_nonzero(enhancing))
-    pair = {name: case.images[name] for name in ("t1n", "t1c")}
-    told = gains(sample_together(pair, dict.fromkeys(pair, case.affine)).values)
-    if told.get(("t1n", "t1c"), 0.0) > LIMIT:
-        return "labels", f"{why}, though t1c is the image with contrast agent: does this part enhance?", count
-    return "modalities", f"t1n and t1c may be exchanged: {why}", count
+        why = "enhancing tumor is brighter on t1n than on t1c"
+        if gain < 0 and {"t1n", "t1c"} in in_place:
+            # vessels and mucosa take up contrast agent in every head: then what was drawn does not
+            text = f"{why}, though t1c is the image with contrast agent: does this part enhance?"
+            yield "labels", text, int(np.count_nonzero(masks["ET"]))
+        elif gain < 0:
+            yield "modalities", f"t1n and t1c may be exchanged: {why}", int(np.count_nonzero(masks["ET"]))
 
 
 def _labels(scaled: Mapping, masks: Mapping, label: np.ndarray) -> Iterator[tuple[str, str, int]]:
@@ -136,8 +147,11 @@ def _elsewhere(scaled: Mapping, tumour: np.ndarray) -> Iterator[tuple[str, str]]
         yield "elsewhere", "what is labelled is hardly brighter on t2w and t2f than the brain around it"
 
 
-def _mirrored(flair: np.ndarray, tumour: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Iterator:
-    """nine cases: the tumour is 1.2 to 4.9 brighter on FLAIR than its mirror image."""
+def _mirrored(scaled: Mapping, tumour: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> Iterator:
+    """Nine cases: the tumour is 1.2 to 4.9 brighter on FLAIR than its mirror image.
+
+    A core of fluid is not, nor is one that T2 alone shows: there t2w tells that the label map is in its place.
+    """
     axis = next(i for i, code in enumerate(aff2axcodes(affine)) if code in "LR")
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
     opposite = np.zeros_like(tumour)
@@ -145,6 +159,7 @@ def _mirrored(flair: np.ndarray, tumour: np.ndarray, inside: np.ndarray, affine:
     opposite &= inside
     if not opposite.any():
         return
-    there, here = float(np.median(flair[opposite])), float(np.median(flair[tumour & inside]))
-    if there > here + _CLEAR:
+    excess = {m: float(np.median(scaled[m][tumour & inside]) - np.median(scaled[m][opposite]))
+              for m in ("t2w", "t2f") if m in scaled}  # fmt: skip
+    if excess["t2f"] < -_CLEAR and excess.get("t2w", 0.0) <= _CLEAR:
         yield "mirrored", "the label map fits t2f better when left and right are exchanged"
