@@ -15,7 +15,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from clinic_curve import BRATS_2021, REGIONS, ROW, read_rows
+from clinic_cases import BRATS_2021
+from clinic_curve import REGIONS
+from clinic_plan import ROW, read_rows
 from measure import describe, print_table, write_results
 from segmamba.learning.gate.rules import Criteria, judge
 from segmamba.learning.gate.scores import Scored, kept_mm3

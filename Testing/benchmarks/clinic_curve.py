@@ -6,12 +6,15 @@ segments the clinic's cases in an order drawn from a seed; each answer is correc
 promoted. Every candidate is scored on the cases of the clinic's fold that nobody sends, and on that fold of the OTHERs,
 for what was forgotten. CLINIC and OTHERs are data sets with folds (`segmamba dataset split --folds`).
 
---damage sends a share of the cases damaged (as poisoned_corrections.py) and accepts them against the advice of intake:
-the gate must not recommend what is learnt from them. Such candidates are judged by the gate alone, not scored.
+--damage sends a share of the cases damaged (as poisoned_corrections.py): the gate must not recommend what is learnt
+from them. Such candidates are judged by the gate alone, not scored. What intake doubts is accepted, damaged or not, as
+by a person who has the labels for right.
 
-Everything is kept below --work, each order and each damage in a site of its own: what was stopped goes on where it was,
-and parts can be run one by one, on several machines too (`--orders 1 --after 5`). Writes results/clinic_curve.json, of
-all parts that are below --work.
+Everything is kept below --work, each order and each damage in a site of its own. A piece is one improvement with what
+has to be sent before and scored after it. Killed at any point it is gone on with by the same command, and nothing that
+was done is done again; what fails is named at the end, and the other pieces go on. --left says what is left, and about
+how long it takes; --minutes ends before a piece that would take longer; parts can be run one by one, on several
+machines too (`--orders 1 --after 5`). Writes results/clinic_curve.json, of all parts that are below --work.
 """
 
 from __future__ import annotations
@@ -20,31 +23,22 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from clinic_cases import BRATS_2021, CaseOf, link_case, read_cases, read_label
+from clinic_plan import ROW, Piece, count_sent, is_done, keep, minutes_of, pieces, read_rows, say_what_is_left
 from measure import STOPPED, describe, print_table, progress, segmamba, write_results
 from poisoned_corrections import IMAGES, LABELS
+from segmamba.files.shares import is_held
+from segmamba.learning.site.layout import Site
+from segmamba.learning.submissions.findings import DOUBTFUL
 from segmamba.training.interpolation import save_between
 
 REGIONS = ("WT", "TC", "ET")
-ROW = "row.json"
-BRATS_2021 = {"NCR": 1, "ED": 2, "ET": 4}  # as the damages of poisoned_corrections know them
-
-
-@dataclass(frozen=True)
-class CaseOf:
-    """A case of a data set: its images by modality, its label map, the names of that map's values."""
-
-    id: str
-    subject: str
-    fold: int
-    images: dict[str, Path]
-    label: Path
-    names: dict[int, str]
+_PAUSE = 5.0  # seconds between two looks at a site where somebody is at work
 
 
 def main() -> None:
@@ -57,8 +51,10 @@ def main() -> None:
     parser.add_argument("--orders", type=int, nargs="+", default=[0, 1, 2], help="seeds")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are scored")
     parser.add_argument("--score", type=int, help="at most so many cases of each data set")
-    parser.add_argument("--damage", choices=[name for name in (*LABELS, *IMAGES) if name != "sound"])
+    parser.add_argument("--damage", nargs="+", default=["sound"], choices=[*LABELS, *IMAGES])
     parser.add_argument("--damaged", type=float, default=1.0, help="share of the cases that --damage is done to")
+    parser.add_argument("--left", action="store_true", help="only say what is left, and about how long it takes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end before a piece that takes longer")
     parser.add_argument("--steps", type=int, help="of a fine-tuning, instead of the default")
     parser.add_argument(
         "--shares", type=float, nargs="*", default=[], help="of the fine-tuning, scored beside the one chosen"
@@ -73,66 +69,75 @@ def main() -> None:
     scored = {"unseen": unseen, "others": [case for cases in others for case in cases]}
     if not all(scored.values()):
         raise SystemExit(f"fold {options.fold} has no case of the clinic, or none of the others")
+    training = [case for case in clinic if case.fold != options.fold]
+    if max(options.after) > len(training):
+        raise SystemExit(f"--after {max(options.after)}: the clinic has {len(training)} cases to send")
+    say_what_is_left(options, scored)
+    if options.left:
+        return
     before = options.work / "before" / ROW
     if not before.exists():
         progress("scoring the model as it is")
         keep(before, {"sent": 0, **score(options.model, before.parent, scored, options.device)})
-    for order in options.orders:
-        run_order(options, order, [case for case in clinic if case.fold != options.fold], scored)
+    failed = run_pieces(options, training, scored)
     report(options.work)
+    say_what_is_left(options, scored)
+    if failed:
+        raise SystemExit("failed: " + "; ".join(failed))
 
 
-def read_cases(folder: Path) -> list[CaseOf]:
-    """The labelled cases of a data set with folds."""
-    manifest = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    folds = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["subjects"]
-    names = {int(value): name for value, name in manifest["label_values"].items() if int(value)}
-    return [
-        CaseOf(
-            id=case["id"],
-            subject=case["subject"],
-            fold=folds[case["subject"]],
-            images={m: (folder / image["path"]).resolve() for m, image in case["images"].items()},
-            label=(folder / case["label"]["path"]).resolve(),
-            names=names,
-        )
-        for case in manifest["cases"]
-        if case["label"]
-    ]
+def run_pieces(options, cases: list[CaseOf], scored: dict[str, list[CaseOf]]) -> list[str]:
+    """Runs what is not done yet; returns what failed. What comes after a failed piece in its site is left."""
+    until = time.monotonic() + 60 * options.minutes
+    failed: dict[Path, str] = {}
+    for piece in pieces(options):
+        if piece.work in failed or is_done(options, piece):
+            continue
+        minutes = minutes_of(options, piece, scored)
+        if time.monotonic() + 60 * minutes > until:
+            progress(f"{piece} would take {minutes:.0f} min; run the same command again for what is left")
+            break
+        try:
+            run_piece(options, piece, cases, scored)
+        except SystemExit as error:  # a command that failed
+            failed[piece.work] = f"{piece} ({error})"
+            progress(failed[piece.work])
+    return list(failed.values())
 
 
-def run_order(options, order: int, cases: list[CaseOf], scored: dict[str, list[CaseOf]]) -> None:
-    damage = options.damage or "sound"
-    share = options.damaged if options.damage else 0.0
-    name = f"order{order}" + (f"-{damage.replace(' ', '-')}-{share:g}" if options.damage else "")
-    work = options.work / name
-    site = work / "site"
+def run_piece(options, piece: Piece, cases: list[CaseOf], scored: dict[str, list[CaseOf]]) -> None:
+    site = piece.work / "site"
     site.mkdir(parents=True, exist_ok=True)
     borrow(options, site)
-    rng = np.random.default_rng(order)
-    sequence = [cases[k] for k in rng.permutation(len(cases))]
-    for count, case in enumerate(sequence[: max(options.after)], 1):
-        mark = work / f"sent{count}"
-        if not mark.exists():
-            progress(f"{name}: correction {count}, {case.id}")
-            send(options, site, case, damage if is_spoilt(count - 1, share) else "sound")
-            mark.touch()
-        row = work / f"after{count}" / ROW
-        if count in options.after and not row.exists():
-            if options.damage:
-                accept_all(site)
-            progress(f"{name}: improving after {count} corrections")
-            found = improve(options, site, f"after{count}")
-            facts = {"order": order, "damage": damage, "damaged": share, "sent": count}
-            model = Path(found.pop("folder"))
-            if options.damage:
-                keep(row, {**facts, **found})
-                continue
-            progress(f"{name}: scoring after {count} corrections")
-            found |= score(model, row.parent, scored, options.device)
-            keep(row, {**facts, **found, "shares": {}})
-        if count in options.after and not options.damage:
-            score_shares(options, site / "runs" / f"after{count}" / "model", row, scored)
+    if not piece.row.exists():
+        wait_for(site)
+        frozen = site / "runs" / f"after{piece.sent}" / "corrections" / "dataset.json"
+        if count_sent(site) > piece.sent and not frozen.exists():
+            raise SystemExit(f"{site} has {count_sent(site)} corrections already: fewer need another --work")
+        sequence = np.random.default_rng(piece.order).permutation(len(cases))[: piece.sent]
+        for number in range(count_sent(site), piece.sent):
+            case = cases[sequence[number]]
+            progress(f"{piece.name}: correction {number + 1}, {case.id}")
+            send(options, site, case, piece.damage if is_spoilt(number, piece.damaged) else "sound")
+        accept_all(site)
+        progress(f"{piece.name}: improving after {piece.sent} corrections")
+        facts = {"order": piece.order, "damage": piece.damage, "damaged": piece.damaged, "sent": piece.sent}
+        found = improve(options, site, f"after{piece.sent}")
+        model = Path(found.pop("folder"))
+        if piece.damage != "sound":
+            return keep(piece.row, {**facts, **found})
+        progress(f"{piece.name}: scoring after {piece.sent} corrections")
+        found |= score(model, piece.row.parent, scored, options.device)
+        keep(piece.row, {**facts, **found, "shares": {}})
+    if piece.damage == "sound":
+        score_shares(options, site / "runs" / f"after{piece.sent}" / "model", piece.row, scored)
+
+
+def wait_for(site: Path) -> None:
+    """Until nobody is at work: the improvement of a program that was killed goes on, and ends by itself."""
+    while is_held(Site(site).lock):
+        progress(f"{site}: an improvement is at work; waiting for its end")
+        time.sleep(_PAUSE)
 
 
 def score_shares(options, tuned: Path, path: Path, scored: dict[str, list[CaseOf]]) -> None:
@@ -154,7 +159,7 @@ def is_spoilt(number: int, share: float) -> bool:
 def borrow(options, site: Path) -> None:
     """Old data are the same for all sites: of the options, or as the first site makes them."""
     for name, given in (("replay", options.replay), ("anchor", options.anchor)):
-        made = (path / name for path in sorted(options.work.glob("order*/site")) if path != site)
+        made = (path / name for path in sorted(options.work.glob("order*/site")) if path != site)  # whole, or not there
         source = given or next((path for path in made if (path / "dataset.json").exists()), None)
         if source is not None and not (site / name).exists():
             (site / name).symlink_to(source.resolve(), target_is_directory=True)
@@ -165,7 +170,7 @@ def send(options, site: Path, case: CaseOf, damage: str) -> None:
     swap = dict(zip(IMAGES[damage], IMAGES[damage][::-1])) if damage in IMAGES else {}
     proposals = options.work / "proposals" / (damage.replace(" ", "-") if swap else "sound")  # the same for all orders
     folder, proposal = link_case(proposals / "images" / case.id, case, swap), proposals / f"{case.id}-seg.nii.gz"
-    if not proposal.exists():
+    if not proposal.with_name(f"{case.id}-summary.json").exists():  # written last
         segmamba("predict", folder, "--output", proposals, "--model", options.model, "--device", options.device)
     voxels, affine = read_label(case)
     voxels = np.ascontiguousarray(LABELS.get(damage, LABELS["sound"])(voxels))
@@ -177,26 +182,6 @@ def send(options, site: Path, case: CaseOf, damage: str) -> None:
         *("--output", site / "corrections", "--convention", "brats2021", "--subject", case.subject),
         *("--role", "expert", "--consent", *(part for name in absent for part in ("--empty", name))),
     )
-
-
-def read_label(case: CaseOf) -> tuple[np.ndarray, np.ndarray]:
-    """-> (uint8 voxels with the values of BRATS_2021, affine)."""
-    image = nib.load(case.label)
-    stored = np.asarray(image.dataobj)
-    voxels = np.zeros(stored.shape, np.uint8)
-    for value, name in case.names.items():
-        voxels[stored == value] = BRATS_2021[name]
-    return voxels, image.affine
-
-
-def link_case(folder: Path, case: CaseOf, swap: dict[str, str]) -> Path:
-    """A case folder of links. swap: which modality is given out as which."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for modality, path in case.images.items():
-        link = folder / f"{case.id}-{swap.get(modality, modality)}.nii.gz"
-        if not link.exists():
-            link.symlink_to(path)
-    return folder
 
 
 def accept_all(site: Path) -> None:
@@ -217,18 +202,29 @@ def improve(options, site: Path, run: str) -> dict:
     status = json.loads(segmamba("improve", site, *asked, "--json"))
     spent = cpu_seconds() - before
     folder = site / "models" / "models" / status["candidate"]
-    gate = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
     manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))["training"]
-    rows = json.loads((site / "corrections" / "intake.json").read_text(encoding="utf-8"))["rows"]
     return {
         "folder": str(folder),
         "steps": status["steps"],
-        "trained": sum(row["status"] == "train" for row in rows),
-        "verdict": status["verdict"],
-        "failed": [check["name"] for check in gate["checks"] if not check["holds"]],
         "share": manifest.get("interpolation", {"share": 1.0})["share"],
-        "minutes": round((status["updated"] - status["started"]) / 60, 1),
-        "cpu_minutes": round(spent / 60, 1),  # without what a run that was stopped had used
+        **evidence(site, folder),
+        # of a run that was gone on with only the rest would be told
+        "minutes": None if begun else round((status["updated"] - status["started"]) / 60, 1),
+        "cpu_minutes": None if begun else round(spent / 60, 1),
+    }
+
+
+def evidence(site: Path, candidate: Path) -> dict:
+    """What intake and the gate said: verdict, the text of every check, cases of either kind."""
+    gate = json.loads((candidate / "gate.json").read_text(encoding="utf-8"))
+    rows = json.loads((site / "corrections" / "intake.json").read_text(encoding="utf-8"))["rows"]
+    newest = [row for row in rows if row["status"] in ("train", "validation")]
+    return {
+        "trained": sum(row["status"] == "train" for row in rows),
+        "doubtful": sum(any(found["kind"] in DOUBTFUL for found in row["findings"]) for row in newest),
+        "verdict": gate["verdict"],
+        "failed": [check["name"] for check in gate["checks"] if not check["holds"]],
+        "checks": {check["name"]: check["text"] for check in gate["checks"]},
     }
 
 
@@ -254,18 +250,6 @@ def score(model: Path, folder: Path, scored: dict[str, list[CaseOf]], device: st
     return found
 
 
-def keep(path: Path, row: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
-
-
-def read_rows(work: Path) -> Iterator[dict]:
-    for path in sorted(work.glob(f"order*/after*/{ROW}")):
-        yield json.loads(path.read_text(encoding="utf-8"))
-
-
 def summarize(before: dict, rows: list[dict]) -> list[dict]:
     """A line for each damage and number of corrections: change of the mean Dice, its standard deviation over orders,
     and the verdicts."""
@@ -280,7 +264,9 @@ def summarize(before: dict, rows: list[dict]) -> list[dict]:
                 continue
             line[name] = [float(np.mean(changes)), float(np.std(changes, ddof=1)) if len(changes) > 1 else None]
         line["verdicts"] = {v: sum(row["verdict"] == v for row in of_key) for v in ("promote", "confirm", "refuse")}
-        line |= {key: float(np.median([row[key] for row in of_key])) for key in ("minutes", "cpu_minutes")}
+        for key in ("minutes", "cpu_minutes"):
+            told = [row[key] for row in of_key if row[key] is not None]
+            line[key] = float(np.median(told)) if told else None
         lines.append(line)
     return lines
 

@@ -93,6 +93,53 @@ def test_a_curve_of_one_order_and_two_corrections(place, commands, tmp_path, mon
     assert set(row["shares"]) == {"0.5", "0.25"} and set(row["shares"]["0.25"]["others"]["cases"]) == unseen
 
 
+def test_what_is_killed_anywhere_goes_on_where_it_was(place, commands, tmp_path, monkeypatch, capsys):
+    """After a case was sent, and after an improvement was judged, but before anything of it was written down."""
+    work = tmp_path / "work"
+    monkeypatch.setattr(measure, "RESULTS", tmp_path / "results")
+
+    def run(*more, after=(1, 2)):
+        places = ("--replay", place / "site/replay", "--anchor", place / "site/anchor")
+        asked = ["", place / "old", place / "clinic", place / "clinic", "--work", work, "--steps", 1, "--orders", 0]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in [*asked, "--after", *after, *places, *more]])
+        clinic_curve.main()
+        return capsys.readouterr().out.splitlines()
+
+    def killed_after(command):
+        whole = clinic_curve.segmamba
+
+        def kill(*arguments, **options):
+            answer = whole(*arguments, **options)
+            if arguments[0] == command:
+                raise KeyboardInterrupt
+            return answer
+
+        with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+            context.setattr(clinic_curve, "segmamba", kill)
+            run()
+
+    first = run("--left")
+    assert [line.partition(": about")[0] for line in first[:2]] == [
+        "left: order0, 1 corrections",
+        "left: order0, 2 corrections",
+    ]
+    assert first[2].startswith("2 pieces left") and not commands
+    killed_after("correct")
+    killed_after("improve")
+    assert commands.count("correct") == 1 and run("--minutes", 0)[-1].startswith("2 pieces left")
+    assert run()[-1] == "0 pieces left, about 0 min of one core"
+    assert [commands.count(name) for name in ("correct", "improve", "evaluate")] == [2, 3, 6]
+    sent = [path.name for path in (work / "order0/site/corrections/incoming").iterdir()]
+    assert len(sent) == 2 and all(name.endswith("-v1") for name in sent)
+    rows = json.loads((tmp_path / "results" / "clinic_curve.json").read_text())["rows"]
+    assert [(row["sent"], row["minutes"] is None) for row in rows] == [(1, True), (2, False)]  # only the rest was timed
+    assert set(rows[0]["checks"]) > {"anchor Dice", "local Dice"} and rows[0]["doubtful"] == 0
+    shutil.rmtree(work / "order0/after1")
+    shutil.rmtree(work / "order0/site/runs/after1")
+    with pytest.raises(SystemExit, match="has 2 corrections already: fewer need another --work"):
+        run(after=(1,))
+
+
 def test_what_waits_for_a_person_is_accepted(phantom_cases, commands, tmp_path):
     labels = edited(find_label(phantom_cases / "phantom-0"), tmp_path / "x.nii.gz", lambda voxels: voxels[::-1])
     send(tmp_path / "corrections", phantom_cases / "phantom-0", labels=labels, subject="A")
