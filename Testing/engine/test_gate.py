@@ -240,9 +240,13 @@ def test_a_gate_writes_what_it_found_and_the_registry_goes_by_it(
 @pytest.fixture(scope="module")
 def first(candidate, tiny_model, phantom_dataset, tmp_path_factory):
     """A gate: -> (report, cache of scores, what models were asked)."""
-    asked: list[str] = []
+    asked: list[tuple[str, int]] = []
+
+    def ask(what, left):
+        asked.append((what, left))
+
     cache = tmp_path_factory.mktemp("scores")
-    report = run_gate(candidate, tiny_model, phantom_dataset.folder, cache=cache, pictures=0, progress=asked.append)
+    report = run_gate(candidate, tiny_model, phantom_dataset.folder, cache=cache, pictures=0, progress=ask)
     return report, cache, asked
 
 
@@ -263,9 +267,9 @@ def test_scores_are_those_of_evaluate(first, candidate, tiny_model, phantom_case
 
 def test_a_second_gate_asks_no_model_again(first, candidate, tiny_model, phantom_dataset):
     report, cache, asked = first
-    assert len(asked) == 6
+    assert [left for _, left in asked] == [6, 5, 4, 3, 2, 1]
     again: list[str] = []
-    options = {"cache": cache, "pictures": 0, "progress": again.append}
+    options = {"cache": cache, "pictures": 0, "progress": lambda what, left: again.append(what)}
     assert run_gate(candidate, tiny_model, phantom_dataset.folder, **options) == report and again == []
 
 

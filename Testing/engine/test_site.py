@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +12,7 @@ import pytest
 from correction_runs import edited, send
 from segmamba.cases.case import find_label
 from segmamba.cli import main
-from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.manifest import read_dataset, write_dataset
 from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import training_cases, validation_cases
@@ -28,6 +28,7 @@ from segmamba.learning.site.data import (
     make_phantoms,
 )
 from segmamba.learning.site.layout import STATUS
+from segmamba.learning.site.status import StatusWriter
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import read_manifest
 from site_runs import shrunk, tree
@@ -100,6 +101,24 @@ def test_it_is_validated_at_the_end_and_every_step_has_a_line(improved):
     log = summarise(site, "finetune-0001")["log"]
     assert [line["step"] for line in log if line["kind"] == "validation"] == [2]  # the gate scores the model as it was
     assert [line["step"] for line in log if line["kind"] == "step"] == [1, 2]
+
+
+def test_the_time_left_counts_only_what_models_are_still_asked(improved, tmp_path, monkeypatch):
+    """In a second run the scores of the model in use are known; of a case without a label map nobody is asked."""
+    site = Site(shutil.copytree(improved[0].folder, tmp_path / "site"))
+    anchor = read_dataset(site.anchor)
+    write_dataset(replace(anchor, cases=(*anchor.cases, replace(anchor.cases[0], id="unlabelled", label=None))))
+    told, go_on = [], StatusWriter.go_on
+
+    def listen(self, done, total, text, **changes):
+        if text.startswith("choosing"):
+            told.append(total - done)
+        go_on(self, done, total, text, **changes)
+
+    monkeypatch.setattr(StatusWriter, "go_on", listen)
+    with narrow_network(), single_precision(), without_curves():
+        improve(site, steps=3)
+    assert told == [9, 8, 7, 6, 5, 4, 3, 2, 1]  # three shares of the way, three cases
 
 
 def test_a_run_that_is_done_stays_done(improved):

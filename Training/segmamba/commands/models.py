@@ -68,7 +68,7 @@ def _gate(options: Namespace) -> int:
         criteria=Criteria(margin=options.margin),
         device=choose_device(options.device),
         mirrorings=options.mirrorings,
-        progress=lambda text: print(text, file=sys.stderr, flush=True),
+        progress=lambda text, left: print(text, file=sys.stderr, flush=True),
     )
     print(json.dumps(report, indent=2) if options.json else format_report(report))
     if options.apply and report["verdict"] == "promote":

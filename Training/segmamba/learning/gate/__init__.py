@@ -44,7 +44,7 @@ def run_gate(
     mirrorings: int = 0,
     cache: Path | None = None,
     pictures: int = 3,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, int], None] | None = None,
 ) -> dict:
     """Judges a candidate against the model in use, and writes the report into the candidate's folder.
 
@@ -61,7 +61,7 @@ def run_gate(
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         cache: folder of scores, beside the candidate where not said; a gate that was killed goes on from there.
         pictures: at most so many cases are drawn, and one of the site's own besides where none is among them.
-        progress: told of each case before a model is asked.
+        progress: called before a model is asked about a case, as of `compare_models`.
 
     Returns:
         What was written into gate.json: verdict, checks, the scores of both models on every case.
@@ -89,7 +89,7 @@ def run_gate(
         device=device,
         mirrorings=mirrorings,
         cache=Path(cache) if cache is not None else score_cache(candidate.parent),
-        progress=progress or (lambda text: None),
+        progress=progress or (lambda text, left: None),
     )
     found = replace(found, judgement=_beside_doubts(found))
     report = _report(found, criteria, {"device": device, "mirrorings": mirrorings})

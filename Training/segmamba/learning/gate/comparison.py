@@ -11,7 +11,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError
 from segmamba.learning.gate.rules import Criteria, Judgement, judge
-from segmamba.learning.gate.scores import Pair, Scored, kept_mm3, score_cases
+from segmamba.learning.gate.scores import Pair, Scored, count_unknown, kept_mm3, score_cases
 from segmamba.models.package import Manifest, Model, load_package
 from segmamba.training.samples import case_digest
 
@@ -56,7 +56,7 @@ def compare_models(
     device: str,
     mirrorings: int = 0,
     cache: Path,
-    progress: Callable[[str], None],
+    progress: Callable[[str, int], None],
 ) -> Comparison:
     """Scores both models on both sets of cases, and judges the candidate.
 
@@ -69,7 +69,8 @@ def compare_models(
         device: as torch names it.
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         cache: folder of scores.
-        progress: told of each case before a model is asked.
+        progress: called before a model is asked about a case, with both and the number of such questions that are
+            left, this one included; a score that is known is not asked for.
 
     Returns:
         The scores of both on every case, and the verdict.
@@ -89,14 +90,20 @@ def compare_models(
         "device": device,
         "mirrorings": mirrorings,
         "cache": cache,
-        "progress": progress,
     }
+    left = sum(count_unknown(model, *cases, **options) for _, *cases in chosen for model in models)
+
+    def ask(what: str) -> None:
+        nonlocal left
+        progress(what, left)
+        left -= 1
+
     anchored, at_home = (
         CaseSet(
             name=name,
             dataset=dataset,
             entries=entries,
-            pair=cast(Pair, tuple(_scores(model, dataset, entries, options) for model in models)),
+            pair=cast(Pair, tuple(_scores(model, dataset, entries, {**options, "progress": ask}) for model in models)),
         )
         for name, dataset, entries in chosen
     )

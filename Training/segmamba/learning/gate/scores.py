@@ -104,16 +104,51 @@ def score_cases(
     found = {}
     for entry in entries:
         path = cache / f"{_key(model, dataset, entry, spots, device, mirrorings)}.json"
-        try:
-            found[entry.id] = build(Scored, read_json(path), str(path))
+        if known := _read(path):
+            found[entry.id] = known
             continue
-        except InputError:
-            pass
         progress(f"{model.manifest.id}: {entry.id}")
         found[entry.id] = _score(model, dataset, entry, spots, device, mirrorings)
         cache.mkdir(parents=True, exist_ok=True)
         write_aside(path, json.dumps(asdict(found[entry.id])).encode())
     return found
+
+
+def count_unknown(
+    model: Model,
+    dataset: Dataset | None,
+    entries: tuple[CaseEntry, ...],
+    *,
+    spots: Mapping[str, float],
+    device: str,
+    mirrorings: int,
+    cache: Path,
+) -> int:
+    """Of how many cases `score_cases`, given the same, would ask the model.
+
+    Args:
+        model: as of `score_cases`.
+        dataset: as of `score_cases`; None where there is none.
+        entries: as of `score_cases`.
+        spots: as of `score_cases`.
+        device: as of `score_cases`.
+        mirrorings: as of `score_cases`.
+        cache: as of `score_cases`.
+
+    Returns:
+        Their number.
+    """
+    if dataset is None:
+        return 0
+    keys = (_key(model, dataset, entry, spots, device, mirrorings) for entry in entries)
+    return sum(_read(cache / f"{key}.json") is None for key in keys)
+
+
+def _read(path: Path) -> Scored | None:
+    try:
+        return build(Scored, read_json(path), str(path))
+    except InputError:
+        return None
 
 
 def answer(

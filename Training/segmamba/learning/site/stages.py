@@ -179,9 +179,13 @@ class Stages:
             return
         text = "choosing how far to go from the model in use"
         self.status_writer.begin("judging", text, step=self.status_writer.status.steps)
-        progress = self._asking(text, 1 + len(SHARES))
+        ask, to_come = self._asking(text), len(SHARES)
+        anchor, own = read_dataset(self.site.anchor), read_dataset(self.folder / DATA)
+        cases = sum(case.label is not None for case in anchor.cases) + len(validation_cases(own))
 
         def judge(package: Path) -> Comparison:
+            nonlocal to_come
+            to_come -= 1
             return compare_models(
                 package,
                 initial,
@@ -190,7 +194,7 @@ class Stages:
                 criteria=Criteria(),
                 device=self.device,
                 cache=score_cache(self.site.models / MODELS),
-                progress=progress,
+                progress=lambda what, left: ask(what, left + to_come * cases),
             )
 
         trials = self.folder / "shares"
@@ -205,15 +209,14 @@ class Stages:
         step = self.status_writer.status.steps
         self.status_writer.begin("judging", "comparing with the model in use", candidate=self.plan.candidate, step=step)
 
-    def _asking(self, text: str, models: int) -> Callable[[str], None]:
-        """What is called before one of so many models is asked about a case of the gate."""
-        cases = len(validation_cases(read_dataset(self.folder / DATA))) + len(read_dataset(self.site.anchor).cases)
+    def _asking(self, text: str) -> Callable[[str, int], None]:
+        """What is called before a model is asked about a case of the gate, with the number of questions left."""
         asked = 0
 
-        def progress(what: str) -> None:
+        def progress(what: str, left: int) -> None:
             nonlocal asked
             self._heed()
-            self.status_writer.go_on(asked, models * cases, f"{text}: {what}")
+            self.status_writer.go_on(asked, asked + left, f"{text}: {what}")
             asked += 1
 
         return progress
@@ -228,7 +231,7 @@ class Stages:
             self.site.anchor,
             self.folder / DATA,
             device=self.device,
-            progress=self._asking("comparing with the model in use", 2),
+            progress=self._asking("comparing with the model in use"),
         )
         text = verdict_text(report, is_of_phantoms(read_dataset(self.site.anchor)))
         self.status_writer.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
