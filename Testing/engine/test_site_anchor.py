@@ -216,16 +216,33 @@ def test_what_the_model_in_use_cannot_be_judged_by_is_refused(site, own, tmp_pat
     assert tree(site.anchor) == before
 
 
-@pytest.mark.parametrize("place", ["corrections", "replay"])
+@pytest.mark.parametrize("place", ["corrections", "those that wait for a person", "replay"])
 def test_what_is_trained_on_does_not_judge(site, own, tmp_path, capsys, place):
-    if place == "corrections":
-        labels = edited(find_label(own / "bert"), tmp_path / "labels.nii.gz", shrunk)
+    if place != "replay":
+        edit = shrunk if place == "corrections" else lambda voxels: voxels[::-1]
+        labels = edited(find_label(own / "bert"), tmp_path / "labels.nii.gz", edit)
         send(site.corrections, own / "bert", labels=labels, subject="patient 1")
-        assert ingest(site.corrections).names("train")
+        assert ingest(site.corrections).names("train" if place == "corrections" else "doubtful")
     else:
         shutil.copytree(own / "bert", site.replay / "other-name")
         assert main(["dataset", "init", str(site.replay), "--labels", "brats2023"]) == 0
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
     said = capsys.readouterr().err
-    assert "case bert of data set anchor" in said and "trained on as" in said and tree(site.anchor) == before
+    reason = "trained on as" if place == "replay" else "was sent as corrected case"
+    assert "case bert of data set anchor" in said and reason in said and tree(site.anchor) == before
+
+
+def test_corrections_that_nobody_examined_are_examined_first(site, own, tmp_path, capsys):
+    """Else one of them could be among the anchor cases, and be trained on by the next improvement."""
+    labels = edited(find_label(own / "bert"), tmp_path / "labels.nii.gz", shrunk)
+    send(site.corrections, own / "bert", labels=labels, subject="patient 1")
+    before = tree(site.folder)
+    assert set_anchor(site, own) == 1
+    said = capsys.readouterr().err
+    assert "1 corrected case(s)" in said and f"`segmamba intake {site.corrections}`" in said
+    assert {path for path in tree(site.folder)} - set(before) <= {site.runs.relative_to(site.folder)} | {
+        site.lock.relative_to(site.folder)
+    }
+    assert main(["intake", str(site.corrections)]) == 0
+    assert set_anchor(site, own) == 1 and "was sent as corrected case" in capsys.readouterr().err

@@ -216,8 +216,11 @@ def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple
             check_patients_apart("patch", str(file.path), file.ids, tested, "tested on")
 
 
-def check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
-    """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file."""
+def check_apart(plan: Iterable[Planned], use: str = "validated on", how: str = "trained on as") -> None:
+    """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file.
+
+    use, how: what the error says of the two.
+    """
 
     def images(entry: CaseEntry) -> set:
         measured = entry.statistics.get("images", {})
@@ -229,7 +232,7 @@ def check_apart(plan: Iterable[Planned], use: str = "validated on") -> None:
         for entry in validation:
             if both := [trained[image] for image in images(entry) if image in trained]:
                 raise InputError(
-                    f"case {entry.id} of data set {dataset.name} is {use}, and trained on as {both[0]}; "
+                    f"case {entry.id} of data set {dataset.name} is {use}, and {how} {both[0]}; "
                     "take it out of one of the two"
                 )
 

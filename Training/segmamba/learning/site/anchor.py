@@ -22,6 +22,7 @@ from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.improvement import free_or_refuse
 from segmamba.learning.site.layout import Site
+from segmamba.learning.submissions.intake import find_trainable
 from segmamba.models.package import read_manifest
 from segmamba.training.experiment import check_apart, may_hold_labels
 
@@ -58,7 +59,8 @@ def set_anchor(
     Raises:
         InputError: where an improvement is at work; SITE/anchor holds anything that the program did not make, or
             `source` is in it; fewer than two of the cases have a tumor; the model in use has other labels or needs
-            other modalities; or an image is trained on here. What was in SITE/anchor is then as it was.
+            other modalities; an image is trained on here, or was sent; or intake has not examined all that was sent.
+            What was in SITE/anchor is then as it was.
     """
     free_or_refuse(site)
     making, old = (site.folder / f".anchor.{name}" for name in ("new", "old"))
@@ -137,10 +139,17 @@ def _check_can_judge(site: Site, dataset: Dataset, source: Path | str) -> None:
     try:
         if read_registry(site.models).champion is not None:
             check_fits(dataset, read_manifest(current(site.models).folder))
-        trained = [read_dataset(place) for place in (site.corrections, site.replay) if (place / MANIFEST).is_file()]
-        check_apart(
-            [*((known, known.cases, ()) for known in trained), (dataset, (), labelled)], "meant to judge new models"
-        )
+        sent, unknown = find_trainable(site.corrections)
+        if unknown:
+            raise InputError(
+                f"{len(unknown)} corrected case(s) there are not examined yet ({', '.join(unknown[:_SHOWN])}), and one "
+                f"of these may be the same patient; run `segmamba intake {site.corrections}`, withdraw what it cannot "
+                "read, and try again"
+            )
+        use = "meant to judge new models"
+        check_apart([(dataset, tuple(sent), labelled)], use, "was sent as corrected case")
+        replayed = read_dataset(site.replay).cases if (site.replay / MANIFEST).is_file() else ()
+        check_apart([(dataset, replayed, labelled)], use)
     except InputError as error:
         raise InputError(f"{source} cannot judge the models of {site.folder}: {error}") from None
 

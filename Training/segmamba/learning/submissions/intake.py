@@ -231,6 +231,23 @@ def known_verdict(output: Path, submission: Path) -> Verdict | None:
     return verdict if same and stamp else None
 
 
+def find_trainable(folder: Path, output: Path | None = None) -> tuple[list[CaseEntry], list[str]]:
+    """What an intake found that is trained on, or would be once a person accepts it.
+
+    Args:
+        folder: of corrections; it need not be there.
+        output: as of `ingest`.
+
+    Returns:
+        The cases, and the names of submissions that no intake has examined as they are now.
+    """
+    incoming = folder / INCOMING
+    names = [path.name for path in incoming.iterdir() if FOLDER.fullmatch(path.name)] if incoming.is_dir() else []
+    known = {name: known_verdict(output or folder, incoming / name) for name in sorted(names)}
+    entries = [verdict.examined.entry for verdict in known.values() if verdict is not None]
+    return [entry for entry in entries if entry is not None], [name for name in known if known[name] is None]
+
+
 def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
     """Adds what shows only beside the submissions that were accepted before. verdicts: of those, by name."""
     if examined.entry is None:
