@@ -5,7 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from segmamba import settings
 from segmamba.errors import InputError
+from segmamba.models.package import read_manifest
 from segmamba.networks.choice import NetworkChoice
 from segmamba.training import recipes
 from segmamba.training.config import load_config, resolved
@@ -36,6 +38,32 @@ def test_a_network_that_bf16_changes_is_trained_and_run_in_fp32():
     assert (paper.precision, paper.inference.bf16) == ("bf16", True)
     assert replace(paper, name=own.name, network=own.network) == own
     assert replace(paper, network=configs["umamba-bot"].network).precision == "bf16"
+
+
+SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "models" / "quick"
+
+
+def test_what_retrains_and_fine_tunes_makes_models_like_the_one_that_ships():
+    """Its network, grid, window, patch and head: a candidate is compared with it, and takes its place."""
+    shipped = recipes._like(read_manifest(SHIPPED))
+    preset, shipped["patch"] = shipped.pop("network")["preset"], tuple(shipped["patch"])
+    for name in ("retrain", "finetune", "quick"):
+        config = next(load_config(path) for path in CONFIGS if path.stem == name)
+        own = {key: settings.plain(getattr(config, key)) for key in shipped}
+        assert config.network.preset == preset, name
+        assert own == {key: settings.plain(value) for key, value in shipped.items()}, name
+
+
+def test_what_the_comments_of_the_two_ways_to_a_candidate_claim():
+    configs = {path.stem: load_config(path) for path in CONFIGS}
+    again, tuned, quick, phantoms = (configs[name] for name in ("retrain", "finetune", "quick", "quick-phantoms"))
+    learnt = read_manifest(SHIPPED).training["config"]
+    assert (again.initial_model, phantoms.initial_model) == ("", "")
+    assert again.augment.modality_dropout == learnt["augment"]["modality_dropout"] and learnt["foreground"] == 0.4
+    assert again.optimizer.learning_rate == phantoms.optimizer.learning_rate
+    assert Path(tuned.initial_model).resolve() == SHIPPED and tuned.validation.at_start
+    assert tuned.optimizer.learning_rate == pytest.approx(quick.optimizer.learning_rate / 3)
+    assert {again.validation.release, tuned.validation.release} == {"last"}
 
 
 def test_a_base_gives_what_a_file_leaves_out():
