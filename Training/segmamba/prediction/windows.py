@@ -22,6 +22,7 @@ from segmamba.errors import Cancelled, InputError, is_out_of_memory
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.heads import label_probabilities
 from segmamba.networks.segmamba import STRIDE
+from segmamba.prediction import memory
 from segmamba.prediction.tiling import mean_of_windows, window_places
 
 T = TypeVar("T")
@@ -110,7 +111,8 @@ def predict(
     def run(attempt: _Attempt) -> Prediction:
         # torch documents memory_format, and its types know it not beside a device
         cast(Any, network).to(attempt.run_on, memory_format=_memory_format(attempt.run_on))
-        return _predict(network, tensor, spec, attempt=attempt, flips=MIRRORINGS[mirrorings], progress=progress)
+        with memory.kept() if attempt.run_on.type == "cpu" else contextlib.nullcontext():
+            return _predict(network, tensor, spec, attempt=attempt, flips=MIRRORINGS[mirrorings], progress=progress)
 
     attempts = _attempts(torch.device(device), sw_batch_size)
     with _asked_before_each_layer(network, cancelled):
