@@ -20,6 +20,7 @@ from .residual import Residual
 HALF = len(Residual)  # added to the variant
 KINDS = HALF
 LANES = WIDTH  # channels in a vector
+AT_ONCE = (6, 2, 1)  # vectors of a row whose sums are taken side by side, while there are as many
 
 STATISTICS_FIELDS = "tiles tile rows blocks x x_row sums sums_row"
 FORWARD_FIELDS = "rows blocks x x_row r r_row mean scale r_mean r_scale slope out out_row"
@@ -39,18 +40,33 @@ def emit_statistics(emitter: Emitter, f: Fields, variant: int) -> None:
         variant: a number of Residual, more by HALF for bfloat16.
     """
     io = _InOut(emitter, variant)
-    with emitter.loop(f.tiles) as number, emitter.loop(f.blocks) as block:
-        start, lane = number * f.tile, block * CELL
-        count = emitter.smaller(f.rows - start, f.tile)
-        total, off, square = (emitter.variable() for _ in range(3))
-        with emitter.loop(count) as i:
+    with emitter.loop(f.tiles) as number:
+        first = emitter.word(0)
+        for at_once in AT_ONCE:
+            groups = (f.blocks - first) / at_once
+            with emitter.loop(groups) as group:
+                blocks = [first + group * at_once + i for i in range(at_once)]
+                _tile_statistics(emitter, f, io, number, blocks)
+            first = first + groups * at_once
+
+
+def _tile_statistics(emitter: Emitter, f: Fields, io: _InOut, number: Value, blocks: Sequence[Value]) -> None:
+    """Those of some blocks of channels side by side: memory is read in order, and sums do not wait for one another."""
+    start = number * f.tile
+    count = emitter.smaller(f.rows - start, f.tile)
+    totals, offs, squares = ([emitter.variable() for _ in blocks] for _ in range(3))
+    with emitter.loop(count) as i:
+        for block, total in zip(blocks, totals):
             total.set(total.get() + io.load(f.x + (start + i) * f.x_row, block))
-        centre = total.get() / emitter.to_lanes(count)
-        with emitter.loop(count) as i:  # the tile is still in the cache
+    centres = [total.get() / emitter.to_lanes(count) for total in totals]
+    with emitter.loop(count) as i:  # the tile is still in the cache
+        for block, centre, off, square in zip(blocks, centres, offs, squares):
             x = io.load(f.x + (start + i) * f.x_row, block) - centre
             off.set(off.get() + x)
             square.set(emitter.fma(x, x, square.get()))
-        _store(emitter, (centre, off.get(), square.get()), f.sums + number * f.sums_row + lane, f.blocks)
+    for block, centre, off, square in zip(blocks, centres, offs, squares):
+        place = f.sums + number * f.sums_row + block * CELL
+        _store(emitter, (centre, off.get(), square.get()), place, f.blocks)
 
 
 def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
