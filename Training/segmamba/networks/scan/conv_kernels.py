@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 from .simd import CELL, Emitter, Fields, Value, Variable
 
+PIECE = 64  # tokens: they stay in the cache while one block of channels after the other is done
+
 FORWARD_FIELDS = "first count blocks x x_row weight weight_row bias out out_row"
 # after: tokens between the tile's end and the sequence's, at most K - 1. weight, weight_grad: (K, d).
 BACKWARD_FIELDS = (
@@ -29,12 +31,13 @@ def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
         f: the kernel's arguments by the names in FORWARD_FIELDS.
         taps: K of the convolution.
     """
-    with emitter.loop(f.blocks) as block:
-        lane = block * CELL
+    with emitter.loop((f.count + (PIECE - 1)) / PIECE) as piece, emitter.loop(f.blocks) as block:
+        lane, start = block * CELL, piece * PIECE
+        first = f.first + start
         w, bias = _weights(emitter, f, lane, taps)
-        past = [emitter.variable(_row(emitter, f, f.first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
-        with emitter.loop(f.count) as i:
-            t = f.first + i
+        past = [emitter.variable(_row(emitter, f, first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
+        with emitter.loop(emitter.smaller(f.count - start, PIECE)) as i:
+            t = first + i
             window = [emitter.load(f.x + t * f.x_row + lane), *(x.get() for x in past)]
             p = _dot(emitter, w, window, bias)
             emitter.store(p * emitter.sigmoid(p), f.out + t * f.out_row + lane)
