@@ -1,8 +1,8 @@
 """One window of `released` beside other networks, for bench.py: by instruction set, and with a second thread.
 
 Each pass runs in a process of its own, for its peak memory, and each has large tensors in huge pages, as the engine
-asks for wherever it runs. The first round has everything; what the targets compare
-(`released`, nnU-Net's plain network, two threads) is repeated while time lasts.
+asks for wherever it runs. What is in TARGETS and ONCE is measured in any case; while time lasts, then once what is in
+IF_TIME, and again what the targets compare (`released`, nnU-Net's plain network, two threads).
 """
 
 from __future__ import annotations

@@ -13,8 +13,11 @@ import bench
 import bench_table
 import bench_windows
 import measure
+import peers
+from segmamba.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = {"released": 67e6, "UNETR": 102e6}
 TIMES = ("hello_s", "ready_s", "first_case_s", "warm_case_s", "mirrored_case_s")
 
 
@@ -110,6 +113,30 @@ def test_nothing_is_repeated_that_would_not_end_in_time(monkeypatch, minutes, ro
         now[0] += 600
         done += 1
     assert done == rounds
+
+
+@pytest.mark.parametrize(
+    ("network", "way", "size"),
+    [
+        ("released", bench_windows.ENGINE, 32),
+        ("released", bench_windows.ONEDNN, 32),
+        ("UNETR", bench_windows.DIRECT, 64),
+    ],
+)
+def test_a_window_is_measured_in_a_process_of_its_own(network, way, size):
+    row = bench_windows._row("AVX2", network, way, threads=1)
+    bench_windows._pass(row, size, {})
+    assert [len(row[name]) for name in ("formats", "seconds", "cpu_s", "peak_mb")] == [1] * 4
+    assert set(row["formats"]) <= ({*peers.FORMATS} if way == bench_windows.DIRECT else {"engine"})
+    assert 0 < row["seconds"][0] < row["took_s"]  # of the pass alone
+    assert row["peak_mb"][0] > 4 * PARAMETERS[network] / 1e6  # its weights at least
+
+
+def test_steps_of_the_training_are_measured_without_the_first():
+    found = json.loads(measure.run_child(bench_windows.HERE / "bench_step.py", 2, 32, 1).output)
+    assert found["batch"] == load_config(ROOT / "Training" / "configs" / "quick.toml").batch
+    assert found["bf16"] in (True, False)
+    assert len(found["seconds"]) == len(found["cpu_s"]) == 2 and min(found["seconds"]) > 0
 
 
 def test_the_worker_is_timed_through_its_protocol(tiny_model, phantom_cases, tmp_path):
