@@ -88,6 +88,16 @@ def test_the_table_of_a_longer_training_and_a_finer_grid():
         assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
 
 
+def test_what_mirrorings_bring():
+    found = results("longer_and_finer.json")["mirrorings"]
+    for steps in (700, 2200):
+        cases = found[f"2 mm, {steps} steps more"].values()
+        dice = [fmean(case[region]["dice"] for case in cases) for region in REGIONS]
+        text = rf"after {steps}[^.]*?\s(0\.\d+), (0\.\d+), (0\.\d+)"
+        told = re.search(text, CARD.read_text(encoding="utf-8").partition("Seven mirrorings")[2]).groups()
+        assert all(same(cell, value) for cell, value in zip(told, dice, strict=True)), (steps, dice)
+
+
 def test_the_table_of_networks_trained_alike():
     networks = results("network_comparison.json")["networks"]
     first = median(networks["quick"]["step_seconds"])
