@@ -219,7 +219,10 @@ def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple
 def check_apart(plan: Iterable[Planned], use: str = "validated on", how: str = "trained on as") -> None:
     """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file.
 
-    use, how: what the error says of the two.
+    Args:
+        plan: data sets, each with the cases that are trained on and those that are validated on.
+        use: what the error says of the latter.
+        how: what it says of the former.
     """
 
     def images(entry: CaseEntry) -> set:
