@@ -16,6 +16,7 @@ import peers
 import torch
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks import winograd
+from segmamba.prediction import memory
 from segmamba.prediction.windows import predict
 
 ENGINE, ONEDNN, DIRECT = "engine", "oneDNN alone", "direct"
@@ -54,7 +55,12 @@ def _directly(name: str, size: int, form: str) -> Callable[[], object]:
     """A pass of a network in one of the two memory formats."""
     network = peers.build(name, size).eval().to(memory_format=peers.FORMATS[form])
     batch = _image(size)[None].contiguous(memory_format=peers.FORMATS[form])
-    return lambda: network(batch)
+
+    def run() -> object:
+        with memory.kept():  # as the engine has it
+            return network(batch)
+
+    return run
 
 
 def _image(size: int) -> torch.Tensor:

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # large blocks too come from the heap, whose end is never cut off
-_USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 * 1024}  # glibc's own
+# glibc ceases to adapt its thresholds once one is set: these are where it would end after large tensors
+_AFTERWARDS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 
 
 @contextlib.contextmanager
@@ -18,9 +19,9 @@ def kept() -> Iterator[None]:
     """Within, freed memory stays with the process; at the end the system has it back.
 
     A pass makes and frees the same large tensors over and over. glibc gives each one's pages back, and Linux clears
-    them where the next one touches them: a fifth of a window of `released`. The heap has gaps, so that a peak is
-    mostly 15 to 30 % higher, at the worst seen 60 % (4.2 GB for two windows of 128^3). It counts for the whole
-    process; of two at a time the first to end ends it for both.
+    them where the next one touches them: a seventh of the CPU time of five 64^3 windows of `released`. The heap has
+    gaps, so that a peak is mostly 15 to 30 % higher, at the worst seen 60 % (4.2 GB for two windows of 128^3). It
+    counts for the whole process, and helps in its main thread; of two at a time the first to end ends it for both.
     """
     mallopt, malloc_trim = _glibc("mallopt"), _glibc("malloc_trim")
     if mallopt is None or malloc_trim is None:
@@ -31,7 +32,7 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for parameter, value in _USUAL.items():
+        for parameter, value in _AFTERWARDS.items():
             mallopt(parameter, value)
         malloc_trim(0)
 
