@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--damage", nargs="+", default=["sound"], choices=[*LABELS, *IMAGES])
     parser.add_argument("--damaged", type=float, default=1.0, help="share of the cases that --damage is done to")
     parser.add_argument("--left", action="store_true", help="only say what is left, and about how long it takes")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end before a piece that takes longer")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="end before a piece that takes more CPU time than that"
+    )
     parser.add_argument("--steps", type=int, help="of a fine-tuning, instead of the default")
     parser.add_argument(
         "--shares", type=float, nargs="*", default=[], help="of the fine-tuning, scored beside the one chosen"
@@ -99,7 +101,7 @@ def run_pieces(options, cases: list[CaseOf], scored: dict[str, list[CaseOf]]) ->
             break
         try:
             run_piece(options, piece, cases, scored)
-        except SystemExit as error:  # a command that failed
+        except (SystemExit, OSError, ValueError) as error:  # a command that failed, or what it wrote cannot be read
             failed[piece.work] = f"{piece} ({error})"
             progress(failed[piece.work])
     return list(failed.values())
