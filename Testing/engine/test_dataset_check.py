@@ -305,9 +305,13 @@ def stroke(case: Case, label: np.ndarray, size: int) -> np.ndarray:
 
 def test_a_stroke_of_the_brush_is_no_reason_to_doubt_the_images():
     """0.4 mL of "enhancing tumor" that does not enhance are a remark. With 5 mL of it the labels are doubted, not the
-    images, which show themselves that t1c is the one with contrast agent."""
+    images, which show themselves, by veins in the depth, that t1c is the one with contrast agent."""
     phantom = make_phantom(8, spacing=(1.5, 1.5, 1.5), enhancing=False)
     case = Case("x", dict(phantom.images), phantom.affine, {}, ())
+    brain = case.images["t1n"] > 0
+    deep = ndimage.distance_transform_edt(brain, sampling=1.5)
+    veins = (deep > 15) & (phantom.label_map == 0) & (np.random.default_rng(1).random(brain.shape) < 0.02)
+    case.images["t1c"][veins] *= 2
     little, much = stroke(case, phantom.label_map, 5), stroke(case, phantom.label_map, 11)
     case.images["t1c"][much == 3] = 0.9 * case.images["t1n"][much == 3]
     found = list(find_implausible(case, little))

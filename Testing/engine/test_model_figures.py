@@ -190,3 +190,18 @@ def test_what_the_gate_said_of_damaged_corrections():
     for row, gain, loss in zip(sound, phantoms, patients, strict=True):
         assert row["verdict"] == "promote" and same(gain, change_of(row, "anchor Dice"))
         assert same(loss, before - fmean(row["others"]["mean"]))
+
+
+def test_what_the_swap_guard_notices():
+    summary = results("swap_guard.json")["summary"]
+    prepared = [summary[setting] for setting in ("as prepared", "other cohorts")]
+    quiet = [found["nothing exchanged"] for found in prepared]
+    pairs = [found for of_setting in prepared for name, found in of_setting.items() if name != "nothing exchanged"]
+    (row,) = re.findall(
+        r"\| swap guard, (\d+) prepared.*?noticed (\d+) of (\d+).*?in (\d+); (\d+) false",
+        README.read_text(encoding="utf-8"),
+    )
+    cases, noticed, all_of_them, named, alarms = map(int, row)
+    assert (cases, alarms) == (sum(q["runs"] for q in quiet), sum(q["false_alarms"] for q in quiet))
+    found = [sum(pair[name] for pair in pairs) for name in ("caught", "runs", "named")]
+    assert [noticed, all_of_them, named] == found

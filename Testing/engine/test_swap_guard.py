@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from segmamba.cases.case import find_case, read_images, save_image
 from segmamba.cases.swaps import judge, swap_warnings
 from segmamba.datasets.phantom import make_phantom
@@ -106,8 +107,19 @@ def test_a_scalp_of_misleading_contrast_is_not_looked_at(phantom):
         assert len(swap_warnings(exchanged(heads, pair), affines)) == 1, pair
 
 
+def test_fat_that_stripping_left_is_not_taken_for_contrast_agent(phantom):
+    """As on the T1 of three of 24 cases of BraTS-Africa: a rim as bright as that won against what enhances."""
+    brain = np.logical_or.reduce([image > 0 for image in phantom.images.values()])
+    rim = brain & ~ndimage.binary_erosion(brain, iterations=1)  # 3 to 4 mm
+    bright = np.percentile(phantom.images["t1n"][brain], 99.9) * 2
+    images = {**phantom.images, "t1n": np.where(rim, bright, phantom.images["t1n"])}
+    assert warnings_of(images, phantom.affine) == []
+    (warning,) = warnings_of(exchanged(images, ("t1n", "t1c")), phantom.affine)
+    assert names_in(warning) == {"t1n", "t1c"}
+
+
 def test_more_is_asked_of_a_head():
-    found = {("t1n", "t1c"): 0.5, ("t2w", "t2f"): -0.2}
+    found = {("t1n", "t1c"): 0.5, ("t2w", "t2f"): -0.4}
     assert judge(found, is_head=True) == []
     assert names_in(judge(found, is_head=False)[0]) == {"t2w", "t2f"}
 

@@ -180,7 +180,7 @@ def test_other_patient(volumes, monkeypatch):
 
 
 def _tissue(rng):
-    """A head of fluid, grey and white matter with contrasts as in MR, 40 mm large, and a spot that enhances."""
+    """A brain of fluid, grey and white matter with contrasts as in MR, and a spot that enhances."""
     shape = (37, 41, 43)
     k, j, i = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     distance = np.sqrt(k**2 + j**2 + i**2)
@@ -195,9 +195,17 @@ def _tissue(rng):
     return images
 
 
-def test_exchanged_volumes_of_a_model(scene):
+def _brain():
+    """`_tissue` as volumes of 150 to 160 mm, and their matrix."""
+    matrix = synth.matrixFor("oblique")
+    matrix[:3, :3] = matrix[:3, :3] @ np.diag([4, 3, 1.5])
     images = _tissue(np.random.default_rng(2))
-    nodes = {name: synth.addVolume(name, array=image) for name, image in images.items()}
+    nodes = {name: slicer.util.addVolumeFromArray(image, ijkToRAS=matrix, name=name) for name, image in images.items()}
+    return images, nodes, matrix
+
+
+def test_exchanged_volumes_of_a_model(scene):
+    _, nodes, _ = _brain()
     assert swapWarnings(nodes) == []
     for pair, word in ((("t1n", "t1c"), "contrast agent"), (("t2w", "t2f"), "T2 and FLAIR")):
         exchanged = nodes | {pair[0]: nodes[pair[1]], pair[1]: nodes[pair[0]]}
@@ -206,10 +214,8 @@ def test_exchanged_volumes_of_a_model(scene):
 
 
 def test_volumes_on_other_grids_are_compared(scene):
-    images = _tissue(np.random.default_rng(2))
-    nodes = {name: synth.addVolume(name, array=image) for name, image in images.items()}
+    images, nodes, matrix = _brain()
     thick = np.ascontiguousarray(images["t2w"][::2])
-    matrix = synth.matrixFor("oblique")
     matrix[:3, 2] *= 2
     nodes["t2w"] = slicer.util.addVolumeFromArray(thick, ijkToRAS=matrix, name="thick")
     assert swapWarnings(nodes) == []
@@ -230,8 +236,8 @@ def test_exchanged_real_volumes(scene, brats):
         nodes = {}
         for modality in MODALITIES:
             image = nib.load(folder / f"{modality}.nii.gz")
-            array = np.asarray(image.dataobj)[::4, ::4, ::4].T
-            nodes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=image.affine, name=modality)
+            array, matrix = np.asarray(image.dataobj)[::4, ::4, ::4].T, image.affine @ np.diag([4, 4, 4, 1])
+            nodes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=modality)
         assert swapWarnings(nodes) == []
         values = sampleNodes(nodes).values
         for one, other in combinations(MODALITIES, 2):
