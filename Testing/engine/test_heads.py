@@ -118,3 +118,22 @@ def test_inference_gives_label_probabilities_of_a_head_of_regions():
 def test_a_head_that_names_no_labels(nested):
     with pytest.raises(InputError, match="must be the labels 1 to"):
         InferenceSpec(nested=nested)
+
+
+@pytest.mark.parametrize("name", ["ce", "dice_ce"])
+def test_where_the_initial_model_was_right_only_its_mistakes_teach(name):
+    """Of a network that is still the initial one; by cross-entropy to the last digit, by Dice as little else."""
+    generator = torch.Generator().manual_seed(3)
+    before = 3 * torch.randn(1, 3, 6, 6, 6, generator=generator)
+    shares = torch.zeros(1, 4, 6, 6, 6)
+    shares[:, 0] = 1
+    shares[:, :, 2:4] = torch.tensor([0.0, 0, 0, 1]).view(1, 4, 1, 1, 1)  # ET, so all three regions
+    logits = before.clone().requires_grad_()
+    HeadLoss(name, NESTED)(logits, shares, before).backward()
+    truth = torch.zeros_like(before)
+    truth[:, :, 2:4] = 1
+    right = (before > 0) == (truth > 0.5)
+    wrong = logits.grad[~right]
+    assert (wrong * (0.5 - truth[~right]) > 0).all()  # towards the truth
+    limit = 1e-9 if name == "ce" else 0.5 * float(wrong.abs().mean())
+    assert float(logits.grad[right].abs().mean()) <= limit

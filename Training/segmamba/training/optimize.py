@@ -109,10 +109,23 @@ class HeadLoss(nn.Module):
         self.cross_entropy = (nn.BCEWithLogitsLoss if nested else nn.CrossEntropyLoss)(reduction="none")
         self.with_dice = name == "dice_ce"
 
-    def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
-        """Logits (B, K, D, H, W) and shares of the same shape -> the loss, a scalar."""
+    def forward(self, logits: Tensor, shares: Tensor, before: Tensor | None = None) -> Tensor:
+        """Compares logits with the truth.
+
+        Args:
+            logits: (B, K, D, H, W).
+            shares: (B, 1 + labels, D, H, W).
+            before: logits of the initial model, of a head of regions; where it is right, its probabilities are the
+                target. None: the labels are, everywhere.
+
+        Returns:
+            The loss, a scalar.
+        """
         known = (shares.sum(1, keepdim=True) > 0.5).float()
         target = region_shares(shares, self.nested) if self.nested else shares * known
+        if before is not None:
+            own = torch.sigmoid(before.float())
+            target = torch.where((own > 0.5) == (target > 0.5), own, target)
         entropy = self.cross_entropy(logits, target)
         entropy = entropy.mean(1, keepdim=True) if self.nested else entropy[:, None]
         spatial = (1, 2, 3, 4)

@@ -128,7 +128,7 @@ def _product(
 
 
 def _to_voxels(
-    emitter: Emitter, f: Fields, corner: Sequence[Value], m: Value, m_point: Value, span: tuple[Value, Value]
+    emitter: Emitter, f: Fields, corner: Sequence[Value], m: Value, m_point: Value, span: tuple[Value, int]
 ) -> None:
     """The output of one tile. span: bytes before its first channel, and vectors."""
     d, h, w = corner
