@@ -120,20 +120,45 @@ def test_a_head_that_names_no_labels(nested):
         InferenceSpec(nested=nested)
 
 
+@pytest.mark.parametrize("nested", [NESTED, ()], ids=["regions", "labels"])
 @pytest.mark.parametrize("name", ["ce", "dice_ce"])
-def test_where_the_initial_model_was_right_only_its_mistakes_teach(name):
+def test_where_the_initial_model_was_right_only_its_mistakes_teach(name, nested):
     """Of a network that is still the initial one; by cross-entropy to the last digit, by Dice as little else."""
     generator = torch.Generator().manual_seed(3)
-    before = 3 * torch.randn(1, 3, 6, 6, 6, generator=generator)
+    before = 3 * torch.randn(1, 3 if nested else 4, 6, 6, 6, generator=generator)
     shares = torch.zeros(1, 4, 6, 6, 6)
     shares[:, 0] = 1
     shares[:, :, 2:4] = torch.tensor([0.0, 0, 0, 1]).view(1, 4, 1, 1, 1)  # ET, so all three regions
+    shares[:, :, 5] = 0  # unknown
     logits = before.clone().requires_grad_()
-    HeadLoss(name, NESTED)(logits, shares, before).backward()
-    truth = torch.zeros_like(before)
-    truth[:, :, 2:4] = 1
-    right = (before > 0) == (truth > 0.5)
-    wrong = logits.grad[~right]
-    assert (wrong * (0.5 - truth[~right]) > 0).all()  # towards the truth
-    limit = 1e-9 if name == "ce" else 0.5 * float(wrong.abs().mean())
-    assert float(logits.grad[right].abs().mean()) <= limit
+    HeadLoss(name, nested)(logits, shares, before).backward()
+    if nested:
+        truth = torch.zeros_like(before)
+        truth[:, :, 2:4] = 1
+        right = (before > 0) == (truth > 0.5)
+    else:
+        truth = shares.argmax(1, keepdim=True)
+        right = (before.argmax(1, keepdim=True) == truth).expand_as(before)
+        truth = shares
+    right, known = right[:, :, :5], slice(0, 5)
+    grad, truth = logits.grad[:, :, known], truth[:, :, known]
+    wrong = grad[~right]
+    if nested:
+        assert (wrong * (0.5 - truth[~right]) > 0).all()  # towards the truth
+    else:
+        assert (grad[(truth == 1) & ~right] < 0).all()
+    limit = 1e-8 if name == "ce" else 0.5 * float(wrong.abs().mean())
+    assert float(grad[right].abs().mean()) <= limit
+    assert not logits.grad[:, :, 5].any()  # nobody knows what is right there
+
+
+def test_unknown_voxels_stay_out_of_the_target():
+    """Else what the initial model says there would count in the Dice."""
+    before = torch.full((1, 3, 4, 4, 4), 5.0)
+    shares = torch.zeros(1, 4, 4, 4, 4)
+    shares[:, 3, :2] = 1
+    logits = torch.full((1, 3, 4, 4, 4), 5.0)
+    changed = before.clone()
+    changed[:, :, 2:] = -5
+    loss = HeadLoss("dice_ce", NESTED)
+    assert loss(logits, shares, before) == loss(logits, shares, changed)

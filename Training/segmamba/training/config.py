@@ -205,8 +205,8 @@ class TrainingConfig:
         _choice("freeze", self.freeze, ("", "encoder"))
         _choice("loss", self.loss, ("ce", "dice_ce"))
         _check(
-            not self.keep_right or bool(self.initial_model and self.head == "regions" and not self.deep_supervision),
-            "keep_right needs an initial_model, head = 'regions', and no deep supervision",
+            not self.keep_right or bool(self.initial_model and not self.deep_supervision),
+            "keep_right needs an initial_model, and no deep supervision",
         )
         _choice("head", self.head, HEADS)
         _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
