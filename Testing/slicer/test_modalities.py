@@ -190,9 +190,9 @@ def _load(case, order):
     return nodes
 
 
-@pytest.mark.parametrize(("name", "isTold"), [("01480", True), ("01481", True), ("01478", False)])
+@pytest.mark.parametrize(("name", "isTold"), [("01480", True), ("01481", True), ("01479", False)])
 def test_images_are_told_by_what_they_show_or_not_at_all(scene, brats, name, isTold):
-    """The last one would be told wrongly by a narrow margin."""
+    """Of the last one another order is nearly as good."""
     nodes = _load(brats / f"BraTS2021_{name}", ("t2f", "t1c", "t2w", "t1n"))
     guesses = guessModalities()
     assert {modality: guess.node for modality, guess in guesses.items()} == (nodes if isTold else {})
