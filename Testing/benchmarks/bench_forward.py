@@ -2,7 +2,8 @@
 
 `released` runs through segmamba.prediction.windows.predict, as every case does, its softmax and entropy included, once
 as the engine would have it and once with all its convolutions by oneDNN; the others are called directly, in the memory
-format that was the faster one at half the side. The parent reads this process's peak memory.
+format that was the faster one at half the side, and what they free is kept as well. The parent reads this process's
+peak memory.
 """
 
 from __future__ import annotations
