@@ -206,7 +206,7 @@ class TrainingConfig:
         _choice("loss", self.loss, ("ce", "dice_ce"))
         _check(
             not self.keep_right or bool(self.initial_model and not self.deep_supervision),
-            "keep_right needs an initial_model, and no deep supervision",
+            "keep_right needs an initial_model, and no deep_supervision; set it to false, or change these",
         )
         _choice("head", self.head, HEADS)
         _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
