@@ -159,7 +159,10 @@ def _mirrored(scaled: Mapping, tumour: np.ndarray, inside: np.ndarray, affine: n
     opposite &= inside
     if not opposite.any():
         return
-    excess = {m: float(np.median(scaled[m][tumour & inside]) - np.median(scaled[m][opposite]))
-              for m in ("t2w", "t2f") if m in scaled}  # fmt: skip
+    excess = {}
+    for modality in ("t2w", "t2f"):
+        if modality in scaled:
+            image = scaled[modality]
+            excess[modality] = float(np.median(image[tumour & inside]) - np.median(image[opposite]))
     if excess["t2f"] < -_CLEAR and excess.get("t2w", 0.0) <= _CLEAR:
         yield "mirrored", "the label map fits t2f better when left and right are exchanged"
