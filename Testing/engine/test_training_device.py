@@ -213,7 +213,7 @@ def fail(text):
     raise RuntimeError(text)
 
 
-@pytest.mark.parametrize("optimizer", [OptimizerConfig(), OptimizerConfig(name="sgd")])
+@pytest.mark.parametrize("optimizer", [OptimizerConfig(name=name) for name in ("adamw", "muon", "sgd")])
 def test_room_is_left_for_the_state_that_the_first_step_makes(optimizer):
     network = torch.nn.Linear(30, 20)
     stepped = build_optimizer(network, optimizer)

@@ -85,13 +85,13 @@ class OptimizerConfig:
     """The optimizer and its schedule."""
 
     name: str = "adamw"
-    """"adamw", or "sgd" with Nesterov momentum."""
+    """"adamw"; "muon", AdamW but for matrices (training.muon); or "sgd" with Nesterov momentum."""
     learning_rate: float = 1e-3
     """The highest, at the end of the warm-up."""
     momentum: float = 0.99
-    """Of SGD; AdamW has its usual ones."""
+    """Of SGD; the others have their usual ones."""
     weight_decay: float = 1e-4
-    """Decoupled with AdamW, L2 with SGD."""
+    """L2 with SGD, decoupled with the others."""
     decay_all: bool = False
     """Weight decay on every parameter, as the published code has it; otherwise not on norms, biases and the scan's own
     (A, D, dt bias), as Mamba's authors mark them."""
@@ -105,7 +105,7 @@ class OptimizerConfig:
     """Decay of the averaged weights, which are what is validated and released; 0: the weights themselves."""
 
     def __post_init__(self) -> None:
-        _choice("optimizer.name", self.name, ("adamw", "sgd"))
+        _choice("optimizer.name", self.name, ("adamw", "muon", "sgd"))
         _choice("optimizer.schedule", self.schedule, ("poly", "cosine"))
         rate = self.learning_rate
         _check(0 < rate < math.inf, f"optimizer.learning_rate {rate} must be above 0")

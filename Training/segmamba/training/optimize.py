@@ -15,6 +15,7 @@ from segmamba.networks.deep import level_weights
 from segmamba.networks.heads import region_shares
 from segmamba.networks.mamba import parameters_without_decay
 from segmamba.training.config import OptimizerConfig, TrainingConfig
+from segmamba.training.muon import MATRICES, Muon, is_matrix
 
 _SMOOTH = 1e-5  # a class that is nowhere, in either, has no loss
 
@@ -24,7 +25,17 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     groups = parameter_groups(network, config.weight_decay, config.decay_all)
     if config.name == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
+    if config.name == "muon":
+        return Muon(_with_matrices_apart(groups), config.learning_rate)
     return torch.optim.AdamW(groups, config.learning_rate)
+
+
+def _with_matrices_apart(groups: list[dict]) -> list[dict]:
+    """The groups of `parameter_groups`, those for Muon before them; biases, norms and the scan's own are not for it."""
+    decayed, free = groups
+    ones = [p for p in decayed["params"] if is_matrix(p)]
+    others = [p for p in decayed["params"] if not is_matrix(p)]
+    return [{**decayed, "params": ones, MATRICES: True}, {**decayed, "params": others}, free]
 
 
 def parameter_groups(network: nn.Module, weight_decay: float, decay_all: bool = False) -> list[dict]:
@@ -47,9 +58,12 @@ def parameter_groups(network: nn.Module, weight_decay: float, decay_all: bool = 
 
 def state_to_come(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Tensors as large as the state that the optimizer makes in its first step; none where it has its state."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    kinds = 2 if isinstance(optimizer, torch.optim.AdamW) else int(optimizer.defaults["momentum"] > 0)
-    return [torch.empty_like(p) for p in parameters if p not in optimizer.state for _ in range(kinds)]
+    adamw = isinstance(optimizer, torch.optim.AdamW)
+    to_come = []
+    for group in optimizer.param_groups:
+        kinds = (1 if group.get(MATRICES) else 2) if adamw else int(optimizer.defaults["momentum"] > 0)
+        to_come += [torch.empty_like(p) for p in group["params"] if p not in optimizer.state for _ in range(kinds)]
+    return to_come
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
