@@ -309,8 +309,9 @@ def test_doubtful_cases_are_heeded_wherever_the_gate_is_asked(tiny_model, own_ph
     write_split(Split(seed=1, shares=shares, subjects=places), Path(local.folder))
     asked = ["gate", name, "--models", str(models), "--anchor", anchor.folder, "--local", local.folder]
 
-    def judged(phantoms, doubtful):
-        write_dataset(replace(anchor, made={"phantoms": {}} if phantoms else {}))
+    def judged(shipped, doubtful):
+        names = [case.id for case in anchor.cases]
+        write_dataset(replace(anchor, made={"shipped": names} if shipped else {}))
         write_dataset(replace(local, made={"corrections": "incoming", "doubtful": doubtful}))
         main([*asked, "--device", "cpu", "--apply"])
         report = json.loads((models / "models" / name / "gate.json").read_text())
@@ -318,9 +319,9 @@ def test_doubtful_cases_are_heeded_wherever_the_gate_is_asked(tiny_model, own_ph
         return report["verdict"], failed, state.read_registry(models).models[name].state
 
     held_back = ("confirm", ["doubtful cases"], "candidate")
-    assert judged(phantoms=True, doubtful=["case-v1"]) == held_back
-    assert judged(phantoms=False, doubtful=["case-v1"]) == held_back  # three patients are no guard
-    assert judged(phantoms=True, doubtful=[]) == ("promote", [], "champion")
+    assert judged(shipped=True, doubtful=["case-v1"]) == held_back
+    assert judged(shipped=False, doubtful=["case-v1"]) == held_back  # three patients are no guard
+    assert judged(shipped=True, doubtful=[]) == ("promote", [], "champion")
 
 
 def test_a_candidate_that_has_learnt_a_case_is_not_judged_by_it(candidate, tiny_model, phantom_dataset, tmp_path):

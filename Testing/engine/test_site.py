@@ -13,19 +13,15 @@ from correction_runs import edited, send
 from segmamba.cases.case import find_label
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset, write_dataset
-from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
-from segmamba.learning.provenance import doubtful_cases, is_of_phantoms
+from segmamba.learning.provenance import doubtful_cases, shipped_cases
 from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, improve, summarise
 from segmamba.learning.site.data import (
-    ANCHOR_KINDS,
-    ANCHOR_SEEDS,
-    REPLAY_SEEDS,
+    copy_shipped,
     freeze,
-    make_phantoms,
 )
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import StatusWriter
@@ -34,6 +30,7 @@ from segmamba.models.package import read_manifest
 from site_runs import shrunk, tree
 from training_runs import narrow_network, single_precision, without_curves
 
+ROOT = Path(__file__).resolve().parents[2]
 # the contract of SITE.md
 STATUS_KEYS = {
     *("schema", "run", "way", "state", "text", "step", "steps", "seconds_left", "loss", "candidate", "verdict", "pid"),
@@ -135,11 +132,7 @@ def test_the_json_is_that_of_the_contract(improved, capsys):
     assert set(json.loads((site.run(status.run) / STATUS).read_text())) == STATUS_KEYS
     assert main(["status", str(site.folder), "--run", status.run, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (
-        set(found) == {"schema", "corrections", "models", "runs", "prepared", "log"}
-        and found["prepared"] is True
-        and found["schema"] == 1
-    )
+    assert set(found) == {"schema", "corrections", "models", "runs", "log"} and found["schema"] == 1
     assert set(found["corrections"]) == {
         *("sent", "train", "validation", "refused", "waiting", "doubtful", "replaced", "new", "rows")
     }
@@ -228,49 +221,44 @@ def test_what_was_accepted_against_the_advice_of_intake_is_known_by_name(site, p
     assert doubtful_cases(read_dataset(tmp_path / "after")) == (name,)
 
 
-def test_a_site_without_old_data_gets_phantoms_and_a_broken_making_goes_on(tmp_path):
-    class KilledError(Exception):
-        pass
-
-    def kill(done):
-        if done == 1:
-            raise KilledError
-
-    folder, seeds = tmp_path / "replay", range(3, 5)
+@pytest.mark.parametrize("name", ["replay", "anchor"])
+def test_a_site_without_old_data_gets_the_cases_that_ship(tmp_path, name):
+    folder, half = tmp_path / name, tmp_path / f".{name}.copying"
     folder.mkdir()  # empty: as good as none
-    with pytest.raises(KilledError):
-        make_phantoms(folder, seeds, (8, 8, 8), kill)
+    (half / "BraTS-SSA-00000-000").mkdir(parents=True)  # of a copy that was broken off
+    full = mock.patch("segmamba.learning.site.data.init_dataset", side_effect=OSError(28, "No space left on device"))
+    with full, pytest.raises(OSError, match="No space"):
+        copy_shipped(folder)
     assert not folder.exists()
-    half = tmp_path / ".replay.making" / ".half"
-    half.mkdir()
-    (half / "phantom-000004-t1n.nii.gz").write_bytes(b"half")
-    asked = []
-    with mock.patch("segmamba.learning.site.data.make_phantom", wraps=make_phantom) as make:
-        make_phantoms(folder, seeds, (8, 8, 8), asked.append)
-    assert [call.args for call in make.call_args_list] == [(4,)]  # nothing is made twice
-    assert asked == [1, 2]  # of the time left only what is made now tells
-    assert [path.name for path in tmp_path.iterdir()] == ["replay"]
+    copy_shipped(folder)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
     dataset = read_dataset(folder)
-    assert [case.id for case in dataset.cases] == ["phantom-000003", "phantom-000004"] and is_of_phantoms(dataset)
-    assert all(case.spacing == (8, 8, 8) and case.label for case in dataset.cases)
-    assert all(dataset.path(file).is_file() for case in dataset.cases for file in case.images.values())
+    assert shipped_cases(dataset) == tuple(case.id for case in dataset.cases)
+    assert len(dataset.cases) == {"replay": 7, "anchor": 5}[name]
+    assert all(case.label and dataset.path(case.label).is_file() for case in dataset.cases)
+    (folder / "own").mkdir()
     before = tree(folder)
-    make_phantoms(folder, range(90, 99), (8, 8, 8))
+    copy_shipped(folder)
     assert tree(folder) == before
 
 
-def test_anchor_phantoms_enhance_or_do_not_as_they_are_asked_to(tmp_path):
-    make_phantoms(tmp_path / "anchor", range(500_001, 500_005), (8, 8, 8), kinds=(True, False))
-    dataset = read_dataset(tmp_path / "anchor")
-    assert [case.statistics["labels"]["ET"]["voxels"] > 0 for case in dataset.cases] == [True, False, True, False]
-    assert is_of_phantoms(dataset)
+def test_the_cases_that_ship_are_on_the_grid_of_the_model_that_ships(tmp_path):
+    spacing = read_manifest(ROOT / "Resources" / "models" / "quick").preprocess.spacing
+    sets = {}
+    for name in ("replay", "anchor"):
+        copy_shipped(tmp_path / name)
+        sets[name] = read_dataset(tmp_path / name)
+        for case in sets[name].cases:
+            assert case.spacing == spacing and not case.statistics["notes"], case.id
+            assert sum(label["ml"] for label in case.statistics["labels"].values()) > 10, case.id
+    learnt, judging = ({case.subject for case in dataset.cases} for dataset in sets.values())
+    assert not learnt & judging
 
 
-def test_what_is_replayed_and_what_is_judged_by_are_other_cases():
-    """Nor are they the test and demonstration phantoms (20 000 and on)."""
-    assert not set(REPLAY_SEEDS) & set(ANCHOR_SEEDS)
-    assert len(ANCHOR_SEEDS) % len(ANCHOR_KINDS) == 0
-    assert (len(REPLAY_SEEDS), len(ANCHOR_SEEDS), min(ANCHOR_SEEDS)) == (60, 12, 500_001) and max(REPLAY_SEEDS) < 20_000
+def test_where_the_cases_that_ship_are_missing(tmp_path):
+    missing = mock.patch("segmamba.learning.site.data._CASES", tmp_path / "none")
+    with missing, pytest.raises(InputError, match=r"none.replay is missing.*cases of your own in .*replay"):
+        copy_shipped(tmp_path / "replay")
 
 
 # --- what goes wrong is said

@@ -1,4 +1,4 @@
-"""A site's own labelled cases as what its gate judges by: they take the place of phantoms, whole or not at all."""
+"""A site's own labelled cases as what its gate judges by: they take the place of what ships, whole or not at all."""
 
 import shutil
 
@@ -12,11 +12,11 @@ from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.files.shares import exclusive, publish_folder
-from segmamba.learning.provenance import is_of_phantoms
+from segmamba.learning.provenance import shipped_cases
 from segmamba.learning.registry import change
 from segmamba.learning.site import Site
 from segmamba.learning.site import anchor as anchor_module
-from segmamba.learning.site.data import make_phantoms
+from segmamba.learning.site.data import copy_shipped
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import Manifest, save_package
 from segmamba.models.specs import InferenceSpec, PreprocessSpec
@@ -40,9 +40,9 @@ def own(tmp_path):
 
 @pytest.fixture
 def site(tmp_path):
-    """A site that has made anchor phantoms already."""
+    """A site that has the anchor cases that ship."""
     site = Site(tmp_path / "site")
-    make_phantoms(site.anchor, range(3, 5), SPACING)
+    copy_shipped(site.anchor)
     return site
 
 
@@ -50,13 +50,13 @@ def set_anchor(site, cases):
     return main(["anchor", str(site.folder), str(cases), "--labels", "brats2023"])
 
 
-def test_cases_of_ones_own_take_the_place_of_phantoms(site, own, capsys):
+def test_cases_of_ones_own_take_the_place_of_those_that_ship(site, own, capsys):
     before = tree(own)
     assert set_anchor(site, own) == 0
     said = capsys.readouterr().out
     assert said.startswith("2 labelled cases judge the new models") and "25 or more" in said
     dataset = read_dataset(site.anchor)
-    assert not is_of_phantoms(dataset)
+    assert not shipped_cases(dataset)
     assert [(case.id, case.label is not None) for case in dataset.cases] == [
         ("anna", True),
         ("bert", True),
@@ -64,8 +64,8 @@ def test_cases_of_ones_own_take_the_place_of_phantoms(site, own, capsys):
     ]
     assert all(dataset.path(file).is_file() for case in dataset.cases for file in case.images.values())
     assert sorted(path.name for path in site.folder.iterdir()) == ["anchor", "runs"] and tree(own) == before
-    make_phantoms(site.anchor, range(3, 5), SPACING)  # as an improvement does: what is there stays
-    assert not is_of_phantoms(read_dataset(site.anchor))
+    copy_shipped(site.anchor)  # as an improvement does: what is there stays
+    assert not shipped_cases(read_dataset(site.anchor))
 
 
 def test_cases_of_ones_own_are_not_replaced(site, own, capsys):
@@ -76,7 +76,7 @@ def test_cases_of_ones_own_are_not_replaced(site, own, capsys):
 
 
 @pytest.mark.parametrize("fault", ["no case", "one labelled case"])
-def test_what_cannot_judge_leaves_the_phantoms(site, own, capsys, fault):
+def test_what_cannot_judge_leaves_those_that_ship(site, own, capsys, fault):
     shutil.rmtree(own / "anna")
     if fault == "no case":
         for name in ("bert", "cleo"):
@@ -100,11 +100,11 @@ def test_while_an_improvement_is_at_work_nothing_changes(site, own, capsys):
 
 
 @pytest.mark.parametrize("updated", [False, True])
-def test_patients_beside_the_phantoms_are_not_removed(site, own, capsys, updated):
+def test_patients_beside_those_that_ship_are_not_removed(site, own, capsys, updated):
     shutil.copytree(own / "anna", site.anchor / "anna")
-    if updated:  # the manifest still says that it was made of phantoms
+    if updated:  # the manifest still says that cases came with the program
         assert main(["dataset", "init", str(site.anchor), "--update"]) == 0
-        assert is_of_phantoms(read_dataset(site.anchor))
+        assert shipped_cases(read_dataset(site.anchor))
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
     said = capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_a_set_is_not_made_of_files_that_it_would_replace(site, own, capsys, ins
 
 
 @pytest.mark.parametrize("moment", ["before the rename", "after it"])
-def test_where_publishing_fails_the_phantoms_come_back(site, own, monkeypatch, moment):
+def test_where_publishing_fails_the_old_cases_come_back(site, own, monkeypatch, moment):
     def failing(aside, target):
         if moment == "after it":
             publish_folder(aside, target)

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
 
 import pytest
 import torch
@@ -102,19 +101,6 @@ def same_model(one, two):
     states = [load_package(folder).network.state_dict() for folder in (one, two)]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, rtol=0, atol=1e-6)
-
-
-def test_a_signal_while_old_data_are_made_stops_and_what_is_made_stays(small_site, tmp_path):
-    site, options = small_site, {"steps": 1, "model": str(tmp_path / "old")}
-    shutil.rmtree(site.replay)
-    process = in_process(improve, site.folder, RUN, options)
-    making = site.folder / ".replay.making"
-    wait_for(lambda: list(making.glob("phantom-*")), process)
-    os.kill(process.pid, signal.SIGTERM)
-    finish(process, 3)
-    status = read_status(site.run(RUN))
-    assert (status.state, status.text) == ("stopped", "was stopped; it can be resumed")
-    assert not site.replay.exists() and list(making.glob("phantom-*"))
 
 
 def test_a_correction_that_is_gone_is_named(small_site, tmp_path):

@@ -110,18 +110,19 @@ def report(verdict, **failed):
 
 
 def test_a_verdict_in_words_says_what_it_is_worth():
-    text = verdict_text(report("refuse", worse="0.9 to 0.1"), phantoms=True)
+    text = verdict_text(report("refuse", worse="0.9 to 0.1"), shipped=True)
     assert "should not be taken: worse: 0.9 to 0.1." in text and "fine" not in text
-    assert "1 corrected case(s)" in text and "2 synthetic anchor cases" in text and "say nothing about patients" in text
+    assert "1 corrected case(s)" in text and "2 anchor cases that come with the program" in text
+    assert "not how it does on new patients" in text
     assert "Low evidence: 2 anchor cases: few" in text
-    text = verdict_text({**report("promote"), "low_evidence": []}, phantoms=False)
+    text = verdict_text({**report("promote"), "low_evidence": []}, shipped=False)
     assert (
         text.startswith("Better: the new model is recommended.")
-        and "synthetic" not in text
+        and "come with the program" not in text
         and "Low evidence" not in text
     )
     looks = [{"part": "local", "case": "c", "text": "Dice ET 0.9 -> 0.7"}]
-    text = verdict_text({**report("confirm", worst="x"), "look_first": looks}, phantoms=False)
+    text = verdict_text({**report("confirm", worst="x"), "look_first": looks}, shipped=False)
     assert "Not worse: a person decides." in text and "Look first at c (Dice ET 0.9 -> 0.7)." in text
 
 

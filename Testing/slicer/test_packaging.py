@@ -111,7 +111,8 @@ def test_the_module_and_the_engine_are_installed_side_by_side(installed):
     engine = where / "SegMambaEngine"
     assert files(engine / "Training" / "segmamba", "*.py") == files(ROOT / "Training" / "segmamba", "*.py")
     assert files(engine / "Training" / "segmamba", "*.md") == files(ROOT / "Training" / "segmamba", "*.md")
-    assert files(engine / "Resources" / "models", "*") == files(ROOT / "Resources" / "models", "*")
+    for name in ("cases", "models"):
+        assert files(engine / "Resources" / name, "*") == files(ROOT / "Resources" / name, "*")
     assert not files(engine, "*.pyc")
     # nothing of a common name comes onto the path that all scripted modules share
     assert {path.name for path in where.iterdir()} == {

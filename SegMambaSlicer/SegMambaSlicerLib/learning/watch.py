@@ -68,11 +68,6 @@ class SiteWatch:
         return found if isinstance(found, dict) else None
 
     @property
-    def isPrepared(self) -> bool:
-        """Whether the next run finds old cases to train and judge on; where not, it makes synthetic ones first."""
-        return self._answers.get(self.site.where, {}).get("prepared") is not False
-
-    @property
     def run(self) -> dict | None:
         """The status of the run to show: one that is under way, else the newest; None where there is none."""
         run = self._asked()

@@ -112,8 +112,6 @@ class TrainingPanel:
             starting = _("A training is in progress. Stop it first, or wait for it.")
         starting = starting or self._nothingToTrainOn(counts)
         says = _("Trains a candidate from the corrected cases and compares it with the model in use.")
-        first = _("The first run in this folder makes 72 synthetic cases before it trains: 2 to 10 minutes, once.")
-        says = says if watch.isPrepared else f"{says} {first}"
         allow(ui.startButton, not starting, says, starting)
         stopping = common or ("" if watch.isRunning else _("No training is in progress."))
         isStopping = watch.isRunning and self._stopping == str((run or {}).get("run"))
@@ -134,7 +132,7 @@ class TrainingPanel:
             widget.setEnabled(not busy)
         text = busy or self._message or watch.workProblem or (stopping if isStopping else "")
         if not text and not watch.isRunning:
-            text = starting or ("" if watch.isPrepared else first)
+            text = starting
         isWrong = not busy and bool(self._message or watch.workProblem)
         ui.improveReasonLabel.setText(text)
         paint(ui.improveReasonLabel, "wrong" if isWrong else "")

@@ -148,12 +148,6 @@ def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeyp
     assert ui.waitingWidget.isHidden()
 
 
-def test_a_first_run_says_what_it_makes_first(commands):
-    ui = show(commands, prepared=False)
-    assert ui.startButton.isEnabled() and "72 synthetic cases" in ui.improveReasonLabel.text
-    assert "72 synthetic cases" not in show(commands, prepared=True).improveReasonLabel.text
-
-
 def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(commands, site, pump):
     ui = show(commands)
     ui.wayCombo.setCurrentIndex(1)

@@ -38,7 +38,7 @@ def add(add_command: AddCommand) -> None:
     status.add_argument("site", metavar="SITE")
     status.add_argument("--run", dest="name", metavar="NAME", help="also print the log of this run")
     status.add_argument("--json", action="store_true", help="print the result as JSON")
-    anchor = add_command("anchor", _anchor, "judge a site's new models by labelled cases of its own, not by phantoms")
+    anchor = add_command("anchor", _anchor, "judge a site's new models by labelled cases of its own")
     anchor.add_argument("site", metavar="SITE")
     anchor.add_argument("cases", metavar="CASES", help="folder or list of labelled cases; they stay where they are")
     anchor.add_argument(

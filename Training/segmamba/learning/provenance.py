@@ -5,13 +5,13 @@ from __future__ import annotations
 from segmamba.datasets.manifest import Dataset
 from segmamba.errors import InputError
 
-PHANTOMS = "phantoms"  # made of synthetic cases: how they were drawn
+SHIPPED = "shipped"  # made of cases that come with the project: their names
 DOUBTFUL = "doubtful"  # made of corrections: names of those that a person accepted against the advice of intake
 
 
-def is_of_phantoms(dataset: Dataset) -> bool:
-    """Whether the data set was made of synthetic cases."""
-    return PHANTOMS in dataset.made
+def shipped_cases(dataset: Dataset) -> tuple[str, ...]:
+    """Names of the cases in the data set that come with the project: the models that ship have learned from them."""
+    return _names(dataset, SHIPPED, "remove the data set; the next improvement makes it anew")
 
 
 def doubtful_cases(dataset: Dataset) -> tuple[str, ...]:
@@ -19,10 +19,11 @@ def doubtful_cases(dataset: Dataset) -> tuple[str, ...]:
 
     They stand in the manifest, so what is withdrawn later still counts where it was learnt.
     """
-    names = dataset.made.get(DOUBTFUL, [])
+    return _names(dataset, DOUBTFUL, "write its manifest anew with `segmamba intake`")
+
+
+def _names(dataset: Dataset, key: str, mend: str) -> tuple[str, ...]:
+    names = dataset.made.get(key, [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"data set {dataset.name} in {dataset.folder}: made.{DOUBTFUL} must be a list of names; write its manifest "
-            "anew with `segmamba intake`"
-        )
+        raise InputError(f"data set {dataset.name} in {dataset.folder}: made.{key} must be a list of names; {mend}")
     return tuple(names)

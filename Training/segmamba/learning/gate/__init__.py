@@ -23,7 +23,7 @@ from segmamba.learning.gate.comparison import Comparison, compare_models
 from segmamba.learning.gate.page import format_report
 from segmamba.learning.gate.rules import Criteria, Judgement, beside_doubts, is_guard
 from segmamba.learning.gate.scores import answer, table
-from segmamba.learning.provenance import doubtful_cases, is_of_phantoms
+from segmamba.learning.provenance import doubtful_cases, shipped_cases
 
 __all__ = ["Comparison", "Criteria", "compare_models", "format_report", "run_gate", "score_cache"]
 
@@ -107,7 +107,7 @@ def score_cache(models: Path) -> Path:
 def _beside_doubts(found: Comparison) -> Judgement:
     anchor, local = found.sets
     doubtful = doubtful_cases(local.dataset) if local.dataset else ()
-    guarded = anchor.dataset is not None and not is_of_phantoms(anchor.dataset) and is_guard(anchor.pair, found.spots)
+    guarded = anchor.dataset is not None and not shipped_cases(anchor.dataset) and is_guard(anchor.pair, found.spots)
     return found.judgement if guarded else beside_doubts(found.judgement, doubtful)
 
 

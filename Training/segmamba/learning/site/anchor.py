@@ -1,9 +1,8 @@
-"""The anchor set of a site, from labelled cases of its own instead of phantoms."""
+"""The anchor set of a site, from labelled cases of its own instead of those that come with the program."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from segmamba.files.atomic import is_clutter, make_folder
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.gate.comparison import check_fits
 from segmamba.learning.gate.rules import ENOUGH
-from segmamba.learning.provenance import is_of_phantoms
+from segmamba.learning.provenance import shipped_cases
 from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.improvement import free_or_refuse
@@ -27,7 +26,6 @@ from segmamba.models.package import read_manifest
 from segmamba.training.experiment import check_apart, may_hold_labels
 
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
-_PHANTOM = re.compile(r"phantom-\d{6,}")  # a folder of `make_phantoms`
 _SHOWN = 3  # names in an error
 _MOMENT = 1.0  # seconds for which somebody who only looks may hold the lock
 
@@ -41,7 +39,7 @@ def set_anchor(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Collected:
-    """Makes labelled cases of a site the anchor set that its gate judges by; synthetic ones give way to them.
+    """Makes labelled cases of a site the anchor set that its gate judges by; what ships gives way to them.
 
     The cases stay where they are. The set appears whole or not at all; until then the one before stays.
 
@@ -105,24 +103,24 @@ def _refuse_inside(path: Path, source: Path | str, *folders: Path) -> None:
 
 
 def _refuse_own(folder: Path) -> None:
-    """Raises InputError where a folder holds anything but the phantoms of `make_phantoms`."""
+    """Raises InputError where a folder holds anything but the cases that `copy_shipped` put there."""
     if folder.is_symlink():
         raise InputError(f"{folder} is a link, which is not replaced; move it away, and try again")
     names = sorted(path.name for path in folder.iterdir() if not is_clutter(path.name)) if folder.exists() else []
     if not names:
         return
-    phantoms = {name for name in names if _PHANTOM.fullmatch(name) and (folder / name).is_dir()}
-    if strange := [name for name in names if name not in phantoms | {MANIFEST, SPLIT}]:
+    dataset = read_dataset(folder) if MANIFEST in names else None
+    shipped = set(shipped_cases(dataset)) if dataset else set()
+    if strange := [name for name in names if name not in shipped | {MANIFEST, SPLIT}]:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise InputError(
             f"{folder} holds {', '.join(strange[:_SHOWN])}{more}, which the program did not make and does not remove; "
             "move your cases to a folder outside of it, and name that folder: `segmamba anchor SITE FOLDER`"
         )
-    dataset = read_dataset(folder)
-    own = [case.id for case in dataset.cases if case.id not in phantoms]
-    if own or not is_of_phantoms(dataset):
+    own = [case.id for case in dataset.cases if case.id not in shipped] if dataset else []
+    if own:
         raise InputError(
-            f"{folder} holds {len(own or dataset.cases)} case(s) of your own already; add to them with "
+            f"{folder} holds {len(own)} case(s) of your own already; add to them with "
             f"`segmamba dataset init {folder} --update`, or move that folder away"
         )
 

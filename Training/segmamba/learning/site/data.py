@@ -1,24 +1,20 @@
-"""Data sets of a site: the corrections as a run sees them, and phantoms where a site has no old data of its own."""
+"""Data sets of a site: the corrections as a run sees them, and old cases where a site has none of its own."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
-from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.split import read_split, write_split
+from segmamba.errors import InputError
 from segmamba.files.shares import publish_folder
-from segmamba.learning.provenance import PHANTOMS
+from segmamba.learning.provenance import SHIPPED
 
-REPLAY_SEEDS, ANCHOR_SEEDS = range(1, 61), range(500_001, 500_013)
-ANY_KIND = (None,)  # as phantoms are drawn: half of them enhance, one in seven has a trace
-# of the anchor: a trace of ET, of which one voxel decides, says nothing; none at all shows ET that is made up
-ANCHOR_KINDS = (True, True, True, False)
+_CASES = Path(__file__).resolve().parents[4] / "Resources" / "cases"
 
 
 def freeze(corrections: Path, folder: Path) -> Dataset:
@@ -40,45 +36,33 @@ def freeze(corrections: Path, folder: Path) -> Dataset:
     return read_dataset(folder)
 
 
-def make_phantoms(
-    folder: Path,
-    seeds: range,
-    spacing: tuple[float, float, float],
-    progress: Callable[[int], None] = lambda done: None,
-    kinds: Sequence[bool | None] = ANY_KIND,
-) -> None:
-    """Makes a data set of synthetic cases, unless its folder has something.
+def copy_shipped(folder: Path) -> None:
+    """Makes a data set of the labelled cases that come with the project, unless its folder has something.
 
-    Made beside it and renamed: a making that was broken off goes on with the cases that are whole.
+    Made beside it and renamed, so it is whole or not there.
 
     Args:
-        folder: of the data set.
-        seeds: a case each.
-        spacing: mm along X, Y and Z.
-        progress: called with the cases done, before each that is made now.
-        kinds: in turn, whether they enhance (make_phantom).
+        folder: of the data set; "replay" or "anchor", as the folders of Resources/cases.
+
+    Raises:
+        InputError: where the cases are missing.
     """
     if folder.exists():
         if any(folder.iterdir()):
             return
         folder.rmdir()
-    making = folder.with_name(f".{folder.name}.making")
-    cases = {seed: making / f"phantom-{seed:06d}" for seed in seeds}
-    missing = [seed for seed in seeds if not cases[seed].is_dir()]  # else the time left would count work of before
-    for done, seed in enumerate(missing, len(seeds) - len(missing)):
-        progress(done)
-        case, half = cases[seed], making / ".half"
-        shutil.rmtree(half, ignore_errors=True)
-        phantom = make_phantom(seed, spacing=spacing, enhancing=kinds[seeds.index(seed) % len(kinds)])
-        for path in save_phantom(phantom, half, case.name).values():
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        publish_folder(half, case)
-    progress(len(seeds))
-    (making / MANIFEST).unlink(missing_ok=True)
+    source = _CASES / folder.name
+    if not source.is_dir():
+        raise InputError(
+            f"{source} is missing, which comes with the program; install the program again, or make a data set of "
+            f"labelled cases of your own in {folder}"
+        )
+    making = folder.with_name(f".{folder.name}.copying")
+    shutil.rmtree(making, ignore_errors=True)
+    shutil.copytree(source, making)
+    for path in making.rglob("*.nii.gz"):
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
     dataset = init_dataset(making, name=folder.name, convention="brats2023").dataset
-    drawn = {"seeds": [seeds.start, seeds.stop - 1], "spacing": list(spacing)}
-    if kinds != ANY_KIND:
-        drawn["enhancing"] = list(kinds)
-    write_dataset(replace(dataset, made={**dataset.made, PHANTOMS: drawn}))
+    write_dataset(replace(dataset, made={**dataset.made, SHIPPED: [case.id for case in dataset.cases]}))
     publish_folder(making, folder)

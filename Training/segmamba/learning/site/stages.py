@@ -12,24 +12,17 @@ from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
-from segmamba.learning.provenance import is_of_phantoms
+from segmamba.learning.provenance import shipped_cases
 from segmamba.learning.registry import change, in_use, state
 from segmamba.learning.registry.state import MODELS, hash_of
-from segmamba.learning.site.data import (
-    ANCHOR_KINDS,
-    ANCHOR_SEEDS,
-    ANY_KIND,
-    REPLAY_SEEDS,
-    freeze,
-    make_phantoms,
-)
+from segmamba.learning.site.data import copy_shipped, freeze
 from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.learning.site.status import StatusWriter
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import Intake, ingest
-from segmamba.models.package import MANIFEST, find_model, load_package, read_manifest
+from segmamba.models.package import MANIFEST, find_model, load_package
 from segmamba.training import recipes
 from segmamba.training.config import TrainingConfig
 from segmamba.training.loop import train
@@ -65,7 +58,7 @@ class Stages:
         """Runs the stages that are not done yet, in order."""
         self._ingest()
         initial = self._initial()
-        self._old_data(initial)
+        self._old_data()
         self._train(initial)
         self._choose(initial)
         self._add()
@@ -103,28 +96,11 @@ class Stages:
         assert self.plan.initial is not None
         return in_use.find_package(self.site.models, self.plan.initial)
 
-    def _old_data(self, initial: Path) -> None:
-        spacing = read_manifest(initial).preprocess.spacing
-        for place, seeds, kinds, what in (
-            (self.site.replay, REPLAY_SEEDS, ANY_KIND, "synthetic cases to replay"),
-            (self.site.anchor, ANCHOR_SEEDS, ANCHOR_KINDS, "synthetic anchor cases"),
-        ):
-            progress = self._reporting(f"making {what}, once for this site", len(seeds))
-            make_phantoms(place, seeds, spacing, progress, kinds)
-
-    def _reporting(self, text: str, total: int) -> Callable[[int], None]:
-        """For make_phantoms, which calls it only where there is something to make."""
-        begun = False
-
-        def progress(done: int) -> None:
-            nonlocal begun
+    def _old_data(self) -> None:
+        self.status_writer.begin("preparing", "looking for old cases to replay and to judge by")
+        for place in (self.site.replay, self.site.anchor):
             self._heed()
-            if not begun:
-                self.status_writer.begin("preparing", text)
-            begun = True
-            self.status_writer.go_on(done, total, f"{text}: {done} of {total}")
-
-        return progress
+            copy_shipped(place)
 
     def _train(self, initial: Path) -> None:
         model = self.folder / "model"
@@ -233,7 +209,7 @@ class Stages:
             device=self.device,
             progress=self._asking("comparing with the model in use"),
         )
-        text = verdict_text(report, is_of_phantoms(read_dataset(self.site.anchor)))
+        text = verdict_text(report, shipped=bool(shipped_cases(read_dataset(self.site.anchor))))
         self.status_writer.begin("done", text, verdict=report["verdict"], gate=str(candidate.absolute()))
 
 

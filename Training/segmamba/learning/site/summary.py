@@ -42,7 +42,6 @@ def summarise(site: Site, run: str | None = None) -> dict:
         "corrections": _corrections(site.corrections),
         "models": _models(site.models),
         "runs": _runs(site),
-        "prepared": all(folder.is_dir() and any(folder.iterdir()) for folder in (site.replay, site.anchor)),
     }
     if run is not None:
         found["log"] = _log(site.old_run(run) / LOG)

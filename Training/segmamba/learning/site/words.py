@@ -10,22 +10,23 @@ _VERDICTS = {
 }
 
 
-def verdict_text(report: dict, phantoms: bool) -> str:
+def verdict_text(report: dict, *, shipped: bool) -> str:
     """The verdict on a candidate in words, and what its evidence is worth.
 
-    report: what segmamba.learning.gate wrote. phantoms: whether the anchor cases are synthetic.
+    report: what segmamba.learning.gate wrote. shipped: whether the anchor cases come with the program.
     """
     failed = "; ".join(f"{c['name']}: {c['text']}" for c in report["checks"] if not c["holds"])
     anchor, local = (len(report[part]["cases"]) for part in ("anchor", "local"))
-    kind = "synthetic anchor cases" if phantoms else "anchor cases"
+    kind = "anchor cases that come with the program" if shipped else "anchor cases"
     lines = [_VERDICTS[report["verdict"]].format(failed=failed)]
     if looks := [f"{look['case']} ({look['text']})" for look in report.get("look_first", ())]:
         lines.append(f"Look first at {'; '.join(looks[:3])}.")
     lines.append(f"It was compared on {local} corrected case(s) that were kept from training, and on {anchor} {kind}.")
-    if phantoms:
+    if shipped:
         lines.append(
-            "Synthetic cases show only that the model still does what it could on such; they say nothing about "
-            "patients of other hospitals. Better evidence: labelled patients of your own, by `segmamba anchor`."
+            "These are patients of other hospitals, whom the first model has learned from: they show what a new model "
+            "has forgotten, not how it does on new patients. Better evidence: labelled patients of your own, by "
+            "`segmamba anchor`."
         )
     if report["low_evidence"]:
         lines.append(f"Low evidence: {'; '.join(report['low_evidence'])}.")
