@@ -161,9 +161,6 @@ class TrainingConfig:
     """A model package to start from; empty: fresh weights."""
     freeze: str = ""
     """"encoder": its weights stay as they are, for fewer than five corrected cases; empty: all learn."""
-    keep_right: bool = False
-    """Where the initial model is right, its own probabilities are the truth: only its mistakes teach. For a
-    fine-tuning, after Learning without Forgetting (Li and Hoiem, arXiv 1606.09282)."""
     seed: int = 1
     """Of fresh weights and of every sample that is drawn."""
     patch: tuple[int, int, int] = (128, 128, 128)
@@ -204,10 +201,6 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _choice("freeze", self.freeze, ("", "encoder"))
         _choice("loss", self.loss, ("ce", "dice_ce"))
-        _check(
-            not self.keep_right or bool(self.initial_model and not self.deep_supervision),
-            "keep_right needs an initial_model, and no deep_supervision; set it to false, or change these",
-        )
         _choice("head", self.head, HEADS)
         _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))

@@ -123,22 +123,18 @@ class HeadLoss(nn.Module):
         self.cross_entropy = (nn.BCEWithLogitsLoss if nested else nn.CrossEntropyLoss)(reduction="none")
         self.with_dice = name == "dice_ce"
 
-    def forward(self, logits: Tensor, shares: Tensor, before: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, shares: Tensor) -> Tensor:
         """Compares logits with the truth.
 
         Args:
             logits: (B, K, D, H, W).
             shares: (B, 1 + labels, D, H, W).
-            before: logits of the initial model; where it is right, its probabilities are the target. None: the labels
-                are, everywhere.
 
         Returns:
             The loss, a scalar.
         """
         known = (shares.sum(1, keepdim=True) > 0.5).float()
         target = region_shares(shares, self.nested) if self.nested else shares * known
-        if before is not None:
-            target = _keep_right(before.float(), target, known, nested=bool(self.nested))
         entropy = self.cross_entropy(logits, target)
         entropy = entropy.mean(1, keepdim=True) if self.nested else entropy[:, None]
         spatial = (1, 2, 3, 4)
@@ -148,17 +144,6 @@ class HeadLoss(nn.Module):
         probabilities = torch.sigmoid(logits) if self.nested else torch.softmax(logits, 1)
         classes = slice(None) if self.nested else slice(1, None)  # a softmax has the background too
         return loss + dice_loss((probabilities * known)[:, classes], target[:, classes])
-
-
-def _keep_right(before: Tensor, target: Tensor, known: Tensor, *, nested: bool) -> Tensor:
-    """`target`, but the probabilities of logits `before` where they decide as it does; 0 stays 0 where not `known`."""
-    if nested:
-        own = torch.sigmoid(before)
-        right = (own > 0.5) == (target > 0.5)
-    else:
-        own = torch.softmax(before, 1)
-        right = own.argmax(1, keepdim=True) == target.argmax(1, keepdim=True)
-    return torch.where(right, own * known, target)
 
 
 def level_loss(loss_of: Callable[[Tensor, Tensor], Tensor], outputs: Tensor | list[Tensor], shares: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -40,9 +39,6 @@ class Stepper:
         # torch documents memory_format, and its types know it not beside a device
         self.network: nn.Module = cast(Any, experiment.network).to(world.device, memory_format=self.memory_format)
         self.ema = average_of(self.network, config.optimizer.ema)
-        self.before = None  # the initial model, where it still teaches
-        if config.keep_right:
-            self.before = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.learner = self.network  # with further outputs where it learns by more than its own
         if config.deep_supervision:
             torch.manual_seed(config.seed)
@@ -114,17 +110,10 @@ class Stepper:
             with cast(Any, self.ddp).no_sync() if apart else contextlib.nullcontext():
                 with self._precision():
                     outputs = self.ddp(x.contiguous(memory_format=self.memory_format))
-                loss = self._loss(x, outputs, y) * (len(x) / len(image))
+                loss = level_loss(self.loss_of, outputs, y) * (len(x) / len(image))
                 loss.backward()
             total += loss.detach()
         return total
-
-    def _loss(self, image: Tensor, outputs: Tensor | list[Tensor], label: Tensor) -> Tensor:
-        if self.before is None:
-            return level_loss(self.loss_of, outputs, label)
-        with torch.no_grad(), self._precision():
-            before = self.before(image)
-        return self.loss_of(cast(Tensor, outputs).float(), label, before)
 
     def _precision(self) -> contextlib.AbstractContextManager:
         if not self.autocast:
