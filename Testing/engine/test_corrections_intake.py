@@ -198,16 +198,34 @@ def test_a_submission_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, pha
     assert only_row(ingest(tmp_path / "to", accept={place.name: "it will do"})).status == "refused"
 
 
+def send_under_two_patients(folder: Path, case: Path, tmp_path: Path) -> list[Path]:
+    """One examination, and again with another FLAIR as of patient B: two cases, in the order of their names."""
+    first = send(folder, case, labels=corrected(case, tmp_path), subject="A")
+    t2f = edited(find_case(case)["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
+    images = {**find_case(case), "t2f": t2f}
+    return sorted([first, send(folder, case, images=images, labels=corrected(case, tmp_path), subject="B")])
+
+
 def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
-    send(tmp_path / "to", phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
-    images = {**find_case(phantoms[0]), "t2f": find_case(phantoms[0])["t2f"]}
-    other = edited(images["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
-    images["t2f"] = other
-    send(tmp_path / "to", phantoms[0], images=images, labels=corrected(phantoms[0], tmp_path), subject="B")
+    send_under_two_patients(tmp_path / "to", phantoms[0], tmp_path)
     result = ingest(tmp_path / "to")
     assert sorted(row.status for row in result.rows) in (["refused", "train"], ["refused", "validation"])
     (refused,) = (row for row in result.rows if row.status == "refused")
     assert "same image" in {finding.kind for finding in refused.findings}
+
+
+@pytest.mark.parametrize("earlier", (0, 1))
+def test_the_later_of_two_with_one_image_is_refused_until_the_other_is_withdrawn(tmp_path, phantoms, earlier):
+    folder = tmp_path / "to"
+    both = send_under_two_patients(folder, phantoms[0], tmp_path)
+    first, second = both[earlier], both[1 - earlier]
+    second.rename(tmp_path / "later")
+    place = only_row(ingest(folder)).status
+    (tmp_path / "later").rename(second)
+    assert {row.name: row.status for row in ingest(folder).rows} == {first.name: place, second.name: "refused"}
+    row = only_row(ingest(folder, withdraw=[first.name]))
+    assert (row.name, row.status in ("train", "validation")) == (second.name, True)
+    assert "same image" not in {finding.kind for finding in row.findings}
 
 
 def test_a_case_sent_again_as_another_patients_is_refused_and_keeps_its_place(tmp_path, phantoms):

@@ -1,7 +1,7 @@
 """Intake: submissions become a data set to train on. Each is examined once, and each subject is assigned once.
 
     FOLDER/incoming/CASE-vN/      submissions, only ever read
-    OUTPUT/verdicts/CASE-vN.json  what was found, written once: a killed intake resumes from there
+    OUTPUT/verdicts/CASE-vN.json  what was found, by which a killed intake resumes
     OUTPUT/verdicts/CASE-vN.png   of a doubtful one, for the person who decides
     OUTPUT/splits.json            subject -> train or validation; only ever added to
     OUTPUT/dataset.json           the newest accepted version of every case (segmamba.datasets), for train.py
@@ -41,6 +41,7 @@ REPORT = "intake.json"
 LOCK = ".intake.lock"
 VALIDATION = 0.2  # of the subjects
 UNCHANGED = 0.3  # at most, of the cases of each part: the model's own answers teach it its own mistakes
+_BESIDE = {"other subject", "other task", "same image", "repeated image", "same label"}  # kinds of beside_others
 _SCHEMA = 1
 
 
@@ -144,27 +145,33 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
     present = sorted(path.name for path in (folder / INCOMING).iterdir())
     sent = sorted((name for name in present if FOLDER.fullmatch(name)), key=_order)
     _check_accept(accept, sent)
-    verdicts: dict[str, Verdict] = {}
-    new = []
+    known = {name: known_verdict(output, folder / INCOMING / name) for name in sent}
+    verdicts = {name: verdict for name, verdict in known.items() if verdict is not None}
+    new = [name for name in sent if name not in verdicts]
+    for name in new:
+        progress(name)
+        verdict = _verdict(folder / INCOMING / name, output)
+        verdicts[name] = replace(verdict, examined=beside_others(verdict.examined, verdicts))
+        _write_verdict(output, name, verdicts[name])
     for name in sent:
-        submission = folder / INCOMING / name
-        verdict = known_verdict(output, submission)
-        if verdict is None:
-            progress(name)
-            verdict = _verdict(submission, output)
-            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts))
-            new.append(name)
-        if name in accept:
-            verdict = replace(verdict, examined=beside_others(verdict.examined, verdicts), reason=accept[name])
-        if name in new or name in accept:
-            write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
-        verdicts[name] = verdict
-        _show(folder / INCOMING / name, verdict.state == "doubtful", output / VERDICTS)
+        verdict = verdicts.pop(name)
+        now = replace(verdict, reason=accept.get(name, verdict.reason))
+        # what it was refused beside may have been withdrawn, and what it is accepted beside may have come later
+        if name in accept or any(finding.kind in _BESIDE for finding in verdict.examined.findings):
+            now = replace(now, examined=beside_others(verdict.examined, verdicts))
+        if now != verdict:
+            _write_verdict(output, name, now)
+        verdicts[name] = now
+        _show(folder / INCOMING / name, now.state == "doubtful", output / VERDICTS)
     rows = _settle(output, verdicts)
     unfinished = tuple(name for name in present if UNFINISHED.fullmatch(name))
     result = Intake(folder=output.resolve().name, rows=rows, new=tuple(new), unfinished=unfinished)
     write_aside(output / REPORT, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return result
+
+
+def _write_verdict(output: Path, name: str, verdict: Verdict) -> None:
+    write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
 
 
 def _show(submission: Path, is_doubtful: bool, verdicts: Path) -> None:
@@ -249,7 +256,10 @@ def find_trainable(folder: Path, output: Path | None = None) -> tuple[list[CaseE
 
 
 def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
-    """Adds what shows only beside the submissions that were accepted before. verdicts: of those, by name."""
+    """What is found of a submission, with what shows only beside the others that are accepted, found anew.
+
+    verdicts: of the others, by name.
+    """
     if examined.entry is None:
         return examined
     found: list[Finding] = []
@@ -271,7 +281,8 @@ def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examin
             found.append(Finding(kind=kind, text=f"{', '.join(images)} is an image of {other.name} too"))
         elif examined.contents.get("label") and examined.contents["label"] == other.contents.get("label"):
             found.append(Finding(kind="same label", text=f"its label map is that of {other.name}, the images are not"))
-    return replace(examined, findings=tuple(dict.fromkeys([*examined.findings, *found])))
+    alone = [finding for finding in examined.findings if finding.kind not in _BESIDE]
+    return replace(examined, findings=tuple(dict.fromkeys([*alone, *found])))
 
 
 # --- from verdicts to a data set
