@@ -181,6 +181,29 @@ def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_
     assert predict_batch(model, cases, tmp_path / "out", options)[0]["status"] == "done"
 
 
+def test_a_map_that_another_run_left_there_is_not_taken_for_this_ones(model, phantom_cases, tmp_path):
+    """The uncertainty of the plain pass lies beside a label map of two passes, whose run was not asked for one."""
+    folder = phantom_cases / "phantom-0"
+    shutil.copytree(folder, tmp_path / "in" / folder.name)
+    wanted = PredictOptions(mirrorings=1, uncertainty=True)
+    for options in (PredictOptions(uncertainty=True), PredictOptions(mirrorings=1), wanted):
+        (row,) = predict_batch(model, tmp_path / "in", tmp_path / "out", options)
+        assert row["status"] == "done"
+    assert predict_batch(model, tmp_path / "in", tmp_path / "out", wanted)[0]["status"] == "skipped"
+    fewer = PredictOptions(mirrorings=1)
+    assert predict_batch(model, tmp_path / "in", tmp_path / "out", fewer)[0]["status"] == "skipped"
+
+
+def test_a_case_that_is_being_written_anew_is_not_finished(model, phantom_cases, tmp_path):
+    images = find_case(phantom_cases / "phantom-0")
+    predict_case(model, images, tmp_path, "a", PredictOptions(uncertainty=True))
+    (tmp_path / "a-seg.nii.gz").unlink()
+    (tmp_path / "a-seg.nii.gz").mkdir()  # so that the label map, which comes last, cannot be written
+    with pytest.raises(OSError):
+        predict_case(model, images, tmp_path, "a", PredictOptions(mirrorings=1, uncertainty=True))
+    assert not (tmp_path / "a-summary.json").exists()
+
+
 def test_a_folder_without_cases_is_refused(model, tmp_path):
     with pytest.raises(InputError, match="has no case folders"):
         predict_batch(model, tmp_path, tmp_path / "out", PredictOptions())

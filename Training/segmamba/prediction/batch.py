@@ -31,7 +31,7 @@ def predict_batch(
     Args:
         model: as `models.package.load_package` gives it.
         folder: with a folder for each case.
-        output: gets a folder for each case.
+        output: folder of the results of all cases, as of `output_files`.
         options: what a user may choose, the same for every case.
         progress: called with the case, the stage and the fraction (0 to 1) of it that is done.
         shard: (i, n), only every nth case from the ith on, 0 <= i < n: the share of one of n processes.
@@ -105,7 +105,8 @@ def _finished(output: Path, case_id: str, settings: dict, options: PredictOption
     files = output_files(output, case_id, options)
     try:
         summary = read_json(files["summary"])
-        same = summary["settings"] == settings
-    except (ValueError, KeyError, TypeError):  # InputError is a ValueError
+        # by name too: a map that this run was not asked for may lie there from another one
+        written = all(summary["files"].get(kind) == path.name and path.is_file() for kind, path in files.items())
+        return summary if written and summary["settings"] == settings else None
+    except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
         return None
-    return summary if same and all(path.is_file() for path in files.values()) else None

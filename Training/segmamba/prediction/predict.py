@@ -239,6 +239,7 @@ def _write(
     """Every file but the summary, the label map last."""
     affine = seen.grid.affine
     make_folder(files["summary"].parent)
+    files["summary"].unlink(missing_ok=True)  # of an earlier run: it is not about what is written from here on
     if "probabilities" in files and done.probabilities is not None:
         save_image(np.moveaxis(done.probabilities, 0, -1), affine, files["probabilities"], np.float32)
     if "left_out" in files:
