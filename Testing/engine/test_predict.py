@@ -204,6 +204,17 @@ def test_a_case_that_is_being_written_anew_is_not_finished(model, phantom_cases,
     assert not (tmp_path / "a-summary.json").exists()
 
 
+@pytest.mark.parametrize("wrong", ({"XX": 3.0}, {"WT": float("nan")}, {"WT": -1.0}))
+def test_a_wrong_limit_is_refused_before_anything_is_read(model, phantom_cases, tmp_path, wrong):
+    stages = []
+    options = PredictOptions(remove_small_mm3=wrong)
+    with pytest.raises(InputError, match=r"XX; known are WT, TC, ET|smallest WT of"):
+        predict_case(model, find_case(phantom_cases / "phantom-0"), tmp_path, "a", options, lambda *s: stages.append(s))
+    with pytest.raises(InputError, match=r"XX; known are WT, TC, ET|smallest WT of"):
+        predict_batch(model, phantom_cases, tmp_path, options)
+    assert not stages
+
+
 def test_a_folder_without_cases_is_refused(model, tmp_path):
     with pytest.raises(InputError, match="has no case folders"):
         predict_batch(model, tmp_path, tmp_path / "out", PredictOptions())

@@ -10,7 +10,7 @@ from segmamba.cases.case import find_case
 from segmamba.cases.case_folder import holds_results_only
 from segmamba.errors import InputError, explain, last_line
 from segmamba.models.package import Model
-from segmamba.prediction.predict import PredictOptions, output_files, predict_case, settings_of
+from segmamba.prediction.predict import PredictOptions, check_options, output_files, predict_case, settings_of
 from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ def predict_batch(
         A row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
 
     Raises:
-        InputError: where `folder` holds no case at all.
+        InputError: where `folder` holds no case at all, or as `check_options`.
     """
+    check_options(model.manifest, options)
     inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
     # results in between, of this run or of one before, are no cases
     folders = [f for f in inside if f.resolve() != output.resolve() and not holds_results_only(f)]

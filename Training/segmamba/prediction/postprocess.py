@@ -104,7 +104,7 @@ def _postprocess(
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
     result, report = remove_small(label_map, affine, spec.min_component_mm3, scheme)
     _remove_without_inner(result, affine, spec.min_without_inner_mm3, scheme, report)
-    _check_limits(spec.min_total_mm3, scheme)
+    check_limits(spec.min_total_mm3, scheme)
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in spec.min_total_mm3):
         mask = np.isin(result, scheme.values(region))
@@ -157,7 +157,7 @@ def remove_small(
     Raises:
         InputError: for an unknown region or a limit that is no size.
     """
-    _check_limits(min_mm3, scheme)
+    check_limits(min_mm3, scheme)
     result, report = label_map.copy(), {}
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in min_mm3):
@@ -179,7 +179,7 @@ def _remove_without_inner(
     report: dict[str, dict[str, int]],
 ) -> None:
     """Takes components out of `result` that hold nothing of the next inner region, and adds them to `report`."""
-    _check_limits(limits, scheme)
+    check_limits(limits, scheme)
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in limits):
         inner = _next_inner(region, scheme)
@@ -204,7 +204,8 @@ def _next_inner(region: str, scheme: LabelScheme) -> tuple[int, ...]:
     return tuple(max(smaller, key=len))
 
 
-def _check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
+def check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
+    """Raises InputError where `limits`, region -> mm3, name a region that `scheme` does not have, or are no sizes."""
     unknown = [region for region in limits if region not in scheme.regions]
     if unknown:
         raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")

@@ -30,7 +30,14 @@ from segmamba.images.sources import read_source
 from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.networks.scan import choose_backend
-from segmamba.prediction.postprocess import count_spots, describe_removed, postprocess, to_label_map, volumes_ml
+from segmamba.prediction.postprocess import (
+    check_limits,
+    count_spots,
+    describe_removed,
+    postprocess,
+    to_label_map,
+    volumes_ml,
+)
 from segmamba.prediction.preprocess import preprocess
 from segmamba.prediction.segment import Segmentation, segment_prepared
 from segmamba.prediction.stages import Progress, Stages
@@ -128,6 +135,7 @@ def predict_case(
         >>> sorted(path.name for path in folder.iterdir())
         ['phantom-0-seg.nii.gz', 'phantom-0-summary.json']
     """
+    check_options(model.manifest, options)
     stages = Stages(progress)
     seen = _read(model.manifest, sources, case_id, options, stages, cancelled)
     with stages.time("preprocess"):
@@ -152,6 +160,11 @@ def predict_case(
     write_aside(files["summary"], (json.dumps(summary, indent=2) + "\n").encode())
     stages.report("write", 1.0)
     return summary
+
+
+def check_options(manifest: Manifest, options: PredictOptions) -> None:
+    """Raises InputError where `options` name regions that the model does not have, or sizes that are none."""
+    check_limits(options.remove_small_mm3 or {}, manifest.scheme)
 
 
 @dataclass(frozen=True, eq=False)
