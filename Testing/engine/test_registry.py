@@ -222,3 +222,17 @@ def test_the_commands(folder, models, tmp_path, capsys):
     assert "belongs to adopt, not to rollback" in capsys.readouterr().err
     assert main(["models", str(tmp_path / "new"), "start", str(models[1])]) == 0
     assert used(tmp_path / "new") == "tiny-2"
+
+
+@pytest.mark.parametrize("words", ("", "current", "rollback", "promote quick", "refuse quick --reason bad"))
+def test_a_misspelt_registry_is_named_and_not_made(tmp_path, capsys, words):
+    assert main(["models", str(tmp_path / "modles"), *words.split()]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'modles'}: no such folder; check the path, or begin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_without_a_model_says_so(tmp_path):
+    with pytest.raises(InputError, match="no model in use, and none to go back to"):
+        change.rollback(tmp_path)
+    with pytest.raises(InputError, match=r"quick is neither .* nor a name in the registry .*, which has none"):
+        in_use.find_package(tmp_path, "quick")

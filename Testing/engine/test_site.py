@@ -264,14 +264,25 @@ def test_where_the_cases_that_ship_are_missing(tmp_path):
 # --- what goes wrong is said
 
 
-def test_without_a_case_there_is_nothing_to_learn(tmp_path, capsys):
+@pytest.mark.parametrize("options", ([], ["--detach"], ["--run", "mine"]))
+def test_a_site_without_a_case_or_misspelt_is_named_and_nothing_is_made(tmp_path, capsys, options):
     assert main(["status", str(tmp_path / "none"), "--json"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
-    assert main(["improve", str(tmp_path / "site"), "--device", "cpu"]) == 1
+    assert main(["improve", str(tmp_path / "none"), "--device", "cpu", *options]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ") and "send a case first" in last
-    (run,) = summarise(Site(tmp_path / "site"))["runs"]
-    assert run["state"] == "failed" and "send a case first" in run["text"] and run["alive"] is False
+    assert last.startswith(f"error: {tmp_path / 'none' / 'corrections'} is not a folder of corrections")
+    assert "check the path, or send a case first" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_accepted_case_a_run_says_why_it_failed(site, capsys):
+    shutil.rmtree(site.corrections / "incoming")
+    (site.corrections / "incoming").mkdir()
+    assert main(["improve", str(site.folder), "--device", "cpu"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "error: there is no accepted case to train on yet: send corrected cases"
+    (run,) = summarise(site)["runs"]
+    assert (run["state"], run["text"], run["alive"]) == ("failed", last.removeprefix("error: "), False)
 
 
 def test_cases_that_are_not_trained_on_are_named(site, phantom_cases, tmp_path):

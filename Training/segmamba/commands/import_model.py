@@ -24,7 +24,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Runs `segmamba import-model`; returns the exit code."""
+    """Runs `segmamba import`; returns the exit code."""
     from segmamba.files.atomic import check_regular
     from segmamba.models.package import Manifest, save_package
     from segmamba.models.published import load_published

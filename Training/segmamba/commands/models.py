@@ -78,7 +78,8 @@ def _gate(options: Namespace) -> int:
         print(f"refused: {refuse(options.models, candidate, f'the gate: {failed}')}", file=sys.stderr)
     elif options.apply:
         print(
-            f"not worse: nothing was changed; a person decides (`segmamba models {options.models} adopt`)",
+            "not worse: nothing was changed; a person decides "
+            f"(`segmamba models {options.models} adopt {options.candidate} --reason WHY`)",
             file=sys.stderr,
         )
     return 0 if report["verdict"] == "promote" else 1
@@ -88,6 +89,10 @@ def _models(options: Namespace) -> int:
     from segmamba.learning.registry import state  # the others need torch, which takes seconds
 
     folder, action = options.folder, options.action
+    if action not in ("start", "add", "adopt") and not Path(folder).is_dir():
+        raise InputError(
+            f"{folder}: no such folder; check the path, or begin with `segmamba models {folder} start quick`"
+        )
     if action not in ("list", "current"):
         ready_for_output(folder)
         ready_for_output(Path(folder) / "models")

@@ -68,7 +68,9 @@ def promote(folder: Path | str, package: Path) -> str:
         evidence = change.evidence(package)
         if evidence is None or evidence["verdict"] != "promote":
             said = "has no report of the gate" if evidence is None else f"was given {evidence['verdict']!r} by the gate"
-            raise InputError(f"{package} {said}; a person can adopt it with a reason: `segmamba models {folder} adopt`")
+            raise InputError(
+                f"{package} {said}; a person can adopt it: `segmamba models {folder} adopt {package} --reason WHY`"
+            )
         name = change.add(package)
         change.to_champion("promote", name, "the gate", evidence)
     return name
@@ -147,7 +149,10 @@ def rollback(folder: Path | str, reason: str = "") -> str:
                 continue
             change.back_to(name, tuple(before), reason)
             return name
-        raise InputError(f"{folder} has no model before {change.registry.champion} to go back to")
+        used = change.registry.champion
+        raise InputError(
+            f"{folder} has {f'no model before {used}' if used else 'no model in use, and none'} to go back to"
+        )
 
 
 @contextmanager

@@ -73,5 +73,8 @@ def find_package(folder: Path | str, name_or_folder: str) -> Path:
     package = inside if (inside / MANIFEST).is_file() else Path(name_or_folder)
     if not (package / MANIFEST).is_file():
         known = ", ".join(read_registry(folder).models) or "none"
-        raise InputError(f"{name_or_folder} is neither the folder of a model nor one of {known}")
+        raise InputError(
+            f"{name_or_folder} is neither the folder of a model ({MANIFEST} in it) nor a name in the registry "
+            f"{folder}, which has {known}"
+        )
     return package

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from segmamba.errors import InputError
-from segmamba.learning.site.improvement import free_or_refuse
-from segmamba.learning.site.layout import OUTPUT, STATUS, WAYS, Site
+from segmamba.learning.site.improvement import run_folder
+from segmamba.learning.site.layout import OUTPUT, STATUS, Site
 
 _PACKAGE = Path(__file__).resolve().parents[3]  # in which `-m segmamba` finds this very package
 _PATIENCE = 60.0  # seconds until its first word, which comes before its libraries are loaded
@@ -35,11 +35,9 @@ def detach(site: Site, run: str | None, way: str | None, options: Sequence[str])
         The folder of the run, as soon as it has begun.
 
     Raises:
-        InputError: where another improvement is at work, or this one ends before its first word in status.json, with
-            its reason.
+        InputError: as `run_folder`, or where it ends before its first word in status.json, with its reason.
     """
-    free_or_refuse(site)
-    folder = site.new_run(way or WAYS[0]) if run is None else site.run(run)
+    folder = run_folder(site, run, way)
     folder.mkdir(parents=True, exist_ok=True)
     before = _stamp(folder)
     command = [sys.executable, "-m", "segmamba", "improve", str(site.folder), "--run", folder.name, *options]

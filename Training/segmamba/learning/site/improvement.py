@@ -21,6 +21,7 @@ from segmamba.files.shares import exclusive, is_held
 from segmamba.learning.site.layout import LOCK, WAYS, Site
 from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.site.status import RunStatus, StatusWriter, at_work, read_status
+from segmamba.learning.submissions.record import check_sent
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ def improve(
     """
     if way not in (None, *WAYS) or (steps is not None and steps < 1):
         raise InputError(f"way {way!r}, {steps} steps: expected one of {', '.join(WAYS)}, and 1 step or more")
-    free_or_refuse(site)
-    folder = site.new_run(way or WAYS[0]) if run is None else site.run(run)
+    folder = run_folder(site, run, way)
     with _alone(site, folder):
         plan = begin_plan(folder, way, steps)
         status = read_status(folder)
@@ -70,6 +70,28 @@ def improve(
 
             Stages(site, folder, plan, status_writer, StopRequests(caught, folder), model, device).run()
     return status_writer.status
+
+
+def run_folder(site: Site, run: str | None, way: str | None) -> Path:
+    """The folder of a run that is to begin or go on; a new one is made where `run` is None.
+
+    Args:
+        site: that is improved.
+        run: name of the run; None: a new one.
+        way: "finetune" or "retrain", in the name of a new run; None: the first of these.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: where another run is at work, or nothing was ever sent to the site, of which its name may be
+            misspelt: then nothing is made there.
+    """
+    free_or_refuse(site)
+    begun = run is not None and site.run(run).is_dir()
+    if not begun:
+        check_sent(site.corrections)
+    return site.new_run(way or WAYS[0]) if run is None else site.run(run)
 
 
 def free_or_refuse(site: Site) -> None:

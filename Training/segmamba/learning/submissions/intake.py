@@ -32,7 +32,7 @@ from segmamba.learning.submissions.checks import Examined, examine, same_task
 from segmamba.learning.submissions.doubtful import draw, picture_file
 from segmamba.learning.submissions.doubtful import withdraw as take_back
 from segmamba.learning.submissions.findings import Finding
-from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFINISHED
+from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFINISHED, check_sent
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,7 @@ def ingest(
     """
     folder = Path(folder)
     output = Path(output) if output is not None else folder
-    if not (folder / INCOMING).is_dir():
-        raise InputError(f"{folder} is not a folder of corrections: it has no {INCOMING}; send a case first")
+    check_sent(folder)
     for swept in (output, make_folder(output / VERDICTS)):
         sweep(swept)
     with exclusive(output / LOCK):

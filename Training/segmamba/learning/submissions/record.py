@@ -154,6 +154,15 @@ class CaseRecord:
         return (*self.images.values(), self.segmentation, *([self.proposal] if self.proposal else []))
 
 
+def check_sent(folder: Path) -> None:
+    """Raises InputError where no case was ever sent into a folder of corrections, whose name may be misspelt."""
+    if not (folder / INCOMING).is_dir():
+        raise InputError(
+            f"{folder} is not a folder of corrections: it has no {INCOMING}; check the path, or send a case first: "
+            f"`segmamba correct CASE --labels FILE --output {folder} --consent`"
+        )
+
+
 def read_record(folder: Path) -> CaseRecord:
     """case.json of a submission. Raises InputError where it is missing, broken, or not what FORMAT.md says."""
     path = folder / RECORD
