@@ -80,6 +80,7 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
     [
         (["predict", "-o", "out"], "give one of"),
         (["predict", "nowhere", "-o", "out"], "nowhere"),
+        (["predict", "{case}/..", "-o", "out"], "a folder of cases is given as --batch"),
         (["predict", "{case}", "--t1n", "x.nii.gz", "-o", "out"], "give one of"),
         (["predict", "--t1n", "{case}/phantom-0-t1n.nii.gz", "-o", "out"], "t1c"),
         (["predict", "{case}", "-o", "out", "--model", "nonesuch"], "there is no model 'nonesuch'"),

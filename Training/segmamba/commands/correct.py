@@ -27,7 +27,11 @@ def add(add_command: AddCommand) -> None:
     correct.add_argument("--labels", required=True, metavar="FILE", help="the corrected label map, on the grid of T1c")
     correct.add_argument("--proposal", metavar="FILE", help="the model's proposal, as `segmamba predict` wrote it")
     correct.add_argument(
-        "--output", required=True, metavar="FOLDER", help="folder of corrections (may be shared by several programs)"
+        "--output",
+        "-o",
+        required=True,
+        metavar="FOLDER",
+        help="folder of corrections (may be shared by several programs)",
     )
     known = ", ".join(LABEL_CONVENTIONS)
     correct.add_argument(
@@ -85,7 +89,7 @@ def add(add_command: AddCommand) -> None:
     intake = add_command("intake", _intake, "examine corrected cases, and make a data set of those accepted")
     intake.add_argument("folder", help="folder of corrections")
     intake.add_argument(
-        "--output", metavar="FOLDER", help="folder for the data set (default: the folder of corrections)"
+        "--output", "-o", metavar="FOLDER", help="folder for the data set (default: the folder of corrections)"
     )
     intake.add_argument(
         "--accept", action="append", default=[], metavar="CASE-vN", help="accept a doubtful submission; can be repeated"

@@ -17,7 +17,7 @@ def add(add_command: AddCommand) -> None:
         default="monai-bundle",
         help="monai-bundle (default); torch-export: the network alone, for one window, as torch's own operators",
     )
-    command.add_argument("--output", required=True, metavar="FOLDER", help="new folder to write")
+    command.add_argument("--output", "-o", required=True, metavar="FOLDER", help="new folder to write")
 
 
 def run(options: Namespace) -> int:

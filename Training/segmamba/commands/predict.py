@@ -155,9 +155,12 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
         print(json.dumps(rows, indent=2) if options.json else format_batch(rows))
         return 1 if any(row["status"] == "failed" for row in rows) else 0
     manifest = model.manifest
-    sources = files or find_case(
-        options.case, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None
-    )
+    try:
+        sources = files or find_case(
+            options.case, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None
+        )
+    except InputError as error:
+        raise InputError(f"{error}{_hint_at_batch(options.case)}") from None
     case_id = _case_id(Path(options.case)) if options.case else "case"
     where = output.parent if output.name.endswith((".nii", ".nii.gz")) else output
     target = seg_target(dicom, where / f"{case_id}-seg.dcm", model) if dicom and options.dicom_seg else None
@@ -179,6 +182,12 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
     if target:
         print(written or "no tumour was found: there is no DICOM SEG")
     return 0
+
+
+def _hint_at_batch(case: str) -> str:
+    """Of a folder that holds nothing but folders: it may be one of cases, not of a case."""
+    inside = [path for path in Path(case).iterdir() if path.name[0] != "."] if Path(case).is_dir() else []
+    return f"; a folder of cases is given as --batch {case}" if inside and all(p.is_dir() for p in inside) else ""
 
 
 def _models(options: Namespace) -> list[str]:

@@ -16,7 +16,7 @@ def add(add_command: AddCommand) -> None:
     )
     command.add_argument("config", help="TOML configuration (see Training/configs); its [network] is replaced")
     command.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for the runs, table1.md and table1.json"
+        "--output", "-o", required=True, metavar="DIR", help="folder for the runs, table1.md and table1.json"
     )
     command.add_argument(
         "--networks", metavar="A,B,...", help="networks to train (default: released and every baseline)"

@@ -326,7 +326,7 @@ def _read_nifti(source: Source) -> Image:
     if volume is None and volumes != 1:
         raise InputError(
             f"{path}: a {len(shape)}-D image, {describe_shape(shape)}, of {volumes} volumes; expected one "
-            "3-D image: split the file, or say which volume is meant"
+            "3-D image: write each volume to a file of its own, and give that of the right one"
         )
     if volume is not None and not 0 <= volume < volumes:
         raise InputError(f"{path}: no volume {volume}; it holds {volumes}, counted from 0")
