@@ -68,6 +68,12 @@ def test_cases_of_ones_own_take_the_place_of_those_that_ship(site, own, capsys):
     assert not shipped_cases(read_dataset(site.anchor))
 
 
+def test_a_misspelt_site_is_named_and_not_made(own, tmp_path, capsys):
+    assert main(["anchor", str(tmp_path / "stie"), str(own), "--labels", "brats2023"]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'stie'} is not a folder; choose the folder of the site\n"
+    assert not (tmp_path / "stie").exists()
+
+
 def test_cases_of_ones_own_are_not_replaced(site, own, capsys):
     set_anchor(site, own)
     before = tree(site.folder)

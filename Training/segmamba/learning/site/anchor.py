@@ -20,7 +20,7 @@ from segmamba.learning.provenance import shipped_cases
 from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.improvement import free_or_refuse
-from segmamba.learning.site.layout import Site
+from segmamba.learning.site.layout import Site, check_site
 from segmamba.learning.submissions.intake import find_trainable
 from segmamba.models.package import read_manifest
 from segmamba.training.experiment import check_apart, may_hold_labels
@@ -55,11 +55,12 @@ def set_anchor(
         The data set in SITE/anchor, and which cases were left out.
 
     Raises:
-        InputError: where an improvement is at work; SITE/anchor holds anything that the program did not make, or
-            `source` is in it; fewer than two of the cases have a tumor; the model in use has other labels or needs
-            other modalities; an image is trained on here, or was sent; or intake has not examined all that was sent.
-            What was in SITE/anchor is then as it was.
+        InputError: where there is no such site, or an improvement is at work; SITE/anchor holds anything that the
+            program did not make, or `source` is in it; fewer than two of the cases have a tumor; the model in use has
+            other labels or needs other modalities; an image is trained on here, or was sent; or intake has not
+            examined all that was sent. What was in SITE/anchor is then as it was.
     """
+    check_site(site)
     free_or_refuse(site)
     making, old = (site.folder / f".anchor.{name}" for name in ("new", "old"))
     _refuse_inside(Path(source), source, site.anchor, making, old)

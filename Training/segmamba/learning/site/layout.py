@@ -98,3 +98,9 @@ class Site:
         if not self.runs.is_dir():
             return []
         return [path for path in self.runs.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+
+
+def check_site(site: Site) -> None:
+    """Raises InputError where the folder of a site is not there, of which its name may be misspelt."""
+    if not site.folder.is_dir():
+        raise InputError(f"{site.folder} is not a folder; choose the folder of the site")

@@ -8,7 +8,7 @@ from pathlib import Path
 from segmamba.errors import InputError
 from segmamba.files.atomic import read_bytes
 from segmamba.learning.registry.state import MODELS, Registry, read_registry
-from segmamba.learning.site.layout import LOG, Site
+from segmamba.learning.site.layout import LOG, Site, check_site
 from segmamba.learning.site.status import as_json, read_status
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING
@@ -35,8 +35,7 @@ def summarise(site: Site, run: str | None = None) -> dict:
 
     Raises InputError where there is no such folder or run, or the registry is broken.
     """
-    if not site.folder.is_dir():
-        raise InputError(f"{site.folder} is not a folder; choose the folder of the site")
+    check_site(site)
     found = {
         "schema": SCHEMA,
         "corrections": _corrections(site.corrections),
