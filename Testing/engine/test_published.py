@@ -203,7 +203,7 @@ def test_files_that_are_none(tmp_path, suffix, state):
     for number, data in enumerate([b"", b"hello", b"\x80\x02", b"\x89PNG" + bytes(90), whole[:-100], whole[:1000]]):
         path = tmp_path / f"broken-{number}{suffix}"
         path.write_bytes(data)
-        assert "cannot be read" in refused(path)
+        assert "cannot be read" in refused(path) and "weights_only" not in refused(path)
 
 
 def test_bytes_gone_wrong_anywhere_give_the_same_error(tmp_path):
@@ -236,6 +236,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, state, legacy):
     torch.save({**state, "trap": Trap(sprung)}, path, _use_new_zipfile_serialization=not legacy)
     text = refused(path)
     assert "cannot be read" in text and "state dict alone" in text
+    assert "weights_only" not in text  # torch's advice would run it
     assert not sprung.exists()
     torch.load(path, weights_only=False)  # the trap does work
     assert sprung.is_dir()

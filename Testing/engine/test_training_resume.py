@@ -72,9 +72,12 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
     for name, tensor in load_checkpoint(run)[0]["averaged"].items():
         torch.testing.assert_close(tensor, whole["averaged"][name], rtol=0, atol=1e-6)
     for name in ("last.pt", "previous.pt"):
-        (run / name).write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"last.pt cannot be read.*previous.pt cannot be read.*another folder"):
+        (run / name).write_bytes(b"\x89PNG" + bytes(90))
+    with pytest.raises(
+        InputError, match=r"last.pt cannot be read.*previous.pt cannot be read.*another folder"
+    ) as found:
         load_checkpoint(run)
+    assert "weights_only" not in str(found.value)
 
 
 def break_gradients(monkeypatch, steps):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def explain_pickle(error: Exception) -> str:
+    """What stopped torch.load in one line, without torch's advice to load the file with all that it would run."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of tensors, or holds Python objects beside them"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain_pickle
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
 _WRAPPERS = ("module", "state_dict", "model", "model_state_dict", "net")
@@ -67,10 +67,9 @@ def _read(path: Path) -> object:
     except FileNotFoundError:
         raise InputError(f"checkpoint {path} does not exist") from None
     except Exception as error:  # the pickle module promises no end to what a broken file raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(
-            f"checkpoint {path} cannot be read: {reason}; expected a file of tensors only (.pt, .pth or .safetensors): "
-            "files that hold Python objects are refused, save their state dict alone"
+            f"checkpoint {path} cannot be read: {explain_pickle(error)}; expected a file of tensors only (.pt, .pth or "
+            ".safetensors): files that hold Python objects are refused, save their state dict alone"
         ) from None
 
 

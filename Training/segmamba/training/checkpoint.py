@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain_pickle
 from segmamba.files.atomic import write_aside
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def load_checkpoint(run: Path) -> tuple[dict, str]:
         except FileNotFoundError:
             continue
         except Exception as error:  # the pickle module promises no end to what a broken file raises
-            reason = f"{name} cannot be read ({type(error).__name__}: {error})".splitlines()[0]
+            reason = f"{name} cannot be read ({explain_pickle(error)})"
             log.warning("%s: %s", run, reason)
             reasons.append(reason)
             continue
