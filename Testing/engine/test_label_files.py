@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from segmamba.cases.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map
 from segmamba.errors import InputError
+from segmamba.prediction.predict import PredictOptions, output_files
 
 SHAPE = (5, 4, 3)
 AFFINE = np.diag([-1.0, -2.0, 1.5, 1.0])
@@ -54,6 +55,14 @@ def test_images_and_leftovers_are_passed_over(tmp_path):
     (tmp_path / "logs").mkdir()
     assert find_label_maps(tmp_path) == {"a": other, "b": expected}
     assert list(find_label_maps(tmp_path)) == ["a", "b"]
+
+
+def test_of_all_that_predict_writes_the_label_map_is_one(tmp_path):
+    options = PredictOptions(probabilities=True, left_out=True, uncertainty=True, onto=("t1n", "t2f"))
+    files = output_files(tmp_path, "a", options)
+    for kind, path in files.items():
+        save(tumour(), path) if kind != "summary" else path.write_text("{}")
+    assert find_label_maps(tmp_path) == {"a": files["label_map"]}
 
 
 def test_a_case_folder_itself(tmp_path):

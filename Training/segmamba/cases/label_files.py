@@ -24,7 +24,7 @@ SAME_PLACE = 0.05  # mm, of every corner: other programs round more than we do
 _log = logging.getLogger(__name__)
 _SEG = re.compile(r"(^|[-_])seg$", re.IGNORECASE)
 # images that lie beside label maps
-_BESIDE = ("t1", "t1n", "t1c", "t1ce", "t2", "t2w", "t2f", "flair", "probabilities", "uncertainty")
+_BESIDE = ("t1", "t1n", "t1c", "t1ce", "t2", "t2w", "t2f", "flair", "probabilities", "uncertainty", "left-out")
 # BraTS 2023 and later: BraTS-GLI-00003-001-seg.nii.gz; before, BraTS2021_00006_seg.nii.gz; MSD, BRATS_001.nii.gz
 _BRATS2023_CASE = re.compile(r"^BraTS-[A-Z]{2,4}-\d+-\d+$")
 
