@@ -38,10 +38,11 @@ from segmamba.prediction.postprocess import (
     to_label_map,
     volumes_ml,
 )
+from segmamba.prediction.preprocess import Prepared as Preprocessed
 from segmamba.prediction.preprocess import preprocess
-from segmamba.prediction.segment import Segmentation, segment_prepared
+from segmamba.prediction.segment import Segmentation, restore
 from segmamba.prediction.stages import Progress, Stages
-from segmamba.prediction.windows import SW_BATCH_SIZE
+from segmamba.prediction.windows import SW_BATCH_SIZE, predict
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.plan import make_plan
 from segmamba.preparation.run import Prepared, prepare
@@ -141,17 +142,7 @@ def predict_case(
     with stages.time("preprocess"):
         prepared = preprocess(seen.case, model.manifest.preprocess, seen.absent)
     seen = seen.without_images()  # 143 MB of a case of 240 x 240 x 155, while the network needs most
-    result = segment_prepared(
-        prepared,
-        model.network,
-        model.manifest.inference,
-        affine=seen.case.affine,
-        stages=stages,
-        device=options.device,
-        mirrorings=options.mirrorings,
-        sw_batch_size=options.sw_batch_size,
-        cancelled=cancelled,
-    )
+    result = _segment(model, prepared, options, stages, cancelled)
     files = output_files(output, case_id, options)
     with stages.time("write"):
         done = _decide(model.manifest, seen, result, options)
@@ -228,6 +219,32 @@ def _read(
         warnings = [manifest.incomplete.warning(absent)] if manifest.incomplete and absent else []
         warnings += swap_warnings(case.images, dict.fromkeys(case.images, case.affine))
     return _Seen(case, prepared, absent, tuple(warnings))
+
+
+def _segment(
+    model: Model,
+    prepared: Preprocessed,
+    options: PredictOptions,
+    stages: Stages,
+    cancelled: Callable[[], bool] | None,
+) -> Segmentation:
+    """Everything in the label map, however small."""
+    spec = model.manifest.inference
+    with stages.time("network"):
+        prediction = predict(
+            model.network,
+            prepared.tensor,
+            spec,
+            device=options.device,
+            mirrorings=options.mirrorings,
+            sw_batch_size=options.sw_batch_size,
+            progress=partial(stages.report, "network"),
+            cancelled=cancelled,
+        )
+    with stages.time("restore"):
+        label_map = restore(prepared, prediction.probabilities, spec.nested)
+    stages.report("restore", 1.0)
+    return Segmentation(label_map, stages.seconds(), prepared, prediction)
 
 
 def _decide(manifest: Manifest, seen: _Seen, result: Segmentation, options: PredictOptions) -> _Decided:

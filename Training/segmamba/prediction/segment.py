@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.preprocess import Prepared, preprocess
 from segmamba.prediction.stages import Stages
-from segmamba.prediction.windows import SW_BATCH_SIZE, Prediction, predict
+from segmamba.prediction.windows import Prediction, predict
 
 _ROUNDING = 1e-4
 
@@ -27,7 +27,7 @@ class Segmentation:
     label_map: np.ndarray
     """(X, Y, Z) uint8, in the model's labels."""
     seconds: dict[str, float]
-    """Stage ("preprocess", "network", "restore") -> seconds."""
+    """Stage of prediction.stages -> seconds."""
     prepared: Prepared = field(repr=False)
     """The case on the model's grid."""
     prediction: Prediction = field(repr=False)
@@ -72,13 +72,10 @@ def segment(
     absent: Sequence[str] = (),
     device: torch.device | str = "cpu",
     mirrorings: int = 0,
-    sw_batch_size: int = SW_BATCH_SIZE,
     postprocess_spec: PostprocessSpec | None = None,
     scheme: LabelScheme = GLIOMA,
-    stages: Stages | None = None,
-    cancelled: Callable[[], bool] | None = None,
 ) -> Segmentation:
-    """The labels of one case, on its grid.
+    """The labels of one case, on its grid. `predict_case` takes the same steps one by one, each of them watched.
 
     Args:
         case: images on one grid.
@@ -88,120 +85,40 @@ def segment(
         absent: modalities that are missing and that the model can do without (segmamba.cases.incomplete).
         device: where the network runs.
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
-        sw_batch_size: see prediction.windows.predict.
         postprocess_spec: what is too small to stay in the label map, of regions of `scheme`; None: everything stays.
         scheme: the labels and regions of the model.
-        stages: told of "preprocess", "network" and "restore", and keeps their seconds.
-        cancelled: asked before each layer of the network.
 
     Returns:
         The label map, with what the probabilities of the whole case are made of where they are asked for.
 
     Raises:
         InputError: for a case without a modality that the model needs.
-        Cancelled: where `cancelled` said so.
     """
-    stages = stages or Stages()
+    stages = Stages()
     with stages.time("preprocess"):
         prepared = preprocess(case, preprocess_spec, absent)
-    return segment_prepared(
-        prepared,
-        network,
-        inference_spec,
-        affine=case.affine,
-        stages=stages,
-        device=device,
-        mirrorings=mirrorings,
-        sw_batch_size=sw_batch_size,
-        postprocess_spec=postprocess_spec,
-        scheme=scheme,
-        cancelled=cancelled,
-    )
-
-
-def segment_prepared(
-    prepared: Prepared,
-    network: nn.Module,
-    inference_spec: InferenceSpec,
-    *,
-    affine: np.ndarray,
-    stages: Stages,
-    device: torch.device | str = "cpu",
-    mirrorings: int = 0,
-    sw_batch_size: int = SW_BATCH_SIZE,
-    postprocess_spec: PostprocessSpec | None = None,
-    scheme: LabelScheme = GLIOMA,
-    cancelled: Callable[[], bool] | None = None,
-) -> Segmentation:
-    """`segment` from the tensor on, so that its caller can let go of the case's images before the network needs memory.
-
-    Args:
-        prepared: the case after `preprocess`.
-        network: of the model, with its weights.
-        inference_spec: how the model wants to be run.
-        affine: (4, 4), of the case.
-        stages: has timed "preprocess"; told of "network" and "restore".
-        device: where the network runs.
-        mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
-        sw_batch_size: see prediction.windows.predict.
-        postprocess_spec: what is too small to stay; None: everything stays.
-        scheme: the labels and regions of the model.
-        cancelled: asked before each layer of the network.
-
-    Returns:
-        As `segment`.
-
-    Raises:
-        Cancelled: where `cancelled` said so.
-    """
     with stages.time("network"):
-        prediction = predict(
-            network,
-            prepared.tensor,
-            inference_spec,
-            device=device,
-            mirrorings=mirrorings,
-            sw_batch_size=sw_batch_size,
-            progress=lambda fraction: stages.report("network", fraction),
-            cancelled=cancelled,
-        )
+        prediction = predict(network, prepared.tensor, inference_spec, device=device, mirrorings=mirrorings)
     with stages.time("restore"):
-        label_map = restore(prepared, prediction.probabilities, inference_spec, affine, postprocess_spec, scheme)
-    stages.report("restore", 1.0)
-    seconds = stages.seconds()
-    seconds = {stage: seconds[stage] for stage in ("preprocess", "network", "restore")}
-    return Segmentation(label_map, seconds, prepared, prediction)
+        label_map = restore(prepared, prediction.probabilities, inference_spec.nested)
+        if postprocess_spec:
+            label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
+    return Segmentation(label_map, stages.seconds(), prepared, prediction)
 
 
-def restore(
-    prepared: Prepared,
-    probabilities: torch.Tensor,
-    inference_spec: InferenceSpec,
-    affine: np.ndarray,
-    postprocess_spec: PostprocessSpec | None,
-    scheme: LabelScheme,
-) -> np.ndarray:
-    """The label map of a case from what the network gave.
+def restore(prepared: Prepared, probabilities: torch.Tensor, nested: Sequence[int]) -> np.ndarray:
+    """The label map of a case from what the network gave, everything in it however small.
 
     Args:
         prepared: the case on the model's grid.
         probabilities: (K, D, H, W), there.
-        inference_spec: the output head.
-        affine: of the case, from its voxels to RAS mm.
-        postprocess_spec: what is too small to stay; None: everything stays.
-        scheme: the labels and regions.
+        nested: the output head.
 
     Returns:
         (X, Y, Z) uint8, on the case's grid.
     """
-    label_map = prepared.undo_labels(
-        probabilities,
-        possible_lesion(probabilities, inference_spec.nested),
-        lambda probabilities: to_label_map(probabilities, inference_spec.nested),
-    )
-    if postprocess_spec:
-        label_map, _ = postprocess(label_map, affine, postprocess_spec, scheme)
-    return label_map
+    possible = possible_lesion(probabilities, nested)
+    return prepared.undo_labels(probabilities, possible, lambda restored: to_label_map(restored, nested))
 
 
 def possible_lesion(probabilities: torch.Tensor, nested: Sequence[int]) -> torch.Tensor:

@@ -156,9 +156,11 @@ def _score(
     from nibabel.affines import voxel_sizes
 
     from segmamba.evaluation.metrics import region_scores
+    from segmamba.prediction import postprocess as postprocessing
     from segmamba.prediction.segment import restore
 
-    label_map = restore(prepared, torch.from_numpy(probabilities), inference, affine, postprocess, scheme)
+    label_map = restore(prepared, torch.from_numpy(probabilities), inference.nested)
+    label_map, _ = postprocessing.postprocess(label_map, affine, postprocess, scheme)
     return region_scores(label_map, truth, tuple(voxel_sizes(affine)), scheme)
 
 
