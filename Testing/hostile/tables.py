@@ -20,8 +20,9 @@ from segmamba.learning.gate.scores import Scored
 from segmamba.learning.registry.state import format_registry
 from segmamba.learning.site import Site, summarise
 from segmamba.learning.site.plan import begin_plan
-from segmamba.learning.submissions.intake import ingest, known_verdict
+from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import read_record
+from segmamba.learning.submissions.verdicts import known_verdict
 from segmamba.learning.submissions.write import proposal_facts, read_salt
 from segmamba.models.package import find_model, read_manifest
 from segmamba.training.config import load_config

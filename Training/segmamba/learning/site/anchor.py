@@ -21,7 +21,7 @@ from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.improvement import free_or_refuse
 from segmamba.learning.site.layout import Site, check_site
-from segmamba.learning.submissions.intake import find_trainable
+from segmamba.learning.submissions.verdicts import find_trainable
 from segmamba.models.package import read_manifest
 from segmamba.training.experiment import check_apart, may_hold_labels
 

@@ -13,62 +13,39 @@ OUTPUT is FOLDER unless given. Only one program at a time may write verdicts, sp
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from segmamba import __version__, limits, settings
+from segmamba import __version__
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset, write_dataset
-from segmamba.datasets.reading import hash_file, size_and_time
 from segmamba.datasets.split import SPLIT, Split, extend, read_split, write_split
-from segmamba.errors import InputError, explain, last_line
-from segmamba.files.atomic import is_clutter, make_folder, sweep, write_aside
+from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, sweep, write_aside
 from segmamba.files.shares import exclusive
 from segmamba.learning.provenance import DOUBTFUL
-from segmamba.learning.submissions.checks import Examined, examine, same_task
+from segmamba.learning.submissions.checks import Examined
 from segmamba.learning.submissions.doubtful import draw, picture_file
 from segmamba.learning.submissions.doubtful import withdraw as take_back
 from segmamba.learning.submissions.findings import Finding
-from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD, UNFINISHED, check_sent
+from segmamba.learning.submissions.record import FOLDER, INCOMING, UNFINISHED, check_sent
+from segmamba.learning.submissions.verdicts import (
+    BESIDE,
+    VERDICTS,
+    Verdict,
+    beside_others,
+    entry_of,
+    known_verdict,
+    make_verdict,
+    write_verdict,
+)
 
-log = logging.getLogger(__name__)
-
-VERDICTS = "verdicts"
 REPORT = "intake.json"
 LOCK = ".intake.lock"
 VALIDATION = 0.2  # of the subjects
 UNCHANGED = 0.3  # at most, of the cases of each part: the model's own answers teach it its own mistakes
-_BESIDE = {"other subject", "other task", "same image", "repeated image", "same label"}  # kinds of beside_others
-_SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What intake found in a submission."""
-
-    schema: int = _SCHEMA
-    """Of the file; a verdict of another one is made anew."""
-    examined: Examined
-    """The submission as found."""
-    stamp: dict[str, tuple[int, int]]
-    """File -> (bytes, ns since 1970) when it was examined."""
-    record_sha256: str
-    """Of case.json when it was examined."""
-    reason: str = ""
-    """Why a person accepted it although it is doubtful."""
-    segmamba: str = __version__
-    """Version that examined it."""
-
-    @property
-    def state(self) -> str:
-        """One of "accepted", "doubtful" (waits for a person) and "refused"."""
-        severities = {finding.severity for finding in self.examined.findings}
-        if "wrong" in severities:
-            return "refused"
-        return "doubtful" if "doubtful" in severities and not self.reason else "accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,17 +126,17 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
     new = [name for name in sent if name not in verdicts]
     for name in new:
         progress(name)
-        verdict = _verdict(folder / INCOMING / name, output)
+        verdict = make_verdict(folder / INCOMING / name, output)
         verdicts[name] = replace(verdict, examined=beside_others(verdict.examined, verdicts))
-        _write_verdict(output, name, verdicts[name])
+        write_verdict(output, name, verdicts[name])
     for name in sent:
         verdict = verdicts.pop(name)
         now = replace(verdict, reason=accept.get(name, verdict.reason))
         # what it was refused beside may have been withdrawn, and what it is accepted beside may have come later
-        if name in accept or any(finding.kind in _BESIDE for finding in verdict.examined.findings):
+        if name in accept or any(finding.kind in BESIDE for finding in verdict.examined.findings):
             now = replace(now, examined=beside_others(verdict.examined, verdicts))
         if now != verdict:
-            _write_verdict(output, name, now)
+            write_verdict(output, name, now)
         verdicts[name] = now
         _show(folder / INCOMING / name, now.state == "doubtful", output / VERDICTS)
     rows = _settle(output, verdicts)
@@ -167,10 +144,6 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
     result = Intake(folder=output.resolve().name, rows=rows, new=tuple(new), unfinished=unfinished)
     write_aside(output / REPORT, (json.dumps(asdict(result), indent=1) + "\n").encode())
     return result
-
-
-def _write_verdict(output: Path, name: str, verdict: Verdict) -> None:
-    write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
 
 
 def _show(submission: Path, is_doubtful: bool, verdicts: Path) -> None:
@@ -196,105 +169,12 @@ def _check_accept(accept: Mapping[str, str], sent: list[str]) -> None:
             raise InputError(f"--accept {name}: say why it is right, e.g. --reason 'looked at by two readers'")
 
 
-# --- what is known of a submission
-
-
-def _verdict(submission: Path, output: Path) -> Verdict:
-    """Examines one submission. An unexpected error refuses this submission alone; intake goes on with the others."""
-    try:
-        stamp, digest = _stamp(submission), _record_hash(submission)
-        return Verdict(examined=examine(submission, output), stamp=stamp, record_sha256=digest)
-    except Exception as error:
-        log.debug("%s", submission.name, exc_info=True)
-        said = explain(error) if isinstance(error, OSError) else f"{type(error).__name__}: {last_line(error)}"
-        finding = Finding(kind="file", text=f"{submission.name} cannot be examined ({said})")
-        # without a stamp it is looked at again the next time: the disk may be back by then
-        return Verdict(examined=Examined(name=submission.name, findings=(finding,)), stamp={}, record_sha256="")
-
-
-def _stamp(submission: Path) -> dict[str, tuple[int, int]]:
-    files = [path for path in sorted(submission.iterdir()) if path.is_file() and not is_clutter(path.name)]
-    return {path.name: size_and_time(path) for path in files}
-
-
-def _record_hash(submission: Path) -> str:
-    record = submission / RECORD
-    return hash_file(record) if record.is_file() and record.stat().st_size <= limits.RECORD_BYTES else ""
-
-
-def known_verdict(output: Path, submission: Path) -> Verdict | None:
-    """The verdict of an earlier intake, unless something in the folder is not as it was."""
-    path = output / VERDICTS / f"{submission.name}.json"
-    try:
-        verdict = settings.build(Verdict, settings.read_json(path), str(path))
-        if verdict.examined.entry is not None:
-            entry, labels = verdict.examined.entry, verdict.examined.labels
-            fingerprint((entry,), tuple(entry.images), tuple(labels))  # its statistics are plain JSON: are they ours?
-        stamp, digest = _stamp(submission), _record_hash(submission)
-    except Exception:  # none yet, of another version, damaged, or the submission cannot be read: examine again
-        return None
-    same = verdict.schema == _SCHEMA and verdict.stamp == stamp and verdict.record_sha256 == digest
-    return verdict if same and stamp else None
-
-
-def find_trainable(folder: Path, output: Path | None = None) -> tuple[list[CaseEntry], list[str]]:
-    """What an intake found that is trained on, or would be once a person accepts it.
-
-    Args:
-        folder: of corrections; it need not be there.
-        output: as of `ingest`.
-
-    Returns:
-        The cases, and the names of submissions that no intake has examined as they are now.
-    """
-    incoming = folder / INCOMING
-    names = [path.name for path in incoming.iterdir() if FOLDER.fullmatch(path.name)] if incoming.is_dir() else []
-    known = {name: known_verdict(output or folder, incoming / name) for name in sorted(names)}
-    entries = [verdict.examined.entry for verdict in known.values() if verdict is not None]
-    return [entry for entry in entries if entry is not None], [name for name in known if known[name] is None]
-
-
-def beside_others(examined: Examined, verdicts: Mapping[str, Verdict]) -> Examined:
-    """What is found of a submission, with what shows only beside the others that are accepted, found anew.
-
-    verdicts: of the others, by name.
-    """
-    if examined.entry is None:
-        return examined
-    found: list[Finding] = []
-    own = examined.entry.id
-    accepted = [v.examined for v in verdicts.values() if v.state == "accepted"]
-    others = [other for other in accepted if _entry(other).id != own]
-    # else a case that is never trained on could become one that is: the place is the subject's
-    if any(other.subject != examined.subject for other in accepted if _entry(other).id == own):
-        found.append(Finding(kind="other subject", text="an earlier version of this case is another patient's"))
-    for other in others:
-        if not same_task(examined, other):
-            found.append(Finding(kind="other task", text=f"its labels or modalities are not those of {other.name}"))
-            break
-    for other in others:
-        images = [m for m, digest in examined.contents.items() if m != "label" and digest in other.contents.values()]
-        same = other.subject == examined.subject
-        if images:
-            kind = "repeated image" if same else "same image"
-            found.append(Finding(kind=kind, text=f"{', '.join(images)} is an image of {other.name} too"))
-        elif examined.contents.get("label") and examined.contents["label"] == other.contents.get("label"):
-            found.append(Finding(kind="same label", text=f"its label map is that of {other.name}, the images are not"))
-    alone = [finding for finding in examined.findings if finding.kind not in _BESIDE]
-    return replace(examined, findings=tuple(dict.fromkeys([*alone, *found])))
-
-
 # --- from verdicts to a data set
-
-
-def _entry(accepted: Examined) -> CaseEntry:
-    assert accepted.entry is not None  # what has none was refused
-    return accepted.entry
 
 
 def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
     accepted = {name: v.examined for name, v in verdicts.items() if v.state == "accepted"}
-    newest = {_entry(examined).id: name for name, examined in accepted.items()}  # in order of version
+    newest = {entry_of(examined).id: name for name, examined in accepted.items()}  # in order of version
     chosen = {name: accepted[name] for name in sorted(newest.values())}
     split = _place_subjects(output, chosen.values())
     waiting = _waiting(chosen, split)
@@ -354,8 +234,8 @@ def _write_manifest(output: Path, used: list[Examined], not_used: Mapping[str, R
             made = {**was.made, DOUBTFUL: []}
             write_dataset(replace(was, cases=(), left_out=_left_out(not_used), made=made))
         return
-    cases: tuple[CaseEntry, ...] = tuple(sorted(map(_entry, used), key=lambda entry: entry.id))
-    modalities = tuple(_entry(used[0]).images)
+    cases: tuple[CaseEntry, ...] = tuple(sorted(map(entry_of, used), key=lambda entry: entry.id))
+    modalities = tuple(entry_of(used[0]).images)
     dataset = Dataset(
         name=output.resolve().name,
         modalities=modalities,

@@ -16,8 +16,8 @@ from segmamba.files.shares import work_folder
 from segmamba.images.image_io import Source
 from segmamba.learning.submissions.checks import examine
 from segmamba.learning.submissions.findings import Finding
-from segmamba.learning.submissions.intake import Verdict, beside_others, known_verdict
 from segmamba.learning.submissions.record import FOLDER, IDENTITY, INCOMING, SEGMENTATION, LabelChange, read_record
+from segmamba.learning.submissions.verdicts import Verdict, beside_others, known_verdict
 from segmamba.learning.submissions.write import Provenance, write_case
 
 
