@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from segmamba.cases.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map
 from segmamba.errors import InputError
-from segmamba.prediction.predict import PredictOptions, output_files
+from segmamba.prediction.options import PredictOptions, output_files
 
 SHAPE = (5, 4, 3)
 AFFINE = np.diag([-1.0, -2.0, 1.5, 1.0])

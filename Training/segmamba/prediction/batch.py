@@ -10,7 +10,8 @@ from segmamba.cases.case import find_case
 from segmamba.cases.case_folder import holds_results_only
 from segmamba.errors import InputError, explain, last_line
 from segmamba.models.package import Model
-from segmamba.prediction.predict import PredictOptions, check_options, output_files, predict_case, settings_of
+from segmamba.prediction.options import PredictOptions, check_options, output_files, settings_of
+from segmamba.prediction.predict import predict_case
 from segmamba.settings import read_json
 
 log = logging.getLogger(__name__)
