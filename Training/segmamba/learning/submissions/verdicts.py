@@ -143,5 +143,11 @@ def entry_of(accepted: Examined) -> CaseEntry:
 
 
 def write_verdict(output: Path, name: str, verdict: Verdict) -> None:
-    """Writes what was found in the submission `name`, for the next intake into `output`."""
+    """Keeps a verdict for the next intake.
+
+    Args:
+        output: as of `ingest`.
+        name: of the submission's folder, CASE-vN.
+        verdict: what was found in it.
+    """
     write_aside(output / VERDICTS / f"{name}.json", (json.dumps(asdict(verdict), indent=1) + "\n").encode())
