@@ -205,6 +205,15 @@ def test_what_a_source_does_not_name_is_not_recorded_and_no_change(tmp_path):
     }
 
 
+@pytest.mark.parametrize("later", ("deep_supervision", "keep_right"))
+def test_a_record_from_before_a_setting_was_there_is_no_other_one(tmp_path, later):
+    (tmp_path / "config.toml").write_text(MINIMAL)
+    record = resolved(load_config(tmp_path / "config.toml"))
+    old = {key: value for key, value in record.items() if key != later}
+    assert changed_settings({"config": old}, {"config": record}) == {}
+    assert changed_settings({"config": {**record, later: True}}, {"config": record}) == {later: True}
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_config(tmp_path / "none.toml")

@@ -272,13 +272,15 @@ def resolved(config: TrainingConfig) -> dict:
     return without_empty(values)
 
 
+_LATER = ("deep_supervision", "keep_right")  # switches that earlier versions did not have
+
+
 def without_empty(values: dict) -> dict:
-    """A resolved configuration without keys that say nothing: records from before `packed` and `carve` have none."""
+    """A resolved configuration without keys that say nothing: earlier records have none."""
     augment, sources = values.get("augment"), values.get("sources")
     if isinstance(augment, dict) and augment.get("carve") == 0:
         values = {**values, "augment": {key: value for key, value in augment.items() if key != "carve"}}
-    if values.get("deep_supervision") is False:
-        values = {key: value for key, value in values.items() if key != "deep_supervision"}
+    values = {key: value for key, value in values.items() if not (key in _LATER and value is False)}
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values
     return {**values, "sources": [{key: value for key, value in s.items() if value != ""} for s in sources]}
