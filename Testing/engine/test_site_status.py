@@ -14,6 +14,7 @@ from segmamba.learning.site import summarise
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
+from segmamba.training.run_folder import append_log
 from site_runs import pretend_to_work, save_model, tree, wait_for
 
 # --- alive, lost, alone
@@ -107,6 +108,17 @@ def report(verdict, **failed):
     checks += [{"name": name, "holds": False, "text": text} for name, text in failed.items()]
     cases = {"anchor": {"cases": {"a": "", "b": ""}}, "local": {"cases": {"c": ""}}}
     return {"verdict": verdict, "checks": checks, "low_evidence": ["2 anchor cases: few"], **cases}
+
+
+def test_what_follows_half_a_line_is_not_lost(site):
+    """A kill or a full disk left the half; the training that goes on says so first of all."""
+    folder = site.new_run("finetune")
+    append_log(folder, "step", step=25)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"kind": "st')
+    append_log(folder, "event", step=20, text="resumed after step 20")
+    assert [line["kind"] for line in summarise(site, folder.name)["log"]] == ["step", "event"]
+    assert b"" not in (folder / "log.jsonl").read_bytes().splitlines()
 
 
 def test_a_verdict_in_words_says_what_it_is_worth():

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -107,11 +107,17 @@ def append_log(run: Path, kind: str, **values: Any) -> dict:
     """
     line = {"kind": kind, **values, "time": round(time.time(), 1)}
     fresh = not (run / LOG).exists()
-    with (run / LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with (run / LOG).open("a+b") as file:
+        cut = file.tell() and not _ends_a_line(file)  # by a kill or a full disk
+        file.write(b"\n" * bool(cut) + json.dumps(line).encode() + b"\n")
     if fresh:
         share(run / LOG)
     return line
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def surroundings(device: str) -> dict:
