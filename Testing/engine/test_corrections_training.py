@@ -1,6 +1,7 @@
 """From corrected cases to a candidate: what fine-tuning and retraining learn from, and that they run."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.split import Split, write_split
 from segmamba.errors import InputError
+from segmamba.learning.gate.comparison import _local
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import load_package, read_manifest, save_package
 from segmamba.models.specs import PreprocessSpec
@@ -111,6 +113,16 @@ def test_without_old_data_all_is_new(intake, model, caplog):
         config = recipes.finetune(intake, model, replay=[])
     assert [source.share for source in config.sources] == [1.0]
     assert "may forget" in caplog.text
+
+
+def test_corrections_that_no_intake_has_seen_are_for_intake(model, tmp_path):
+    (tmp_path / "to" / "incoming").mkdir(parents=True)
+    hint = f"make it with `segmamba intake {tmp_path / 'to'}`"
+    for way in (lambda: recipes.finetune(tmp_path / "to", model), lambda: recipes.retrain(tmp_path / "to")):
+        with pytest.raises(InputError, match=re.escape(hint)):
+            way()
+    with pytest.raises(InputError, match=re.escape(hint)):
+        _local(tmp_path / "to", (load_package(model),))
 
 
 def test_retraining_counts_every_case_alike_and_starts_from_nothing(intake, old_data):

@@ -297,3 +297,13 @@ def test_the_real_cases(brats, tmp_path):
         "patch": [128, 128, 128],
         "normalisation": "zscore_nonzero",
     }
+
+
+def test_a_data_set_that_is_missing_is_made_where_it_was_looked_for(tmp_path):
+    """A folder that is there, one that is not, and the manifest by its own name."""
+    for path in (tmp_path, tmp_path / "new", tmp_path / "new" / "dataset.json"):
+        folder = tmp_path if path == tmp_path else tmp_path / "new"
+        with pytest.raises(InputError) as found:
+            read_dataset(path)
+        expected = f"there is no data set {folder / 'dataset.json'}; make it with `segmamba dataset init {folder}`"
+        assert str(found.value) == expected

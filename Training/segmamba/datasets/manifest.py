@@ -121,16 +121,17 @@ class Dataset:
         return Path(self.folder) / entry.path
 
 
-def read_dataset(path: Path | str) -> Dataset:
+def read_dataset(path: Path | str, made_with: str = "dataset init") -> Dataset:
     """Reads the manifest of a data set, from its path or the folder that it stands in. Files are not opened.
 
-    Raises InputError where it is missing, broken, or says what this version does not know.
+    made_with: the command that makes it where it is missing. Raises InputError where it is missing, broken, or says
+    what this version does not know.
     """
     path = Path(path)
-    path = path / MANIFEST if path.is_dir() else path
+    path = path if path.is_file() or path.name == MANIFEST else path / MANIFEST
     values = settings.read_json(path, "data set", optional=True)
     if values is None:
-        raise InputError(f"there is no data set {path}; make it with `segmamba dataset init {path.parent}`")
+        raise InputError(f"there is no data set {path}; make it with `segmamba {made_with} {path.parent}`")
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"data set {path} has schema {found}; this version reads {SCHEMA}")

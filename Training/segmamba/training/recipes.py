@@ -142,7 +142,7 @@ def config_file(name: str) -> Path:
 
 
 def _corrected(corrections: Path | str) -> tuple[Dataset, int]:
-    dataset = read_dataset(corrections)
+    dataset = read_dataset(corrections, "intake")
     count = len(training_cases(dataset))
     if not count:
         raise InputError(f"{corrections} has no accepted case to train on; run `segmamba intake {corrections}`")

@@ -119,19 +119,19 @@ def _scores(
 
 
 def _anchor(where: Path | str, models: tuple[Model, ...]) -> tuple[Dataset, tuple[CaseEntry, ...]]:
-    dataset = _fitting(where, models)
+    dataset = _fitting(where, models, "dataset init")
     return dataset, tuple(case for case in dataset.cases if case.label is not None)
 
 
 def _local(where: Path | str | None, models: tuple[Model, ...]) -> tuple[Dataset | None, tuple[CaseEntry, ...]]:
     if where is None:
         return None, ()
-    dataset = _fitting(where, models)
+    dataset = _fitting(where, models, "intake")
     return dataset, validation_cases(dataset)
 
 
-def _fitting(where: Path | str, models: tuple[Model, ...]) -> Dataset:
-    dataset = read_dataset(where)
+def _fitting(where: Path | str, models: tuple[Model, ...], made_with: str) -> Dataset:
+    dataset = read_dataset(where, made_with)
     for model in models:
         check_fits(dataset, model.manifest)
     return dataset
