@@ -33,13 +33,15 @@ class InputsPanel:
     """changed: called with no argument when the problems may be others than before.
 
     incomplete: called for what the chosen model does without (see incomplete.knownIncomplete). watched: called when
-    one of the chosen volumes was moved, put under another transform, or given other voxels.
+    one of the chosen volumes was moved, put under another transform, or given other voxels. chosen: called when one was
+    chosen by hand.
     """
 
-    def __init__(self, ui, changed, incomplete, watched):
+    def __init__(self, ui, changed, incomplete, watched, chosen):
         self._ui = ui
         self._changed = changed
         self._incomplete = incomplete
+        self._onChosen = chosen
         self._parameters = None
         self._guesses = {}
         self._chosen: set[str] = set()  # modalities that somebody has chosen by hand, or left empty by hand
@@ -89,6 +91,7 @@ class InputsPanel:
             return
         self._chosen.add(modality)
         self._parameters.setVolume(modality, self._selector(modality).currentNode())
+        self._onChosen()
 
     def onPrepareChosen(self, index=0):
         if not self._filling and self.isSettled and self._parameters is not None:

@@ -13,6 +13,7 @@ from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
 from ..report import makeReport
+from ..results.history import isOf, resultOf, showInstead
 from ..results.uncertainty import uncertaintyOf
 from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel
@@ -44,7 +45,7 @@ class Panel:
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
         self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
         incomplete = lambda: self.running.incomplete()  # noqa: E731
-        self.inputs = InputsPanel(ui, self.showState, incomplete, self._checkTimer.start)
+        self.inputs = InputsPanel(ui, self.showState, incomplete, self._checkTimer.start, self.onVolumeChosen)
         self.looking = LookingPanel(ui, self.session.command, lambda: self.inputs.notes)
         self.watch = SiteWatch(self.session)
         self.running = RunPanel(ui, self.onApply, self.onCancel, self.watch)
@@ -145,7 +146,7 @@ class Panel:
                 mode=parameters.get("Mode"),
                 prepare=parameters.prepare,
                 postprocess=parameters.postprocess,
-                previous=parameters.result("Segmentation"),
+                previous=self._resultOf(parameters.volumes()),
                 wait=False,
                 onProgress=self.running.showProgress,
                 onDone=self.onDone,
@@ -187,6 +188,17 @@ class Panel:
             self.log("error", "\n".join(filter(None, (error.message, error.detail))))
         self.showState()
 
+    def onVolumeChosen(self) -> None:
+        """By hand: where these volumes have a result, as those of another patient, it is the one to go on with."""
+        found = self._resultOf(self.parameters.volumes())
+        if found is not None and found is not self.results.segmentation:
+            self.onResultChosen(found)
+
+    def _resultOf(self, volumes: dict):
+        """The present result where it was made from these volumes, else another one that was; None for none."""
+        present = self.results.segmentation
+        return present if present is not None and isOf(present, volumes) else resultOf(volumes)
+
     def onResultChosen(self, segmentation) -> None:
         with self.parameters.together():
             self.parameters.setResult("Segmentation", segmentation)
@@ -195,6 +207,8 @@ class Panel:
 
     def showResult(self, segmentation) -> None:
         if segmentation is not self.results.segmentation:  # else as the user has left it
+            if None not in (segmentation, self.results.segmentation):
+                showInstead(segmentation, self.results.segmentation)
             self.ui.resultSection.setProperty("collapsed", segmentation is None)
         self.results.setSegmentation(segmentation)
         self.corrections.setSegmentation(segmentation)

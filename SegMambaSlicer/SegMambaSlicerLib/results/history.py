@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import slicer
 
 from ..errors import InputError
 from ..i18n import _
+from ..volumes.checks import referenceOf
 from ..volumes.modalities import MODALITIES
 from ..volumes.scene import ijkToRas
 from .masks import boundingBox, geometryOf, matrixOf, onGeometry
@@ -116,6 +118,24 @@ def sourceVolumes(segmentationNode) -> dict:
     return {modality: segmentationNode.GetNodeReference(VOLUME_ROLE + modality) for modality in MODALITIES}
 
 
+def isOf(segmentationNode, volumes: Mapping[str, object]) -> bool:
+    """Whether a result was made from the examination of `volumes` (modality -> node or None).
+
+    The volume on whose grid one of the two lies is then among those of the other: either may be without T1c.
+    """
+    made, given = _present(sourceVolumes(segmentationNode)), _present(volumes)
+    if not (made and given):
+        return False
+    return given[referenceOf(given)] in made.values() or made[referenceOf(made)] in given.values()
+
+
+def resultOf(volumes: Mapping[str, object]):
+    """The latest result of the scene that `isOf` these volumes and is not set aside; None where there is none."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    found = [node for node in nodes if not node.GetAttribute(NAME_ATTRIBUTE) and isOf(node, volumes)]
+    return found[-1] if found else None
+
+
 def modelFacts(segmentationNode) -> dict[str, str]:
     """What is known of how the result was made: "model", "weights_sha256", "mirrorings", "device", "seconds"; else a
     key is absent."""
@@ -162,11 +182,18 @@ def editorSeconds(segmentationNode) -> float | None:
 
 
 def retire(segmentationNode, successor) -> None:
-    """Sets a result aside for `successor`: hidden, and renamed so that the two are not mixed up."""
+    """Sets a result aside for `successor`: hidden, and renamed so that the two are not mixed up.
+
+    The successor comes after all there are of these results, so that none is out of reach, and the one that is shown,
+    an earlier or later one perhaps, is the one that goes.
+    """
+    chain = _chain(segmentationNode)
     name = plainName(segmentationNode)
-    successor.SetNodeReferenceID(PREVIOUS_ROLE, segmentationNode.GetID())
-    segmentationNode.SetNodeReferenceID(NEXT_ROLE, successor.GetID())
-    _setAside(segmentationNode, name, _("{name} (before)").format(name=name))
+    successor.SetNodeReferenceID(PREVIOUS_ROLE, chain[-1].GetID())
+    chain[-1].SetNodeReferenceID(NEXT_ROLE, successor.GetID())
+    for node in chain:
+        if not node.GetAttribute(NAME_ATTRIBUTE):
+            _setAside(node, name, _("{name} (before)").format(name=name))
 
 
 def previousResult(segmentationNode):
@@ -177,6 +204,13 @@ def previousResult(segmentationNode):
 def nextResult(segmentationNode):
     """The result that took the place of this one, or None."""
     return segmentationNode.GetNodeReference(NEXT_ROLE)
+
+
+def showInstead(segmentationNode, other) -> None:
+    """Shows a result and no longer `other`, which keeps its place in lists: as that of another patient, or date."""
+    for node, isShown in ((other, False), (segmentationNode, True)):
+        if slicer.mrmlScene.IsNodePresent(node) and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(isShown)
 
 
 def restorePrevious(segmentationNode):
@@ -230,6 +264,20 @@ def _setAside(node, name: str, asideName: str) -> None:
     node.SetName(slicer.mrmlScene.GenerateUniqueName(asideName) if _isTaken(asideName) else asideName)
     _setHidden(node, True)
     nameCompanions(node)
+
+
+def _chain(segmentationNode) -> list:
+    """The results that took the place of one another, this one among them, the earliest first."""
+    chain = [segmentationNode]
+    while (earlier := previousResult(chain[0])) is not None and earlier not in chain:
+        chain.insert(0, earlier)
+    while (later := nextResult(chain[-1])) is not None and later not in chain:
+        chain.append(later)
+    return chain
+
+
+def _present(volumes: Mapping[str, object]) -> dict:
+    return {modality: node for modality, node in volumes.items() if node is not None}
 
 
 def _isTaken(name: str) -> bool:

@@ -160,6 +160,70 @@ def test_the_result_before_is_kept_and_comes_back(ready, pump):
     assert history.previousResult(second) is first
 
 
+def chooseOthers(panel, pump):
+    """Four volumes of another patient, chosen by hand; modality -> node."""
+    others = {m: synth.addVolume(f"Second {m}", "RAS", seed=40 + i) for i, m in enumerate(("t1n", "t1c", "t2w", "t2f"))}
+    choose(panel, others)
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    return others
+
+
+def choose(panel, volumes):
+    for modality, node in volumes.items():
+        getattr(panel.ui, f"{modality}Selector").setCurrentNode(node)
+
+
+def isVisible(segmentation):
+    return bool(segmentation.GetDisplayNode().GetVisibility())
+
+
+def test_a_result_of_another_patient_takes_the_place_of_none(ready, pump, volumes):
+    """It bears its own name; the one before stays what it was, is not drawn over these images, and is found again."""
+    first = segment(ready, pump)
+    name = first.GetName()
+    others = chooseOthers(ready, pump)
+    second = segment(ready, pump)
+    assert history.sourceVolumes(second) == others
+    assert second.GetName() == "Second t1c tumor"
+    assert history.previousResult(second) is None and history.nextResult(first) is None
+    assert first.GetName() == name and not first.GetHideFromEditors()
+    assert not ready.ui.undoButton.isEnabled()
+    assert isVisible(second) and not isVisible(first)
+    choose(ready, volumes)
+    assert ready.parameters.result("Segmentation") is ready.results.segmentation is first
+    assert isVisible(first) and not isVisible(second)
+    again = segment(ready, pump)
+    assert again.GetName() == name and history.previousResult(again) is first
+    choose(ready, others)
+    assert ready.results.segmentation is second and not second.GetHideFromEditors()
+
+
+def test_without_one_of_the_volumes_it_is_still_the_same_patient(ready, pump, volumes):
+    first = segment(ready, pump)
+    ready.ui.t2wSelector.setCurrentNode(None)
+    pump(lambda: ready.ui.applyButton.isEnabled())
+    second = segment(ready, pump)
+    assert history.sourceVolumes(second)["t2w"] is None and history.previousResult(second) is first
+
+
+def test_a_new_result_after_an_earlier_one_was_looked_at_loses_none(ready, pump):
+    """Whenever that is: before the run, or while it is under way. One is shown, and the others are within reach."""
+    first = segment(ready, pump)
+    second = segment(ready, pump)
+    ready.ui.undoButton.click()
+    third = segment(ready, pump)
+    ready.ui.applyButton.click()
+    ready.ui.undoButton.click()
+    pump(lambda: not ready.session.isBusy())
+    results = [first, second, third, ready.parameters.result("Segmentation")]
+    assert len(set(results)) == 4
+    for shown in reversed(results):
+        assert ready.results.segmentation is shown
+        assert [node for node in results if isVisible(node)] == [shown]
+        assert [node for node in results if not node.GetHideFromEditors()] == [shown]
+        ready.ui.undoButton.click()
+
+
 def test_surfaces_and_uncertainty_are_shown_on_demand(ready, pump):
     segmentation = segment(ready, pump)
     assert not segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
