@@ -6,8 +6,11 @@ registration. Each date's segments and lines are shown in its own view only.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import slicer
+import vtk
 
 from .lines import linesOf
 
@@ -20,7 +23,8 @@ class SideBySide:
     def __init__(self):
         self._observed, self._moving = [], False
         self._toFirst = np.eye(4)
-        self._shown, self._layout = [], None
+        self._shown = []
+        self._before = []  # functions that take back what `show` did to views and display
 
     @property
     def isShown(self) -> bool:
@@ -36,12 +40,15 @@ class SideBySide:
             return
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
         if layout is not None:
-            self._layout = layout.GetViewArrangement()
+            self._before.append(partial(layout.SetViewArrangement, layout.GetViewArrangement()))
             layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
         for view, composite, result in zip(slices, composites, (first, later)):
+            self._before += [*_stateOfView(view, composite), *_stateOfDisplay(result.segmentation)]
             composite.SetLinkedControl(False)  # Slicer's own would show both one volume at one place
             composite.SetBackgroundVolumeID(result.volume.GetID())
             view.SetOrientation("Axial")
+            if result.segmentation.GetDisplayNode() is not None:
+                result.segmentation.GetDisplayNode().SetVisibility(True)
             for node in (result.segmentation, *linesOf(result.segmentation)):
                 _only(node, [view.GetID()])
         self._shown = [first, later]
@@ -57,17 +64,16 @@ class SideBySide:
                 _only(node, [f"vtkMRMLSliceNode{name}"])
 
     def hide(self) -> None:
-        """Every view shows everything again."""
+        """Every view shows everything again, as before."""
         for view, tag in self._observed:
             view.RemoveObserver(tag)
         self._observed = []
         for result in self._shown:
             for node in (result.segmentation, *linesOf(result.segmentation)):
                 _only(node, [])
-        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if self._layout is not None and layout is not None:
-            layout.SetViewArrangement(self._layout)
-        self._shown, self._layout = [], None
+        for takeBack in self._before:
+            takeBack()
+        self._shown, self._before = [], []
 
     def goTo(self, result, ras) -> None:
         """Moves the view of that date to a point, and with it the other; all views where no two dates are shown."""
@@ -97,6 +103,32 @@ class SideBySide:
             other.JumpSliceByCentering(*place)
         finally:
             self._moving = False
+
+
+def _stateOfView(view, composite) -> list:
+    """Functions that give a slice view its direction, volume and link of now again."""
+    volume = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+
+    def showVolume():
+        isThere = volume is not None and slicer.mrmlScene.IsNodePresent(volume)
+        composite.SetBackgroundVolumeID(volume.GetID() if isThere else None)
+
+    state = [partial(composite.SetLinkedControl, composite.GetLinkedControl()), showVolume]
+    if view.GetOrientation() != "Axial":  # else it stays where it was gone to meanwhile
+        matrix = vtk.vtkMatrix4x4()
+        matrix.DeepCopy(view.GetSliceToRAS())
+
+        def turn():
+            view.GetSliceToRAS().DeepCopy(matrix)
+            view.UpdateMatrices()
+
+        state.append(turn)
+    return state
+
+
+def _stateOfDisplay(node) -> list:
+    display = node.GetDisplayNode()
+    return [] if display is None else [partial(display.SetVisibility, display.GetVisibility())]
 
 
 def _only(node, views: list) -> None:

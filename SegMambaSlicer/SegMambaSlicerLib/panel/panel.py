@@ -206,13 +206,14 @@ class Panel:
         self.showResult(segmentation)
 
     def showResult(self, segmentation) -> None:
-        if segmentation is not self.results.segmentation:  # else as the user has left it
-            if None not in (segmentation, self.results.segmentation):
-                showInstead(segmentation, self.results.segmentation)
+        before = self.results.segmentation
+        if segmentation is not before:  # else as the user has left it
             self.ui.resultSection.setProperty("collapsed", segmentation is None)
         self.results.setSegmentation(segmentation)
         self.corrections.setSegmentation(segmentation)
-        self.followUp.setSegmentation(segmentation)
+        self.followUp.setSegmentation(segmentation)  # which ends the view on two dates, with what it showed
+        if segmentation is not before and None not in (segmentation, before):
+            showInstead(segmentation, before)
 
     def onMode(self, checked=False):
         if self.parameters is not None:

@@ -64,7 +64,13 @@ def test_two_dates_from_the_table_to_reports_and_back(panel, both, pump, views, 
     assert not isMoved(d1)
 
     # a click goes to the lesion; side by side the other date follows to the same place of the head
+    views("Yellow").SetOrientation("Sagittal")
+    other = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeYellow")
+    other.SetLinkedControl(True)
+    other.SetBackgroundVolumeID(dates.t1cOf(first).GetID())
+    first.GetDisplayNode().SetVisibility(False)
     ui.followUpSideButton.click()
+    assert first.GetDisplayNode().GetVisibility()
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode").GetViewArrangement() == 29
     composite = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeYellow")
     assert composite.GetBackgroundVolumeID() == dates.t1cOf(later).GetID()
@@ -79,6 +85,11 @@ def test_two_dates_from_the_table_to_reports_and_back(panel, both, pump, views, 
     assert centres[0] == pytest.approx(truth, abs=2)  # half a voxel
     ui.followUpSideButton.click()
     assert not later.GetDisplayNode().GetViewNodeIDs()
+
+    # and then all is as it was
+    assert (views("Yellow").GetOrientation(), other.GetLinkedControl()) == ("Sagittal", 1)
+    assert other.GetBackgroundVolumeID() == dates.t1cOf(first).GetID()
+    assert not first.GetDisplayNode().GetVisibility() and later.GetDisplayNode().GetVisibility()
 
     # the chart
     ui.followUpChartButton.click()
