@@ -1,6 +1,7 @@
 """SegMamba in 3D Slicer: brain tumors from four MRI volumes as editable segments, with one click."""
 
 import logging
+import weakref
 
 import slicer
 import vtk
@@ -123,11 +124,16 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class SegMambaSlicerLogic(ScriptedLoadableModuleLogic):
-    """Segments from Python, without the panel: SegMambaSlicerLogic().segment({"t1n": node, ...})."""
+    """Segments from Python, without the panel: SegMambaSlicerLogic().segment({"t1n": node, ...}).
+
+    For several cases keep one of these: the model stays loaded until it goes.
+    """
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
         self.session = Session()
+        # with Slicer itself it ends anyway, when its input is closed
+        weakref.finalize(self, self.session.leave).atexit = False
 
     def parameters(self):
         """The module's state in the scene."""

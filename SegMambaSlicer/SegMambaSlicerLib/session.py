@@ -34,6 +34,7 @@ class Session:
         self._sampleCalls: tuple = ()
         self._commands: list[Command] = []
         self._stale = False  # the worker is to be replaced when it is free
+        self._isLeft = False  # the worker is to end when it is free
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self.tick)
@@ -109,6 +110,15 @@ class Session:
         self.engine.stop()
         self.run = None
 
+    def leave(self) -> None:
+        """Nobody will ask anything any more: the worker ends, after what is under way.
+
+        Nothing else would end it, for Slicer's timer keeps this alive, as it does all that is called by a Qt signal.
+        """
+        self._isLeft = True
+        if self.engine.isRunning() and not self._isAtWork():
+            self.stop()
+
     def restart(self) -> None:
         """For another Python or other packages: the worker starts anew, after what is under way."""
         self._stale = self.run is not None
@@ -139,8 +149,13 @@ class Session:
             if command.poll() and command in self._commands:
                 self._commands.remove(command)
         needed = [listener() for listener in list(self.onTick)]
-        if not (self.isBusy() or self._commands or self.engine.isRunning() or any(needed)):
+        if self._isLeft and not self._isAtWork():
+            self.stop()
+        elif not (self._isAtWork() or self.engine.isRunning() or any(needed)):
             self._timer.stop()
+
+    def _isAtWork(self) -> bool:
+        return self.isBusy() or bool(self._commands)
 
     def _heardMachine(self, answer: dict | None) -> None:
         self.machine = answer

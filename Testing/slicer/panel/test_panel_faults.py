@@ -305,6 +305,29 @@ def test_from_python_it_blocks_or_not(module, volumes, choose, pump):
     assert result.segmentation.GetHideFromEditors()
 
 
+def isAlive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_logic_that_is_forgotten_leaves_no_worker(module, volumes, choose, pump):
+    """As in a loop over cases with one each; what was begun without waiting goes on to its end."""
+    choose("well")
+    logic = module.file.SegMambaSlicerLogic()
+    logic.segment(volumes)
+    pid = logic.session.engine.pid
+    assert isAlive(pid)
+    del logic
+    assert not isAlive(pid)
+    done = []
+    run = module.file.SegMambaSlicerLogic().segment(volumes, wait=False, onDone=done.append)
+    pid = run._engine.pid
+    pump(lambda: done and not isAlive(pid))
+
+
 def test_from_python_failures_are_raised(module, volumes, choose):
     choose("dying")
     with pytest.raises(EngineError) as raised:
