@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import qt
 import slicer
+import vtk
+
+from ..volumes.scene import ijkToRas
 
 
 def addSection(uiWidget, path: str, before) -> None:
@@ -49,11 +52,12 @@ def fillCombo(combo, choices: list[tuple[str, object]], chosen: object) -> None:
 
 
 class VolumeWatch:
-    """Calls `changed` whenever one of the watched volumes is moved or gets other voxels."""
+    """Calls `changed` whenever one of the watched volumes is moved or renamed, or gets other voxels."""
 
     def __init__(self, changed):
         self._changed = changed
         self._nodes, self._observed = [], []
+        self._known: dict = {}  # node -> name and geometry
 
     def watch(self, nodes: list) -> None:
         """Other volumes; [] for none."""
@@ -62,12 +66,25 @@ class VolumeWatch:
         for observed, tag in self._observed:
             observed.RemoveObserver(tag)
         self._nodes, self._observed = list(nodes), []
+        self._known = {node: _factsOf(node) for node in nodes}
         for node in nodes:
             for event in (node.TransformModifiedEvent, node.ImageDataModifiedEvent):
                 self._observed.append((node, node.AddObserver(event, self._heard)))
+            self._observed.append((node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._modified)))
 
     def _heard(self, caller=None, event=None):
         self._changed()
+
+    def _modified(self, node, event=None):
+        """Of its geometry alone no event tells; of much else that does not matter this one does."""
+        facts = _factsOf(node)
+        if facts != self._known.get(node):
+            self._known[node] = facts
+            self._changed()
+
+
+def _factsOf(node) -> tuple:
+    return node.GetName(), ijkToRas(node).tolist()
 
 
 class EditWatch:

@@ -207,6 +207,17 @@ def test_a_transform_is_noticed_when_it_comes_and_when_it_goes(ready, volumes, p
     pump(lambda: "Different grids" not in ready.ui.prepareLabel.text)
 
 
+def test_a_volume_that_is_centered_or_renamed_is_noticed(ready, volumes, pump):
+    """Its own geometry is edited in the module Volumes, which is no transform, and its name in the module Data."""
+    before = volumes["t2w"].GetOrigin()
+    volumes["t2w"].SetOrigin(0, 0, 0)
+    pump(lambda: "Different grids: T2 will be registered" in ready.ui.prepareLabel.text)
+    volumes["t2w"].SetOrigin(before)
+    pump(lambda: "Different grids" not in ready.ui.prepareLabel.text)
+    volumes["t2w"].SetName("Renamed")
+    pump(lambda: "T2 (Renamed)" in ready.ui.prepareLabel.toolTip)
+
+
 def test_the_keys_are_shown_and_stay(ready, pump):
     """A text that is set anew takes a button's key away, unless the text is left alone."""
     segment(ready, pump)
