@@ -69,10 +69,11 @@ class Lines:
         ]
 
     def canUndo(self) -> bool:
-        return bool(self._undo)
+        return any(slicer.mrmlScene.IsNodePresent(node) for node, _ends in self._undo)
 
     def undo(self) -> None:
-        """Takes the last move of a line back."""
+        """Takes the last move of a line back, of those that nobody has deleted."""
+        self._undo = [entry for entry in self._undo if slicer.mrmlScene.IsNodePresent(entry[0])]
         if not self._undo:
             return
         node, ends = self._undo.pop()
@@ -105,7 +106,7 @@ class Lines:
         _setAside(node, False)
         if not byHand or node.GetAttribute(_MEASURED) is None:
             node.SetAttribute(_MEASURED, json.dumps([] if byHand else ends.tolist()))
-        if node.GetNumberOfControlPoints() != 2 or not _same(endsOf(node), ends):
+        if not _isWhole(node) or not _same(endsOf(node), ends):
             _setEnds(node, ends)
         if node not in self._observed:
             tag = node.AddObserver(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self._released)
@@ -115,7 +116,7 @@ class Lines:
         return node
 
     def _released(self, node, event=None):
-        if slicer.mrmlScene.IsClosing() or node not in self._observed:
+        if slicer.mrmlScene.IsClosing() or node not in self._observed or not _isWhole(node):
             return
         tag, before = self._observed[node]
         ends = endsOf(node)
@@ -137,12 +138,14 @@ def linesOf(segmentationNode) -> list:
 
 
 def endsOf(node) -> np.ndarray:
-    """(2, 3) RAS mm, in the world."""
+    """(2, 3) RAS mm, in the world, of a line that has both."""
     return np.array([node.GetNthControlPointPositionWorld(index) for index in range(2)])
 
 
 def isMoved(node) -> bool:
-    """Whether the line lies elsewhere than it was measured."""
+    """Whether the line lies elsewhere than it was measured; one that has lost an end does not count."""
+    if not _isWhole(node):
+        return False
     measured = json.loads(node.GetAttribute(_MEASURED) or "[]")
     return len(measured) != 2 or not _same(np.array(measured, float), endsOf(node))
 
@@ -163,6 +166,11 @@ def _setAside(node, aside: bool) -> None:
     if bool(node.GetHideFromEditors()) != aside:
         node.SetHideFromEditors(aside)
         node.SetDisplayVisibility(not aside)
+
+
+def _isWhole(node) -> bool:
+    """Not where a person has deleted an end, or taken its position away, which then reads as the origin."""
+    return node.GetNumberOfControlPoints() == node.GetNumberOfDefinedControlPoints() == 2
 
 
 def _setEnds(node, ends: np.ndarray) -> None:
