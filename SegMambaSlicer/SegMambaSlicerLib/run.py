@@ -108,11 +108,7 @@ class Run:
         if problems:
             raise InputError("\n".join(problems))
         self._volumes = {modality: node for modality, node in self._volumes.items() if node is not None}
-        try:
-            self._folder = temporaryFolder()
-        except OSError as error:
-            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
-            raise InputError(text.format(error=error)) from error
+        self._folder = temporaryFolder()
         try:
             images = exportCase(self._volumes, self._folder, referenceOf(self._volumes), ownGrids=prepare == "auto")
             output = self._folder / "output"

@@ -27,7 +27,10 @@ NAME, RAW_NAME = "BrainTumorPhantom", "BrainTumorPhantomRaw"
 
 
 class SampleMaker:
-    """A child process that makes the case; `poll` until it `isDone`, then `load`. Raises EngineError."""
+    """A child process that makes the case; `poll` until it is True, then `load`.
+
+    Raises EngineError where nothing starts, InputError without a Python or a temporary folder.
+    """
 
     def __init__(self, raw: bool = False, seed: int = SEED, interpreter=findInterpreter):
         python = interpreter()
@@ -41,7 +44,7 @@ class SampleMaker:
                 python.environment,
                 str(trainingFolder()),
             )
-        except OSError as error:
+        except (OSError, InputError) as error:
             self._clean()
             raise EngineError("start", _("The engine did not start: {reason}").format(reason=error)) from error
 

@@ -56,11 +56,7 @@ class Measuring:
     def __init__(self, start: Callable, results: list[DatedResult], settings: Settings):
         self.results, self.settings = inOrder(results), settings
         self._start, self._command = start, None
-        try:
-            self.folder = temporaryFolder()
-        except OSError as error:
-            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
-            raise InputError(text.format(error=error)) from error
+        self.folder = temporaryFolder()
         self._remove = weakref.finalize(self, shutil.rmtree, str(self.folder), ignore_errors=True)
         try:
             for place, result in zip(self._places(), self.results):

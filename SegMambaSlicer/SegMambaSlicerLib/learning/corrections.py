@@ -123,11 +123,7 @@ class Correction:
         if self.place.is_file():
             text = _("{folder} is a file; a folder was expected. Move it away.")
             raise InputError(text.format(folder=self.place))
-        try:
-            self._folder = temporaryFolder()
-        except OSError as error:
-            text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
-            raise InputError(text.format(error=error)) from error
+        self._folder = temporaryFolder()
         # also where nobody calls `close`: when this is forgotten, and when Slicer ends
         self._remove = weakref.finalize(self, shutil.rmtree, str(self._folder), ignore_errors=True)
         try:

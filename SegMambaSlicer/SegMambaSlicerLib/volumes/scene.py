@@ -300,10 +300,17 @@ def putBeside(node, referenceVolume) -> None:
 
 
 def temporaryFolder() -> Path:
-    """A new private folder in Slicer's temporary directory, for the exchange with the engine."""
+    """A new private folder in Slicer's temporary directory, for the exchange with the engine.
+
+    Raises InputError where it cannot be created.
+    """
     parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)
     _removeLeft(Path(parent or tempfile.gettempdir()))
-    return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=parent))
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=parent))
+    except OSError as error:
+        text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
+        raise InputError(text.format(error=error)) from error
 
 
 def _removeLeft(parent: Path) -> None:

@@ -294,6 +294,20 @@ def test_a_sample_that_fails_says_why(app, python, tmp_path, pump, temporaryFile
     assert temporaryFiles() == []
 
 
+def test_a_sample_without_a_place_or_an_engine_is_said(app, module, choose, pump, tmp_path, monkeypatch, temporaryFiles):
+    choose("well")
+    ui = module.widget.panel.ui
+    with monkeypatch.context() as changed:
+        changed.setattr(slicer.app, "temporaryPath", str(tmp_path / "gone"))
+        ui.sampleButton.click()
+    assert "A temporary folder could not be created" in ui.progressLabel.text and ui.progressBar.isHidden()
+    with monkeypatch.context() as changed:
+        changed.setattr(interpreter, "_HERE", tmp_path / "SegMambaSlicerLib")
+        with pytest.raises(EngineError, match="The engine is not in"):
+            sample.SampleMaker(interpreter=lambda: interpreter.Interpreter("python", "override", {}))
+    assert temporaryFiles() == [] and not module.widget.panel.session.isBusy()
+
+
 def test_the_sample_is_offered_to_sample_data(app, module, monkeypatch):
     """With the signature of Slicer's own function."""
     offered = {}
