@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import subprocess
 from dataclasses import dataclass
 
 import slicer
@@ -29,7 +30,7 @@ _MEGABYTES = {
 _OTHER_SIZE = 10
 # Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.
 _PROBE = """
-import importlib.metadata, importlib.util, json, platform, subprocess, sys
+import importlib.metadata, importlib.util, json, platform, subprocess, sys, sysconfig, tempfile
 try:
     from packaging.requirements import Requirement
 except ImportError:
@@ -55,6 +56,11 @@ facts["intel_mac"] = sys.platform == "darwin" and platform.machine() == "x86_64"
 if facts["intel_mac"]:
     asked = subprocess.run(["/usr/sbin/sysctl", "-n", "sysctl.proc_translated"], capture_output=True, text=True)
     facts["rosetta"] = asked.stdout.strip() == "1"
+try:  # rights alone do not tell: on Windows and on network drives a file can be refused all the same
+    with tempfile.TemporaryFile(dir=sysconfig.get_paths()["purelib"]):
+        facts["writable"] = True
+except OSError:
+    facts["writable"] = False
 print(json.dumps(facts))
 """
 
@@ -103,6 +109,7 @@ class Probe:
         self.packages: list[Package] | None = None
         self.python = self.prefix = ""
         self.isIntelMac = self.isRosetta = False
+        self.isWritable = True  # the folder that packages go into
         arguments = [interpreter.path, "-c", _PROBE, json.dumps(requirements())]
         try:
             self._process = ChildProcess(arguments, interpreter.environment)
@@ -127,6 +134,7 @@ class Probe:
             raise EngineError("start", text, "\n".join(tail)) from error
         self.python, self.prefix = answer["python"], answer["prefix"]
         self.isIntelMac, self.isRosetta = bool(answer.get("intel_mac")), bool(answer.get("rosetta"))
+        self.isWritable = bool(answer.get("writable", True))
         return True
 
     def stop(self) -> None:
@@ -177,11 +185,22 @@ def plan(probe: Probe) -> Plan:
     torch = next((package.requirement for package in missing if package.name == "torch"), None)
     others = tuple(package.requirement for package in missing if package.name != "torch")
     size = sum(package.megabytes for package in missing)
-    return Plan(probe.interpreter, torch, others, size, probe.prefix, _obstacle(probe) if torch else "")
+    return Plan(probe.interpreter, torch, others, size, probe.prefix, _obstacle(probe, bool(torch)) if missing else "")
 
 
-def _obstacle(probe: Probe) -> str:
-    """torch for Intel processors on macOS ended with 2.2, and Slicer's Python is of that kind there."""
+def _obstacle(probe: Probe, needsTorch: bool) -> str:
+    """Slicer for all accounts of a computer lies where one of them may not write; pip says so after the download.
+
+    torch for Intel processors on macOS ended with 2.2, and Slicer's Python is of that kind there.
+    """
+    if probe.interpreter.kind == "slicer" and not probe.isWritable:
+        return _(
+            "Nothing can be installed into {folder}: you may not write there. Install Slicer into a folder of your own "
+            "account, or start it once as administrator. Or create a Python environment, install the packages there, "
+            "and choose it as Own Python."
+        ).format(folder=probe.prefix)
+    if not needsTorch:
+        return ""
     if probe.isRosetta:
         return _(
             "This Python is for Intel processors and runs here in Rosetta; torch is no longer available for it. Create "
@@ -224,7 +243,15 @@ def install(planned: Plan, wheels: str = "") -> None:
             "The installation stopped: {reason}\nCheck the network and the disk, then press Install again; it goes on "
             "from where it was. Behind a closed network choose a folder of wheels, or your own Python."
         )
-        raise InputError(text.format(reason=str(error).strip()[-600:] or repr(error))) from error
+        raise InputError(text.format(reason=_reasonOf(error))) from error
+
+
+def _reasonOf(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):  # its own text is the command line
+        return _("pip ended with exit code {code}; what it said is in Slicer's Python console.").format(
+            code=error.returncode
+        )
+    return str(error).strip()[-600:] or repr(error)
 
 
 def _installTorch(requirement: str) -> None:

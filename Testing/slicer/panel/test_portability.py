@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
+import packaging
 import pytest
 from SegMambaSlicerLib.engine import childprocess, client, dependencies, interpreter
 from SegMambaSlicerLib.engine.childprocess import ChildProcess
@@ -184,9 +186,11 @@ def answering(tmp_path, **facts):
         ({"intel_mac": False}, ""),
         ({"intel_mac": True, "rosetta": True}, "choose it as Own Python"),
         ({"intel_mac": True, "rosetta": False}, "Use another computer"),
+        ({"writable": False}, "Nothing can be installed into /Applications/Slicer.app: you may not write there."),
     ],
 )
-def test_what_a_mac_cannot_install_is_said_before(module, tmp_path, pump, monkeypatch, facts, obstacle):
+def test_what_cannot_be_installed_is_said_before(module, tmp_path, pump, monkeypatch, facts, obstacle):
+    """On a Mac, or where Slicer is installed for all accounts."""
     panel = module.widget.panel
     monkeypatch.setattr("SegMambaSlicerLib.panel.setup.findInterpreter", lambda: answering(tmp_path, **facts))
     panel.setup.onCheck()
@@ -198,12 +202,28 @@ def test_what_a_mac_cannot_install_is_said_before(module, tmp_path, pump, monkey
     assert obstacle in panel.ui.installButton.toolTip
 
 
-def test_the_probe_knows_its_own_processor(app):
-    asked = dependencies.Probe(interpreter.Interpreter(sys.executable, "slicer", dict(os.environ)))
+def probed(program):
+    asked = dependencies.Probe(interpreter.Interpreter(str(program), "slicer", dict(os.environ)))
     end = time.monotonic() + 60
     while not asked.poll():
         assert time.monotonic() < end
         time.sleep(0.01)
+    return asked
+
+
+def test_the_probe_knows_whether_packages_can_be_written(app, tmp_path, monkeypatch):
+    """Tried with an environment whose folder of packages is there, and then is not: no rights hold back root."""
+    venv.create(tmp_path / "environment", with_pip=False)
+    program = interpreter.programIn(tmp_path / "environment")
+    monkeypatch.setenv("PYTHONPATH", str(Path(packaging.__file__).parents[1]))  # which pip would bring along
+    assert probed(program).isWritable
+    (folder,) = (tmp_path / "environment").rglob("site-packages")
+    folder.rename(folder.with_name("elsewhere"))
+    assert not probed(program).isWritable
+
+
+def test_the_probe_knows_its_own_processor(app):
+    asked = probed(sys.executable)
     assert asked.isIntelMac == (sys.platform == "darwin" and os.uname().machine == "x86_64")
 
 

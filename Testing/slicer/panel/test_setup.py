@@ -1,5 +1,6 @@
 """Interpreters, packages, installation and the sample case: what Setup offers, without installing anything."""
 
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -191,6 +192,14 @@ def test_a_broken_installation_says_why_and_can_be_repeated(app, planned, calls,
     with pytest.raises(InputError, match=r"timed out\n.*press Install again"):
         dependencies.install(planned)
 
+    def refused(arguments):
+        """As Slicer does: with the command line, and with pip's words in the console alone."""
+        subprocess.run([sys.executable, "-c", "raise SystemExit(7)"], check=True)
+
+    monkeypatch.setitem(sys.modules, "slicer.packaging", types.SimpleNamespace(pip_install=refused))
+    with pytest.raises(InputError, match="pip ended with exit code 7; what it said is in Slicer's Python console"):
+        dependencies.install(planned)
+
 
 def test_an_own_python_is_left_to_its_owner(app, calls):
     conda = interpreter.Interpreter("/opt/conda/bin/python", "override", {})
@@ -294,7 +303,7 @@ def test_a_sample_that_fails_says_why(app, python, tmp_path, pump, temporaryFile
     assert temporaryFiles() == []
 
 
-def test_a_sample_without_a_place_or_an_engine_is_said(app, module, choose, pump, tmp_path, monkeypatch, temporaryFiles):
+def test_a_sample_without_a_place_or_an_engine_is_said(module, choose, tmp_path, monkeypatch, temporaryFiles):
     choose("well")
     ui = module.widget.panel.ui
     with monkeypatch.context() as changed:
