@@ -23,7 +23,8 @@ from .results.uncertainty import addUncertainty, makeUncertainty
 from .volumes.checks import PREPARE, PREPARED, checkVolumes, referenceOf
 from .volumes.incomplete import knownIncomplete
 from .volumes.modalities import MODALITIES
-from .volumes.scene import exportCase, putBeside, readLabelMap, readScalarMap, temporaryFolder
+from .volumes.scene import exportCase, putBeside, readLabelMap, readScalarMap
+from .volumes.temporary import temporaryFolder
 
 
 @dataclass(frozen=True)

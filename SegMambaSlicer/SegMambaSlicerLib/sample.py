@@ -17,7 +17,7 @@ from .engine.interpreter import findInterpreter, trainingFolder
 from .errors import InputError
 from .i18n import _
 from .volumes.modalities import MODALITIES
-from .volumes.scene import temporaryFolder
+from .volumes.temporary import temporaryFolder
 
 SEED = 20_403  # an enhancing tumor; far from the seeds of the phantoms that models were trained with
 SPACING = 1.0  # mm

@@ -17,7 +17,8 @@ from .results.statistics import updateTable
 from .results.uncertainty import addUncertainty
 from .volumes.checks import checkVolumes
 from .volumes.modalities import guessModalities
-from .volumes.scene import exportCase, exportVolume, readLabelMap, temporaryFolder
+from .volumes.scene import exportCase, exportVolume, readLabelMap
+from .volumes.temporary import temporaryFolder
 
 SHAPE = (13, 17, 11)  # slices, rows, columns: no two alike
 

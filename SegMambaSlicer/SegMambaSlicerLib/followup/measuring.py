@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..i18n import _
 from ..results import history
 from ..results.segments import labelArray
-from ..volumes.scene import exportLabels, exportVolume, rightHanded, temporaryFolder
+from ..volumes.scene import exportLabels, exportVolume, rightHanded
+from ..volumes.temporary import temporaryFolder
 from .dates import DatedResult, inOrder
 
 MIXED = "mixed"  # enhancing and non-enhancing lesions, judged beside one another

@@ -24,7 +24,8 @@ from ..results import history
 from ..results.segments import labelArray, onVolume, representation, segmentArray
 from ..results.vocabulary import LABELS, MODES
 from ..volumes.checks import PREPARED, REQUIRED, checkVolumes, listed, offGrid
-from ..volumes.scene import exportCase, exportLabels, rightHanded, temporaryFolder
+from ..volumes.scene import exportCase, exportLabels, rightHanded
+from ..volumes.temporary import temporaryFolder
 from .consent import consentText
 
 FOLDER, INCOMING = "corrections", "incoming"  # in the site folder

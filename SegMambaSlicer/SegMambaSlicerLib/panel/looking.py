@@ -11,7 +11,8 @@ from ..engine.client import EngineError
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
-from ..volumes.scene import exportCase, ijkToWorld, temporaryFolder
+from ..volumes.scene import exportCase, ijkToWorld
+from ..volumes.temporary import temporaryFolder
 from .colors import painted
 from .widgets import allow
 

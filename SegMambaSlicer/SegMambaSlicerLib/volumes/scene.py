@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +26,6 @@ GRID_TOLERANCE_MM = 1e-2
 SHEAR_TOLERANCE = 1e-3
 LABEL_VALUES = (0, 1, 2, 3)
 DERIVED = "SegMamba.Derived"  # attribute of a volume that was computed here and is no image of a patient: what it is
-_TEMPORARY = "SegMamba-"
-_LEFT_SECONDS = 3600.0
 
 
 def ijkToRas(node) -> np.ndarray:
@@ -297,45 +292,3 @@ def putBeside(node, referenceVolume) -> None:
     item, reference = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(referenceVolume)
     if item and reference:  # the application makes items, its libraries alone do not
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(reference))
-
-
-def temporaryFolder() -> Path:
-    """A new private folder in Slicer's temporary directory, for the exchange with the engine.
-
-    Raises InputError where it cannot be created.
-    """
-    parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)
-    _removeLeft(Path(parent or tempfile.gettempdir()))
-    try:
-        return Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=parent))
-    except OSError as error:
-        text = _("A temporary folder could not be created ({error}). Check free space and permissions.")
-        raise InputError(text.format(error=error)) from error
-
-
-def _removeLeft(parent: Path) -> None:
-    """What a Slicer that was killed left behind: of this account, an hour old, of no process that lives."""
-    for path in parent.glob(f"{_TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            if path.is_symlink() or time.time() - path.stat().st_mtime < _LEFT_SECONDS or not _isMine(path):
-                continue
-            owner = path.name.removeprefix(_TEMPORARY).partition("-")[0]
-            if not (owner.isdigit() and _lives(int(owner))):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _isMine(path: Path) -> bool:
-    return os.name != "posix" or path.stat().st_uid == os.getuid()
-
-
-def _lives(process: int) -> bool:
-    """Where it cannot be asked it counts as alive."""
-    if os.name != "posix":  # there os.kill ends whatever it asks
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
