@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,9 @@ from ..i18n import _
 
 _TEMPORARY = "SegMamba-"
 _LEFT_SECONDS = 3600.0
+_ASK_SECONDS = 3.0
+_IS_WINDOWS = os.name == "nt"
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # there on Windows alone
 
 
 def temporaryFolder() -> Path:
@@ -49,8 +53,8 @@ def _isMine(path: Path) -> bool:
 
 def _lives(process: int) -> bool:
     """Where it cannot be asked it counts as alive."""
-    if os.name != "posix":  # there os.kill ends whatever it asks
-        return True
+    if _IS_WINDOWS:  # there os.kill ends whatever it asks
+        return _isListed(process)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -58,3 +62,18 @@ def _lives(process: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def _isListed(process: int) -> bool:
+    """Whether Windows has such a process; what it says where it has none is in the user's language."""
+    try:
+        answer = subprocess.run(
+            ["tasklist", "/FI", f"PID eq {process}", "/FO", "CSV", "/NH"],
+            capture_output=True,
+            creationflags=_NO_WINDOW,
+            timeout=_ASK_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return f'"{process}"'.encode() in answer.stdout
