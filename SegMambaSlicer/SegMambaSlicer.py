@@ -85,6 +85,9 @@ class SegMambaSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         self.panel.enter()
 
+    def exit(self):
+        self.panel.exit()
+
     def cleanup(self):
         self.removeObservers()
         if self.panel is not None:

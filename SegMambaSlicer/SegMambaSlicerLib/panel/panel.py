@@ -39,6 +39,7 @@ class Panel:
         self.session = logic.session
         self.parameters: Parameters | None = None
         self._entered = False
+        self._isInView = True
         self._isReleased = False
         self._isOfThisScene = True
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
@@ -81,11 +82,19 @@ class Panel:
 
     def enter(self) -> None:
         """The module was opened: the volumes are looked at, and the worker is asked what this machine has."""
+        self._isInView = True
         self._checkTimer.start()
         if not self._entered:
             self._entered = True
             self.setup.onCheck()
         self.watch.refresh()
+
+    def exit(self) -> None:
+        """Another module was opened: what is loaded there is looked at when this one is opened again.
+
+        Until then it costs no time, and nothing is chosen, which would make a scene that was just loaded a changed one.
+        """
+        self._isInView = False
 
     def setSettled(self, isSettled: bool) -> None:
         """False from the start of closing, loading or restoring a scene to its end."""
@@ -124,7 +133,7 @@ class Panel:
 
     def onPaused(self) -> None:
         """Nothing has changed for a moment."""
-        if self.parameters is None:
+        if self.parameters is None or not self._isInView:
             return
         self.inputs.guess()
         self.inputs.check()

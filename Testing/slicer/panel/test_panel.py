@@ -218,6 +218,22 @@ def test_a_volume_that_is_centered_or_renamed_is_noticed(ready, volumes, pump):
     pump(lambda: "T2 (Renamed)" in ready.ui.prepareLabel.toolTip)
 
 
+def test_volumes_that_are_loaded_from_another_module_are_looked_at_on_return(panel, module, pump):
+    module.widget.enter()
+    pump(lambda: "Load the four MRI volumes" in panel.ui.stateLabel.text)
+    module.widget.exit()
+    for seed, name in enumerate(("T1", "T1 Gd", "T2", "FLAIR")):
+        synth.addVolume(name, seed=seed)
+    looked = []
+    panel._checkTimer.timeout.connect(lambda: looked.append(True))
+    pump(lambda: looked)
+    assert set(panel.parameters.volumes().values()) == {None}
+    assert "Load the four MRI volumes" in panel.ui.stateLabel.text
+    module.widget.enter()
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    assert None not in panel.parameters.volumes().values()
+
+
 def test_the_keys_are_shown_and_stay(ready, pump):
     """A text that is set anew takes a button's key away, unless the text is left alone."""
     segment(ready, pump)
