@@ -113,11 +113,16 @@ class ResultFacts:
             leftout.show(self._node, self._ui.showLeftOutButton.isChecked())
 
     def onInclude(self, checked=False):
-        if self._node is not None:
+        if self._node is None:
+            return
+        try:
             leftout.include(self._node)
-            self._say(_("The spots were added to the segments, and the volumes were measured again."))
-            self._changed()
-            self.show()
+        except InputError as error:
+            self._say(str(error))
+            return
+        self._say(_("The spots were added to the segments, and the volumes were measured again."))
+        self._changed()
+        self.show()
 
     def _otherBackground(self):
         """(modality, volume) of T1c and FLAIR that is not under the segments; None where one of them is missing."""

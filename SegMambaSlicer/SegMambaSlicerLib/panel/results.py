@@ -136,6 +136,7 @@ class ResultsPanel:
         try:
             rows = _rows(updateTable(node))
         except InputError as error:
+            table.setRowCount(0)  # of numbers that no longer hold
             self._ui.placeLabel.setText(str(error))
             return
         self._firstLesion = len(rows)
@@ -156,7 +157,12 @@ class ResultsPanel:
             return
         shown3D = self._ui.show3DButton.isChecked()
         mode = "regions" if self._ui.regionsRadio.isChecked() else "labels"
-        notes = switchRepresentation(self._node, mode, surfaces=False)
+        try:
+            notes = switchRepresentation(self._node, mode, surfaces=False)
+        except InputError as error:
+            self._ui.placeLabel.setText(str(error))
+            self.show()
+            return
         if shown3D:
             self._makeSurfaces()
         self._ui.placeLabel.setText("\n".join(notes))

@@ -88,11 +88,19 @@ def boxGeometry(whole, low, high):
 
 def segmentArray(segmentationNode, segmentId: str, geometry=None) -> np.ndarray:
     """(K, J, I) bool, the voxels of one segment on the reference geometry, or on `geometry`, a part of it; all False
-    for a segment that is not there or empty."""
+    for a segment that is not there or empty. Raises InputError for one that has a surface alone."""
     geometry = geometry or geometryOf(segmentationNode)
     empty = np.zeros(shapeOf(geometry), bool)
-    if segmentationNode.GetSegmentation().GetSegment(segmentId) is None:
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentId)
+    if segment is None:
         return empty
+    if segment.GetRepresentation(BINARY) is None:
+        raise InputError(
+            _(
+                "{segmentation} has no binary labelmap. In the module Segmentations, under Representations, create it "
+                "and make it the source."
+            ).format(segmentation=segmentationNode.GetName())
+        )
     image = slicer.vtkOrientedImageData()
     if not segmentationNode.GetBinaryLabelmapRepresentation(segmentId, image) or image.IsEmpty():
         return empty

@@ -135,6 +135,28 @@ def test_labels_and_regions_can_be_exchanged(ready, pump):
     assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["NCR", "ED", "ET"]
 
 
+def test_segments_that_are_surfaces_alone_are_not_measured_as_nothing(choose, panel, module, volumes, pump):
+    """As where somebody made the surfaces the source in the module Segmentations, and removed the voxels."""
+    choose("leaving-out")
+    module.widget.enter()
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    segmentation, ui = segment(panel, pump).GetSegmentation(), panel.ui
+    segmentation.CreateRepresentation("Closed surface")
+    segmentation.SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveRepresentation("Binary labelmap")
+    for act in (panel.results.measure, ui.regionsRadio.click, ui.includeButton.click):
+        ui.placeLabel.setText("")
+        act()
+        assert "has no binary labelmap" in ui.placeLabel.text
+        assert ui.labelsRadio.isChecked()
+    assert ui.volumesTable.rowCount == 0
+    assert set(segmentation.GetSegmentIDs()) == {"NCR", "ED", "ET"}
+    segmentation.CreateRepresentation("Binary labelmap")
+    segmentation.SetSourceRepresentationName("Binary labelmap")
+    ui.regionsRadio.click()
+    assert set(segmentation.GetSegmentIDs()) == {"WT", "TC", "ET"}
+
+
 def test_an_edit_shows_in_the_table(ready, pump):
     segmentation = segment(ready, pump)
     assert {row[3] for row in cells(ready.ui.volumesTable)} == {"0.00"}
