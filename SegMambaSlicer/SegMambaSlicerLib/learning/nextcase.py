@@ -18,7 +18,7 @@ def casesToCorrect() -> list[tuple[object, float]]:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         share = history.unsureShare(node)
         isWhole = all(history.sourceVolumes(node)[modality] is not None for modality in REQUIRED)
-        if share is not None and isWhole and history.nextResult(node) is None and not wasSent(node):
+        if share is not None and isWhole and not history.isSetAside(node) and not wasSent(node):
             found.append((node, share))
     return sorted(found, key=lambda pair: (-pair[1], pair[0].GetName()))
 

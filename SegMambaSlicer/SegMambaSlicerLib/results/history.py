@@ -132,7 +132,7 @@ def isOf(segmentationNode, volumes: Mapping[str, object]) -> bool:
 def resultOf(volumes: Mapping[str, object]):
     """The latest result of the scene that `isOf` these volumes and is not set aside; None where there is none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    found = [node for node in nodes if not node.GetAttribute(NAME_ATTRIBUTE) and isOf(node, volumes)]
+    found = [node for node in nodes if not isSetAside(node) and isOf(node, volumes)]
     return found[-1] if found else None
 
 
@@ -192,7 +192,7 @@ def retire(segmentationNode, successor) -> None:
     successor.SetNodeReferenceID(PREVIOUS_ROLE, chain[-1].GetID())
     chain[-1].SetNodeReferenceID(NEXT_ROLE, successor.GetID())
     for node in chain:
-        if not node.GetAttribute(NAME_ATTRIBUTE):
+        if not isSetAside(node):
             _setAside(node, name, _("{name} (before)").format(name=name))
 
 
@@ -224,6 +224,11 @@ def restorePrevious(segmentationNode):
 def restoreNext(segmentationNode):
     """Takes `restorePrevious` back; returns the one that is shown. Raises InputError where there is no later one."""
     return _exchange(segmentationNode, nextResult(segmentationNode), _("There is no later result."))
+
+
+def isSetAside(segmentationNode) -> bool:
+    """Whether another result is shown in the place of this one: a later one, or an earlier one that was gone back to."""
+    return bool(segmentationNode.GetAttribute(NAME_ATTRIBUTE))
 
 
 def plainName(segmentationNode) -> str:

@@ -106,6 +106,9 @@ def test_the_least_sure_result_comes_first(results):
     assert nextCaseText().endswith("Cleo (33%), Anna (10%).")
     history.retire(results["Cleo"], results["Anna"])  # one is left: nothing to choose
     assert nextCaseText() == ""
+    assert [node for node, _share in casesToCorrect()] == [results["Anna"]]
+    history.restorePrevious(results["Anna"])
+    assert [node for node, _share in casesToCorrect()] == [results["Cleo"]]
 
 
 def test_what_cannot_be_added_is_not_offered(results):
