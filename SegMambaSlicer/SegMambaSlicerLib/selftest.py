@@ -10,7 +10,7 @@ import slicer
 
 from .parameters import Parameters
 from .report import scrub
-from .results import history
+from .results import succession
 from .results.places import placesToCheck
 from .results.segments import createSegmentation, labelArray, switchRepresentation
 from .results.statistics import updateTable
@@ -76,7 +76,7 @@ class SceneTest(unittest.TestCase):
         self.assertEqual(set(first.GetSegmentation().GetSegmentIDs()), {"WT", "TC", "ET"})
         self.assertTrue(np.array_equal(labelArray(first)[0], makeLabels()))
         second = createSegmentation(np.zeros(SHAPE, np.uint8), self.volumes["t1c"], first)
-        self.assertIs(history.restorePrevious(second), first)
+        self.assertIs(succession.restorePrevious(second), first)
 
     def testVolumesAreInMilliliters(self):
         segmentation = createSegmentation(makeLabels(), self.volumes["t1c"])

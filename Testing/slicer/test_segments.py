@@ -11,7 +11,7 @@ import synth
 import vtk
 from editor import Editor
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.results import history, segments
+from SegMambaSlicerLib.results import history, segments, succession
 from SegMambaSlicerLib.results.vocabulary import LABELS, MODES, structure
 
 KINDS = ("RAS", "LAS", "PIR", "oblique", "oblique-left")
@@ -207,13 +207,13 @@ def test_new_result_keeps_the_previous(t1c):
     third = segments.createSegmentation(LABEL_MAP, t1c, previous=second)
     assert len({first.GetName(), second.GetName(), third.GetName()}) == 3
 
-    shown = history.restorePrevious(history.restorePrevious(third))
+    shown = succession.restorePrevious(succession.restorePrevious(third))
     assert shown is first and first.GetName() == name and first.GetDisplayNode().GetVisibility()
     np.testing.assert_array_equal(segments.labelArray(first)[0], edited)
     assert not second.GetDisplayNode().GetVisibility() and not third.GetDisplayNode().GetVisibility()
     with pytest.raises(InputError, match="no earlier result"):
-        history.restorePrevious(first)
-    assert history.restoreNext(history.restoreNext(first)) is third
+        succession.restorePrevious(first)
+    assert succession.restoreNext(succession.restoreNext(first)) is third
     assert third.GetName() == name and third.GetDisplayNode().GetVisibility()
 
 
@@ -244,7 +244,7 @@ def test_saved_and_loaded(scene, tmp_path, kind, mode):
     segment = node.GetSegmentation().GetSegment("ET")
     assert segment.GetName() == structure("ET").name
     np.testing.assert_allclose(segment.GetColor(), structure("ET").color, atol=1e-5)
-    assert history.originalLabels(history.restorePrevious(node)).sum() == LABEL_MAP.sum()
+    assert history.originalLabels(succession.restorePrevious(node)).sum() == LABEL_MAP.sum()
 
 
 def test_without_its_volume(t1c, scene):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 
 from ..i18n import _
-from ..results import history
+from ..results import history, succession
 from ..volumes.checks import REQUIRED
 from .corrections import wasSent
 
@@ -18,7 +18,7 @@ def casesToCorrect() -> list[tuple[object, float]]:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         share = history.unsureShare(node)
         isWhole = all(history.sourceVolumes(node)[modality] is not None for modality in REQUIRED)
-        if share is not None and isWhole and not history.isSetAside(node) and not wasSent(node):
+        if share is not None and isWhole and not succession.isSetAside(node) and not wasSent(node):
             found.append((node, share))
     return sorted(found, key=lambda pair: (-pair[1], pair[0].GetName()))
 
@@ -28,7 +28,7 @@ def nextCaseText() -> str:
     cases = casesToCorrect()
     if len(cases) < 2:
         return ""
-    names = [f"{history.plainName(node)} ({share:.0%})" for node, share in cases[:_LISTED]]
+    names = [f"{succession.plainName(node)} ({share:.0%})" for node, share in cases[:_LISTED]]
     return _("Cases to correct next, with the share of the tumor that the model is uncertain of: {names}.").format(
         names=", ".join(names)
     )

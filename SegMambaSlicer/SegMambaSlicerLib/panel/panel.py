@@ -13,7 +13,7 @@ from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
 from ..report import makeReport
-from ..results.history import isOf, resultOf, showInstead
+from ..results.succession import isOf, resultOf, showInstead
 from ..results.uncertainty import uncertaintyOf
 from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel

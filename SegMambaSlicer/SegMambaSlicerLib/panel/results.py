@@ -7,7 +7,7 @@ import slicer
 
 from ..errors import InputError
 from ..i18n import _
-from ..results import history, uncertainty
+from ..results import succession, uncertainty
 from ..results.segments import representation, show3D, surfaceSteps, switchRepresentation
 from ..results.statistics import updateTable
 from .checking import CheckingPanel
@@ -86,8 +86,8 @@ class ResultsPanel:
         ui, node = self._ui, self._node
         nothing = _("There is no result yet.")
         ui.volumesTable.setEnabled(node is not None)
-        earlier = node is not None and history.previousResult(node) is not None
-        later = node is not None and history.nextResult(node) is not None
+        earlier = node is not None and succession.previousResult(node) is not None
+        later = node is not None and succession.nextResult(node) is not None
         unsure = node is not None and uncertainty.uncertaintyOf(node) is not None
         allow(ui.show3DButton, node is not None, _("Surfaces of the segments in the 3-D view."), nothing)
         allow(ui.editButton, node is not None, _("Opens the result in the Segment Editor."), nothing)
@@ -215,10 +215,10 @@ class ResultsPanel:
             editor.setSourceVolumeNode(volume)
 
     def onUndo(self, checked=False):
-        self._exchange(history.restorePrevious)
+        self._exchange(succession.restorePrevious)
 
     def onRedo(self, checked=False):
-        self._exchange(history.restoreNext)
+        self._exchange(succession.restoreNext)
 
     def release(self) -> None:
         """Observes nothing any more; for the end of the widget."""

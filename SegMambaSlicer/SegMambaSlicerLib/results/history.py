@@ -1,13 +1,13 @@
-"""What a segmentation was before: the model's own answer beside the corrected one, and the results before this one.
+"""What a segmentation was before, and what it was made from: the model's own answer beside the corrected one, volumes,
+model, time spent on edits.
 
-All of it is kept in hidden nodes that the segmentation refers to, so that it is saved and loaded with the scene.
+All of it is kept in attributes and hidden nodes of the segmentation, so that it is saved and loaded with the scene.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,15 @@ import slicer
 
 from ..errors import InputError
 from ..i18n import _
-from ..volumes.checks import referenceOf
 from ..volumes.modalities import MODALITIES
 from ..volumes.scene import ijkToRas
 from .masks import boundingBox, geometryOf, matrixOf, onGeometry
 
 ORIGINAL_ROLE = "SegMambaOriginal"
-PREVIOUS_ROLE = "SegMambaPrevious"
-NEXT_ROLE = "SegMambaNext"
 UNCERTAINTY_ROLE = "SegMambaUncertainty"
 TABLE_ROLE = "SegMambaTable"
 LEFT_OUT_ROLE = "SegMambaLeftOut"
 VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
-NAME_ATTRIBUTE = "SegMamba.Name"  # of a result that was set aside: what it was called
 PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
 _SECONDS = "SegMamba.EditorSeconds"
 _MODEL = "SegMamba.Model"
@@ -118,24 +114,6 @@ def sourceVolumes(segmentationNode) -> dict:
     return {modality: segmentationNode.GetNodeReference(VOLUME_ROLE + modality) for modality in MODALITIES}
 
 
-def isOf(segmentationNode, volumes: Mapping[str, object]) -> bool:
-    """Whether a result was made from the examination of `volumes` (modality -> node or None).
-
-    The volume on whose grid one of the two lies is then among those of the other: either may be without T1c.
-    """
-    made, given = _present(sourceVolumes(segmentationNode)), _present(volumes)
-    if not (made and given):
-        return False
-    return given[referenceOf(given)] in made.values() or made[referenceOf(made)] in given.values()
-
-
-def resultOf(volumes: Mapping[str, object]):
-    """The latest result of the scene that `isOf` these volumes and is not set aside; None where there is none."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    found = [node for node in nodes if not isSetAside(node) and isOf(node, volumes)]
-    return found[-1] if found else None
-
-
 def modelFacts(segmentationNode) -> dict[str, str]:
     """What is known of how the result was made: "model", "weights_sha256", "mirrorings", "device", "seconds"; else a
     key is absent."""
@@ -181,73 +159,6 @@ def editorSeconds(segmentationNode) -> float | None:
     return float(text) if text else None
 
 
-def retire(segmentationNode, successor) -> None:
-    """Sets a result aside for `successor`: hidden, and renamed so that the two are not mixed up.
-
-    The successor comes after all there are of these results, so that none is out of reach, and the one that is shown,
-    an earlier or later one perhaps, is the one that goes.
-    """
-    chain = _chain(segmentationNode)
-    name = plainName(segmentationNode)
-    successor.SetNodeReferenceID(PREVIOUS_ROLE, chain[-1].GetID())
-    chain[-1].SetNodeReferenceID(NEXT_ROLE, successor.GetID())
-    for node in chain:
-        if not isSetAside(node):
-            _setAside(node, name, _("{name} (before)").format(name=name))
-
-
-def previousResult(segmentationNode):
-    """The result before this one, or None."""
-    return segmentationNode.GetNodeReference(PREVIOUS_ROLE)
-
-
-def nextResult(segmentationNode):
-    """The result that took the place of this one, or None."""
-    return segmentationNode.GetNodeReference(NEXT_ROLE)
-
-
-def showInstead(segmentationNode, other) -> None:
-    """Shows a result and no longer `other`, which keeps its place in lists: as that of another patient, or date."""
-    for node, isShown in ((other, False), (segmentationNode, True)):
-        if slicer.mrmlScene.IsNodePresent(node) and node.GetDisplayNode() is not None:
-            node.GetDisplayNode().SetVisibility(isShown)
-
-
-def restorePrevious(segmentationNode):
-    """Shows the result before this one again and sets this one aside; returns the one that is shown.
-
-    Nothing is lost: `restoreNext` takes the step back. Raises InputError where there is no result before.
-    """
-    return _exchange(segmentationNode, previousResult(segmentationNode), _("There is no earlier result."))
-
-
-def restoreNext(segmentationNode):
-    """Takes `restorePrevious` back; returns the one that is shown. Raises InputError where there is no later one."""
-    return _exchange(segmentationNode, nextResult(segmentationNode), _("There is no later result."))
-
-
-def isSetAside(segmentationNode) -> bool:
-    """Whether another result is shown in the place of this one: a later one, or an earlier one that was gone back to."""
-    return bool(segmentationNode.GetAttribute(NAME_ATTRIBUTE))
-
-
-def plainName(segmentationNode) -> str:
-    """What a result is called, also while it is set aside under another name."""
-    return segmentationNode.GetAttribute(NAME_ATTRIBUTE) or segmentationNode.GetName()
-
-
-def _exchange(shown, other, problem: str):
-    if other is None:
-        raise InputError(problem)
-    name = plainName(shown)
-    _setAside(shown, name, _("{name} (set aside)").format(name=name))
-    other.SetName(plainName(other))
-    other.RemoveAttribute(NAME_ATTRIBUTE)
-    _setHidden(other, False)
-    nameCompanions(other)
-    return other
-
-
 def nameCompanions(segmentationNode) -> None:
     """What belongs to a result bears its name, and is offered in lists of nodes only where the result is."""
     names = {
@@ -262,34 +173,3 @@ def nameCompanions(segmentationNode) -> None:
             node.SetName(name.format(segmentation=segmentationNode.GetName()))
             if role in (UNCERTAINTY_ROLE, TABLE_ROLE):
                 node.SetHideFromEditors(segmentationNode.GetHideFromEditors())
-
-
-def _setAside(node, name: str, asideName: str) -> None:
-    node.SetAttribute(NAME_ATTRIBUTE, name)
-    node.SetName(slicer.mrmlScene.GenerateUniqueName(asideName) if _isTaken(asideName) else asideName)
-    _setHidden(node, True)
-    nameCompanions(node)
-
-
-def _chain(segmentationNode) -> list:
-    """The results that took the place of one another, this one among them, the earliest first."""
-    chain = [segmentationNode]
-    while (earlier := previousResult(chain[0])) is not None and earlier not in chain:
-        chain.insert(0, earlier)
-    while (later := nextResult(chain[-1])) is not None and later not in chain:
-        chain.append(later)
-    return chain
-
-
-def _present(volumes: Mapping[str, object]) -> dict:
-    return {modality: node for modality, node in volumes.items() if node is not None}
-
-
-def _isTaken(name: str) -> bool:
-    return slicer.mrmlScene.GetFirstNodeByName(name) is not None
-
-
-def _setHidden(node, hidden: bool) -> None:
-    node.SetHideFromEditors(hidden)
-    if node.GetDisplayNode() is not None:
-        node.GetDisplayNode().SetVisibility(not hidden)

@@ -14,7 +14,7 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.scene import parentMatrix, readLabelMap, toVolumeGrid
-from . import history
+from . import history, succession
 from .masks import BINARY, addLabels, addRegion, cutGeometry, geometryOf, matrixOf, segmentArray
 from .vocabulary import LABELS, MODES, REGIONS
 
@@ -26,7 +26,7 @@ def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "la
     """A new vtkMRMLSegmentationNode on the grid and under the transform of `referenceVolume`.
 
     labelMap: (K, J, I) array with 1 NCR, 2 ED, 3 ET, or the path of a file with it. `previous` is the result that
-    this one takes the place of: it stays, hidden and renamed, for `history.restorePrevious`. What the model said is
+    this one takes the place of: it stays, hidden and renamed, for `succession.restorePrevious`. What the model said is
     kept beside (`history.originalLabels`). Raises InputError, with the scene unchanged, for a label map that does
     not fit the volume, or an unknown mode.
     """
@@ -35,7 +35,7 @@ def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "la
         labels = readLabelMap(labelMap, referenceVolume)
     else:
         labels = _checkLabels(np.asarray(labelMap), referenceVolume)
-    name = name or (previous and history.plainName(previous)) or _nameAfter(referenceVolume)
+    name = name or (previous and succession.plainName(previous)) or _nameAfter(referenceVolume)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.SetName(name)  # the scene makes it unique, but the one before is about to be renamed
     node.CreateDefaultDisplayNodes()
@@ -45,7 +45,7 @@ def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "la
     _fill(node, labels, mode)
     history.keepOriginal(node, labels)
     if previous is not None:
-        history.retire(previous, node)
+        succession.retire(previous, node)
     return node
 
 

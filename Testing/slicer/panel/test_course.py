@@ -8,7 +8,7 @@ import synth
 from SegMambaSlicerLib.learning.course import coursePoints, courseText, judgedRuns, refusedPoints
 from SegMambaSlicerLib.learning.nextcase import casesToCorrect, nextCaseText
 from SegMambaSlicerLib.panel.curve import drawCourse
-from SegMambaSlicerLib.results import history
+from SegMambaSlicerLib.results import history, succession
 from SegMambaSlicerLib.results.segments import createSegmentation
 
 DAY = 1700000000  # 2023-11-14
@@ -104,10 +104,10 @@ def test_the_least_sure_result_comes_first(results):
     assert nextCaseText().endswith("Bert (50%), Cleo (33%), Anna (10%).")
     results["Bert"].SetAttribute("SegMamba.Sent", "case-v1")  # it was added
     assert nextCaseText().endswith("Cleo (33%), Anna (10%).")
-    history.retire(results["Cleo"], results["Anna"])  # one is left: nothing to choose
+    succession.retire(results["Cleo"], results["Anna"])  # one is left: nothing to choose
     assert nextCaseText() == ""
     assert [node for node, _share in casesToCorrect()] == [results["Anna"]]
-    history.restorePrevious(results["Anna"])
+    succession.restorePrevious(results["Anna"])
     assert [node for node, _share in casesToCorrect()] == [results["Cleo"]]
 
 

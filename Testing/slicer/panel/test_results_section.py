@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 import synth
 from panels import cells, segment
-from SegMambaSlicerLib.results import history, leftout, segments, uncertainty
+from SegMambaSlicerLib.results import history, leftout, segments, succession, uncertainty
 from SegMambaSlicerLib.results.segments import representation
 from SegMambaSlicerLib.volumes.scene import ijkToWorld
 
@@ -179,7 +179,7 @@ def test_the_result_before_is_kept_and_comes_back(ready, pump):
     assert not first.GetHideFromEditors()
     ready.ui.redoButton.click()
     assert ready.parameters.result("Segmentation") is second
-    assert history.previousResult(second) is first
+    assert succession.previousResult(second) is first
 
 
 def chooseOthers(panel, pump):
@@ -207,7 +207,7 @@ def test_a_result_of_another_patient_takes_the_place_of_none(ready, pump, volume
     second = segment(ready, pump)
     assert history.sourceVolumes(second) == others
     assert second.GetName() == "Second t1c tumor"
-    assert history.previousResult(second) is None and history.nextResult(first) is None
+    assert succession.previousResult(second) is None and succession.nextResult(first) is None
     assert first.GetName() == name and not first.GetHideFromEditors()
     assert not ready.ui.undoButton.isEnabled()
     assert isVisible(second) and not isVisible(first)
@@ -215,7 +215,7 @@ def test_a_result_of_another_patient_takes_the_place_of_none(ready, pump, volume
     assert ready.parameters.result("Segmentation") is ready.results.segmentation is first
     assert isVisible(first) and not isVisible(second)
     again = segment(ready, pump)
-    assert again.GetName() == name and history.previousResult(again) is first
+    assert again.GetName() == name and succession.previousResult(again) is first
     choose(ready, others)
     assert ready.results.segmentation is second and not second.GetHideFromEditors()
 
@@ -225,7 +225,7 @@ def test_without_one_of_the_volumes_it_is_still_the_same_patient(ready, pump, vo
     ready.ui.t2wSelector.setCurrentNode(None)
     pump(lambda: ready.ui.applyButton.isEnabled())
     second = segment(ready, pump)
-    assert history.sourceVolumes(second)["t2w"] is None and history.previousResult(second) is first
+    assert history.sourceVolumes(second)["t2w"] is None and succession.previousResult(second) is first
 
 
 def test_a_new_result_after_an_earlier_one_was_looked_at_loses_none(ready, pump):
