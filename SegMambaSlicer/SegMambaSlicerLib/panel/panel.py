@@ -13,7 +13,7 @@ from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
 from ..report import makeReport
-from ..results.succession import isOf, resultOf, showInstead
+from ..results.succession import isOf, resultOf, showInstead, takeOut
 from ..results.uncertainty import uncertaintyOf
 from ..volumes.checks import referenceOf
 from .correcting import CorrectionPanel
@@ -119,8 +119,14 @@ class Panel:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller=None, event=None, node=None) -> None:
-        if node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not slicer.mrmlScene.IsClosing():
+        if node is None or slicer.mrmlScene.IsClosing():
+            return
+        if node.IsA("vtkMRMLScalarVolumeNode"):
             self.inputs.leave(node)
+        elif node.IsA("vtkMRMLSegmentationNode"):
+            isShown, instead = node is self.results.segmentation, takeOut(node)
+            if isShown and instead is not None and self.parameters is not None:
+                self.onResultChosen(instead)
 
     def onSceneStartClose(self) -> None:
         self._isOfThisScene = False  # what was under way has no place in the next one

@@ -23,6 +23,7 @@ ORIGINAL_ROLE = "SegMambaOriginal"
 UNCERTAINTY_ROLE = "SegMambaUncertainty"
 TABLE_ROLE = "SegMambaTable"
 LEFT_OUT_ROLE = "SegMambaLeftOut"
+LEFT_OUT_SHOWN_ROLE = "SegMambaLeftOutShown"
 VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
 PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
 _SECONDS = "SegMamba.EditorSeconds"
@@ -157,6 +158,17 @@ def editorSeconds(segmentationNode) -> float | None:
     """Time spent on edits as `noteEdit` counted it; None where none was counted."""
     text = segmentationNode.GetAttribute(_SECONDS)
     return float(text) if text else None
+
+
+def removeHidden(segmentationNode) -> None:
+    """Takes out of the scene what belongs to this result alone and is in no list of nodes: nobody else could."""
+    others = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n is not segmentationNode]
+    for role in (ORIGINAL_ROLE, UNCERTAINTY_ROLE, TABLE_ROLE, LEFT_OUT_ROLE, LEFT_OUT_SHOWN_ROLE):
+        node = segmentationNode.GetNodeReference(role)
+        if node is None or not node.GetHideFromEditors():
+            continue
+        if not any(other.GetNodeReference(role) is node for other in others):  # as a copy of a result does
+            slicer.mrmlScene.RemoveNode(node)
 
 
 def nameCompanions(segmentationNode) -> None:

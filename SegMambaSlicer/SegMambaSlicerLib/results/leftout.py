@@ -11,7 +11,6 @@ from .masks import addLabels
 from .segments import labelArray, setLabels
 from .vocabulary import LABELS
 
-SHOWN_ROLE = "SegMambaLeftOutShown"
 COLOR = (0.95, 0.35, 0.90)
 _SPOTS, _ML = "SegMamba.LeftOutSpots", "SegMamba.LeftOutML"
 
@@ -41,13 +40,13 @@ def leftOutLabels(segmentationNode) -> np.ndarray | None:
 
 
 def isShown(segmentationNode) -> bool:
-    node = segmentationNode.GetNodeReference(SHOWN_ROLE)
+    node = segmentationNode.GetNodeReference(history.LEFT_OUT_SHOWN_ROLE)
     return node is not None and bool(node.GetDisplayNode().GetVisibility())
 
 
 def show(segmentationNode, on: bool = True) -> None:
     """Outlines of what was left out, in a segmentation of their own, or none."""
-    node = segmentationNode.GetNodeReference(SHOWN_ROLE)
+    node = segmentationNode.GetNodeReference(history.LEFT_OUT_SHOWN_ROLE)
     if on and node is None:
         node = _make(segmentationNode)
     if node is not None:
@@ -82,5 +81,5 @@ def _make(segmentationNode):
         node.GetSegmentation().GetSegment(segmentId).SetColor(*COLOR)
     display.SetAllSegmentsOpacity2DFill(0.2)
     display.SetSliceIntersectionThickness(2)
-    segmentationNode.SetNodeReferenceID(SHOWN_ROLE, node.GetID())
+    segmentationNode.SetNodeReferenceID(history.LEFT_OUT_SHOWN_ROLE, node.GetID())
     return node

@@ -12,7 +12,7 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
-from .history import nameCompanions, sourceVolumes
+from .history import nameCompanions, removeHidden, sourceVolumes
 
 PREVIOUS_ROLE = "SegMambaPrevious"
 NEXT_ROLE = "SegMambaNext"
@@ -82,6 +82,25 @@ def restoreNext(segmentationNode):
     return _exchange(segmentationNode, nextResult(segmentationNode), _("There is no later result."))
 
 
+def takeOut(segmentationNode):
+    """For a result that is about to be removed from the scene; returns the one that is shown instead, or None.
+
+    Those before and after it follow on one another. What is hidden and belongs to it alone is removed from the scene.
+    """
+    earlier, later = previousResult(segmentationNode), nextResult(segmentationNode)
+    # a copy of a result refers to the neighbors of that one, which know nothing of it
+    earlier = earlier if earlier is not None and nextResult(earlier) is segmentationNode else None
+    later = later if later is not None and previousResult(later) is segmentationNode else None
+    for node, role, other in ((earlier, NEXT_ROLE, later), (later, PREVIOUS_ROLE, earlier)):
+        if node is not None:
+            node.SetNodeReferenceID(role, other.GetID() if other is not None else None)
+    instead = None if isSetAside(segmentationNode) else earlier or later
+    if instead is not None:
+        _bringForward(instead)
+    removeHidden(segmentationNode)
+    return instead
+
+
 def isSetAside(segmentationNode) -> bool:
     """Whether another result is shown in the place of this one: a later one, or an earlier one again."""
     return bool(segmentationNode.GetAttribute(NAME_ATTRIBUTE))
@@ -97,11 +116,15 @@ def _exchange(shown, other, problem: str):
         raise InputError(problem)
     name = plainName(shown)
     _setAside(shown, name, _("{name} (set aside)").format(name=name))
-    other.SetName(plainName(other))
-    other.RemoveAttribute(NAME_ATTRIBUTE)
-    _setHidden(other, False)
-    nameCompanions(other)
+    _bringForward(other)
     return other
+
+
+def _bringForward(node) -> None:
+    node.SetName(plainName(node))
+    node.RemoveAttribute(NAME_ATTRIBUTE)
+    _setHidden(node, False)
+    nameCompanions(node)
 
 
 def _setAside(node, name: str, asideName: str) -> None:

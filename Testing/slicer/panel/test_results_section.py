@@ -125,6 +125,36 @@ def test_a_result_that_is_removed_is_no_longer_shown(ready, pump):
     assert not ready.ui.editButton.isEnabled()
 
 
+def test_where_a_result_is_removed_the_one_before_is_shown_and_nothing_hidden_stays(ready, pump):
+    before = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
+    first, second, third = (segment(ready, pump) for _time in range(3))
+    ready.ui.undoButton.click()
+    slicer.mrmlScene.RemoveNode(second)  # the one in the middle, which is shown
+    assert ready.results.segmentation is ready.parameters.result("Segmentation") is first
+    assert isVisible(first) and not first.GetHideFromEditors()
+    ready.ui.redoButton.click()
+    assert ready.results.segmentation is third
+    slicer.mrmlScene.RemoveNode(third)
+    assert ready.results.segmentation is first
+    slicer.mrmlScene.RemoveNode(first)
+    assert ready.results.segmentation is None
+    left = [node for node in slicer.util.getNodesByClass("vtkMRMLNode") if node.GetID() not in before]
+    assert not [node.GetName() for node in left if node.IsA("vtkMRMLVolumeNode") and node.GetHideFromEditors()]
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+
+
+def test_a_copy_of_a_result_that_is_removed_takes_nothing_of_it_along(ready, pump):
+    first, second = segment(ready, pump), segment(ready, pump)
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    copy.Copy(second)  # as Clone in the module Data does, with the references
+    slicer.mrmlScene.RemoveNode(copy)
+    assert ready.results.segmentation is second and first.GetHideFromEditors()
+    assert history.originalLabels(second).any()
+    ready.ui.undoButton.click()
+    ready.ui.redoButton.click()
+    assert ready.results.segmentation is second
+
+
 def test_labels_and_regions_can_be_exchanged(ready, pump):
     segmentation = segment(ready, pump)
     ready.ui.regionsRadio.click()
