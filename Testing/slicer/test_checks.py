@@ -83,6 +83,13 @@ def test_no_image(volumes, array, kind):
     assert _only(volumes).kind == kind
 
 
+def test_all_values_that_16_bits_hold(volumes):
+    array = slicer.util.arrayFromVolume(volumes["t2w"])
+    array[0, 0, :2] = -32768, 32767
+    with np.errstate(all="raise"):
+        assert checkVolumes(volumes) == []
+
+
 def test_without_voxels(volumes, scene):
     volumes["t2w"] = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
     assert _only(volumes).kind == "empty"

@@ -157,7 +157,7 @@ def _checkOne(title: str, node) -> list[Problem]:
         angle = float(np.degrees(np.arcsin(shearOf(matrix))))
         return [Problem("sheared", text.format(volume=title, angle=angle))]
     array = slicer.util.arrayFromVolume(node)
-    low, high = array.min(), array.max()
+    low, high = float(array.min()), float(array.max())  # integers of 16 bits would overflow below
     if not np.isfinite(high - low):
         finite = array[np.isfinite(array)]
         if not finite.size:
@@ -165,7 +165,7 @@ def _checkOne(title: str, node) -> list[Problem]:
         low, high = finite.min(), finite.max()
     if low == high:
         text = _("{volume} has the value {value:g} everywhere. Choose an image.")
-        return [Problem("constant", text.format(volume=title, value=float(low)))]
+        return [Problem("constant", text.format(volume=title, value=low))]
     if array.size > HUGE_VOXELS:
         text = _("{volume} has {count:.0f} million voxels; this takes much time and memory. Crop it to the head.")
         return [Problem("huge", text.format(volume=title, count=array.size / 1e6), blocking=False)]
