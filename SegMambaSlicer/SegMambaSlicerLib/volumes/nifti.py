@@ -8,6 +8,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from ..i18n import _
+
 _HEADER_BYTES = 348  # of NIfTI-1, https://nifti.nimh.nih.gov/nifti-1
 _CHUNK_BYTES = 1 << 20
 
@@ -20,10 +22,10 @@ def whatIsMissing(path: Path) -> str:
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
             if len(header) < _HEADER_BYTES:
-                return f"{len(header)} bytes, no header"
+                return _("{count} bytes, no header").format(count=len(header))
             order = "<" if struct.unpack("<i", header[:4])[0] == _HEADER_BYTES else ">"
             if struct.unpack(f"{order}i", header[:4])[0] != _HEADER_BYTES:
-                return "no NIfTI-1 header"
+                return _("no NIfTI-1 header")
             sizes = struct.unpack(f"{order}8h", header[40:56])
             bits = struct.unpack(f"{order}h", header[72:74])[0]
             start = struct.unpack(f"{order}f", header[108:112])[0]
@@ -33,4 +35,4 @@ def whatIsMissing(path: Path) -> str:
                 found += len(chunk)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         return f"{error or type(error).__name__}"
-    return f"{found} of {expected} bytes" if found < expected else ""
+    return _("{found} of {expected} bytes").format(found=found, expected=expected) if found < expected else ""
