@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import slicer
 
-from .engine.client import Engine, EngineError, Request
+from .engine.client import Engine, EngineError, Request, asEngineError
 from .errors import InputError
 from .i18n import _
 from .results import history
@@ -165,8 +165,7 @@ class Run:
                 self._onDone(self.result)
         except Exception as error:  # whatever it is, it has to reach the user, not the timer
             self._steps = None
-            kind = "input" if isinstance(error, InputError) else "internal"
-            self._failed(EngineError(kind, str(error) or repr(error), "" if kind == "input" else _trace()))
+            self._failed(asEngineError(error))
         return True
 
     def _failed(self, error: EngineError) -> None:
@@ -217,9 +216,3 @@ class Run:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-
-def _trace() -> str:
-    import traceback
-
-    return traceback.format_exc()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import qt
 
-from .engine.client import Engine, EngineError
+from .engine.client import Engine, EngineError, asEngineError
 from .engine.command import Command
 from .errors import InputError
 from .i18n import _
@@ -141,8 +141,8 @@ class Session:
             done, failed = self._sampleCalls
             try:
                 volumes = sample.load()
-            except (EngineError, InputError) as error:
-                failed(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+            except Exception as error:  # whatever it is, it has to reach the user, not the timer
+                failed(asEngineError(error))
             else:
                 done(volumes)
         for command in list(self._commands):

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,16 @@ class EngineError(RuntimeError):
         self.kind = kind
         self.message = message
         self.detail = detail
+
+
+def asEngineError(error: Exception) -> EngineError:
+    """Whatever went wrong as what users are told; what nobody thought of says where it happened, for a report."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, InputError):
+        return EngineError("input", str(error))
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return EngineError("internal", str(error) or repr(error), trace)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import slicer
 
-from ..engine.client import EngineError
+from ..engine.client import EngineError, asEngineError
 from ..engine.interpreter import isThere
 from ..errors import InputError
 from ..i18n import _
@@ -286,7 +286,7 @@ def addCorrectedCase(
     def failed(error):
         correction.close()
         if onError:
-            onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+            onError(asEngineError(error))
 
     def checked(report):
         try:

@@ -7,8 +7,7 @@ import qt
 import slicer
 import vtk
 
-from ..engine.client import EngineError
-from ..errors import InputError
+from ..engine.client import EngineError, asEngineError
 from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
@@ -168,8 +167,8 @@ class Panel:
                 onError=self.onError,
             )
             self.running.showStage(_("Starting the engine..."))
-        except (InputError, EngineError) as error:
-            self.onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+        except Exception as error:  # whatever it is, it may not leave the panel as if a run was under way
+            self.onError(asEngineError(error))
         self.showState()
 
     def onCancel(self, checked=False):
@@ -254,8 +253,8 @@ class Panel:
         self.ui.progressBar.setMaximum(0)  # no end in sight: the bar runs to and fro
         try:
             self.session.makeSample(self.onSampleReady, self.onSampleFailed, raw)
-        except (InputError, EngineError) as error:
-            self.onSampleFailed(error)
+        except Exception as error:  # likewise
+            self.onSampleFailed(asEngineError(error))
         self.showState()
 
     def onSampleReady(self, volumes: dict) -> None:
@@ -268,9 +267,9 @@ class Panel:
             background(volumes["t1c"], fit=True)
         self.showState()
 
-    def onSampleFailed(self, error) -> None:
+    def onSampleFailed(self, error: EngineError) -> None:
         self.ui.progressBar.setMaximum(1000)
-        self.onError(error if isinstance(error, EngineError) else EngineError("input", str(error)))
+        self.onError(error)
 
     # --- the rest
 

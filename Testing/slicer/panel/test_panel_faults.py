@@ -90,6 +90,17 @@ def test_a_worker_killed_at_any_moment_is_reported_and_replaced(opened, pump, ch
     assert panel.parameters.result("Segmentation") is not None
 
 
+def test_what_nobody_thought_of_ends_the_run_and_is_said(opened, monkeypatch, temporaryFiles):
+    panel, before = opened("well")
+    with monkeypatch.context() as changed:
+        changed.setattr(running, "exportCase", lambda *a, **more: np.empty(1 << 50))
+        panel.ui.applyButton.click()
+    assert "Unable to allocate" in panel.ui.progressLabel.text and panel.ui.progressBar.isHidden()
+    assert "Traceback" in panel.ui.logText.toPlainText()
+    assert panel.ui.applyButton.isEnabled() and panel.ui.modelCombo.isEnabled()
+    assert nodesOf(slicer.mrmlScene) == before and temporaryFiles() == []
+
+
 def test_closing_the_scene_ends_the_run(opened, pump, temporaryFiles):
     panel, _before = opened("slow")
     panel.ui.applyButton.click()
