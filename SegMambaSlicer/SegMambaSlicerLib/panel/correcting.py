@@ -6,7 +6,7 @@ import ctk
 import qt
 import slicer
 
-from ..engine.client import EngineError
+from ..engine.client import EngineError, asEngineError
 from ..errors import InputError
 from ..i18n import _
 from ..learning import site
@@ -145,8 +145,8 @@ class CorrectionPanel:
                 lambda report: self._handleAnswer(correction, self._checked, report),
                 lambda error: self._handleAnswer(correction, self._failed, error),
             )
-        except (InputError, EngineError) as error:
-            self._failed(error)
+        except Exception as error:  # whatever it is, it has to be said
+            self._failed(asEngineError(error))
         self.showState()
 
     def onAbsent(self, checked=False):

@@ -6,7 +6,7 @@ import html
 
 import slicer
 
-from ..engine.client import EngineError
+from ..engine.client import asEngineError
 from ..errors import InputError
 from ..followup import chart, dates
 from ..followup.lines import Lines
@@ -177,8 +177,8 @@ class FollowUpPanel:
         chosen = [result for result in self._results if result.segmentation in self._ticked]
         try:
             self._measuring = Measuring(self._start, chosen, self._settings())
-        except InputError as error:
-            self._failed(error)
+        except Exception as error:  # whatever it is, it has to be said
+            self._failed(asEngineError(error))
             self.showState()
             return
         for result in self._measuring.results:
@@ -202,8 +202,8 @@ class FollowUpPanel:
                 lambda answer: self._handleAnswer(measuring, self._measured, answer),
                 lambda error: self._handleAnswer(measuring, self._failed, error),
             )
-        except (InputError, EngineError, OSError) as error:
-            self._failed(error)
+        except Exception as error:
+            self._failed(asEngineError(error))
         self.showState()
 
     def _handleAnswer(self, measuring, function, answer) -> None:

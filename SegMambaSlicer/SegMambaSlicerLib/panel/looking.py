@@ -7,7 +7,7 @@ import shutil
 
 import slicer
 
-from ..engine.client import EngineError
+from ..engine.client import asEngineError
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
@@ -63,9 +63,9 @@ class LookingPanel:
                 lambda answer: self._handleAnswer(folder, self._show, answer),
                 lambda error: self._handleAnswer(folder, self._fail, error),
             )
-        except (InputError, EngineError, OSError) as error:
+        except Exception as error:  # whatever it is, it may not leave the panel as if it was looking
             self._end()
-            self._fail(error)
+            self._fail(asEngineError(error))
         self._allow()
 
     def drop(self) -> None:

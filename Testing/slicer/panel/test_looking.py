@@ -175,6 +175,9 @@ def test_errors_are_plain(panel, asked, monkeypatch, temporaryFiles):
     monkeypatch.setattr(panel.looking, "_start", fail)
     panel.ui.inspectButton.click()
     assert "no Python" in shown(panel)
+    monkeypatch.setattr("SegMambaSlicerLib.panel.looking.exportCase", lambda *a, **more: np.empty(1 << 50))
+    panel.ui.inspectButton.click()
+    assert "Unable to allocate" in shown(panel)
     assert panel.ui.inspectButton.isEnabled() and temporaryFiles() == before
 
 
