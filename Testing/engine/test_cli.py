@@ -165,3 +165,16 @@ def test_phantoms_can_be_made(tmp_path, capsys):
     assert main(["phantom", "-o", str(tmp_path), "--count", "2", "--spacing", "6", "--seed", "9"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".phantom.lock") == ["phantom-0009", "phantom-0010"]
     assert len(list((tmp_path / "phantom-0009").glob("*.nii.gz"))) == 5
+
+
+def test_phantoms_that_are_there_are_said_to_stay_as_they_are(tmp_path, capsys):
+    """Whatever was asked of them this time: another spacing would else seem to have been made."""
+    common = ["phantom", "-o", str(tmp_path), "--seed", "9"]
+    assert main([*common, "--spacing", "10"]) == 0
+    capsys.readouterr()
+    assert main([*common, "--spacing", "8", "--count", "2"]) == 0
+    made, said = capsys.readouterr()
+    assert made == f"{tmp_path / 'phantom-0010'}\n"
+    assert said == "1 of 2 were there and stay as they are; for other settings, name another folder\n"
+    assert main([*common, "--count", "0"]) == 1
+    assert capsys.readouterr().err == "error: --count 0: expected 1 or more\n"

@@ -133,6 +133,8 @@ MINIMAL = 'name = "a"\n[[sources]]\ndataset = "cases"\n'
         (MINIMAL, ["sources=5"], r"sources: expected a list, got 5"),
         (MINIMAL, ["sources=[5]"], r"sources\[0\]: expected a table"),
         (MINIMAL, ["sources.0.dataset=5"], r"dataset: expected str, got 5"),
+        (MINIMAL, ["seed=-1"], r"seed -1 must be 0 or more"),
+        (MINIMAL, ["name="], r"name '' must not be empty"),
         (MINIMAL, ["initial_model=5"], r"initial_model: expected str, got 5"),
         (MINIMAL, ["base=5"], r"unknown setting 'base'"),
         ("base = 5\n" + MINIMAL, [], r"base 5 must be the name of a file"),

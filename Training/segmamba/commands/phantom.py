@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def run(options: Namespace) -> int:
 
     if options.labels and not options.shapes:
         raise InputError("--labels says what the label maps of --shapes mean; give --shapes, or leave it out")
+    if options.count < 1:
+        raise InputError(f"--count {options.count}: expected 1 or more")
     output = make_folder(ready_for_output(options.output))
     with exclusive(output / _LOCK, 0):
         return _make(options, output)
@@ -52,10 +55,12 @@ def _make(options: Namespace, output: Path) -> int:
     from segmamba.files.atomic import share
 
     shapes = read_shapes(options.shapes, options.labels) if options.shapes else []
+    there = 0
     for seed in range(options.seed, options.seed + options.count):
         name = f"phantom-{seed:04d}" + ("-shape" if shapes else "") + ("-raw" if options.raw else "")
         folder = output / name
         if folder.is_dir():
+            there += 1
             continue
         phantom = make_phantom(seed, spacing=(options.spacing,) * 3, oblique_degrees=options.oblique, shapes=shapes)
         half = folder.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -67,4 +72,7 @@ def _make(options: Namespace, output: Path) -> int:
         half.rename(folder)
         share(folder)
         print(folder)
+    if there:
+        kept = f"{there} of {options.count} were there and stay as they are; for other settings, name another folder"
+        print(kept, file=sys.stderr)
     return 0

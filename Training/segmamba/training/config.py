@@ -212,6 +212,8 @@ class TrainingConfig:
         self.network.resolve(
             len(self.preprocess.modalities), 2, cast(tuple[int, int, int], tuple(self.patch))
         )  # says what patches it takes
+        _check(bool(self.name.strip()), f"name {self.name!r} must not be empty")
+        _check(self.seed >= 0, f"seed {self.seed} must be 0 or more")
         for name in ("batch", "steps", "accumulation"):
             _check(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be 1 or more")
         _check(0 <= self.foreground <= 1, f"foreground {self.foreground} must be 0 to 1")
