@@ -274,7 +274,7 @@ def resolved(config: TrainingConfig) -> dict:
     return without_empty(values)
 
 
-_LATER = ("deep_supervision", "keep_right")  # switches that earlier versions did not have
+_LATER = ("deep_supervision", "keep_right")  # switches that not every version has had
 
 
 def without_empty(values: dict) -> dict:
