@@ -1,6 +1,7 @@
 """The command line: `segmamba COMMAND`, or `python -m segmamba COMMAND`. Says what happens, does nothing itself.
 
-Exit codes: 0 all went well, 1 something failed, 2 the command was wrong (argparse), 130 interrupted.
+Exit codes: 0 all went well, 1 something failed (of `gate`: the candidate is not recommended), 2 the command was wrong
+(argparse), 130 interrupted, 128 and the signal's number a training that was stopped, its state saved.
 """
 
 from __future__ import annotations
