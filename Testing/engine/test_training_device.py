@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from segmamba.errors import InputError
-from segmamba.models.specs import PostprocessSpec
+from segmamba.models.specs import ModelSpecs, PostprocessSpec
 from segmamba.training import experiment, stepper
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import AugmentConfig, OptimizerConfig
@@ -170,7 +170,8 @@ def test_a_validation_in_other_processes_gives_the_same_scores(config, tmp_path)
     run = Training(config, tmp_path / "run", World(), "never", [])
     known = run.experiment
     cases = known.groups[0]
-    given = run.stepper.network, cases, config.preprocess, known.inference, PostprocessSpec(), known.scheme, World()
+    specs = ModelSpecs(config.preprocess, known.inference, PostprocessSpec(), known.scheme)
+    given = run.stepper.network, cases, specs, World()
     alone, together = (validate(*given, jobs=jobs) for jobs in (0, 2))
     assert alone == together and set(alone["cases"]) == {case.id for case in cases}
     assert run.stepper.network.training

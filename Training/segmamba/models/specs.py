@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
 from segmamba.networks.segmamba import STRIDE
 
@@ -103,3 +104,17 @@ class PostprocessSpec:
     min_total_mm3: dict[str, float] = field(default_factory=dict)
     """Region -> smallest volume of the whole region that stays. What falls away becomes what is around it: ET becomes
     NCR, TC becomes ED, WT background. Regions that are not named stay as they are."""
+
+
+@dataclass(frozen=True)
+class ModelSpecs:
+    """What goes with a network wherever it is run and scored."""
+
+    preprocess: PreprocessSpec
+    """What it wants to see."""
+    inference: InferenceSpec
+    """How it is run."""
+    postprocess: PostprocessSpec
+    """What of its label maps is too small to be shown."""
+    scheme: LabelScheme
+    """Its labels and regions."""

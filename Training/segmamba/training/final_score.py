@@ -10,6 +10,7 @@ from segmamba.datasets.split import SPLIT, test_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models.package import MANIFEST, load_package, read_manifest
+from segmamba.models.specs import ModelSpecs
 from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
@@ -84,10 +85,7 @@ def score_on_test(model: Path, config: TrainingConfig, run: Path, device: str) -
     scores = validate(
         package.network,
         cases,
-        manifest.preprocess,
-        manifest.inference,
-        manifest.postprocess,
-        manifest.scheme,
+        ModelSpecs(manifest.preprocess, manifest.inference, manifest.postprocess, manifest.scheme),
         World(device=device),
         mirrorings=MIRRORINGS,
     )

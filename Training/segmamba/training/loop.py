@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from segmamba.errors import InputError, Stopped
 from segmamba.evaluation.report import format_table, write_progress
 from segmamba.models.package import copy_package
+from segmamba.models.specs import ModelSpecs
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.distributed import World, cores, join, leave, standing
@@ -229,14 +230,11 @@ class Training:
     def _validate(self) -> None:
         if not self.experiment.held_out:
             return
-        start = time.perf_counter()
+        start, known = time.perf_counter(), self.experiment
         found = validate(
             self.stepper.ema.module,
-            self.experiment.held_out,
-            self.config.preprocess,
-            self.experiment.inference,
-            self.experiment.postprocess,
-            self.experiment.scheme,
+            known.held_out,
+            ModelSpecs(self.config.preprocess, known.inference, known.postprocess, known.scheme),
             self.world,
             jobs=0 if torch.device(self.world.device).type == "cpu" else min(_MOST_SCORERS, self._helpers()),
         )

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from segmamba.cases.labels import LabelScheme
 from segmamba.models.package import load_package
-from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
+from segmamba.models.specs import ModelSpecs, PreprocessSpec
 from segmamba.training.distributed import World
 from segmamba.training.samples import TrainingCase
 from segmamba.training.stop_signals import ignore_stop_signals
@@ -34,10 +33,7 @@ log = logging.getLogger(__name__)
 def validate(
     network: nn.Module,
     cases: Sequence[TrainingCase],
-    preprocess: PreprocessSpec,
-    inference: InferenceSpec,
-    postprocess: PostprocessSpec,
-    scheme: LabelScheme,
+    specs: ModelSpecs,
     world: World,
     mirrorings: int = 0,
     jobs: int = 0,
@@ -47,10 +43,7 @@ def validate(
     Args:
         network: left in the mode in which it came.
         cases: held-out ones.
-        preprocess: what the network wants to see.
-        inference: how it is run.
-        postprocess: what is too small to stay in a label map.
-        scheme: the labels and regions.
+        specs: what the network wants to see, how it is run, and what its answers mean.
         world: the processes of the training.
         mirrorings: extra passes with flipped axes.
         jobs: processes that read cases and score them while the network runs; 0: this process does it in between.
@@ -63,8 +56,7 @@ def validate(
     network.eval()
 
     def rows(jobs: int) -> list[tuple[str, dict]]:
-        about = preprocess, inference, postprocess, scheme
-        return _rows(network, mine, *about, world.device, mirrorings, min(jobs, len(mine)))
+        return _rows(network, mine, specs, world.device, mirrorings, min(jobs, len(mine)))
 
     try:
         found = rows(jobs)
@@ -83,10 +75,7 @@ def validate(
 def _rows(
     network: nn.Module,
     cases: Sequence[TrainingCase],
-    preprocess: PreprocessSpec,
-    inference: InferenceSpec,
-    postprocess: PostprocessSpec,
-    scheme: LabelScheme,
+    specs: ModelSpecs,
     device: str,
     mirrorings: int,
     jobs: int,
@@ -96,14 +85,14 @@ def _rows(
 
     with _processes(jobs) as submit:
         waiting = iter(cases)
-        read = deque(submit(_read, entry, preprocess) for entry in itertools.islice(waiting, max(1, jobs)))
+        read = deque(submit(_read, entry, specs.preprocess) for entry in itertools.islice(waiting, max(1, jobs)))
         scored: list[Future] = []
         while read:
             prepared, truth, affine = read.popleft().result()
-            found = predict(network, prepared.tensor, inference, device=device, mirrorings=mirrorings)
+            found = predict(network, prepared.tensor, specs.inference, device=device, mirrorings=mirrorings)
             given = _without_image(prepared), found.probabilities.numpy(), truth, affine
-            scored.append(submit(_score, *given, inference, postprocess, scheme))
-            read.extend(submit(_read, entry, preprocess) for entry in itertools.islice(waiting, 1))
+            scored.append(submit(_score, *given, specs))
+            read.extend(submit(_read, entry, specs.preprocess) for entry in itertools.islice(waiting, 1))
             if len(scored) > 2 * jobs:  # what waits to be scored is in memory
                 scored[-1 - 2 * jobs].result()
         return [(entry.id, future.result()) for entry, future in zip(cases, scored)]
@@ -149,19 +138,17 @@ def _score(
     probabilities: np.ndarray,
     truth: np.ndarray,
     affine: np.ndarray,
-    inference: InferenceSpec,
-    postprocess: PostprocessSpec,
-    scheme: LabelScheme,
+    specs: ModelSpecs,
 ) -> dict[str, dict[str, float]]:
     from nibabel.affines import voxel_sizes
 
     from segmamba.evaluation.metrics import region_scores
-    from segmamba.prediction import postprocess as postprocessing
+    from segmamba.prediction.postprocess import postprocess
     from segmamba.prediction.segment import restore
 
-    label_map = restore(prepared, torch.from_numpy(probabilities), inference.nested)
-    label_map, _ = postprocessing.postprocess(label_map, affine, postprocess, scheme)
-    return region_scores(label_map, truth, tuple(voxel_sizes(affine)), scheme)
+    label_map = restore(prepared, torch.from_numpy(probabilities), specs.inference.nested)
+    label_map, _ = postprocess(label_map, affine, specs.postprocess, specs.scheme)
+    return region_scores(label_map, truth, tuple(voxel_sizes(affine)), specs.scheme)
 
 
 def mean_dice(metrics: dict) -> float:
