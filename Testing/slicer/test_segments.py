@@ -11,8 +11,9 @@ import synth
 import vtk
 from editor import Editor
 from SegMambaSlicerLib.errors import InputError
-from SegMambaSlicerLib.results import history, segments, succession
+from SegMambaSlicerLib.results import history, masks, segments, statistics, succession
 from SegMambaSlicerLib.results.vocabulary import LABELS, MODES, structure
+from SegMambaSlicerLib.volumes.scene import ijkToRas
 
 KINDS = ("RAS", "LAS", "PIR", "oblique", "oblique-left")
 LABEL_MAP = synth.labelMap()
@@ -75,6 +76,38 @@ def test_segments_stand_where_the_image_stands(t1c):
     everything = np.argwhere(LABEL_MAP > 0)[:, ::-1]
     points = (to_parent @ synth.matrixFor("oblique-left") @ np.vstack([everything.T, np.ones(len(everything))]))[:3]
     assert (world[::2] <= points.min(1) + 3).all() and (world[1::2] >= points.max(1) - 3).all()
+
+
+@pytest.mark.parametrize("kind", ["oblique", "oblique-left"])
+@pytest.mark.parametrize("moved", ["before", "after", "not"])
+def test_a_transform_that_is_hardened_leaves_the_models_answer_under_the_segments(scene, tmp_path, moved, kind):
+    """The copy of it is hidden, so nobody hardens the transform on that; also after saving and loading."""
+    volume = synth.addVolume("T1c", kind)
+    transform = synth.addTransform()
+    if moved == "before":
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+    node = segments.createSegmentation(LABEL_MAP, volume)
+    if moved == "after":
+        for each in (volume, node):
+            each.SetAndObserveTransformNodeID(transform.GetID())
+    for each in (volume, node):
+        each.HardenTransform()
+    np.testing.assert_array_equal(segments.labelArray(node, volume)[0], LABEL_MAP)
+    np.testing.assert_array_equal(history.originalLabels(node), LABEL_MAP)
+    assert [row.changed for row in statistics.measure(node)] == [0] * 5
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"))
+    (node,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert [row.changed for row in statistics.measure(node)] == [0] * 5
+
+
+def test_a_geometry_of_another_volume_leaves_the_models_answer_where_it_was(t1c):
+    node = segments.createSegmentation(LABEL_MAP, t1c)
+    other = synth.addVolume("T2", "LPS")  # as many voxels, elsewhere
+    node.SetReferenceImageGeometryParameterFromVolumeNode(other)
+    kept = node.GetNodeReference(history.ORIGINAL_ROLE)
+    np.testing.assert_allclose(masks.matrixOf(history.keptImage(node)), ijkToRas(kept), atol=1e-6)
 
 
 def test_from_the_engines_file(t1c, tmp_path):

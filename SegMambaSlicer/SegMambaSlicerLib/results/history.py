@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..i18n import _
 from ..volumes.modalities import MODALITIES
 from ..volumes.scene import ijkToRas
-from .masks import boundingBox, geometryOf, matrixOf, onGeometry
+from .masks import boundingBox, geometryOf, matrixOf, onGeometry, shapeOf
 
 ORIGINAL_ROLE = "SegMambaOriginal"
 UNCERTAINTY_ROLE = "SegMambaUncertainty"
@@ -26,6 +26,8 @@ LEFT_OUT_ROLE = "SegMambaLeftOut"
 LEFT_OUT_SHOWN_ROLE = "SegMambaLeftOutShown"
 VOLUME_ROLE = "SegMambaVolume"  # with the modality after it
 PAUSE_SECONDS = 30.0  # a longer pause between two edits counts as so much
+_GEOMETRY_ROLE = "SegMambaGeometry"  # of a kept label map: the volume that the segmentation's geometry was taken from
+_PLACE = "SegMamba.Place"  # of the same: that geometry as it was then
 _SECONDS = "SegMamba.EditorSeconds"
 _MODEL = "SegMamba.Model"
 _WEIGHTS = "SegMamba.Weights"
@@ -46,10 +48,14 @@ def keepLabels(segmentationNode, labels: np.ndarray, role: str) -> None:
     geometry = geometryOf(segmentationNode)
     box = boundingBox(labels) or (slice(0, 1),) * 3
     matrix = matrixOf(geometry)
+    place = {"matrix": matrix.tolist(), "shape": shapeOf(geometry)}
     matrix[:3, 3] += matrix[:3, :3] @ [part.start for part in box[::-1]]
     node = slicer.util.addVolumeFromArray(
         np.ascontiguousarray(labels[box]), ijkToRAS=matrix, nodeClassName="vtkMRMLLabelMapVolumeNode"
     )
+    node.SetAttribute(_PLACE, json.dumps(place))
+    reference = _geometrySource(segmentationNode)
+    node.SetNodeReferenceID(_GEOMETRY_ROLE, reference.GetID() if reference is not None else None)
     node.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
     node.SetHideFromEditors(True)
     segmentationNode.SetNodeReferenceID(role, node.GetID())
@@ -82,8 +88,29 @@ def keptImage(segmentationNode, role: str = ORIGINAL_ROLE):
         return None
     image = slicer.vtkOrientedImageData()
     image.ShallowCopy(node.GetImageData())
-    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRas(node)))
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(_matrixOfKept(segmentationNode, node)))
     return image
+
+
+def _matrixOfKept(segmentationNode, node) -> np.ndarray:
+    """(4, 4) matrix of a label map that `keepLabels` kept, from its voxels to the segmentation's own frame.
+
+    Where a transform was hardened on the segmentation, its geometry has moved, and nobody can do the same to a hidden
+    node; so it moves along with the geometry, unless that was taken from another volume since.
+    """
+    own, geometry = ijkToRas(node), geometryOf(segmentationNode)
+    try:
+        place = json.loads(node.GetAttribute(_PLACE) or "{}")
+        before, shape = np.array(place["matrix"], float).reshape(4, 4), tuple(place["shape"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # a scene of an earlier version
+        return own
+    isSame = shape == shapeOf(geometry) and node.GetNodeReference(_GEOMETRY_ROLE) is _geometrySource(segmentationNode)
+    return matrixOf(geometry) @ np.linalg.inv(before) @ own if isSame else own
+
+
+def _geometrySource(segmentationNode):
+    """The volume that the reference geometry was taken from, or None where it is gone."""
+    return segmentationNode.GetNodeReference(segmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
 def keepOrigin(segmentationNode, volumes: dict, answer: dict, seconds: float | None = None) -> None:
