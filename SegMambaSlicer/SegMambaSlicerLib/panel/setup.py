@@ -12,6 +12,7 @@ from ..engine.client import Engine, EngineError
 from ..engine.interpreter import SETTING, findInterpreter
 from ..errors import InputError
 from ..i18n import _
+from .widgets import allow
 
 TYPING_MILLISECONDS = 500  # a path says that it has changed with each letter
 
@@ -31,6 +32,7 @@ class SetupPanel:
         self._probe: dependencies.Probe | None = None
         self._tester: Engine | None = None
         self.plan: dependencies.Plan | None = None
+        self._isInstalling = False
         self._problem = ""  # why there is no plan: no such Python, or one that does not answer
         self._typed = qt.QTimer()
         self._typed.setSingleShot(True)
@@ -43,8 +45,7 @@ class SetupPanel:
         ui.checkButton.clicked.connect(self.onCheck)
         ui.installButton.clicked.connect(self.onInstall)
         ui.testButton.clicked.connect(self.onTest)
-        ui.installButton.setEnabled(False)
-        ui.installButton.setToolTip(_("Press Check first."))
+        allow(ui.installButton, False, "", _("Press Check first."))
 
     def isBusy(self) -> bool:
         return self._probe is not None or self._tester is not None
@@ -72,17 +73,21 @@ class SetupPanel:
             self._fail(error)
 
     def onInstall(self, checked=False):
-        if self.plan is None or self.plan.isEmpty or not self._confirm(self.plan.question):
+        if self._isInstalling or self.plan is None or self.plan.isEmpty or not self._confirm(self.plan.question):
             return
         wheels = slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str)
+        self._isInstalling = True  # up to Slicer 5.10 the panel can be used meanwhile
+        allow(self._ui.installButton, False, "", _("In progress."))
+        self._ui.testLabel.setText(_("Installing... What pip says is in Slicer's Python console."))
+        problem = ""
         try:
             dependencies.install(self.plan, wheels)
         except InputError as error:
-            self.onCheck()
-            self._ui.testLabel.setText(str(error))
-            return
-        self._ui.testLabel.setText("")
+            problem = str(error)
+        finally:
+            self._isInstalling = False
         self.onCheck()
+        self._ui.testLabel.setText(problem)
 
     def onPython(self, path=""):
         qt.QSettings().setValue(SETTING, self._ui.pythonPath.currentPath)
@@ -139,8 +144,7 @@ class SetupPanel:
         self._probe, self.plan = None, None
         self._problem = _("{reason} See Setup.").format(reason=str(error))
         self._ui.setupLabel.setText(html.escape(str(error)))
-        self._ui.installButton.setEnabled(False)
-        self._ui.installButton.setToolTip(_("Press Check first."))
+        allow(self._ui.installButton, False, "", _("Press Check first."))
         self._ready()
 
     def _show(self, probe) -> None:
@@ -163,14 +167,14 @@ class SetupPanel:
             text = _("All {count} packages of the engine are installed.").format(count=len(probe.packages))
         ui.setupLabel.setText(f"{where}<br>{text}")
         can = bool(missing) and probe.interpreter.kind == "slicer" and not self.plan.obstacle
-        ui.installButton.setEnabled(can)
         says = _("Shows what would be installed, its size and its folder, and asks first.")
         why = (
             _("Nothing is missing.")
             if not missing
             else _("This is your own Python: install the packages there yourself.")
         )
-        ui.installButton.setToolTip(says if can else self.plan.obstacle or why)
+        if not self._isInstalling:
+            allow(ui.installButton, can, says, self.plan.obstacle or why)
 
     def _tested(self, answer: dict) -> None:
         packages = [f"{name} {version}" for name, version in (answer.get("packages") or {}).items() if version]

@@ -261,6 +261,27 @@ def test_consent_installs_once_and_looks_again(lacking, monkeypatch, pump):
     assert not panel.ui.installButton.isEnabled()
 
 
+def test_what_is_being_installed_is_not_installed_a_second_time(lacking, monkeypatch, pump):
+    """Up to Slicer 5.10 events are handled while pip runs: somebody may press the button again, or Check."""
+    panel, _answers = lacking
+    asked, begun = [], []
+    panel.setup._confirm = lambda question: asked.append(question) or True
+
+    def install(planned, wheels):
+        begun.append(planned)
+        panel.ui.checkButton.click()
+        pump(lambda: not panel.setup.isBusy())
+        assert not panel.ui.installButton.isEnabled() and panel.ui.installButton.toolTip == "In progress."
+        assert panel.ui.testLabel.text.startswith("Installing...")
+        panel.setup.onInstall()
+
+    monkeypatch.setattr(dependencies, "install", install)
+    panel.ui.installButton.click()
+    assert len(asked) == len(begun) == 1
+    pump(panel.ui.installButton.isEnabled)
+    assert panel.ui.testLabel.text == ""
+
+
 def test_a_failed_installation_is_shown(lacking, monkeypatch, pump):
     panel, _answers = lacking
     panel.setup._confirm = lambda question: True
