@@ -137,6 +137,13 @@ def linesOf(segmentationNode) -> list:
     return [node for node in allLines() if node.GetNodeReference(SEGMENTATION_ROLE) is segmentationNode]
 
 
+def setVisible(segmentationNode, isVisible: bool) -> None:
+    """Shows or hides the lines of a result, but for those that are set aside."""
+    for node in linesOf(segmentationNode):
+        if not node.GetHideFromEditors():
+            node.SetDisplayVisibility(isVisible)
+
+
 def endsOf(node) -> np.ndarray:
     """(2, 3) RAS mm, in the world, of a line that has both."""
     return np.array([node.GetNthControlPointPositionWorld(index) for index in range(2)])
@@ -158,6 +165,8 @@ def _newLine(segmentationNode, number: str, which: str):
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetPropertiesLabelVisibility(True)
     node.GetDisplayNode().SetPointLabelsVisibility(False)
+    owner = segmentationNode.GetDisplayNode()
+    node.SetDisplayVisibility(owner is None or bool(owner.GetVisibility()))
     return node
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 import vtk
 
-from .lines import linesOf
+from .lines import linesOf, setVisible
 
 _VIEWS = ("Red", "Yellow")
 
@@ -49,8 +49,7 @@ class SideBySide:
             view.SetOrientation("Axial")
             if result.segmentation.GetDisplayNode() is not None:
                 result.segmentation.GetDisplayNode().SetVisibility(True)
-            for node in (result.segmentation, *linesOf(result.segmentation)):
-                _only(node, [view.GetID()])
+            self._only(result, view.GetID())
         self._shown = [first, later]
         if transform is not None:
             self._toFirst = np.array(transform, float)
@@ -60,19 +59,20 @@ class SideBySide:
     def refresh(self) -> None:
         """Lines that have come since are shown in their own view too."""
         for name, result in zip(_VIEWS, self._shown):
-            for node in linesOf(result.segmentation):
-                _only(node, [f"vtkMRMLSliceNode{name}"])
+            self._only(result, f"vtkMRMLSliceNode{name}")
 
     def hide(self) -> None:
         """Every view shows everything again, as before."""
         for view, tag in self._observed:
             view.RemoveObserver(tag)
         self._observed = []
-        for result in self._shown:
-            for node in (result.segmentation, *linesOf(result.segmentation)):
-                _only(node, [])
         for takeBack in self._before:
             takeBack()
+        for result in self._shown:
+            for node in (result.segmentation, *linesOf(result.segmentation)):
+                _restrict(node, [])
+            display = result.segmentation.GetDisplayNode()
+            setVisible(result.segmentation, display is not None and bool(display.GetVisibility()))
         self._shown, self._before = [], []
 
     def goTo(self, result, ras) -> None:
@@ -82,6 +82,12 @@ class SideBySide:
                 slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{name}").JumpSliceByCentering(*ras)
                 return
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+
+    def _only(self, result, view: str) -> None:
+        """Shows a result and its lines, in this view alone."""
+        setVisible(result.segmentation, True)
+        for node in (result.segmentation, *linesOf(result.segmentation)):
+            _restrict(node, [view])
 
     def _moved(self, view, event=None):
         if self._moving or slicer.mrmlScene.IsClosing():
@@ -131,7 +137,7 @@ def _stateOfDisplay(node) -> list:
     return [] if display is None else [partial(display.SetVisibility, display.GetVisibility())]
 
 
-def _only(node, views: list) -> None:
+def _restrict(node, views: list) -> None:
     """Shows a node in these views alone; [] in all."""
     display = node.GetDisplayNode()
     if display is not None:

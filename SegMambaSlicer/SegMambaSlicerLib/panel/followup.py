@@ -9,7 +9,7 @@ import slicer
 from ..engine.client import asEngineError
 from ..errors import InputError
 from ..followup import chart, dates
-from ..followup.lines import Lines
+from ..followup.lines import Lines, setVisible
 from ..followup.measuring import MIXED, REGIONS, Measuring, Settings
 from ..followup.views import SideBySide
 from ..i18n import _
@@ -79,8 +79,11 @@ class FollowUpPanel:
         """Another present result, or None, as when the scene is closed."""
         if node is self._node:
             return
-        self._node = node
+        before, self._node = self._node, node
         self._drop("")
+        if None not in (before, node):
+            setVisible(before, False)  # it would lie over the images of somebody else, or of another date
+            setVisible(node, True)
         self._ticked = [] if node is None else [node]
         self._clearSaid()  # never of one patient to another
         self.refresh()
@@ -330,6 +333,7 @@ class FollowUpPanel:
         self._ui.followUpSteroidsCombo.setCurrentIndex(0)
         self._ui.followUpStatusCombo.setCurrentIndex(0)
         self._ui.followUpOtherEdit.setText("")
+        self._ui.followUpEndEdit.setText("")
         self._filling = False
 
     def _sceneChanged(self, caller=None, event=None):

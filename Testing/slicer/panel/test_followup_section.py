@@ -234,6 +234,34 @@ def test_a_number_of_targets_that_was_typed_stays(panel):
         assert ui.followUpTargetsSpin.value == 1
 
 
+def test_nothing_of_one_result_stays_with_another(panel, both, pump):
+    """What was said of the patient, and lines over the images of somebody else."""
+    ui, (first, later) = panel.ui, both
+    compare(panel, pump)  # the later one alone
+    mine = linesOf(later)
+    assert mine and all(node.GetDisplayVisibility() for node in mine)
+    ui.followUpEndEdit.setText("2026-02-01")
+    ui.followUpOtherEdit.setText("stable")
+    panel.parameters.setResult("Segmentation", first)
+    pump(lambda: panel.results.segmentation is first)
+    assert ui.followUpEndEdit.text == ui.followUpOtherEdit.text == ""
+    assert not any(node.GetDisplayVisibility() for node in mine)
+    assert not later.GetDisplayNode().GetVisibility() and first.GetDisplayNode().GetVisibility()
+    pump(lambda: ui.followUpMeasureButton.text == "Measure")
+    tick(panel, 1)
+    pump(lambda: ui.followUpMeasureButton.text == "Compare")
+    compare(panel, pump)
+    assert [node for node in linesOf(later) if node.GetDisplayVisibility()] == []
+    ui.followUpSideButton.click()  # each in a view of its own
+    assert all(node.GetDisplayVisibility() for node in (*linesOf(first), *linesOf(later)))
+    ui.followUpSideButton.click()
+    assert [node for node in linesOf(later) if node.GetDisplayVisibility()] == []
+    assert all(node.GetDisplayVisibility() for node in linesOf(first))
+    panel.parameters.setResult("Segmentation", later)
+    pump(lambda: panel.results.segmentation is later)
+    assert all(node.GetDisplayVisibility() for node in linesOf(later))
+
+
 def test_a_moved_line_waits_for_its_region(panel, head, pump):
     """The lesion of ET is one of TC too, which is measured for itself, with neither a warning nor the moved line."""
     ui = panel.ui
