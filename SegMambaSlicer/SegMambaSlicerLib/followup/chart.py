@@ -6,6 +6,7 @@ import slicer
 import vtk
 
 from ..i18n import _
+from .measuring import regionTitle
 
 _KIND = "SegMamba.FollowUp"
 _COLORS = ((0.80, 0.25, 0.20), (0.13, 0.35, 0.60), (0.95, 0.65, 0.25), (0.45, 0.70, 0.85))
@@ -20,7 +21,7 @@ def updateChart(answer: dict):
     kinds = [burden["region"] for burden in answer["dates"][0]["burdens"]]
     for place, region in enumerate(kinds):
         burdens = [date["burdens"][place] for date in answer["dates"]]
-        name = f", {region}" if len(kinds) > 1 else ""
+        name = f", {regionTitle(region)}" if len(kinds) > 1 else ""
         columns[_("Sum of products, cm2") + name] = [_share(one["sum_of_products_mm2"], 100) for one in burdens]
         columns[_("Volume, mL") + name] = [one["volume_ml"] for one in burdens]
     before = table.StartModify()

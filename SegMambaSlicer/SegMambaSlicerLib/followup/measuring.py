@@ -168,6 +168,11 @@ class Measuring:
         onDone(answer)
 
 
+def regionTitle(region: str) -> str:
+    """A region of REGIONS in the user's language; abbreviations are the same in all."""
+    return {"non-enhancing": _("non-enhancing"), MIXED: _("mixed")}.get(region, region)
+
+
 def isOfDicom(volume) -> bool:
     """Whether the files of a volume's series are in Slicer's DICOM database."""
     return bool(_filesOf(volume))

@@ -10,7 +10,7 @@ from ..engine.client import asEngineError
 from ..errors import InputError
 from ..followup import chart, dates
 from ..followup.lines import Lines, setVisible
-from ..followup.measuring import MIXED, REGIONS, Measuring, Settings
+from ..followup.measuring import MIXED, REGIONS, Measuring, Settings, regionTitle
 from ..followup.views import SideBySide
 from ..i18n import _
 from .colors import paint
@@ -41,8 +41,9 @@ class FollowUpPanel:
         self.lines, self.views = Lines(self._lineMoved), SideBySide()
         self._timer = singleTimer(LIST_MILLISECONDS, self.refresh)
         self._reports = Reports(ui, self._byHand, self._say, self._failed, self.showState)
-        ui.followUpRegionCombo.addItems(list(REGIONS))
-        self._region = ui.followUpRegionCombo.currentText
+        for region in REGIONS:
+            ui.followUpRegionCombo.addItem(regionTitle(region), region)
+        self._region = self._chosenRegion()
         for combo, titles in (
             (ui.followUpSteroidsCombo, {"": _("Not stated"), "less": _("Less"), "same": _("Same"), "more": _("More")}),
             (
@@ -163,7 +164,7 @@ class FollowUpPanel:
     def onRegion(self, index=0):
         """RANO 2.0 has three targets, of a mixed tumor two of each kind; a number of the user's own stays."""
         spin = self._ui.followUpTargetsSpin
-        before, self._region = _targetsOf(self._region), self._ui.followUpRegionCombo.currentText
+        before, self._region = _targetsOf(self._region), self._chosenRegion()
         if spin.value == before:
             spin.setValue(_targetsOf(self._region))
         self.onSettings()
@@ -250,12 +251,16 @@ class FollowUpPanel:
     def _settings(self) -> Settings:
         ui = self._ui
         return Settings(
-            region=ui.followUpRegionCombo.currentText,
+            region=self._chosenRegion(),
             targets=int(ui.followUpTargetsSpin.value),
             confirmWeeks=float(ui.followUpWeeksSpin.value),
             volumetricMinor=float(ui.followUpMinorSpin.value),
             radiotherapyEnd=ui.followUpEndEdit.text.strip(),
         )
+
+    def _chosenRegion(self) -> str:
+        combo = self._ui.followUpRegionCombo
+        return combo.itemData(combo.currentIndex)
 
     # --- what is seen of it
 

@@ -6,7 +6,7 @@ import html
 
 import qt
 
-from ..followup.measuring import MIXED
+from ..followup.measuring import MIXED, regionTitle
 from ..i18n import _
 from .colors import painted
 
@@ -96,7 +96,7 @@ def summary(answer: dict, label) -> str:
             text += _sum(burdens[0])
         lines.append(text)
         for burden in burdens if len(burdens) > 1 else ():  # of a mixed tumor; what follows is overall then
-            text = html.escape(f"{burden['region']}: {burden['volume_ml']:.2f} mL")
+            text = html.escape(f"{regionTitle(burden['region'])}: {burden['volume_ml']:.2f} mL")
             lines.append(f"&nbsp;&nbsp;{text}{'' if burden['sum_of_products_mm2'] is None else _sum(burden)}")
             lines += [f"&nbsp;&nbsp;{line}" for line in _compatible(burden["suggestions"])]
         lines += _compatible(date.get("suggestions") or {})
@@ -134,7 +134,7 @@ def _rows(answer: dict) -> list[tuple[int, dict]]:
 def _remark(answer: dict, number: int, lesion: dict) -> str:
     """Of a mixed tumor its kind; target, new or which lesion of the first date it was; why it is not measurable."""
     date = answer["dates"][number]
-    parts = [lesion["region"]] if date["region"] == MIXED else []
+    parts = [regionTitle(lesion["region"])] if date["region"] == MIXED else []
     of = [int(first) for first, own in (date.get("parts") or {}).items() if lesion["number"] in own]
     if lesion["number"] in (date.get("new") or []):
         parts.append(_("new"))

@@ -192,7 +192,7 @@ def test_a_mixed_tumor_has_targets_of_both_kinds(panel, head, pump):
     pump(lambda: ui.followUpDatesTable.rowCount == 2)
     tick(panel, 0)
     pump(lambda: ui.followUpMeasureButton.text == "Compare")
-    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("mixed"))
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findData("mixed"))
     assert ui.followUpTargetsSpin.value == 2
     compare(panel, pump)
     rows = cells(ui.followUpLesionsTable)
@@ -226,11 +226,11 @@ def test_a_mixed_tumor_has_targets_of_both_kinds(panel, head, pump):
 def test_a_number_of_targets_that_was_typed_stays(panel):
     ui = panel.ui
     for region, targets in (("mixed", 2), ("WT", 3), ("TC", 3)):
-        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText(region))
+        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findData(region))
         assert ui.followUpTargetsSpin.value == targets
     ui.followUpTargetsSpin.setValue(1)
     for region in ("WT", "mixed", "ET"):
-        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText(region))
+        ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findData(region))
         assert ui.followUpTargetsSpin.value == 1
 
 
@@ -276,13 +276,13 @@ def test_a_moved_line_waits_for_its_region(panel, head, pump):
     pump(lambda: "moved" in ui.followUpLesionsTable.item(0, 2).text(), PATIENCE)
     settled(panel, pump)
     ends = endsOf(moved)
-    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("TC"))
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findData("TC"))
     compare(panel, pump)
     assert ui.followUpLesionsTable.item(0, 2).text() == "28.3 \u00d7 28.3"
     assert "by hand" not in json.dumps(panel.followUp._answer["warnings"])
     assert not moved.GetDisplayVisibility() and endsOf(moved) == pytest.approx(ends)
     assert sorted(n.GetName() for n in linesOf(segmentation)) == ["Lesion 1 D1", "Lesion 1 D1, moved", "Lesion 1 D2"]
-    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findText("ET"))
+    ui.followUpRegionCombo.setCurrentIndex(ui.followUpRegionCombo.findData("ET"))
     compare(panel, pump)
     assert ui.followUpLesionsTable.item(0, 2).text() == "14.1 \u00d7 28.3 (D1 moved)"
     assert moved.GetDisplayVisibility() and line(segmentation, "D1") is moved
