@@ -9,6 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
+import qt
 import slicer
 
 from .engine.childprocess import ChildProcess
@@ -93,9 +94,10 @@ def loadCase(folder: Path, name: str = NAME) -> dict:
 
 
 def makeSample(raw: bool = False) -> dict:
-    """The same, waiting for it. Raises EngineError."""
+    """The same, waiting for it; Slicer goes on drawing, and takes no clicks. Raises EngineError and InputError."""
     maker = SampleMaker(raw)
     while not maker.poll():
+        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
         time.sleep(0.05)
     return maker.load()
 

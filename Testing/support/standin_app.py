@@ -58,8 +58,8 @@ class Application:
 
         return qt.QProcessEnvironment.systemEnvironment()
 
-    def processEvents(self):
-        self._qt.processEvents()
+    def processEvents(self, *flags):
+        self._qt.processEvents(*flags)
 
     def setOverrideCursor(self, cursor):
         pass

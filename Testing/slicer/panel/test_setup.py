@@ -324,6 +324,20 @@ def test_a_sample_that_fails_says_why(app, python, tmp_path, pump, temporaryFile
     assert temporaryFiles() == []
 
 
+def test_slicer_is_drawn_while_sample_data_waits_for_the_case(app, tmp_path):
+    """Half a minute without an event, and Windows calls Slicer "not responding"."""
+    script, drawn = tmp_path / "python", []
+    script.write_text("#!/bin/sh\nsleep 0.5\nexit 1\n")
+    script.chmod(0o755)
+    qt.QSettings().setValue("SegMamba/Python", str(script))
+    timer = qt.QTimer()
+    timer.timeout.connect(lambda: drawn.append(True))
+    timer.start(10)
+    with pytest.raises(EngineError, match="was not made"):
+        sample.makeSample()
+    assert drawn
+
+
 def test_a_sample_without_a_place_or_an_engine_is_said(module, choose, tmp_path, monkeypatch, temporaryFiles):
     choose("well")
     ui = module.widget.panel.ui
