@@ -69,7 +69,8 @@ class InputsPanel:
     def setParameters(self, parameters) -> None:
         """Another parameter node, e.g. that of a scene that was loaded."""
         self._parameters = parameters
-        self._guesses = {}
+        self._watch.watch([])  # it, and what was found, would keep the volumes of a scene that is closed
+        self._guesses, self._undecided = {}, []
         self._chosen = set()
         self.problems = None
         self._done = (None, [])

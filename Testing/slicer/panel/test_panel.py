@@ -1,5 +1,9 @@
 """The panel as a clinician uses it, with a worker that answers at once."""
 
+import gc
+import time
+import weakref
+
 import numpy as np
 import pytest
 import qt
@@ -232,6 +236,27 @@ def test_volumes_that_are_loaded_from_another_module_are_looked_at_on_return(pan
     module.widget.enter()
     pump(lambda: panel.ui.applyButton.isEnabled())
     assert None not in panel.parameters.volumes().values()
+
+
+@pytest.mark.parametrize("isInView", [True, False])
+def test_nothing_of_a_scene_that_was_closed_is_kept_in_memory(panel, module, pump, isInView):
+    module.widget.enter()
+    for seed, name in enumerate(("T1", "T1 Gd", "T2", "FLAIR", "Series 7")):
+        synth.addVolume(name, seed=seed)
+    pump(lambda: panel.ui.applyButton.isEnabled() and panel.session.machine)
+    panel.ui.t2wSelector.setCurrentNode(None)
+    pump(lambda: panel.ui.applyButton.isEnabled())
+    segment(panel, pump)
+    pump(lambda: panel.followUp._results)
+    kept = [weakref.ref(node) for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")]
+    assert len(kept) > 6
+    if not isInView:
+        module.widget.exit()
+    slicer.mrmlScene.Clear(0)
+    done = time.monotonic() + 1
+    pump(lambda: time.monotonic() > done)
+    gc.collect()
+    assert [node().GetName() for node in kept if node() is not None] == []
 
 
 def test_the_keys_are_shown_and_stay(ready, pump):
