@@ -229,6 +229,16 @@ def test_names_colors_and_codes(t1c):
     assert len(set(meanings.values())) == len(meanings) == 5
 
 
+def test_results_of_volumes_of_one_name_are_told_apart(scene):
+    """As of two dates, of which the scanner calls each series the same."""
+    nodes = [segments.createSegmentation(LABEL_MAP, synth.addVolume("T1c")) for _date in range(2)]
+    again = segments.createSegmentation(LABEL_MAP, slicer.util.getNode("T1c"), previous=nodes[1])
+    names = [node.GetName() for node in (nodes[0], again)]
+    assert len(set(names)) == 2 and all(name.startswith("T1c tumor") for name in names)
+    companions = [node.GetNodeReference(history.ORIGINAL_ROLE).GetName() for node in (nodes[0], again)]
+    assert companions == [f"{name} as the model made it" for name in names]
+
+
 def test_new_result_keeps_the_previous(t1c):
     first = segments.createSegmentation(LABEL_MAP, t1c)
     name = first.GetName()

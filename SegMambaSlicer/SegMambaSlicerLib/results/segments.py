@@ -36,8 +36,10 @@ def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "la
     else:
         labels = _checkLabels(np.asarray(labelMap), referenceVolume)
     name = name or (previous and succession.plainName(previous)) or _nameAfter(referenceVolume)
+    if previous is None:  # else the one that has the name is about to be renamed
+        name = succession.freeName(name)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    node.SetName(name)  # the scene makes it unique, but the one before is about to be renamed
+    node.SetName(name)
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)

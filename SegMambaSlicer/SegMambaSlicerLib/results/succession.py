@@ -111,6 +111,12 @@ def plainName(segmentationNode) -> str:
     return segmentationNode.GetAttribute(NAME_ATTRIBUTE) or segmentationNode.GetName()
 
 
+def freeName(name: str) -> str:
+    """`name`, with a number after it where a node of the scene has it already."""
+    isTaken = slicer.mrmlScene.GetFirstNodeByName(name) is not None
+    return slicer.mrmlScene.GenerateUniqueName(name) if isTaken else name
+
+
 def _exchange(shown, other, problem: str):
     if other is None:
         raise InputError(problem)
@@ -129,7 +135,7 @@ def _bringForward(node) -> None:
 
 def _setAside(node, name: str, asideName: str) -> None:
     node.SetAttribute(NAME_ATTRIBUTE, name)
-    node.SetName(slicer.mrmlScene.GenerateUniqueName(asideName) if _isTaken(asideName) else asideName)
+    node.SetName(freeName(asideName))
     _setHidden(node, True)
     nameCompanions(node)
 
@@ -146,10 +152,6 @@ def _chain(segmentationNode) -> list:
 
 def _present(volumes: Mapping[str, object]) -> dict:
     return {modality: node for modality, node in volumes.items() if node is not None}
-
-
-def _isTaken(name: str) -> bool:
-    return slicer.mrmlScene.GetFirstNodeByName(name) is not None
 
 
 def _setHidden(node, hidden: bool) -> None:
