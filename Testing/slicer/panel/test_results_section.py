@@ -241,6 +241,7 @@ def test_a_result_of_another_patient_takes_the_place_of_none(ready, pump, volume
     assert first.GetName() == name and not first.GetHideFromEditors()
     assert not ready.ui.undoButton.isEnabled()
     assert isVisible(second) and not isVisible(first)
+    pump(lambda: ready.ui.followUpDatesTable.rowCount == 2)  # they can be compared, as two dates of one patient
     choose(ready, volumes)
     assert ready.parameters.result("Segmentation") is ready.results.segmentation is first
     assert isVisible(first) and not isVisible(second)
