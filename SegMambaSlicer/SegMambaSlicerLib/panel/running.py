@@ -101,10 +101,9 @@ class RunPanel:
 
         Raises InputError where the site is out of reach: another model is taken by nobody but the user.
         """
-        combo = self._ui.modelCombo
-        chosen = combo.itemData(combo.currentIndex)
+        chosen = self._chosenModel()
         if chosen != SITE:
-            return chosen or ""
+            return chosen
         folder = self._watch.site.championFolder()
         if folder is None:
             text = _("No model is in use at {folder} yet. Choose another one.")
@@ -116,6 +115,8 @@ class RunPanel:
 
     def incomplete(self) -> dict:
         """What the chosen model does without (see incomplete.knownIncomplete)."""
+        if self._chosenModel() == SITE and self._watch.problem:
+            return {}  # a network drive that is gone holds up for seconds who reads from it
         try:
             return knownIncomplete(self.model())
         except InputError:  # the site is out of reach; it is said where the model is chosen
@@ -171,6 +172,11 @@ class RunPanel:
         for widget in (self._ui.modelCombo, self._ui.qualityCombo, self._ui.deviceCombo, self._ui.postprocessBox):
             widget.setEnabled(allowed)
 
+    def _chosenModel(self) -> str:
+        """Its name, SITE, or "" for the first there is."""
+        combo = self._ui.modelCombo
+        return combo.itemData(combo.currentIndex) or ""
+
     def _siteChoice(self) -> list[tuple[str, str]]:
         if self._watch.site.reason:
             return []
@@ -184,9 +190,8 @@ class RunPanel:
     def _readyText(self) -> str:
         if self.machine is None or self._parameters is None:
             return _("Ready.")
-        combo, where = self._ui.modelCombo, _("on this computer")
-        model = combo.currentText
-        if combo.itemData(combo.currentIndex) == SITE:
+        model, where = self._ui.modelCombo.currentText, _("on this computer")
+        if self._chosenModel() == SITE:
             model = plainName(str((self._watch.models or {}).get("champion") or model))
         if self._device().get("name", "cpu") != "cpu":
             where = _("on the graphics card")

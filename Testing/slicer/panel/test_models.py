@@ -331,6 +331,16 @@ def test_a_site_out_of_reach_is_not_replaced_by_another_model(ready, site, pump)
     assert segmentOnce(ready, pump) == "quick"
 
 
+def test_a_site_that_does_not_answer_is_not_read_whenever_the_volumes_change(ready, site, pump, monkeypatch):
+    """Slicer would stand still for as long as the network drive takes to say that it is gone."""
+    read = []
+    monkeypatch.setattr(type(ready.watch.site), "championFolder", lambda self: read.append(self))
+    ready.asked.fail("status", "no answer")
+    ready.ui.t2wSelector.setCurrentNode(None)
+    pump(lambda: "Choose T2 above" in ready.ui.stateLabel.text)
+    assert read == []
+
+
 def test_a_site_without_a_model_leaves_the_choice_to_the_shipped_ones(ready, site):
     ready.asked.reply("status", answer(site, None))
     assert titles(ready.ui.modelCombo) == ["Quick model"]
