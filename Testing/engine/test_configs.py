@@ -207,13 +207,14 @@ def test_what_a_source_does_not_name_is_not_recorded_and_no_change(tmp_path):
     }
 
 
-@pytest.mark.parametrize("later", ("deep_supervision", "keep_right"))
-def test_a_record_from_before_a_setting_was_there_is_no_other_one(tmp_path, later):
+@pytest.mark.parametrize("switch", ("deep_supervision", "keep_right"))
+def test_a_switch_that_another_version_has_and_leaves_off_is_no_other_setting(tmp_path, switch):
     (tmp_path / "config.toml").write_text(MINIMAL)
     record = resolved(load_config(tmp_path / "config.toml"))
-    old = {key: value for key, value in record.items() if key != later}
-    assert changed_settings({"config": old}, {"config": record}) == {}
-    assert changed_settings({"config": {**record, later: True}}, {"config": record}) == {later: True}
+    without = {key: value for key, value in record.items() if key != switch}
+    for other in (without, {**without, switch: False}):
+        assert changed_settings({"config": other}, {"config": record}) == {}
+    assert changed_settings({"config": {**without, switch: True}}, {"config": record}) == {switch: True}
 
 
 def test_files_that_cannot_be_read(tmp_path):

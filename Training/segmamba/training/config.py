@@ -274,15 +274,15 @@ def resolved(config: TrainingConfig) -> dict:
     return without_empty(values)
 
 
-_LATER = ("deep_supervision", "keep_right")  # switches that not every version has had
+_SWITCHES = ("deep_supervision", "keep_right")  # that not every version has, or had
 
 
 def without_empty(values: dict) -> dict:
-    """A resolved configuration without keys that say nothing: earlier records have none."""
+    """A resolved configuration without keys that say nothing: records of other versions have none."""
     augment, sources = values.get("augment"), values.get("sources")
     if isinstance(augment, dict) and augment.get("carve") == 0:
         values = {**values, "augment": {key: value for key, value in augment.items() if key != "carve"}}
-    values = {key: value for key, value in values.items() if not (key in _LATER and value is False)}
+    values = {key: value for key, value in values.items() if not (key in _SWITCHES and value is False)}
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values
     return {**values, "sources": [{key: value for key, value in s.items() if value != ""} for s in sources]}
