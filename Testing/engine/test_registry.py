@@ -13,7 +13,7 @@ from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.learning.registry import change, in_use, state
-from segmamba.models.package import load_package, read_manifest, save_package
+from segmamba.models.package import load_package, read_manifest, save_package, shipped_models
 
 
 def variant(tiny_model, folder, seed):
@@ -236,3 +236,12 @@ def test_a_registry_without_a_model_says_so(tmp_path):
         change.rollback(tmp_path)
     with pytest.raises(InputError, match=r"quick is neither .* nor a name in the registry .*, which has none"):
         in_use.find_package(tmp_path, "quick")
+
+
+def test_the_gate_writes_nothing_beside_a_model_that_ships(tiny_model, tmp_path, capsys):
+    shipped = shipped_models()["quick"]
+    before = sorted(shipped.parent.rglob("*"))
+    for candidate in ("quick", str(shipped)):
+        assert main(["gate", candidate, "--champion", str(tiny_model), "--anchor", str(tmp_path)]) == 1
+        assert f"`segmamba models MODELS add {candidate}`" in capsys.readouterr().err
+    assert sorted(shipped.parent.rglob("*")) == before
