@@ -171,7 +171,7 @@ def test_a_detached_run_outlives_its_parent_and_stops_by_a_file(site, tmp_path):
 
 
 def test_a_detached_run_that_ends_at_once_says_why(site, capsys, monkeypatch):
-    from segmamba.learning.site import detached as module
+    from segmamba.learning.site import improvement as module
 
     monkeypatch.setattr(module, "free_or_refuse", lambda site: None)  # as when another one begins at this moment
     process = in_process(pretend_to_work, site.folder, "other")
