@@ -22,8 +22,8 @@ def doubtful_cases(dataset: Dataset) -> tuple[str, ...]:
     return _names(dataset, DOUBTFUL, "write its manifest anew with `segmamba intake`")
 
 
-def _names(dataset: Dataset, key: str, mend: str) -> tuple[str, ...]:
+def _names(dataset: Dataset, key: str, remedy: str) -> tuple[str, ...]:
     names = dataset.made.get(key, [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"data set {dataset.name} in {dataset.folder}: made.{key} must be a list of names; {mend}")
+        raise InputError(f"data set {dataset.name} in {dataset.folder}: made.{key} must be a list of names; {remedy}")
     return tuple(names)
