@@ -80,7 +80,6 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
     [
         (["predict", "-o", "out"], "give one of"),
         (["predict", "nowhere", "-o", "out"], "nowhere"),
-        (["predict", "{case}/..", "-o", "out"], "a folder of cases is given as --batch"),
         (["predict", "{case}", "--t1n", "x.nii.gz", "-o", "out"], "give one of"),
         (["predict", "--t1n", "{case}/phantom-0-t1n.nii.gz", "-o", "out"], "t1c"),
         (["predict", "{case}", "-o", "out", "--model", "nonesuch"], "there is no model 'nonesuch'"),
@@ -102,6 +101,14 @@ def test_a_wrong_command_gets_one_clear_line(arguments, text, phantom_cases, tin
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1].startswith("error: ") and text in captured.err
     assert not list(tmp_path.rglob("*.nii.gz"))
+
+
+def test_a_folder_of_cases_in_the_place_of_a_case_is_told_where_it_goes(tiny_model, tmp_path, capsys):
+    cases = tmp_path / "cases"
+    (cases / "p1").mkdir(parents=True)
+    (cases / "dataset.json").touch()
+    assert main(["predict", str(cases), "-o", str(tmp_path / "out"), "--model", str(tiny_model)]) == 1
+    assert capsys.readouterr().err.endswith(f"; a folder of cases is given as --batch {cases}\n")
 
 
 def test_batch_exits_with_1_if_one_case_failed(phantom_cases, tiny_model, tmp_path, capsys):

@@ -185,9 +185,12 @@ def _predict(options: Namespace, dicom: DicomCase | None = None) -> int:
 
 
 def _hint_at_batch(case: str) -> str:
-    """Of a folder that holds nothing but folders: it may be one of cases, not of a case."""
+    """Of a folder that holds folders and no image: it may be one of cases, not of a case."""
+    from segmamba.images.image_io import image_suffix
+
     inside = [path for path in Path(case).iterdir() if path.name[0] != "."] if Path(case).is_dir() else []
-    return f"; a folder of cases is given as --batch {case}" if inside and all(p.is_dir() for p in inside) else ""
+    of_cases = any(path.is_dir() for path in inside) and not any(image_suffix(path) for path in inside)
+    return f"; a folder of cases is given as --batch {case}" if of_cases else ""
 
 
 def _models(options: Namespace) -> list[str]:
