@@ -15,17 +15,16 @@ log = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.5, 0.25)
 _MISTAUGHT = 3.0  # times what may be lost on the anchor set
-_ENOUGH = 0.5  # of the best change on the local cases: going farther forgets more (results/clinic_curve.json)
 _RANK = {"refuse": 0, "confirm": 1, "promote": 2}
 
 
 def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path], Comparison], trials: Path) -> float:
     """Writes the candidate of a fine-tuning: some of the way from the model in use to what was learnt.
 
-    Of the shares that the gate's criteria allow it is the smallest that brings half of the best change on the local
-    validation cases: the rest of the way forgets more than it brings. Where the fine-tuned one itself loses far more on
-    the anchor set than may be lost, it was taught something wrong rather than made to forget: then it is the candidate,
-    for the gate to refuse. A little of it would pass, and what is wrong with it would be hidden.
+    Of the shares that the gate likes best it is the one with the best change on the local validation cases, the
+    smallest where these do not tell. Where the fine-tuned one itself loses far more on the anchor set than may be lost,
+    it was taught something wrong rather than made to forget: then it is the candidate, for the gate to refuse. A little
+    of it would pass, and what is wrong with it would be hidden.
 
     Args:
         tuned: package of what was fine-tuned from `initial`.
@@ -43,9 +42,7 @@ def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path
             packages[share] = trials / f"{share:.2f}"
             save_between(packages[share], initial, tuned, share)
             found[share] = judge(packages[share])
-    rank, change = max(_merit(comparison) for comparison in found.values())
-    least = change - (1 - _ENOUGH) * abs(change)
-    best = min(share for share in found if _merit(found[share]) >= (rank, least - 1e-9))
+    best = max(found, key=lambda share: (_merit(found[share]), -share))
     for share, comparison in found.items():
         log.info("share %.2f: %s, local change %+.4f", share, comparison.judgement.verdict, _merit(comparison)[1])
     copy_package(packages[best], folder)
