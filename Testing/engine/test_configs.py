@@ -59,10 +59,13 @@ def test_what_the_comments_of_the_two_ways_to_a_candidate_claim():
     again, tuned, quick, phantoms = (configs[name] for name in ("retrain", "finetune", "quick", "quick-phantoms"))
     learnt = read_manifest(SHIPPED).training["config"]
     assert (again.initial_model, phantoms.initial_model) == ("", "")
-    assert again.augment.modality_dropout == learnt["augment"]["modality_dropout"] and learnt["foreground"] == 0.4
-    assert again.optimizer.learning_rate == phantoms.optimizer.learning_rate
+    assert again.augment.modality_dropout == learnt["augment"]["modality_dropout"] and learnt["foreground"] == 0.6
+    as_learnt = [learnt["optimizer"][key] for key in ("name", "learning_rate", "weight_decay")]
+    for config in (quick, again):
+        found = config.optimizer
+        assert [found.name, found.learning_rate, found.weight_decay] == as_learnt == ["muon", 2e-3, 1e-2]
     assert Path(tuned.initial_model).resolve() == SHIPPED and tuned.validation.at_start
-    assert tuned.optimizer.learning_rate == pytest.approx(quick.optimizer.learning_rate / 3)
+    assert (tuned.optimizer.name, tuned.optimizer.weight_decay) == ("adamw", phantoms.optimizer.weight_decay)
     assert {again.validation.release, tuned.validation.release} == {"last"}
 
 
