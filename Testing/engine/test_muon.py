@@ -46,10 +46,11 @@ def test_the_steps_are_those_of_torchs_muon():
     assert (ours - theirs).norm() < 0.02 * moved.norm() and moved.norm() > 0.1
 
 
-def test_the_rest_is_adamws_to_the_bit():
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_the_rest_is_adamws_to_the_bit(decay_all):
     network = SegMamba(preset_config("quick"))
     other = copy.deepcopy(network)
-    config = OptimizerConfig(name="muon", learning_rate=1e-3, weight_decay=0.1)
+    config = OptimizerConfig(name="muon", learning_rate=1e-3, weight_decay=0.1, decay_all=decay_all)
     muon, adamw = build_optimizer(network, config), build_optimizer(other, replace(config, name="adamw"))
     by_muon = {id(p) for p in muon.param_groups[0]["params"]}
     before = {name: p.detach().clone() for name, p in network.named_parameters()}

@@ -26,15 +26,17 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     if config.name == "sgd":
         return torch.optim.SGD(groups, config.learning_rate, config.momentum, nesterov=config.momentum > 0)
     if config.name == "muon":
-        return Muon(_with_matrices_apart(groups), config.learning_rate)
+        return Muon(_with_matrices_apart(network, groups), config.learning_rate)
     return torch.optim.AdamW(groups, config.learning_rate)
 
 
-def _with_matrices_apart(groups: list[dict]) -> list[dict]:
+def _with_matrices_apart(network: nn.Module, groups: list[dict]) -> list[dict]:
     """The groups of `parameter_groups`, those for Muon before them; biases, norms and the scan's own are not for it."""
     decayed, free = groups
-    ones = [p for p in decayed["params"] if is_matrix(p)]
-    others = [p for p in decayed["params"] if not is_matrix(p)]
+    own = parameters_without_decay(network)
+    wanted = {id(p) for name, p in network.named_parameters() if name not in own and is_matrix(p)}
+    ones = [p for p in decayed["params"] if id(p) in wanted]
+    others = [p for p in decayed["params"] if id(p) not in wanted]
     return [{**decayed, "params": ones, MATRICES: True}, {**decayed, "params": others}, free]
 
 
