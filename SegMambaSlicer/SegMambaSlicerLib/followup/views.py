@@ -49,6 +49,7 @@ class SideBySide:
             view.SetOrientation("Axial")
             if result.segmentation.GetDisplayNode() is not None:
                 result.segmentation.GetDisplayNode().SetVisibility(True)
+            setVisible(result.segmentation, True)
             self._only(result, view.GetID())
         self._shown = [first, later]
         if transform is not None:
@@ -84,8 +85,7 @@ class SideBySide:
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
     def _only(self, result, view: str) -> None:
-        """Shows a result and its lines, in this view alone."""
-        setVisible(result.segmentation, True)
+        """Shows what is shown of a result and its lines in this view alone."""
         for node in (result.segmentation, *linesOf(result.segmentation)):
             _restrict(node, [view])
 
