@@ -11,6 +11,7 @@ from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
 from segmamba.datasets.split import read_split, write_split
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.files.shares import publish_folder
 from segmamba.learning.provenance import SHIPPED
 
@@ -59,10 +60,10 @@ def copy_shipped(folder: Path) -> None:
         )
     making = folder.with_name(f".{folder.name}.copying")
     shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(source, making)
-    for path in making.rglob("*.nii.gz"):
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
+    for path in source.rglob("*.nii.gz"):  # content alone: an installation may be read-only, a share know no modes
+        target = making / path.relative_to(source)
+        make_folder(target.parent)
+        write_aside(target, path.read_bytes())
     dataset = init_dataset(making, name=folder.name, convention="brats2023").dataset
     write_dataset(replace(dataset, made={**dataset.made, SHIPPED: [case.id for case in dataset.cases]}))
     publish_folder(making, folder)
