@@ -48,8 +48,8 @@ def run_gate(
 ) -> dict:
     """Judges a candidate against the model in use, and writes the report into the candidate's folder.
 
-    Where the manifest of `local` names doubtful cases and the anchor cases cannot show what they teach, synthetic or
-    few as they are, the candidate is not recommended.
+    Where the manifest of `local` names doubtful cases and the anchor cases cannot show what they teach, for they
+    ship with the program or are few, the candidate is not recommended.
 
     Args:
         candidate: folder of a model package.

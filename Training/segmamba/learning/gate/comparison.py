@@ -12,6 +12,7 @@ from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError
 from segmamba.learning.gate.rules import Criteria, Judgement, judge
 from segmamba.learning.gate.scores import Pair, Scored, count_unknown, kept_mm3, score_cases
+from segmamba.learning.provenance import shipped_cases
 from segmamba.models.package import Manifest, Model, load_package
 from segmamba.training.samples import case_digest
 
@@ -161,6 +162,10 @@ def _check_unseen(dataset: Dataset | None, entries: tuple[CaseEntry, ...], model
             )
         if seen:
             notes.append(f"the champion was trained on {len(seen)} case(s) of {dataset.name}, which favours it")
+    if shipped := shipped_cases(dataset):  # made smaller, so their digests do not tell
+        notes.append(
+            f"the models that ship were trained on the {len(shipped)} cases of {dataset.name}, which favours them"
+        )
     return notes
 
 

@@ -24,9 +24,9 @@ def verdict_text(report: dict, *, shipped: bool) -> str:
     lines.append(f"It was compared on {local} corrected case(s) that were kept from training, and on {anchor} {kind}.")
     if shipped:
         lines.append(
-            "These are patients of other hospitals, whom the first model has learned from: they show what a new model "
-            "has forgotten, not how it does on new patients. Better evidence: labelled patients of your own, by "
-            "`segmamba anchor`."
+            "These are patients of other hospitals, whom the models that ship have learned from: they show what a "
+            "new model has forgotten, not how it does on new patients. Better evidence: labelled patients of your own, "
+            "by `segmamba anchor`."
         )
     if report["low_evidence"]:
         lines.append(f"Low evidence: {'; '.join(report['low_evidence'])}.")
