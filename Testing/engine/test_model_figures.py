@@ -147,9 +147,14 @@ def test_the_limits_of_post_processing_are_those_that_were_fitted():
 # --- the loop
 
 
-def clinic_row(damage, sent):
-    (row,) = [r for r in results("clinic_curve.json")["rows"] if (r["damage"], r["sent"]) == (damage, sent)]
-    return row
+WORDS = {"one": 1, "three": 3, "five": 5, "fifteen": 15}
+SHARES = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
+VERDICTS = {"better": "promote", "not worse": "confirm", "worse": "refuse"}
+
+
+def clinic_rows(damage="sound"):
+    rows = [row for row in results("clinic_curve.json")["rows"] if row["damage"] == damage]
+    return {(row["order"] + 1, row["sent"]): row for row in rows}
 
 
 def change_of(row, check):
@@ -157,39 +162,43 @@ def change_of(row, check):
 
 
 def test_the_table_of_a_clinic():
-    sent, shares = {"three": 3, "five": 5}, {"a quarter": 0.25, "half": 0.5, "all": 1.0}
-    before = results("clinic_curve.json")["before"]
-    first, *rows = table_after(README, "| corrections | how far to the fine-tuned model |")[1:]
-    assert first[0] == "none" and len(rows) == 6
-    for name, part, *cells in [("none", "", *first[2:]), *rows]:
-        found = before
+    before, found = results("clinic_curve.json")["before"], clinic_rows()
+    first, *rows = table_after(README, "| corrections | order |")[1:]
+    assert first[0] == "none"
+    candidates = set()
+    for name, order, how, *cells in [("none", "", "", *first[3:]), *rows]:
+        scored = before
         if name != "none":
-            row = clinic_row("sound", sent[name])
-            found = row if row["share"] == shares[part] else row["shares"][f"{shares[part]:g}"]
+            scored = row = found[int(order), WORDS[name]]
+            share, _, verdict = how.replace("**", "").partition(", ")
+            if verdict:
+                assert (SHARES[share], VERDICTS[verdict]) == (row["share"], row["verdict"]), (name, order)
+                candidates.add((int(order), WORDS[name]))
+            else:
+                scored = row["shares"][f"{SHARES[share]:g}"]
         for cohort, texts in (("unseen", cells[:4]), ("others", cells[4:])):
-            mean = found[cohort]["mean"]
-            assert all(same(text, value) for text, value in zip(texts[:3], mean, strict=True)), (name, part, cohort)
+            mean = scored[cohort]["mean"]
+            assert all(same(text, value) for text, value in zip(texts[:3], mean, strict=True)), (name, order, cohort)
             if name != "none":
-                assert same(texts[3], fmean(mean) - fmean(before[cohort]["mean"])), (name, part, cohort)
+                assert same(texts[3], fmean(mean) - fmean(before[cohort]["mean"])), (name, order, cohort)
+    assert candidates == set(found)
+
+
+def test_what_corrections_bring_in_the_mean():
+    before, found = results("clinic_curve.json")["before"], clinic_rows()
+    (told,) = re.findall(r"After five that is ([-+][\d.]+) and ([-+][\d.]+) in the mean", README.read_text())
+    for text, cohort in zip(told, ("unseen", "others"), strict=True):
+        five = [fmean(row[cohort]["mean"]) for (_order, sent), row in found.items() if sent == 5]
+        assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
 
 
 def test_what_the_gate_said_of_damaged_corrections():
-    text = README.read_text()
-    mirrored, exchanged = clinic_row("label mirrored", 3), clinic_row("t1n and t1c exchanged", 3)
-    assert 'with labels mirrored the gate said "not worse" (nothing changed on the case kept for judging' in text
-    assert mirrored["verdict"] == "confirm" and mirrored["failed"] == ["local Dice"]
-    assert change_of(mirrored, "local Dice") == 0 and change_of(mirrored, "anchor Dice") > 0
-    (said,) = re.findall(r'with T1 and T1c exchanged "better", by ([\d.]+) on the case kept', text)
-    assert exchanged["verdict"] == "promote" and same(said, change_of(exchanged, "local Dice"))
-    assert "Intake had found all of these cases doubtful and none\nof the five sound ones" in text
-    assert (mirrored["doubtful"], exchanged["doubtful"], clinic_row("sound", 5)["doubtful"]) == (3, 3, 0)
-    sound = [clinic_row("sound", 3), clinic_row("sound", 5)]
-    (phantoms,) = re.findall(r"candidates above rose by ([\d.]+) and ([\d.]+)", text)
-    (patients,) = re.findall(r"patients of other hospitals lost ([\d.]+) and ([\d.]+)", text)
-    before = fmean(results("clinic_curve.json")["before"]["others"]["mean"])
-    for row, gain, loss in zip(sound, phantoms, patients, strict=True):
-        assert row["verdict"] == "promote" and same(gain, change_of(row, "anchor Dice"))
-        assert same(loss, before - fmean(row["others"]["mean"]))
+    (told,) = re.findall(r"damaged likewise, they gained ([\d.]+) and ([\d.]+)", README.read_text())
+    for text, damage in zip(told, ("label mirrored", "t1n and t1c exchanged"), strict=True):
+        (row,) = clinic_rows(damage).values()
+        assert (row["verdict"], row["failed"], row["doubtful"]) == ("confirm", ["doubtful cases"], 3)
+        assert abs(float(text) - change_of(row, "local Dice")) < 0.0005 and row["share"] == 0.5
+        assert change_of(row, "anchor Dice") > -0.007
 
 
 def test_what_the_swap_guard_notices():
