@@ -49,6 +49,7 @@ class Panel:
         self.looking = LookingPanel(ui, self.session.command, lambda: self.inputs.notes)
         self.watch = SiteWatch(self.session)
         self.running = RunPanel(ui, self.onApply, self.onCancel, self.watch)
+        self.watch.onChange.append(self.onSiteChanged)
         self.results = ResultsPanel(ui, self.onResultChosen)
         self.setup = SetupPanel(ui, self.confirm, self.onSetupChanged, self.session.keepTicking)
         self.training, self.models = TrainingPanel(ui, self.watch), ModelsPanel(ui, self.watch)
@@ -201,6 +202,11 @@ class Panel:
         if isWrong:
             self.log("error", "\n".join(filter(None, (error.message, error.detail))))
         self.showState()
+
+    def onSiteChanged(self) -> None:
+        """The volumes are looked at again once the site tells what its model does without."""
+        if self.running.isWaitingForSite and not (self.watch.isLooking or self.watch.problem):
+            self._checkTimer.start()
 
     def onVolumeChosen(self) -> None:
         """By hand: where these volumes have a result, as those of another patient, it is the one to go on with."""

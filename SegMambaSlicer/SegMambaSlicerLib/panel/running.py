@@ -36,6 +36,8 @@ class RunPanel:
         self._parameters = None
         self._filling = False
         self._isRaw = False
+        self._incomplete: dict = {}
+        self.isWaitingForSite = False  # to know what the chosen model does without
         self.machine: dict | None = None
         for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
             combo.currentIndexChanged.connect(self.onChosen)
@@ -114,13 +116,17 @@ class RunPanel:
         return str(folder)
 
     def incomplete(self) -> dict:
-        """What the chosen model does without (see incomplete.knownIncomplete)."""
-        if self._chosenModel() == SITE and self._watch.problem:
-            return {}  # a network drive that is gone holds up for seconds who reads from it
-        try:
-            return knownIncomplete(self.model())
-        except InputError:  # the site is out of reach; it is said where the model is chosen
-            return {}
+        """What the chosen model does without (see incomplete.knownIncomplete).
+
+        While the site does not tell it is what was last known: a network drive that is gone holds up who reads from it.
+        """
+        self.isWaitingForSite = self._chosenModel() == SITE and bool(self._watch.isLooking or self._watch.problem)
+        if not self.isWaitingForSite:
+            try:
+                self._incomplete = knownIncomplete(self.model())
+            except InputError:  # the site is out of reach; it is said where the model is chosen
+                self._incomplete = {}
+        return self._incomplete
 
     def showState(self, reason: str, isBusy: bool, isRaw: bool = False) -> None:
         """Why the button cannot be pressed or, where it can, with what and how long it will take.

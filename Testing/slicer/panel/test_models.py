@@ -336,9 +336,14 @@ def test_a_site_that_does_not_answer_is_not_read_whenever_the_volumes_change(rea
     read = []
     monkeypatch.setattr(type(ready.watch.site), "championFolder", lambda self: read.append(self))
     ready.asked.fail("status", "no answer")
-    ready.ui.t2wSelector.setCurrentNode(None)
-    pump(lambda: "Choose T2 above" in ready.ui.stateLabel.text)
-    assert read == []
+    for missing in (ready.ui.t2wSelector, ready.ui.t1nSelector):
+        missing.setCurrentNode(None)
+        pump(lambda: not ready._checkTimer.isActive())
+        ready.watch.refresh()  # as where the module is opened: nothing is known of the drive yet
+    assert read == [] and ready.running.isWaitingForSite
+    ready.asked.reply("status", answer(site))  # it is back
+    pump(lambda: read)
+    assert not ready.running.isWaitingForSite
 
 
 def test_a_site_without_a_model_leaves_the_choice_to_the_shipped_ones(ready, site):
