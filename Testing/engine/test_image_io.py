@@ -201,7 +201,7 @@ BAD_FILES = {
     "plain named gz": ("a.nii.gz", uncompressed, CUT),
     "suffix": ("a.png", text_file, ".nii, .nrrd, .nhdr, .mha, .mhd, or the folder"),
     "no suffix": ("a", text_file, "not an image; expected .nii.gz"),
-    "4-D": ("a.nii.gz", lambda p: write(p, noise(0, (*SHAPE, 3))), r"11 x 14 x 9 x 3, of 3 volumes.*split"),
+    "4-D": ("a.nii.gz", lambda p: write(p, noise(0, (*SHAPE, 3))), r"11 x 14 x 9 x 3, of 3 volumes.*each volume"),
     "vector": ("a.nii.gz", lambda p: write(p, noise(0, (*SHAPE, 1, 3))), "a 5-D image.* of 3 volumes"),
     "2-D": ("a.nii.gz", lambda p: write(p, noise(0, (11, 14))), "a 2-D image, 11 x 14; expected"),
     "one slice": ("a.nii.gz", lambda p: write(p, noise(0, (11, 14, 1))), "one slice, 11 x 14 x 1"),
