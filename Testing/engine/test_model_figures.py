@@ -88,6 +88,25 @@ def test_the_table_of_a_longer_training_and_a_finer_grid():
         assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
 
 
+def test_what_the_readme_says_of_the_longest_fold_model():
+    cases = results("longer_and_finer.json")["runs"]["2 mm, 2200, then 600 by Muon"].values()
+    (told,) = re.findall(r"has on its 14 cases ([\d., ]+) and lesion-wise ([\d., ]+), where", README.read_text())
+    for text, metric in zip(told, ("dice", "lesion_dice"), strict=True):
+        means = [fmean(case["after"][region][metric] for case in cases) for region in REGIONS]
+        assert all(same(cell, value) for cell, value in zip(text.split(", "), means, strict=True)), metric
+
+
+def test_what_muon_brings_from_scratch():
+    found = results("muon.json")["optimizers"]
+    (told,) = re.findall(
+        r"fold 0: WT ([\d.]+) to ([\d.]+), TC ([\d.]+) to ([\d.]+), ET ([\d.]+) to ([\d.]+), at the same",
+        CARD.read_text(),
+    )
+    names = [(region, name) for region in REGIONS for name in ("AdamW", "Muon")]
+    for text, (region, name) in zip(told, names, strict=True):
+        assert same(text, fmean(case[region]["dice"] for case in found[name].values())), (region, name)
+
+
 def test_what_mirrorings_bring():
     found = results("longer_and_finer.json")["mirrorings"]
     for steps in (700, 2200):
@@ -190,6 +209,16 @@ def test_what_corrections_bring_in_the_mean():
     for text, cohort in zip(told, ("unseen", "others"), strict=True):
         five = [fmean(row[cohort]["mean"]) for (_order, sent), row in found.items() if sent == 5]
         assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
+
+
+def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
+    text, found = README.read_text(), clinic_rows()
+    (told,) = re.findall(r"Of (\d+) sound candidates after .*? more (\d+) were recommended and (\d+) refused", text)
+    verdicts = [row["verdict"] for (_order, sent), row in found.items() if sent > 1]
+    assert [int(n) for n in told] == [len(verdicts), verdicts.count("promote"), verdicts.count("refuse")]
+    minutes = [row["cpu_minutes"] for row in found.values() if row["cpu_minutes"]]
+    (told,) = re.findall(r"An improvement took (\d+) to (\d+) minutes of one CPU core", text)
+    assert [int(n) for n in told] == [round(min(minutes)), round(max(minutes))]
 
 
 def test_what_the_gate_said_of_damaged_corrections():

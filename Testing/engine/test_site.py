@@ -1,6 +1,7 @@
 """A site: corrections to a candidate through the real engine; what a run learns from; what goes wrong is said."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,17 @@ def test_the_cases_that_ship_are_on_the_grid_of_the_model_that_ships(tmp_path):
             assert sum(label["ml"] for label in case.statistics["labels"].values()) > 10, case.id
     learnt, judging = ({case.subject for case in dataset.cases} for dataset in sets.values())
     assert not learnt & judging
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_what_is_copied_from_a_read_only_installation_can_be_removed(tmp_path):
+    source = tmp_path / "installed" / "replay"
+    shutil.copytree(ROOT / "Resources" / "cases" / "replay", source)
+    for path in (*source.rglob("*"), source):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with mock.patch("segmamba.learning.site.data._CASES", source.parent):
+        copy_shipped(tmp_path / "replay")
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "replay").rglob("*"))
 
 
 def test_where_the_cases_that_ship_are_missing(tmp_path):
