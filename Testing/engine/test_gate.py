@@ -316,6 +316,7 @@ def test_doubtful_cases_are_heeded_wherever_the_gate_is_asked(tiny_model, own_ph
         main([*asked, "--device", "cpu", "--apply"])
         report = json.loads((models / "models" / name / "gate.json").read_text())
         failed = [check["name"] for check in report["checks"] if not check["holds"]]
+        assert any("models that ship were trained on" in note for note in report["notes"]) == shipped
         return report["verdict"], failed, state.read_registry(models).models[name].state
 
     held_back = ("confirm", ["doubtful cases"], "candidate")
