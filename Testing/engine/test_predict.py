@@ -164,7 +164,7 @@ def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phan
     assert (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns == finished
 
 
-@pytest.mark.parametrize("change", ["settings", "image replaced", "label map gone", "summary broken"])
+@pytest.mark.parametrize("change", ["settings", "manifest", "image replaced", "label map gone"])
 def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_path, change):
     cases = tmp_path / "cases"
     shutil.copytree(phantom_cases / "phantom-0", cases / "phantom-0")
@@ -176,9 +176,66 @@ def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_
         nib.save(brighter, cases / "phantom-0" / "phantom-0-t2f.nii.gz")
     if change == "label map gone":
         (tmp_path / "out" / "phantom-0-seg.nii.gz").unlink()
-    if change == "summary broken":
-        (tmp_path / "out" / "phantom-0-summary.json").write_text("{")
+    if change == "manifest":
+        inference = replace(model.manifest.inference, overlap=0.25)
+        model = replace(model, manifest=replace(model.manifest, inference=inference))
     assert predict_batch(model, cases, tmp_path / "out", options)[0]["status"] == "done"
+
+
+def _bytes(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_second_patient_is_not_written_over_the_first(model, phantom_cases, tmp_path):
+    """Whatever names the two alike: images given by name, folders of one name, one file, and a batch."""
+    first, second = (find_case(phantom_cases / f"phantom-{n}") for n in "01")
+    for output in (tmp_path / "folder", tmp_path / "file" / "mine.nii.gz"):
+        predict_case(model, first, output, "case", PredictOptions())
+        folder = output if output.suffix == "" else output.parent
+        before = _bytes(folder)
+        with pytest.raises(
+            InputError, match=r"(case-seg|mine)\.nii\.gz: already exists, and is a result of other images"
+        ):
+            predict_case(model, second, output, "case", PredictOptions())
+        assert _bytes(folder) == before
+        predict_case(model, first, output, "case", PredictOptions(mirrorings=1))  # the same examination may be run anew
+    for hospital, number in (("a", 0), ("b", 1)):
+        shutil.copytree(phantom_cases / f"phantom-{number}", tmp_path / hospital / "001")
+    (one,) = predict_batch(model, tmp_path / "a", tmp_path / "out", PredictOptions())
+    before = _bytes(tmp_path / "out")
+    (other,) = predict_batch(model, tmp_path / "b", tmp_path / "out", PredictOptions())
+    assert (one["status"], other["status"]) == ("done", "failed")
+    assert "001-seg.nii.gz: already exists" in other["error"] and _bytes(tmp_path / "out") == before
+
+
+def test_what_a_person_drew_and_the_images_themselves_are_not_written_over(model, phantom_cases, tmp_path):
+    """The reference of a BraTS case has the very name that a result in its folder would get."""
+    folder = tmp_path / "phantom-0"
+    shutil.copytree(phantom_cases / "phantom-0", folder)
+    before, images = _bytes(folder), find_case(folder)
+    assert "phantom-0-seg.nii.gz" in before
+    for output in (folder, images["t1c"].path):
+        with pytest.raises(InputError, match=r"already exists, and is not known to be a result of these images"):
+            predict_case(model, images, output, "phantom-0", PredictOptions())
+    (folder / "phantom-0-seg.nii.gz").unlink()
+    (folder / "phantom-0-summary.json").write_text("{")
+    with pytest.raises(InputError, match="not known to be a result of these images"):
+        predict_case(model, images, folder, "phantom-0", PredictOptions())
+    (folder / "phantom-0-summary.json").unlink()
+    assert {name: content for name, content in before.items() if name in _bytes(folder)} == _bytes(folder)
+
+
+def test_another_process_that_began_with_another_case_meanwhile_is_seen(model, phantom_cases, tmp_path):
+    """It has written its name there, and no label map yet, while this one was at work."""
+    first, second = (find_case(phantom_cases / f"phantom-{n}") for n in "01")
+
+    def between(stage, fraction):
+        if stage == "network" and not (tmp_path / "out").exists():
+            predict_case(model, second, tmp_path / "out", "case", PredictOptions())
+            (tmp_path / "out" / "case-seg.nii.gz").unlink()
+
+    with pytest.raises(InputError, match=r"case-summary\.json: already exists, and is a result of other images"):
+        predict_case(model, first, tmp_path / "out", "case", PredictOptions(), between)
 
 
 def test_a_map_that_another_run_left_there_is_not_taken_for_this_ones(model, phantom_cases, tmp_path):
@@ -201,7 +258,12 @@ def test_a_case_that_is_being_written_anew_is_not_finished(model, phantom_cases,
     (tmp_path / "a-seg.nii.gz").mkdir()  # so that the label map, which comes last, cannot be written
     with pytest.raises(OSError):
         predict_case(model, images, tmp_path, "a", PredictOptions(mirrorings=1, uncertainty=True))
-    assert not (tmp_path / "a-summary.json").exists()
+    said = json.loads((tmp_path / "a-summary.json").read_text())
+    assert said["unfinished"] and "volumes_ml" not in said
+    (tmp_path / "a-seg.nii.gz").rmdir()
+    (tmp_path / "a-seg.nii.gz").write_bytes(b"of the run that did not come to its end")
+    predict_case(model, images, tmp_path, "a", PredictOptions())  # and what it left may be written over
+    assert "unfinished" not in json.loads((tmp_path / "a-summary.json").read_text())
 
 
 @pytest.mark.parametrize("wrong", ({"XX": 3.0}, {"WT": float("nan")}, {"WT": -1.0}))

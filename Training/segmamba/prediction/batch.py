@@ -10,7 +10,7 @@ from segmamba.cases.case import find_case
 from segmamba.cases.case_folder import holds_results_only
 from segmamba.errors import InputError, explain, last_line
 from segmamba.models.package import Model
-from segmamba.prediction.options import PredictOptions, check_options, output_files, settings_of
+from segmamba.prediction.options import PredictOptions, check_options, digest_images, output_files, settings_of
 from segmamba.prediction.predict import predict_case
 from segmamba.settings import read_json
 
@@ -56,7 +56,7 @@ def predict_batch(
         try:
             manifest = model.manifest
             sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
-            if summary := _finished(output, case_id, settings_of(model, options, sources), options):
+            if summary := _finished(output, case_id, settings_of(model, options, digest_images(sources)), options):
                 rows.append({"case": case_id, "status": "skipped", "summary": summary})
                 continue
             summary = predict_case(model, sources, output, case_id, options, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.prediction.postprocess import check_limits
 from segmamba.prediction.windows import SW_BATCH_SIZE
+from segmamba.settings import plain
 
+_OF_MANIFEST = ("preprocess", "inference", "label_map", "regions")  # the weights are known by their hash
 PREPARE = ("auto", "never")
 POSTPROCESS = ("auto", "never")
 
@@ -100,26 +103,34 @@ def output_files(output: Path, case_id: str, options: PredictOptions) -> dict[st
     return {**files, "summary": folder / f"{case_id}-summary.json"}
 
 
-def settings_of(model: Model, options: PredictOptions, sources: Mapping[str, Source]) -> dict:
+def digest_images(sources: Mapping[str, Source]) -> dict[str, str]:
+    """Modality -> sha256 of its image, of which every file is read: what an examination is known by."""
+    return {modality: _digest(source) for modality, source in sorted(sources.items())}
+
+
+def settings_of(model: Model, options: PredictOptions, images_sha256: Mapping[str, str]) -> dict:
     """What decides the result: where a summary has the same, its case need not be run again.
 
     Args:
         model: that the case is run with.
         options: what a user chose.
-        sources: modality -> its image; every file of it is read for its hash.
+        images_sha256: of the case, as `digest_images` gives them.
 
     Returns:
         Plain JSON, as it stands in the summary under "settings".
     """
-    return {
-        "weights_sha256": model.manifest.weights_sha256,
-        "images_sha256": {modality: _digest(source) for modality, source in sorted(sources.items())},
+    manifest = model.manifest
+    settings = {
+        "weights_sha256": manifest.weights_sha256,
+        "manifest": {name: plain(getattr(manifest, name)) for name in _OF_MANIFEST},
+        "images_sha256": dict(images_sha256),
         "mirrorings": options.mirrorings,
-        "postprocess": asdict(limits_of(model.manifest, options)),
+        "postprocess": asdict(limits_of(manifest, options)),
         "remove_small_mm3": dict(options.remove_small_mm3 or {}),
         "prepare": options.prepare,
         "brain_mask_sha256": _digest(Source(options.brain_mask)) if options.brain_mask else None,
     }
+    return json.loads(json.dumps(settings))  # lists in place of tuples, as it is read again
 
 
 def _digest(source: Source) -> str:

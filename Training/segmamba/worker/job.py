@@ -203,7 +203,8 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
 
     from segmamba.cases.case import Source
     from segmamba.prediction.devices import choose_device, empty_cache
-    from segmamba.prediction.predict import PredictOptions, find_warnings, predict_case
+    from segmamba.prediction.predict import PredictOptions, predict_case
+    from segmamba.prediction.result import find_warnings
 
     model = shelf.get(request.model)
     device = choose_device(request.device)

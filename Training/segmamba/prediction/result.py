@@ -1,0 +1,214 @@
+"""The result of a case as files: whose files lie there already, the images, and the summary that says what they are.
+
+A result belongs to the images that it was made of. Files that lie in its place stay unless the summary beside them
+names one of these images: neither another patient's result nor a label map that somebody drew is written over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segmamba import __version__
+from segmamba.cases.case import Case, save_image
+from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, write_aside
+from segmamba.images.image_io import describe_grid
+from segmamba.models.package import Model
+from segmamba.networks.scan import choose_backend
+from segmamba.prediction.options import PredictOptions, limits_of, settings_of
+from segmamba.prediction.postprocess import count_spots, describe_removed, postprocess, to_label_map, volumes_ml
+from segmamba.prediction.segment import Segmentation
+from segmamba.preparation.grids import Grid
+from segmamba.preparation.run import Prepared
+from segmamba.settings import read_json
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What came in."""
+
+    case: Case
+    """As the network gets it."""
+    images_sha256: dict[str, str]
+    """By modality, of the files as they were given."""
+    prepared: Prepared | None
+    """None where the images could be taken as they are."""
+    absent: tuple[str, ...]
+    """Modalities that the model does without."""
+    warnings: tuple[str, ...]
+    """What a person should know of the images, one sentence each."""
+
+    @property
+    def grid(self) -> Grid:
+        """What the result lies on."""
+        return (
+            self.prepared.grids[self.prepared.reference] if self.prepared else Grid(self.case.shape, self.case.affine)
+        )
+
+    def without_images(self) -> Seen:
+        """The same without voxels, which nothing after the preprocessing reads."""
+        case = self.case.without_images()
+        return replace(self, case=case, prepared=replace(self.prepared, case=case) if self.prepared else None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """A case that is segmented and decided: all that is written of it."""
+
+    model: Model
+    """That it was segmented with."""
+    options: PredictOptions
+    """That the user chose."""
+    seen: Seen
+    """What came in."""
+    segmentation: Segmentation
+    """What the network made of it."""
+    label_map: np.ndarray
+    """(X, Y, Z) uint8 on `Seen.grid`."""
+    whole: np.ndarray
+    """The same with what was too small."""
+    removed: dict[str, dict[str, int]]
+    """By region, what was too small."""
+    probabilities: np.ndarray | None
+    """(K, X, Y, Z) on that grid, where they were needed."""
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """(X, Y, Z) uint8, what was too small."""
+        return np.where(self.whole != self.label_map, self.whole, 0)
+
+
+def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> None:
+    """Refuses to write over what is not an earlier result of the same examination.
+
+    One image in common is enough: an examination of which another image was exported anew is still the same.
+
+    Args:
+        files: as `options.output_files` gives them.
+        images_sha256: of the case that is to be written there, by modality.
+
+    Raises:
+        InputError: where one of the files is there, and the summary does not name any of the images.
+    """
+    there = [path for path in files.values() if path.exists() or path.is_symlink()]
+    if not there:
+        return
+    try:
+        known = set(read_json(files["summary"])["settings"]["images_sha256"].values())
+    except (InputError, KeyError, TypeError, AttributeError):
+        known = set()
+    if not known & set(images_sha256.values()):
+        whose = "a result of other images" if known else "not known to be a result of these images"
+        raise InputError(
+            f"{there[0]}: already exists, and is {whose}; choose another folder or file name for the result, or move "
+            "what is there"
+        )
+
+
+def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
+    """Says in the summary whose files are about to be written: what a kill leaves of them may be written over.
+
+    What an earlier run said there is gone, for it is not about what is written from here on.
+
+    Args:
+        files: as `options.output_files` gives them; their folder is made.
+        case_id: as in the summary.
+        images_sha256: of the case, by modality.
+
+    Raises:
+        InputError: as `check_place`, which is asked again: another process may have been here since.
+    """
+    make_folder(files["summary"].parent)
+    check_place(files, images_sha256)
+    names = {kind: path.name for kind, path in files.items()}
+    settings = {"images_sha256": dict(images_sha256)}
+    _write_json({"case": case_id, "unfinished": True, "files": names, "settings": settings}, files["summary"])
+
+
+def write_summary(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
+    """Writes the summary, which comes last: where it does not say "unfinished", the case is finished.
+
+    Args:
+        result: the case.
+        files: as `options.output_files` gives them, in a folder that is there.
+        seconds: by stage, for the summary.
+
+    Returns:
+        The summary.
+    """
+    summary = _summarize(result, files, seconds)
+    _write_json(summary, files["summary"])
+    return summary
+
+
+def write_images(result: Result, files: Mapping[str, Path]) -> None:
+    """Writes every file but the summary, the label map last."""
+    seen, segmentation, options = result.seen, result.segmentation, result.options
+    manifest = result.model.manifest
+    affine = seen.grid.affine
+    if "probabilities" in files and result.probabilities is not None:
+        save_image(np.moveaxis(result.probabilities, 0, -1), affine, files["probabilities"], np.float32)
+    if "left_out" in files:
+        save_image(result.left_out, affine, files["left_out"], np.uint8)
+    if "uncertainty" in files:
+        uncertainty = segmentation.uncertainty()
+        uncertainty = seen.prepared.back(uncertainty) if seen.prepared else uncertainty
+        save_image(uncertainty, affine, files["uncertainty"], np.float32)
+    for modality in options.onto:
+        other, there = result.label_map, seen.grid
+        if seen.prepared:
+            there = seen.prepared.grids[modality]
+            shares = seen.prepared.back(segmentation.probabilities(), modality)
+            other = to_label_map(shares, manifest.inference.nested)
+            other, _ = postprocess(other, there.affine, limits_of(manifest, options), manifest.scheme)
+        save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
+    save_image(result.label_map, affine, files["label_map"], np.uint8)
+
+
+def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
+    manifest, seen, segmentation = result.model.manifest, result.seen, result.segmentation
+    case = seen.case
+    affine = seen.grid.affine
+    volumes = volumes_ml(result.label_map, affine, manifest.scheme)
+    told = describe_removed(result.removed, affine)
+    return {
+        "case": case.id,
+        "files": {kind: path.name for kind, path in files.items()},
+        "volumes_ml": {name: round(ml, 3) for name, ml in volumes.items()},
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "model": manifest.id,
+        "regions": list(manifest.regions),
+        "settings": settings_of(result.model, result.options, seen.images_sha256),
+        "device": segmentation.device,
+        "precision": segmentation.precision,
+        "scan_backend": choose_backend(segmentation.device),
+        "passes": segmentation.passes,
+        "unsure": round(segmentation.prediction.unsure, 3),
+        "removed": result.removed,
+        "left_out": {**count_spots(result.left_out, affine), "text": told} if told else None,
+        "steps": [step.as_json() for step in seen.prepared.steps] if seen.prepared else [],
+        "absent": list(seen.absent),
+        "notes": [
+            describe_grid(case.shape, case.affine),
+            *seen.warnings,
+            *([told] if told else []),
+            *case.notes,
+            *segmentation.notes,
+        ],
+        "segmamba": __version__,
+    }
+
+
+def find_warnings(summary: Mapping) -> list[str]:
+    """Of a summary's notes those that a person should know: neither the grid nor what "left_out" says in full."""
+    told = (summary["left_out"] or {}).get("text")
+    return [note for note in summary["notes"][1:] if note != told]
+
+
+def _write_json(value: Mapping, path: Path) -> None:
+    write_aside(path, (json.dumps(value, indent=2) + "\n").encode())
