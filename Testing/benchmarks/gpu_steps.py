@@ -43,11 +43,12 @@ LARGEST = 40  # kernels that are listed
 
 @dataclass(frozen=True)
 class Size:
-    """side: of windows and patches. batch: of a training step. preset, changes: the network."""
+    """side: of windows and patches. batch: of a training step. rounds: of what is timed. changes: of the network."""
 
     device: torch.device
     side: int
     batch: int
+    rounds: int
     changes: dict
 
     def network(self) -> nn.Module:
@@ -56,12 +57,12 @@ class Size:
 
 
 def real_size() -> Size:
-    return Size(torch.device("cuda"), 128, 2, {})
+    return Size(torch.device("cuda"), 128, 2, ROUNDS, {})
 
 
 def toy_size() -> Size:
     narrow = {"features": (4, 4, 8, 8), "full_features": 4, "bottleneck": 8, "depths": (1, 1, 1, 1)}
-    return Size(torch.device("cpu"), 32, 2, narrow)
+    return Size(torch.device("cpu"), 32, 2, 1, narrow)
 
 
 class Record:
@@ -93,7 +94,7 @@ def steps(size: Size, record: Record) -> None:
     for backend, form, benchmark in itertools.product(usable, reversed(peers.FORMATS), choices):
         settings = {"backend": backend, "format": form, "benchmark": benchmark}
         with_settings(settings)
-        figures = measured(trainer(size.network(), size, form), size.device)
+        figures = measured(trainer(size.network(), size, form), size.device, size.rounds)
         record.add(**settings, **figures)
         timed = [row for row in record.rows if row["seconds"]]
         if timed:
@@ -163,7 +164,7 @@ def compare(size: Size, record: Record) -> None:
             built[name] = peers.build(name, max(size.side, 64))
         except ImportError as error:
             record.add(network=name, note=f"not built: {error}")
-    for number in range(ROUNDS):
+    for number in range(size.rounds):
         for name, network in built.items():
             form = settings["format"] if name == "released" else "channels last"
             with_settings(settings)
@@ -205,7 +206,7 @@ def trainer(network: nn.Module, size: Size, form: str, side: int | None = None) 
     return step
 
 
-def measured(work: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> dict:
+def measured(work: Callable[[], object], device: torch.device, rounds: int) -> dict:
     """{"seconds": of each round after one to warm up, "peak_mb", "note"}; no seconds where memory does not suffice."""
     try:
         work()

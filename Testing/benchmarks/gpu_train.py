@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps = max(10, int(USED * left / seconds))
         progress(f"{seconds:.3f} s a step: {steps} steps")
         if options.dry:
-            steps = 12
+            steps = 6
     config = replace(config, steps=steps)
     exporter = Exporter(config, run, options.output, options.results)
     try:
