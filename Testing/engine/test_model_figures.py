@@ -218,6 +218,21 @@ def test_what_corrections_bring_in_the_mean():
         assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
 
 
+def test_what_there_is_to_gain_for_a_clinic():
+    (told,) = re.findall(
+        r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",
+        README.read_text().replace("\n", " "),
+    )
+    before, found = results("clinic_curve.json")["before"]["unseen"], clinic_rows()
+    five = fmean(fmean(row["unseen"]["mean"]) for (_order, sent), row in found.items() if sent == 5)
+    best = 0.0
+    for cases in results("longer_and_finer.json")["runs"].values():
+        dice = [cases[name]["after"][region]["dice"] for name in before["cases"] for region in REGIONS]
+        best = max(best, fmean(dice))
+    for text, value in zip(told, (fmean(before["mean"]), five, best), strict=True):
+        assert same(text, value)
+
+
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
     text, found = README.read_text(), clinic_rows()
     (told,) = re.findall(r"Of (\d+) sound candidates after .*? more (\d+) were recommended and (\d+) refused", text)
