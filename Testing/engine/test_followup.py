@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pytest
 from followup_lesions import MM, boxes, drawn
 from segmamba.cases.case import save_image
 from segmamba.cli import main
+from segmamba.commands.follow import RECORD
 from segmamba.errors import InputError
 from segmamba.followup.by_hand import Line, read_by_hand, with_lines
 from segmamba.followup.dates import Timepoint, count_days
@@ -204,6 +206,25 @@ def test_where_nothing_can_be_written_nothing_is_measured(patient, tmp_path, cap
         assert main(["follow", *places, "--dates", "0", "50", "-o", str(output)]) == 1
         shown = capsys.readouterr().err
         assert "measuring" not in shown and shown.startswith("error: ")
+
+
+def test_another_patients_follow_up_is_not_written_over(patient, written, tmp_path, capsys):
+    output = shutil.copytree(written, tmp_path / "out")
+    others = []
+    for name in ("one", "two"):
+        other = shutil.copytree(patient / name, tmp_path / name)
+        image = nib.load(other / "x-t1c.nii.gz")
+        save_image(np.asarray(image.dataobj) * 0.5, image.affine, other / "x-t1c.nii.gz", np.float32)
+        others.append(str(other))
+    arguments = ["follow", *others, "--dates", "0", "50", "-o", str(output)]
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    assert "is a follow-up of other images; choose another folder" in shown and "measuring" not in shown
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    (output / RECORD).write_text('{"dates": "of somebody else"}')
+    assert main(arguments) == 1
+    assert "not known to be a follow-up of these images" in capsys.readouterr().err
 
 
 def test_a_label_map_without_orientation_is_noted(tmp_path, capsys):

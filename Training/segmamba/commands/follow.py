@@ -90,7 +90,7 @@ def run(options: Namespace) -> int:
     """Runs `segmamba follow`; returns the exit code."""
     from segmamba.followup.by_hand import read_by_hand
     from segmamba.followup.follow import follow
-    from segmamba.followup.record import as_json, read_registrations
+    from segmamba.followup.record import as_json, check_place, read_registrations
 
     given, settings = _given(options)
     output = ready_for_output(options.output)
@@ -104,6 +104,7 @@ def run(options: Namespace) -> int:
             refers[one.day] = found
     if targets and not refers:
         raise InputError("--dicom-sr: of none of the timepoints the T1c is a series of DICOM files")
+    check_place(output / RECORD, timepoints)
     known = read_registrations(output / RECORD)
     result = follow(timepoints, settings, lambda text: print(text, file=sys.stderr, flush=True), by_hand, known)
     paths = [*_write(result, output), *_write_sr(result, refers, targets, output)]

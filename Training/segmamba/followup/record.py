@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.followup.burden import Burden
 from segmamba.followup.content import remarks
+from segmamba.followup.dates import Timepoint
 from segmamba.followup.follow import Date, FollowUp
 from segmamba.followup.lesions import Lesion, Measured, least_mm
 from segmamba.followup.match import Registered, fingerprint
@@ -70,6 +72,26 @@ def as_json(result: FollowUp) -> dict:
         # what a physician has said: nothing here is known from images
         "clinician": [{"day": day, **asdict(said)} for day, said in sorted(result.clinician.items())],
     }
+
+
+def check_place(path: Path, timepoints: Sequence[Timepoint]) -> None:
+    """Refuses to write over another patient's record: one that was made of none of these T1c.
+
+    Args:
+        path: where the record is to be.
+        timepoints: the dates that it will hold.
+
+    Raises:
+        InputError: where another file is there, or a record that has no T1c in common with `timepoints`.
+    """
+    try:
+        record = read_json(path, optional=True)
+        known = None if record is None else {date["t1c"] for date in record["dates"]}
+    except (InputError, KeyError, TypeError):
+        known = set()
+    if known is not None and not known & {fingerprint(timepoint.t1c) for timepoint in timepoints}:
+        whose = "a follow-up of other images" if known else "not known to be a follow-up of these images"
+        raise InputError(f"{path}: already exists, and is {whose}; choose another folder, or move what is there")
 
 
 def read_registrations(path: Path) -> dict[tuple[str, str], Registered]:
