@@ -39,7 +39,8 @@ def add(add_command: AddCommand) -> None:
         "-o",
         required=True,
         metavar="OUT",
-        help="folder for the results, or the .nii.gz file of the label map, with the rest beside it",
+        help="folder for the results, or the .nii.gz file of the label map, with the rest beside it; what lies there "
+        "is written over only if it was made of the same images",
     )
     command.add_argument(
         "--model",

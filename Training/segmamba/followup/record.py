@@ -14,6 +14,7 @@ import numpy as np
 from segmamba import __version__
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
+from segmamba.files.place import check_owner
 from segmamba.followup.burden import Burden
 from segmamba.followup.content import remarks
 from segmamba.followup.dates import Timepoint
@@ -86,12 +87,11 @@ def check_place(path: Path, timepoints: Sequence[Timepoint]) -> None:
     """
     try:
         record = read_json(path, optional=True)
-        known = None if record is None else {date["t1c"] for date in record["dates"]}
+        known = {date["t1c"] for date in record["dates"]} if record is not None else set()
     except (InputError, KeyError, TypeError):
-        known = set()
-    if known is not None and not known & {fingerprint(timepoint.t1c) for timepoint in timepoints}:
-        whose = "a follow-up of other images" if known else "not known to be a follow-up of these images"
-        raise InputError(f"{path}: already exists, and is {whose}; choose another folder, or move what is there")
+        record, known = {}, set()
+    if record is not None:
+        check_owner(path, known, (fingerprint(timepoint.t1c) for timepoint in timepoints), "a follow-up")
 
 
 def read_registrations(path: Path) -> dict[tuple[str, str], Registered]:

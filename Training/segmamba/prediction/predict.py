@@ -3,7 +3,8 @@
 A case ID makes ID-seg.nii.gz (labels as in the model's manifest, e.g. 1 NCR, 2 ED, 3 ET) and ID-summary.json, and on
 request ID-left-out.nii.gz (what post-processing took away), ID-probabilities.nii.gz (4-D, one volume a label,
 background first) and ID-uncertainty.nii.gz (0 certain to 1 undecided), all on the grid that T1c came on, and
-ID-seg-MODALITY.nii.gz on that of another image. Each is written aside and renamed, the summary last.
+ID-seg-MODALITY.nii.gz on that of another image. Each is written aside and renamed; the summary
+stands there first, as unfinished, and last as a whole.
 """
 
 from __future__ import annotations

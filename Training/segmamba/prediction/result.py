@@ -17,6 +17,7 @@ from segmamba import __version__
 from segmamba.cases.case import Case, save_image
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.place import check_owner
 from segmamba.images.image_io import describe_grid
 from segmamba.models.package import Model
 from segmamba.networks.scan import choose_backend
@@ -86,8 +87,6 @@ class Result:
 def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> None:
     """Refuses to write over what is not an earlier result of the same examination.
 
-    One image in common is enough: an examination of which another image was exported anew is still the same.
-
     Args:
         files: as `options.output_files` gives them.
         images_sha256: of the case that is to be written there, by modality.
@@ -102,12 +101,7 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
         known = set(read_json(files["summary"])["settings"]["images_sha256"].values())
     except (InputError, KeyError, TypeError, AttributeError):
         known = set()
-    if not known & set(images_sha256.values()):
-        whose = "a result of other images" if known else "not known to be a result of these images"
-        raise InputError(
-            f"{there[0]}: already exists, and is {whose}; choose another folder or file name for the result, or move "
-            "what is there"
-        )
+    check_owner(there[0], known, images_sha256.values(), "a result")
 
 
 def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
