@@ -172,7 +172,7 @@ def send(options, site: Path, case: CaseOf, damage: str) -> None:
     swap = dict(zip(IMAGES[damage], IMAGES[damage][::-1])) if damage in IMAGES else {}
     proposals = options.work / "proposals" / (damage.replace(" ", "-") if swap else "sound")  # the same for all orders
     folder, proposal = link_case(proposals / "images" / case.id, case, swap), proposals / f"{case.id}-seg.nii.gz"
-    if not proposal.with_name(f"{case.id}-summary.json").exists():  # written last
+    if not is_segmented(proposal.with_name(f"{case.id}-summary.json")):
         segmamba("predict", folder, "--output", proposals, "--model", options.model, "--device", options.device)
     voxels, affine = read_label(case)
     voxels = np.ascontiguousarray(LABELS.get(damage, LABELS["sound"])(voxels))
@@ -184,6 +184,11 @@ def send(options, site: Path, case: CaseOf, damage: str) -> None:
         *("--output", site / "corrections", "--convention", "brats2021", "--subject", case.subject),
         *("--role", "expert", "--consent", *(part for name in absent for part in ("--empty", name))),
     )
+
+
+def is_segmented(summary: Path) -> bool:
+    """Whether a prediction has come to its end: before, its summary is not there or says "unfinished"."""
+    return summary.exists() and "unfinished" not in json.loads(summary.read_text(encoding="utf-8"))
 
 
 def accept_all(site: Path) -> None:

@@ -8,19 +8,23 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from correction_runs import edited, send
-from segmamba.cases.case import find_label
+from segmamba.cases.case import find_case, find_label
 from segmamba.cli import main
+from segmamba.prediction.options import PredictOptions, digest_images, output_files
+from segmamba.prediction.result import begin
 from site_runs import build_site
 from training_runs import narrow_network, single_precision
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import clinic_curve
 import measure
+from clinic_cases import link_case, read_cases
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,19 @@ def test_what_is_killed_anywhere_goes_on_where_it_was(place, commands, tmp_path,
     shutil.rmtree(work / "order0/site/runs/after1")
     with pytest.raises(SystemExit, match="has 2 corrections already: fewer need another --work"):
         run(after=(1,))
+
+
+def test_a_prediction_that_was_killed_is_made_anew(place, commands, tmp_path):
+    """It has left a summary, which says so, and no label map."""
+    (case, *_) = read_cases(place / "clinic")
+    options = SimpleNamespace(work=tmp_path, model=place / "old", device="cpu")
+    files = output_files(tmp_path / "proposals" / "sound", case.id, PredictOptions())
+    folder = link_case(tmp_path / "proposals/sound/images" / case.id, case, {})
+    begin(files, case.id, digest_images(find_case(folder)))
+    for site in ("a", "b"):  # the second time it is there
+        (tmp_path / site).mkdir()
+        clinic_curve.send(options, tmp_path / site / "site", case, "sound")
+    assert commands == ["predict", "correct", "correct"]
 
 
 def test_what_waits_for_a_person_is_accepted(phantom_cases, commands, tmp_path):
