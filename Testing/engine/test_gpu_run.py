@@ -59,18 +59,20 @@ def lives(pid):
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def arguments_of_pack(dataset, folder):
+    return [dataset, "--spacing", 4, "--no-wheels", "--output", folder / "pack", "--cache", folder / "cache"]
+
+
 def make_pack(dataset, folder, *more):
     """In this process: that gpu_pack can be started, `pack` shows."""
-    arguments = [dataset, "--spacing", 4, "--no-wheels", "--output", folder / "pack", "--cache", folder / "cache"]
-    return gpu_pack.main([str(argument) for argument in (*arguments, *more)])
+    return gpu_pack.main([str(argument) for argument in (*arguments_of_pack(dataset, folder), *more)])
 
 
 @pytest.fixture(scope="module")
 def pack(phantom_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pack")
-    arguments = [phantom_dataset.folder, "--spacing", 4, "--no-wheels", "--output", folder / "pack"]
     script = ROOT / "Testing/benchmarks/gpu_pack.py"
-    code, said = run(script, *arguments, "--cache", folder / "cache", PYTHONPATH=str(ROOT / "Training"))
+    code, said = run(script, *arguments_of_pack(phantom_dataset.folder, folder), PYTHONPATH=str(ROOT / "Training"))
     assert code == 0, said
     assert "3 of 3 cases" in said
     return folder / "pack"
