@@ -75,6 +75,16 @@ def test_the_table_of_cross_validation(path, spots):
     assert checked == 5
 
 
+def test_the_intervals_and_distances_of_cross_validation():
+    found = results("cross_validation.json")["mean"]["after"]["all"]
+    (line,) = (line for line in CARD.read_text(encoding="utf-8").splitlines() if "bootstrap intervals, Dice: " in line)
+    told = re.findall(r"(WT|TC|ET) ([\d.]+)(?: \(([\d.]+) to ([\d.]+)\))?", line)
+    expected = [(region, found[region][metric]) for metric in ("dice", "hd95", "nsd") for region in REGIONS]
+    for (region, *cells), (name, values) in zip(told, expected, strict=True):
+        cells = [cell.rstrip(".") for cell in cells if cell]
+        assert region == name and all(same(cell, value) for cell, value in zip(cells, values)), name
+
+
 def test_what_the_aims_are_missed_by():
     mean = results("cross_validation.json")["mean"]["after"]["all"]
     (told,) = re.findall(
@@ -96,8 +106,7 @@ def test_the_table_of_a_longer_training_and_a_finer_grid():
         assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
 
 
-def test_what_the_card_says_of_the_steps_by_muon():
-    """The last of the table of fold 0 is the one that scored fold 0 in the table of all folds."""
+def test_the_longest_trained_model_of_fold_0_is_that_of_the_table_of_all_folds():
     folds = results("cross_validation.json")["cases"]
     for name, case in results("longer_and_finer.json")["runs"]["2 mm, 2200, then 600 by Muon"].items():
         assert case["before"] == folds[name]["before"], name
