@@ -154,7 +154,7 @@ def thick(model, folder, case, out):
     expert = load_label_map(case / "seg.nii.gz", "brats2021", None)
     grid = Grid(brain.shape, affine)
     centre = np.argwhere(brain).mean(0) @ affine[:3, :3].T + affine[:3, 3]
-    as_it_is, _, summary = run(model, sources, out, "whole")
+    as_it_is, _, summary = run(model, sources, out, case.name)
     rows = []
     for plane, voxels in PLANES.items():
         measure.progress(f"{case.name} {plane}")
@@ -164,7 +164,7 @@ def thick(model, folder, case, out):
             values, own = registration.scan(image, affine, move, centre, voxels, 180, rng)
             made[modality] = folder / f"{case.name}-{modality}.nii.gz"
             save_image(values, own, made[modality], np.float32)
-        labels, own, summary = run(model, {m: Source(made[m]) for m in images}, out, "thick")
+        labels, own, summary = run(model, {m: Source(made[m]) for m in images}, out, f"{case.name}-{plane}")
         back = carried(labels, own, grid, np.eye(4))
         rows.append(
             {
