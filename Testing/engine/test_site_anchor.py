@@ -176,6 +176,34 @@ def test_a_set_that_a_kill_left_aside_comes_back_first(site, own):
     assert set_anchor(site, own) == 1 and tree(site.anchor) == before
 
 
+@pytest.mark.parametrize("moment", ["after the new set is there", "at the next start"])
+def test_a_set_that_a_kill_left_half_removed_does_not_come_back(site, own, monkeypatch, moment):
+    """Else it judged with cases whose files are gone, once the folder of the new set was moved away."""
+
+    def killed(folder, ignore_errors=False):
+        removed = next(iter(sorted(folder.rglob("*.nii.gz"))), None)
+        if removed is None or removed.is_relative_to(site.folder / ".anchor.new"):
+            return
+        removed.unlink()
+        raise SystemExit
+
+    if moment == "at the next start":
+        shutil.copytree(site.anchor, site.folder / ".anchor.old")
+    with monkeypatch.context() as patch:
+        patch.setattr(anchor_module.shutil, "rmtree", killed)
+        with pytest.raises(SystemExit):
+            set_anchor(site, own)
+    if moment == "after the new set is there":
+        assert not shipped_cases(read_dataset(site.anchor))
+    shutil.rmtree(site.anchor)  # its owner moves it away, and names a set that cannot judge
+    shutil.rmtree(own / "anna")
+    assert set_anchor(site, own) == 1
+    copy_shipped(site.anchor)  # as the next improvement does
+    dataset = read_dataset(site.anchor)
+    files = [file for case in dataset.cases for file in (*case.images.values(), case.label)]
+    assert len(files) == 25 and all(dataset.path(file).is_file() for file in files)
+
+
 # --- what cannot judge is refused before anything is replaced
 
 

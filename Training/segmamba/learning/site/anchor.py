@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ from segmamba.datasets.manifest import MANIFEST, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT
 from segmamba.datasets.workers import Progress
 from segmamba.errors import InputError
-from segmamba.files.atomic import is_clutter, make_folder
+from segmamba.files.atomic import aside, is_clutter, make_folder
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.gate.comparison import check_fits
 from segmamba.learning.gate.rules import ENOUGH
@@ -71,7 +72,7 @@ def set_anchor(
         for folder in (site.anchor, old):
             _refuse_own(folder)
         for left in (making, old):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
         try:
             made = init_dataset(
                 source,
@@ -166,7 +167,11 @@ def _publish(making: Path, anchor: Path, old: Path) -> None:
         if old.exists() and not anchor.exists():
             old.rename(anchor)
         raise
-    for path in old.iterdir() if old.exists() else ():  # the manifest last: it says that these are not a clinic's own
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Renamed first, so that what a kill leaves of it is never put back as a set; `sweep` takes that away."""
+    with contextlib.suppress(OSError):  # not there, or in use: the next start removes it
+        gone = folder.rename(aside(folder))
+        shutil.rmtree(gone, ignore_errors=True)
