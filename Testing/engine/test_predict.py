@@ -225,6 +225,24 @@ def test_what_a_person_drew_and_the_images_themselves_are_not_written_over(model
     assert {name: content for name, content in before.items() if name in _bytes(folder)} == _bytes(folder)
 
 
+@pytest.mark.parametrize("kind", ["label_map", "label_map_t2w", "left_out"])
+def test_a_label_map_that_somebody_corrected_in_its_place_is_not_written_over(model, phantom_cases, tmp_path, kind):
+    cases, output = tmp_path / "cases", tmp_path / "out"
+    shutil.copytree(phantom_cases / "phantom-0", cases / "phantom-0")
+    options = PredictOptions(left_out=True, onto=("t2w",))
+    (row,) = predict_batch(model, cases, output, options)
+    corrected = output / row["summary"]["files"][kind]
+    image = nib.load(corrected)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0) | 1, image.affine), corrected)
+    before = _bytes(output)
+    assert predict_batch(model, cases, output, options)[0]["status"] == "skipped"
+    (again,) = predict_batch(model, cases, output, replace(options, mirrorings=1))
+    assert again["status"] == "failed" and _bytes(output) == before
+    assert f"{corrected}: was changed since it was written here; move it" in again["error"]
+    corrected.unlink()
+    assert predict_batch(model, cases, output, replace(options, mirrorings=1))[0]["status"] == "done"
+
+
 def test_another_process_that_began_with_another_case_meanwhile_is_seen(model, phantom_cases, tmp_path):
     """It has written its name there, and no label map yet, while this one was at work."""
     first, second = (find_case(phantom_cases / f"phantom-{n}") for n in "01")

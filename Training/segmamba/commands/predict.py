@@ -40,7 +40,7 @@ def add(add_command: AddCommand) -> None:
         required=True,
         metavar="OUT",
         help="folder for the results, or the .nii.gz file of the label map, with the rest beside it; what lies there "
-        "is written over only if it was made of the same images",
+        "is written over only if it was made of the same images and is as it was written",
     )
     command.add_argument(
         "--model",

@@ -1,7 +1,8 @@
 """The result of a case as files: whose files lie there already, the images, and the summary that says what they are.
 
 A result belongs to the images that it was made of. Files that lie in its place stay unless the summary beside them
-names one of these images: neither another patient's result nor a label map that somebody drew is written over.
+names one of these images, and label maps stay that were changed since: neither another patient's result nor a label map
+that somebody drew or corrected is written over.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from segmamba import __version__
 from segmamba.cases.case import Case, save_image
+from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.files.place import check_owner
@@ -27,6 +29,8 @@ from segmamba.prediction.segment import Segmentation
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.run import Prepared
 from segmamba.settings import read_json
+
+_EDITED = ("label_map", "left_out")  # kinds of files that people correct in their place
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +96,25 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
         images_sha256: of the case that is to be written there, by modality.
 
     Raises:
-        InputError: where one of the files is there, and the summary does not name any of the images.
+        InputError: where one of the files is there, and the summary does not name any of the images; or a label map is
+            not as the summary has it.
     """
     there = [path for path in files.values() if path.exists() or path.is_symlink()]
     if not there:
         return
     try:
-        known = set(read_json(files["summary"])["settings"]["images_sha256"].values())
-    except (InputError, KeyError, TypeError, AttributeError):
-        known = set()
+        summary = read_json(files["summary"])
+        known = set(summary["settings"]["images_sha256"].values())
+        written = dict(summary.get("label_maps_sha256", {}))  # earlier versions have none
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        known, written = set(), {}
     check_owner(there[0], known, images_sha256.values(), "a result")
+    for path in files.values():
+        if path.name in written and path.is_file() and hash_file(path) != written[path.name]:
+            raise InputError(
+                f"{path}: was changed since it was written here; move it to another folder to keep it, or remove it to "
+                "have it made anew"
+            )
 
 
 def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
@@ -177,6 +190,7 @@ def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, 
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
         "regions": list(manifest.regions),
+        "label_maps_sha256": {path.name: hash_file(path) for kind, path in files.items() if kind.startswith(_EDITED)},
         "settings": settings_of(result.model, result.options, seen.images_sha256),
         "device": segmentation.device,
         "precision": segmentation.precision,
