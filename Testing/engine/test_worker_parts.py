@@ -3,19 +3,22 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from segmamba.cases.case import Source
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.specs import InferenceSpec
 from segmamba.prediction import windows as inference
+from segmamba.prediction.options import PredictOptions, digest_images
 from segmamba.prediction.windows import predict
 from segmamba.worker.channel import Channel
 from segmamba.worker.failures import ModelError, describe
-from segmamba.worker.job import Job, _are_apart
+from segmamba.worker.job import Job, _are_apart, _publish, _refuse_others, remove_files
 from segmamba.worker.requests import parse
 from segmamba.worker.streams import Captured, LineWriter
 from segmamba.worker.timing import STAGES, Estimate, Record
@@ -224,9 +227,12 @@ def test_when_nobody_reads_any_more_the_channel_says_so_and_goes_on():
     os.close(write_end)
 
 
+def segment_request(output, image="/x.nii"):
+    return json.dumps({"id": "a", "command": "segment", "images": {"t1c": str(image)}, "output": str(output)}).encode()
+
+
 def test_a_request_is_answered_once_and_a_late_cancel_is_refused(channel, tmp_path):
-    request = {"id": "a", "command": "segment", "images": {"t1c": "/x.nii"}, "output": str(tmp_path)}
-    job = Job(parse(json.dumps(request).encode()), channel)
+    job = Job(parse(segment_request(tmp_path)), channel)
     job.begin_writing()
     job.commit()
     assert job.cancel() is False
@@ -235,9 +241,51 @@ def test_a_request_is_answered_once_and_a_late_cancel_is_refused(channel, tmp_pa
     assert [event["event"] for event in channel.events()] == ["progress", "result"]
 
 
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_what_a_result_replaces_comes_back_where_one_file_cannot_be_renamed(channel, tmp_path):
+    output = tmp_path / "out"
+    names = {kind: f"case-{kind}" for kind in ("label_map", "uncertainty", "summary")}
+    (output / "case-uncertainty").mkdir(parents=True)  # a folder, over which no file is renamed
+    for path in ("case-label_map", "case-summary", "case-uncertainty/mine"):
+        (output / path).write_bytes(b"before")
+    before, job = content(output), Job(parse(segment_request(output)), channel)
+
+    def publish():
+        job.part.mkdir()
+        for name in names.values():
+            (job.part / name).write_bytes(b"new")
+        try:
+            return _publish(job, names)
+        finally:
+            remove_files(job)
+
+    with pytest.raises(OSError):
+        publish()
+    assert content(output) == before
+    shutil.rmtree(output / "case-uncertainty")
+    assert publish() == {kind: str(output / name) for kind, name in names.items()}
+    assert content(output) == dict.fromkeys(names.values(), b"new") and len(list(output.iterdir())) == 3
+
+
+def test_the_result_of_other_images_is_not_written_over(tmp_path):
+    image, options = tmp_path / "t1c.nii", PredictOptions(compressed=False)
+    image.write_bytes(b"of one patient")
+    request = parse(segment_request(tmp_path, image))
+    _refuse_others(request, options)
+    own = digest_images({"t1c": Source(image)})
+    (tmp_path / "case-summary.json").write_text(json.dumps({"settings": {"images_sha256": own}}))
+    _refuse_others(request, options)
+    image.write_bytes(b"of another one")
+    with pytest.raises(InputError, match=r"case-summary\.json: already exists, and is a result of other images"):
+        _refuse_others(request, options)
+
+
 def test_the_clock_answers_for_slow_work_unless_there_may_be_files(channel, tmp_path):
-    request = {"id": "a", "command": "segment", "images": {"t1c": "/x.nii"}, "output": str(tmp_path)}
-    slow, writing = (Job(parse(json.dumps(request).encode()), channel) for _ in range(2))
+    slow, writing = (Job(parse(segment_request(tmp_path)), channel) for _ in range(2))
     writing.begin_writing()
     for job in (slow, writing):
         job.give_up_waiting(-1)

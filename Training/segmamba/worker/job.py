@@ -21,10 +21,11 @@ from segmamba.worker.timing import Estimate, Record
 
 if TYPE_CHECKING:
     from segmamba.models.package import Model
+    from segmamba.prediction.options import PredictOptions
 
 log = logging.getLogger(__name__)
 
-_PART = ".segmamba-part-"
+_PART, _REPLACED = ".segmamba-part-", ".segmamba-replaced-"
 _CASE = "case"
 _READ_SECONDS = 0.5  # four images, uncompressed, on a local disk
 _LOOK_SECONDS = 2.0  # to find out whether they need to be prepared
@@ -234,6 +235,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         prepare=request.prepare,
         brain_mask=request.brain_mask,
     )
+    _refuse_others(request, options)
     sources = {modality: Source(path) for modality, path in request.images.items()}
     try:
         summary = predict_case(model, sources, job.part, _CASE, options, progress, job.is_cancelled)
@@ -267,20 +269,43 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
 
 
 def _publish(job: Job, names: dict[str, str]) -> dict[str, str]:
-    """Renames the finished files into the output folder, all or none -> their paths."""
+    """Renames the finished files into the output folder, all or none -> their paths.
+
+    What they replace waits in a folder of its own until all are there; where not even that can be put back, it stays.
+    """
     job.commit()
+    output = job.request.output
+    replaced = output / f"{_REPLACED}{secrets.token_hex(4)}"
+    old = [name for name in names.values() if (output / name).is_file()]
+    renames = [(output / name, replaced / name) for name in old]
+    renames += [(job.part / name, output / name) for name in names.values()]
+    if old:
+        replaced.mkdir()
     done = []
     try:
-        for name in names.values():
-            target = job.request.output / name
-            (job.part / name).replace(target)
-            done.append(target)
+        for source, target in renames:
+            source.replace(target)
+            done.append((source, target))
     except OSError:
-        for target in done:
+        for source, target in reversed(done):
             with contextlib.suppress(OSError):
-                target.unlink()
+                target.replace(source)
+        with contextlib.suppress(OSError):  # where something is still in it
+            replaced.rmdir()
         raise
-    return {kind: str(job.request.output / name) for kind, name in names.items()}
+    shutil.rmtree(replaced, ignore_errors=True)
+    return {kind: str(output / name) for kind, name in names.items()}
+
+
+def _refuse_others(request: Segment, options: PredictOptions) -> None:
+    """Raises InputError where the output folder holds what may not be written over (prediction.result)."""
+    from segmamba.cases.case import Source
+    from segmamba.prediction.options import digest_images, output_files
+    from segmamba.prediction.result import check_place
+
+    files = output_files(request.output, _CASE, options)
+    if any(path.exists() for path in files.values()):  # mostly none is, and the images are not read for it
+        check_place(files, digest_images({modality: Source(path) for modality, path in request.images.items()}))
 
 
 def _are_apart(paths: list[Path]) -> bool:
