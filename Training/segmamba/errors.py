@@ -8,8 +8,8 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 # What torch's allocators, CUDA's driver and libraries and Apple's GPUs say in a RuntimeError, in small letters.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 
@@ -38,9 +38,9 @@ def explain(error: OSError) -> str:
     """What the system said, in one line that names the file: 'x/y.json: no permission; ...'."""
     names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)]
     where = " and ".join(names) or "a file"
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return f"{where}: the disk is full, or a quota is reached; free some space, and try again"
-    if error.errno in _FORBIDDEN:
+    if error.errno in FORBIDDEN:
         return f"{where}: no permission ({error.strerror}); ask its owner, or choose another place"
     if error.errno == errno.ENAMETOOLONG:
         return f"{where[:80]}...: the name is too long; choose a shorter one"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import traceback
 from pathlib import Path
 
-from segmamba.errors import Cancelled, InputError, is_out_of_memory
-
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+from segmamba.errors import FORBIDDEN, FULL, Cancelled, InputError, is_out_of_memory
 
 
 class ModelError(Exception):
@@ -30,9 +26,9 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         return "memory", "There was not enough memory; close other programs, or use a smaller model", detail
     if isinstance(error, OSError):
         where = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes | Path) else "a file"
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return "input", "The disk of the output folder is full; free some space on it, and try again", detail
-        if error.errno in _FORBIDDEN:
+        if error.errno in FORBIDDEN:
             return "input", f"No permission for {where}; choose a folder that may be written to", detail
         return "input", f"{where}: {error.strerror or error}; check the disk, and try again", detail
     if isinstance(error, ImportError):

@@ -93,7 +93,7 @@ def parse(line: bytes) -> Request:
     if not isinstance(id, str) or not 1 <= len(id) <= 200:
         raise ProtocolError(f"id {str(id)[:50]!r} of a request: expected a text of 1 to 200 characters")
     command = values.pop("command", None)
-    if command not in _KEYS if isinstance(command, str) else True:
+    if not isinstance(command, str) or command not in _KEYS:
         raise ProtocolError(f"unknown command {str(command)[:50]!r}; expected one of {', '.join(_KEYS)}", id)
     _check_keys(values, command, id)
     if command == "hello" and values["protocol"] != VERSION:
