@@ -85,6 +85,17 @@ def test_rollbacks_walk_back_through_all_champions(folder, models):
     assert seen == ["tiny-3", "tiny-2", "tiny-1", "tiny"]
 
 
+def test_the_model_in_use_is_nothing_to_go_back_to(folder, models, tiny_model):
+    """It was in use before the one between, which the disk has since damaged."""
+    between = change.adopt(folder, models[0], "a try")
+    change.adopt(folder, tiny_model, "back, by name")
+    (folder / "models" / between / "model.safetensors").write_bytes(b"damaged")
+    before = state.read_registry(folder)
+    with pytest.raises(InputError, match=f"no model before {before.champion} to go back to"):
+        change.rollback(folder)
+    assert state.read_registry(folder) == before
+
+
 @pytest.mark.parametrize("verdict", ["refuse", "confirm"])
 def test_only_the_gates_word_promotes_and_a_person_adopts_with_a_reason(folder, models, tmp_path, verdict):
     candidate = with_gate(models[0], tmp_path / "c", verdict, folder)

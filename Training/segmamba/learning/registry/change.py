@@ -139,9 +139,11 @@ def adopt(folder: Path | str, package: Path, reason: str, against_the_gate: bool
 def rollback(folder: Path | str, reason: str = "") -> str:
     """Back to the champion before this one that loads; returns its name. Raises InputError where there is none."""
     with _changing(Path(folder)) as change:
-        before = list(change.registry.before)
+        used, before = change.registry.champion, list(change.registry.before)
         while before:
             name = before.pop()
+            if name == used:  # in use twice, and what came between was passed over
+                continue
             try:
                 check_model(change.folder, name, change.registry)
             except InputError as error:
@@ -149,7 +151,6 @@ def rollback(folder: Path | str, reason: str = "") -> str:
                 continue
             change.back_to(name, tuple(before), reason)
             return name
-        used = change.registry.champion
         raise InputError(
             f"{folder} has {f'no model before {used}' if used else 'no model in use, and none'} to go back to"
         )
