@@ -117,6 +117,14 @@ def test_without_consent_nothing_is_written(tmp_path):
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.parametrize("subject", ["", " \t"])
+def test_a_blank_subject_is_refused(tmp_path, subject):
+    """Else all whose identifier a script lost would be one patient, on one side of the split."""
+    with pytest.raises(InputError, match="subject is blank"):
+        send(tmp_path / "to", small_case(tmp_path / "case"), subject=subject)
+    assert not (tmp_path / "to").exists()
+
+
 @pytest.mark.parametrize(
     ("about", "what"),
     [

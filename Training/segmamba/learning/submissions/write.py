@@ -103,12 +103,17 @@ def write_case(
         The folder of the submission.
 
     Raises:
-        InputError: where there is no consent, or files do not belong together.
+        InputError: where there is no consent, the subject is blank, or files do not belong together.
     """
     if not consent:
         raise InputError(
             "a case is kept for training only where somebody says that it may be, and that its images are "
             "de-identified: --consent"
+        )
+    if subject is not None and not subject.strip():
+        raise InputError(
+            "the subject is blank, and all cases sent so would be one patient's; give the patient's identifier, or no "
+            "subject: the case is then a subject of its own"
         )
     folder, about = Path(folder), about or Provenance()
     ready = make_ready(images, preparing, brain_mask)
