@@ -270,6 +270,23 @@ def test_what_is_doubtful_can_be_withdrawn_and_the_version_before_counts_again(t
     assert [path.name for path in (folder / "verdicts").iterdir()] == [f"{first.name}.json"]
 
 
+def test_a_withdrawn_case_whose_files_cannot_be_deleted_is_named(tmp_path, phantoms, monkeypatch):
+    """Who takes a consent back must not be told that the images are gone while they are there."""
+    folder = tmp_path / "to"
+    place = send(folder, phantoms[0], labels=corrected(phantoms[0], tmp_path), subject="A")
+    ingest(folder)
+
+    def forbidden(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied", str(path / "t1c.nii.gz"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segmamba.learning.submissions.doubtful.shutil.rmtree", forbidden)
+        with pytest.raises(InputError, match=rf"{place.name} is withdrawn, but .*t1c\.nii\.gz: no permission"):
+            ingest(folder, withdraw=[place.name])
+    assert not ingest(folder).rows and not read_dataset(folder).cases
+
+
 def test_an_edit_after_intake_takes_the_case_out(tmp_path, phantoms):
     places = [send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=case.name) for case in phantoms[:2]]
     assert len(read_dataset(ingest(tmp_path / "to") and tmp_path / "to").cases) == 2

@@ -58,7 +58,8 @@ def withdraw(incoming: Path, verdicts: Path, name: str) -> None:
         name: of the submission, CASE-vN.
 
     Raises:
-        InputError: where there is no such submission, or the folder does not allow it.
+        InputError: where there is no such submission, or the folder does not allow it; also where it no longer counts,
+            but some of its files are still there.
     """
     submission = incoming / name
     if not FOLDER.fullmatch(name) or not submission.is_dir():
@@ -68,6 +69,12 @@ def withdraw(incoming: Path, verdicts: Path, name: str) -> None:
         submission.rename(gone)
     except OSError as error:
         raise InputError(f"{name} cannot be withdrawn ({explain(error)}); ask who may delete there") from error
-    shutil.rmtree(gone, ignore_errors=True)
     for file in (verdicts / f"{name}.json", picture_file(verdicts, name)):
         file.unlink(missing_ok=True)
+    try:
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise InputError(
+            f"{name} is withdrawn, but its files are not all deleted ({explain(error)}): remove {gone}, and run the "
+            "intake again"
+        ) from error
