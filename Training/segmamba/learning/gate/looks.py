@@ -55,7 +55,7 @@ def grave_losses(
 
     Args:
         pairs: the scores of champion and candidate, for each set of cases.
-        spread: region -> standard deviation of the differences in Dice.
+        spread: region -> standard deviation of the champion's own Dice over the anchor cases that have it.
         spots: region -> mm3, as of `scores.kept_mm3`.
 
     Returns:
