@@ -14,6 +14,8 @@ from segmamba.errors import Cancelled, InputError
 from segmamba.models.package import load_package
 from segmamba.models.specs import PostprocessSpec
 from segmamba.prediction.batch import format_batch, predict_batch
+from segmamba.prediction.demo import remove_earlier
+from segmamba.prediction.options import digest_images, output_files
 from segmamba.prediction.predict import PredictOptions, predict_case
 
 
@@ -241,6 +243,22 @@ def test_a_label_map_that_somebody_corrected_in_its_place_is_not_written_over(mo
     assert f"{corrected}: was changed since it was written here; move it" in again["error"]
     corrected.unlink()
     assert predict_batch(model, cases, output, replace(options, mirrorings=1))[0]["status"] == "done"
+
+
+def test_a_demonstration_of_other_phantoms_gives_way_and_nothing_else_does(phantom_cases, tmp_path):
+    """`segmamba demo` after an update: what lies there was made of the phantom beside it."""
+    shutil.copytree(phantom_cases / "phantom-0", tmp_path / "case")
+    images = find_case(tmp_path / "case")
+    files = output_files(tmp_path / "result", "demo", PredictOptions(uncertainty=True))
+    (tmp_path / "result").mkdir()
+    for owner in (images, find_case(phantom_cases / "phantom-1")):
+        files["label_map"].write_bytes(b"of a model")
+        files["summary"].write_text(json.dumps({"settings": {"images_sha256": digest_images(owner)}}))
+        if owner is images:
+            remove_earlier(files, images)
+            assert not any((tmp_path / "result").iterdir())
+    with pytest.raises(InputError, match="is a result of other images"):
+        remove_earlier(files, images)
 
 
 def test_another_process_that_began_with_another_case_meanwhile_is_seen(model, phantom_cases, tmp_path):

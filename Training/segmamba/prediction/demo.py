@@ -5,15 +5,19 @@ The anatomy is that of the MNI152 template; nothing in it is patient data, so al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from segmamba.cases.case import find_case, load_case, load_label_map
+from segmamba.cases.case import Source, find_case, load_case, load_label_map
 from segmamba.datasets.phantom import make_phantom, save_phantom
+from segmamba.errors import InputError
 from segmamba.evaluation.evaluate import evaluate_folders
 from segmamba.evaluation.picture import save_picture
+from segmamba.files.atomic import make_folder
 from segmamba.models.package import Model
-from segmamba.prediction.predict import PredictOptions, predict_case
+from segmamba.prediction.options import PredictOptions, digest_images, output_files
+from segmamba.prediction.predict import predict_case
+from segmamba.prediction.result import check_place
 
 SEED = 20_401  # far from the seeds of the training phantoms
 
@@ -29,16 +33,20 @@ def run_demo(model: Model, output: Path, device: str, progress: Callable[[str, f
 
     Returns:
         {"summary": of the prediction, "scores": dice and hd95 per region, "picture": its path}.
+
+    Raises:
+        InputError: where `output` holds a result that no demonstration made.
     """
     case_id = "demo"
     folder = output / "case"
-    folder.mkdir(parents=True, exist_ok=True)
+    options = PredictOptions(device=device, uncertainty=True)
+    remove_earlier(output_files(output / "result", case_id, options), _images(folder))
+    make_folder(folder)
     if progress:
         progress("make a phantom", 0.0)
     save_phantom(make_phantom(SEED, enhancing=True), folder, case_id)
     sources = find_case(folder, model.manifest.preprocess.modalities)
     truth_file = folder / f"{case_id}-seg.nii.gz"
-    options = PredictOptions(device=device, uncertainty=True)
     summary = predict_case(model, sources, output / "result", case_id, options, progress)
     prediction_file = output / "result" / summary["files"]["label_map"]
     scores = evaluate_folders(prediction_file, truth_file, convention="brats2023")["mean"]
@@ -51,3 +59,20 @@ def run_demo(model: Model, output: Path, device: str, progress: Callable[[str, f
     picture = output / "demo.png"
     save_picture(case, maps, picture, f"synthetic case, model {summary['model']}: Dice {dice}")
     return {"summary": summary, "scores": scores, "picture": str(picture)}
+
+
+def remove_earlier(files: Mapping[str, Path], images: Mapping[str, Source]) -> None:
+    """Takes away the result of a demonstration, perhaps of another version with other phantoms.
+
+    files: as of `output_files`. images: of the case beside it. Raises InputError where it was not made of these.
+    """
+    check_place(files, digest_images(images))
+    for path in files.values():
+        path.unlink(missing_ok=True)
+
+
+def _images(folder: Path) -> dict[str, Source]:
+    try:
+        return find_case(folder)
+    except InputError:
+        return {}
