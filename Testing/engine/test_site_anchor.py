@@ -102,6 +102,14 @@ def test_while_an_improvement_is_at_work_nothing_changes(site, own, capsys):
     assert "one improvement at a time" in capsys.readouterr().err and tree(site.anchor) == before
 
 
+def test_an_empty_folder_that_a_system_has_looked_into_gets_the_cases_that_ship(tmp_path):
+    for name in ("anchor", "replay"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".DS_Store").write_bytes(b"of macOS")
+        copy_shipped(tmp_path / name)
+        assert shipped_cases(read_dataset(tmp_path / name))
+
+
 # --- nobody's own files are removed
 
 
