@@ -221,6 +221,12 @@ def test_nothing_prints_but_the_command_line(path):
     assert package_of(path) in ("cli", "commands") or "print" not in called
 
 
+def test_folders_that_several_accounts_may_share_are_made_by_make_folder():
+    """Which hands on the group and its right to write; the record of times is the account's own."""
+    made = [path.relative_to(ENGINE).as_posix() for path in sources(ENGINE) if "exist_ok=True" in path.read_text()]
+    assert made == ["files/atomic.py", "worker/timing.py"]
+
+
 @pytest.mark.parametrize(
     "path", [*sources(ENGINE), *sources(SLICER_SIDE)], ids=lambda path: str(path.relative_to(ROOT))
 )

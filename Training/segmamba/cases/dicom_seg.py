@@ -20,7 +20,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
 from segmamba.cases.structures import ANATOMY, CATEGORY, STRUCTURES
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.headers import quiet
 from segmamba.images.image_io import GRID_TOLERANCE_MM, corner_distance, describe_grid, read_image
@@ -105,7 +105,7 @@ def write_seg(
             f"series {series.name} ({series.description!r}) cannot be referred to by a DICOM SEG: its attributes are "
             f"incomplete or malformed ({type(error).__name__}); use the NIfTI result"
         ) from None
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     write_aside(output, buffer.getvalue())
     return output
 

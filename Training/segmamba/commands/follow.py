@@ -166,11 +166,12 @@ def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[in
 
 
 def _write(result: FollowUp, output: Path) -> list[Path]:
+    from segmamba.files.atomic import make_folder
     from segmamba.followup.page import write_page
     from segmamba.followup.paper import write_paper
     from segmamba.followup.record import write_csv, write_json
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     writers = {"follow-up.csv": write_csv, "report.html": write_page, "report.pdf": write_paper}
     for name, write in {**writers, RECORD: write_json}.items():  # the record last: with it, all is there
         write(result, output / name)

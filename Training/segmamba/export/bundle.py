@@ -22,7 +22,7 @@ from segmamba.export.config import inference, is_segmamba, metadata
 from segmamba.export.program import write_program
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import CARD, Manifest, Model, load_package
 
 _PACKAGE_NOTE = (
@@ -75,7 +75,7 @@ def _write_bundle(model: Model, folder: Path) -> None:
     files |= {f"scripts/{relative}": text.encode() for relative, text in collect(_modules(manifest)).items()}
     for relative, data in files.items():
         path = folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_aside(path, data)
 
 

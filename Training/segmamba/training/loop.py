@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from segmamba.errors import InputError, Stopped
 from segmamba.evaluation.report import format_table, write_progress
+from segmamba.files.atomic import make_folder
 from segmamba.models.package import copy_package
 from segmamba.models.specs import ModelSpecs
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -116,7 +117,7 @@ class Training:
             raise InputError(f"run folder {run} holds a training already; go on with --resume auto, or name another")
         if resume == "must" and not resuming:
             load_checkpoint(run)  # says what is missing
-        run.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         self.experiment: Experiment = load_experiment(config, world)
         self.stepper = Stepper(config, self.experiment, world)
         self.step = 0

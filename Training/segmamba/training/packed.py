@@ -157,7 +157,7 @@ def prepare_packed(packed: Packed, index: int, cache: Path) -> TrainingCase:
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise InputError(f"packed case {path} is not the one that {INDEX} names; copy the folder anew")
         image, shares, valid = _decode(content, path, 1 + len(packed.labels))
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         write_aside(cached, store(image, shares, bytes.fromhex(entry.digest), valid))
     return TrainingCase(entry.id, {}, path, {}, cached, entry.digest)
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.images.resample import Axis, to_model
 from segmamba.limits import VOXELS
 from segmamba.models.specs import PreprocessSpec
@@ -189,7 +189,7 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
         known = to_model(turned(file.valid, faces=block.size == 1), axes) >= _KNOWN
         if not known.any():
             raise InputError(f"file of patches {file.path}: patch {name} is valid nowhere; leave it out")
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         write_aside(cached, store(image, shares, bytes.fromhex(digest), known))
     return TrainingCase(name, {}, file.path, {}, cached, digest)
 

@@ -24,7 +24,7 @@ from torch.utils.data import Sampler
 
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.carve import Carving, Graft, carve, places_of
 
@@ -81,7 +81,7 @@ def prepare(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: Pat
         prepared = preprocess(case, spec)
         label_map = load_label_map(found.label, dataset.renumbering, case)
         shares = preprocess_label(label_map, case, prepared, 1 + len(dataset.labels))
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         write_aside(found.cached, store(prepared.tensor, shares, bytes.fromhex(found.digest)))
     return found
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import cast
 
 from segmamba.errors import InputError
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import MANIFEST, read_manifest
 from segmamba.networks.baselines import BASELINES
 from segmamba.networks.choice import NetworkChoice
@@ -170,7 +170,7 @@ def _costs(config: TrainingConfig, run: Path, device: str) -> Costs:
         if costs.device == device_name(device):
             return costs
     costs = measure_costs(config, device)
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     write_aside(path, (json.dumps(asdict(costs), indent=2) + "\n").encode())
     return costs
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from segmamba.files.atomic import make_folder
 from segmamba.models.package import load_package
 from segmamba.models.specs import ModelSpecs, PreprocessSpec
 from segmamba.training.distributed import World
@@ -174,7 +175,7 @@ def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device:
     manifest = package.manifest
     scores = manifest.metrics["cases"]
     worst = sorted(cases, key=lambda case: mean_dice({"mean": scores[case.id]}))[:count]
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for entry in worst:
         case = load_case(entry.sources, entry.id, manifest.preprocess.modalities)
         truth = load_label_map(entry.label, entry.renumbering, case)

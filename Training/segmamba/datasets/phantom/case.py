@@ -18,6 +18,7 @@ from segmamba.datasets.phantom.scanner import draw_scanner, scan
 from segmamba.datasets.phantom.shapes import Shape, place
 from segmamba.datasets.phantom.tumour import Tumour, grow, label
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder
 from segmamba.images.modalities import MODALITIES
 
 _FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
@@ -156,7 +157,7 @@ def write_images(images: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path,
     if case_id in ("", "..") or Path(case_id).name != case_id:
         raise InputError(f"case id {case_id!r}: expected a plain name without folders")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = {}
     for name, (array, affine) in images.items():
         path = folder / f"{case_id}-{name}.nii.gz"

@@ -18,7 +18,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
-from segmamba.files.atomic import write_aside
+from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import Model
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.settings import build, plain, read_json
@@ -109,7 +109,7 @@ def score_cases(
             continue
         progress(f"{model.manifest.id}: {entry.id}")
         found[entry.id] = _score(model, dataset, entry, spots, device, mirrorings)
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         write_aside(path, json.dumps(asdict(found[entry.id])).encode())
     return found
 

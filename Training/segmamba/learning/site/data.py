@@ -31,7 +31,7 @@ def freeze(corrections: Path, folder: Path) -> Dataset:
             images = {m: seen(file) for m, file in case.images.items()}
             return replace(case, images=images, label=case.label and seen(case.label))
 
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         write_split(read_split(dataset), folder)
         write_dataset(replace(dataset, cases=tuple(map(moved, dataset.cases)), folder=str(folder)))
     return read_dataset(folder)

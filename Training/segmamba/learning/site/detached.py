@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import make_folder, share
 from segmamba.learning.site.improvement import run_folder
 from segmamba.learning.site.layout import OUTPUT, STATUS, Site
 
@@ -38,10 +39,13 @@ def detach(site: Site, run: str | None, way: str | None, options: Sequence[str])
         InputError: as `run_folder`, or where it ends before its first word in status.json, with its reason.
     """
     folder = run_folder(site, run, way)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     before = _stamp(folder)
     command = [sys.executable, "-m", "segmamba", "improve", str(site.folder), "--run", folder.name, *options]
+    fresh = not (folder / OUTPUT).exists()
     with (folder / OUTPUT).open("ab") as output:
+        if fresh:
+            share(folder / OUTPUT)
         process = _start(command, output)
     until = time.monotonic() + _PATIENCE
     while _stamp(folder) == before and time.monotonic() < until:
