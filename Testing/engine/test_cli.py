@@ -55,6 +55,15 @@ def test_network_lists_its_keys(capsys):
     assert total == f"quick: {sum(sizes)} parameters in {len(lines)} tensors"
 
 
+def test_follow_takes_away_what_a_killed_one_left_among_its_segmentations(tmp_path, capsys):
+    left = tmp_path / "out" / "segmentations" / ".1.0123.tmp.nii.gz"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert main(["follow", "a", "b", "--dates", "0", "30", "--output", str(tmp_path / "out")]) == 1
+    assert not left.exists() and capsys.readouterr().err.startswith("error: a: ")
+
+
 def test_predict_by_name_and_by_folder_agree(phantom_cases, tiny_model, tmp_path, capsys):
     folder = phantom_cases / "phantom-2"
     named = [part for m in ("t2f", "t1c", "t2w", "t1n") for part in (f"--{m}", str(folder / f"phantom-2-{m}.nii.gz"))]

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segmamba.commands.follow_dates import Given, Refers, date_of, make_ready, seg_path
+from segmamba.commands.follow_dates import SEGMENTATIONS, Given, Refers, date_of, make_ready, seg_path
 from segmamba.commands.measure import add_labels, add_region
 from segmamba.commands.shared import AddCommand, ready_for_output
 from segmamba.errors import InputError
@@ -94,6 +94,7 @@ def run(options: Namespace) -> int:
 
     given, settings = _given(options)
     output = ready_for_output(options.output)
+    ready_for_output(output / SEGMENTATIONS)
     by_hand = read_by_hand(Path(options.by_hand)) if options.by_hand else None
     targets = _sr_targets(options, output, given)
     timepoints, refers = [], {}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from segmamba.followup.dates import Timepoint
     from segmamba.images.dicom import Series
 
+SEGMENTATIONS = "segmentations"  # folder in that of the results
+
 
 @dataclass(frozen=True)
 class Given:
@@ -63,7 +65,7 @@ def date_of(place: Path) -> str:
 
 
 def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
-    """Reads the label map of a date, or makes it into OUTPUT/segmentations.
+    """Reads the label map of a date, or makes it into OUTPUT/SEGMENTATIONS.
 
     Args:
         given: the date as the arguments have it.
@@ -108,7 +110,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
 
     model = load_package(find_model(options.model))
     manifest = model.manifest
-    folder = output / "segmentations"
+    folder = output / SEGMENTATIONS
     place = given.place
     incomplete = manifest.incomplete is not None
     dicom = dicom_case(place, incomplete=incomplete) if _dicom(place) else nullcontext()
@@ -142,7 +144,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
 
 def seg_path(output: Path, name: str) -> Path:
     """Where the DICOM SEG of a date goes."""
-    return output / "segmentations" / f"{name}-seg.dcm"
+    return output / SEGMENTATIONS / f"{name}-seg.dcm"
 
 
 def _dicom(place: Path) -> list[Series]:
