@@ -60,12 +60,18 @@ def parameter_groups(network: nn.Module, weight_decay: float, decay_all: bool = 
 
 def state_to_come(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Tensors as large as the state that the optimizer makes in its first step; none where it has its state."""
-    adamw = isinstance(optimizer, torch.optim.AdamW)
     to_come = []
     for group in optimizer.param_groups:
-        kinds = (1 if group.get(MATRICES) else 2) if adamw else int(optimizer.defaults["momentum"] > 0)
-        to_come += [torch.empty_like(p) for p in group["params"] if p not in optimizer.state for _ in range(kinds)]
+        stateless = [p for p in group["params"] if p not in optimizer.state]
+        to_come += [torch.empty_like(p) for p in stateless for _ in range(_moments(optimizer, group))]
     return to_come
+
+
+def _moments(optimizer: torch.optim.Optimizer, group: dict) -> int:
+    """How many tensors an optimizer of `build_optimizer` keeps for each parameter of a group."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return int(group["momentum"] > 0)
+    return 1 if group.get(MATRICES) else 2  # Muon's; AdamW's
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
