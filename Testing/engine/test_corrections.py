@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from correction_runs import edited, grown, send, small_case
 from segmamba.cases.case import find_case, find_label
+from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
 from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import ROLES, CaseRecord, ModelRecord, read_record
-from segmamba.learning.submissions.write import Provenance, write_case
+from segmamba.learning.submissions.write import Provenance, proposal_facts, write_case
 
 ENGINE = Path(__file__).resolve().parents[2] / "Training" / "segmamba"
 SCHEMA = json.loads((ENGINE / "learning" / "submissions" / "case.schema.json").read_text())
@@ -115,6 +116,35 @@ def test_without_consent_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="--consent"):
         write_case(tmp_path / "to", find_case(case), find_label(case), None, subject=None, consent=False)
     assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        (Provenance(confirmed_empty=("ET", "WT")), "no label WT to confirm as empty; the labels are NCR, ED, ET"),
+        (Provenance(editor_seconds=-1.0), "editor seconds -1.0: expected"),
+        (Provenance(editor_seconds=float("nan")), "editor seconds nan: expected"),
+    ],
+)
+def test_what_could_mean_nothing_is_refused(tmp_path, about, said):
+    with pytest.raises(InputError, match=said):
+        send(tmp_path / "to", small_case(tmp_path / "case"), about=about)
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_proposal_that_was_corrected_in_its_place_is_no_proposal(tmp_path):
+    """Else the correction would count as the model's own answer, accepted as it was."""
+    proposal = find_label(small_case(tmp_path / "case"))
+    settings = {"mirrorings": 0, "remove_small_mm3": {}, "weights_sha256": "0" * 64}
+    written = {proposal.name: hash_file(proposal)}
+    summary = {"model": "m", "settings": settings, "label_maps_sha256": written}
+    (tmp_path / "case" / "x-summary.json").write_text(json.dumps(summary))
+    assert proposal_facts(proposal)[0].id == "m"
+    edited(proposal, proposal, grown)
+    with pytest.raises(InputError, match=r"x-seg\.nii\.gz: was changed since m wrote it"):
+        proposal_facts(proposal)
+    (tmp_path / "case" / "x-summary.json").write_text(json.dumps({"model": "m", "settings": settings}))
+    assert proposal_facts(proposal)[0].id == "m"  # of a version that kept no hashes
 
 
 @pytest.mark.parametrize("subject", ["", " \t"])

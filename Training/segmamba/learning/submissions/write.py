@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import shutil
@@ -25,6 +26,7 @@ import numpy as np
 from segmamba import __version__
 from segmamba.cases.case import Case, Source, load_label_map
 from segmamba.cases.labels import GLIOMA
+from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share
 from segmamba.files.shares import publish_folder, write_file
@@ -103,19 +105,16 @@ def write_case(
         The folder of the submission.
 
     Raises:
-        InputError: where there is no consent, the subject is blank, or files do not belong together.
+        InputError: where there is no consent, the subject is blank, what is known of the correction cannot be, or files
+            do not belong together.
     """
     if not consent:
         raise InputError(
             "a case is kept for training only where somebody says that it may be, and that its images are "
             "de-identified: --consent"
         )
-    if subject is not None and not subject.strip():
-        raise InputError(
-            "the subject is blank, and all cases sent so would be one patient's; give the patient's identifier, or no "
-            "subject: the case is then a subject of its own"
-        )
     folder, about = Path(folder), about or Provenance()
+    _check_given(subject, about)
     ready = make_ready(images, preparing, brain_mask)
     case, given = ready.case, ready.given
     corrected = load_label_map(labels, convention, case)
@@ -152,6 +151,20 @@ def write_case(
             f"the case would tell who the patient is or when it was made: {'; '.join(texts)}; leave it out"
         )
     return _publish(folder / INCOMING, record, files)
+
+
+def _check_given(subject: str | None, about: Provenance) -> None:
+    if subject is not None and not subject.strip():
+        raise InputError(
+            "the subject is blank, and all cases sent so would be one patient's; give the patient's identifier, or no "
+            "subject: the case is then a subject of its own"
+        )
+    if unknown := [label for label in about.confirmed_empty if label not in GLIOMA.labels]:
+        raise InputError(
+            f"no label {', '.join(unknown)} to confirm as empty; the labels are {', '.join(GLIOMA.labels)}"
+        )
+    if about.editor_seconds is not None and not 0 <= about.editor_seconds < math.inf:
+        raise InputError(f"editor seconds {about.editor_seconds}: expected 0 or more, or none")
 
 
 def read_salt(folder: Path) -> bytes:
@@ -240,12 +253,22 @@ def _publish(incoming: Path, record: CaseRecord, files: Mapping[str, bytes]) -> 
 
 
 def proposal_facts(proposal: Path) -> tuple[ModelRecord | None, dict]:
-    """Model and settings from the summary that `segmamba predict` wrote beside its label map; none: (None, {})."""
+    """Model and settings from the summary that `segmamba predict` wrote beside its label map; none: (None, {}).
+
+    Raises InputError where the label map is not as it was written: a correction is no proposal.
+    """
     path = proposal.with_name(re.sub(r"(-seg)?\.nii(\.gz)?$", "", proposal.name) + "-summary.json")
     try:
         summary = read_json(path)
         made = summary["settings"]
         chosen = {key: made[key] for key in ("mirrorings", "remove_small_mm3")}
-        return ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"])), chosen
-    except (ValueError, KeyError, TypeError):
+        model = ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"]))
+        written = summary.get("label_maps_sha256", {}).get(proposal.name)  # earlier versions have none
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None, {}
+    if written is not None and proposal.is_file() and hash_file(proposal) != written:
+        raise InputError(
+            f"{proposal}: was changed since {model.id} wrote it, so it is not what the model proposed; give it as the "
+            "corrected label map alone, or run the case again into another folder for the proposal"
+        )
+    return model, chosen
