@@ -8,7 +8,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -205,14 +205,13 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     from segmamba.cases.case import Source
     from segmamba.prediction.devices import choose_device, empty_cache
     from segmamba.prediction.predict import PredictOptions, predict_case
-    from segmamba.prediction.result import find_warnings
 
     model = shelf.get(request.model)
     device = choose_device(request.device)
     device = "cuda:0" if device == "cuda" else device  # as the record of times knows it
     manifest = read_facts(model.folder)
     expected, measured = record.expect(manifest, device, request.mirrorings)
-    job.estimate.expect({**expected, **look, "load": job.estimate.elapsed() + _READ_SECONDS}, measured)
+    estimate.expect({**expected, **look, "load": estimate.elapsed() + _READ_SECONDS}, measured)
 
     def progress(stage: str, fraction: float) -> None:
         job.go_on()
@@ -242,10 +241,19 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
     finally:
         empty_cache(device)
     files = _publish(job, summary["files"])
-    seconds = job.estimate.finish()
-    if summary["device"] == device or summary["device"] == device.partition(":")[0]:
+    seconds = estimate.finish()
+    if summary["device"] in (device, device.partition(":")[0]):  # else memory was short, and it went on elsewhere
         prepared = any(not step.get("left_alone") for step in summary["steps"])
         record.add(manifest["id"], device, seconds, summary["passes"], request.mirrorings, cold, prepared)
+    return _answer(model, summary, files, seconds, request.mirrorings)
+
+
+def _answer(
+    model: Model, summary: dict, files: Mapping[str, str], seconds: Mapping[str, float], mirrorings: int
+) -> dict:
+    """The keys of a result, as PROTOCOL.md has them."""
+    from segmamba.prediction.result import find_warnings
+
     left_out = summary["left_out"]
     return {
         "label_map": files["label_map"],
@@ -260,7 +268,7 @@ def _segment(job: Job, shelf: Shelf, record: Record, changed: Callable[[], None]
         "device": summary["device"],
         "precision": summary["precision"],
         "scan_backend": summary["scan_backend"],
-        "mirrorings": request.mirrorings,
+        "mirrorings": mirrorings,
         "unsure": summary["unsure"],
         "steps": summary["steps"],
         "left_out": {**left_out, "file": files.get("left_out")} if left_out else None,
