@@ -156,8 +156,13 @@ def test_images_on_grids_of_their_own_are_expected_to_be_prepared(tmp_path):
     assert _are_apart(paths)
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 6), np.int16), matrix), paths[2])
     assert _are_apart(paths)
-    paths[2].write_bytes(b"no image")
-    assert not _are_apart(paths)  # reading it says what is wrong
+    type_of_voxels = bytearray(paths[2].read_bytes())
+    type_of_voxels[70:72] = b"\x0f\x27"
+    damaged = {"a.nii": b"no image", "b.nii": type_of_voxels, "c.nii.gz": b"\x1f\x8b\x08" + 7 * b"\0" + 9 * b"\xff"}
+    for name, data in damaged.items():
+        paths[2] = tmp_path / name
+        paths[2].write_bytes(data)
+        assert not _are_apart(paths)  # reading it says what is wrong
 
 
 @pytest.mark.parametrize(
