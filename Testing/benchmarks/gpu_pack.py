@@ -25,9 +25,9 @@ from segmamba.datasets.split import SPLIT, read_split, training_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
 from segmamba.models.specs import PreprocessSpec
-from segmamba.training.experiment import check_patients_apart
 from segmamba.training.packed import Packed, write_packed
 from segmamba.training.patches import prepare_patches, read_patches
+from segmamba.training.plan import check_patients_apart
 from segmamba.training.samples import TrainingCase, prepare
 
 ROOT = HERE.parents[1]

@@ -15,7 +15,7 @@ from segmamba.training import experiment, stepper
 from segmamba.training.augment import build_augmentation
 from segmamba.training.config import AugmentConfig, OptimizerConfig
 from segmamba.training.distributed import World
-from segmamba.training.experiment import load_experiment, prepare_ahead
+from segmamba.training.experiment import begin, load_experiment, prepare_ahead
 from segmamba.training.loop import Training, train
 from segmamba.training.optimize import average_of, build_optimizer, state_to_come, update_average, uses_bf16
 from segmamba.training.samples import find_case
@@ -157,9 +157,9 @@ def test_many_cases_are_prepared_side_by_side_before_processes_join(
     spec, cache = config.preprocess, Path(config.cache)
     found = [find_case(phantom_dataset, entry, spec, cache).cached for entry in phantom_dataset.cases]
     with caplog.at_level("INFO"):
-        prepare_ahead(config, World(rank=1, size=2))  # one of three cases: not worth a process
+        prepare_ahead(begin(config, World()), World(rank=1, size=2))  # one of three cases: not worth a process
         assert not any(path.exists() for path in found)
-        prepare_ahead(config, World(rank=0, size=1))
+        prepare_ahead(begin(config, World()), World(rank=0, size=1))
     assert all(path.exists() for path in found) and "preparing 3 cases in 2 processes" in caplog.text
     before = [path.stat().st_mtime_ns for path in found]
     load_experiment(config, World())

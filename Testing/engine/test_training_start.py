@@ -11,13 +11,18 @@ from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import make_split
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import dice
-from segmamba.models.package import load_package
+from segmamba.models.package import load_package, save_package
+from segmamba.models.specs import PostprocessSpec, PreprocessSpec
 from segmamba.prediction.segment import segment
-from segmamba.training.config import SourceConfig, ValidationConfig, load_config
+from segmamba.training import loop
+from segmamba.training.config import AugmentConfig, SourceConfig, ValidationConfig, load_config
 from segmamba.training.loop import train
-from training_runs import lines_of, narrow_network, small_config, without_curves
+from test_patches import write_patches
+from training_runs import MODALITIES, lines_of, narrow_network, small_config, without_curves
 
 pytestmark = pytest.mark.usefixtures("narrow")
+
+ZSCORE_BOX = PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0), normalisation="zscore_box")
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,41 @@ def first(phantom_dataset, training_cache, tmp_path_factory):
     config = small_config(phantom_dataset.folder, training_cache, steps=1)
     with narrow_network(), without_curves():
         return train(config, tmp_path_factory.mktemp("first") / "run")
+
+
+def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
+    config, first, phantom_dataset, split_dataset, tiny_model, tmp_path, monkeypatch
+):
+    """Which takes minutes to hours; nor is a run folder left behind."""
+    monkeypatch.setattr(loop, "prepare_ahead", lambda *_: pytest.fail("cases are prepared"))
+    whole, split = config.sources[0], replace(config.sources[0], dataset=str(split_dataset.folder))
+    bare = write_patches(tmp_path / "bare.npz", axes=None)
+    other = write_patches(tmp_path / "other.npz", modalities=["t1n", "t1c", "t2w", "pd"])
+    named = write_patches(tmp_path / "named.npz", ids=[f"{split_dataset.cases[0].id}_1", "more", "others"])
+    parent = replace(load_package(first).manifest, postprocess=PostprocessSpec(min_total_mm3={"RC": 10.0}))
+    limited = tmp_path / "limited"
+    save_package(limited, load_package(first).network, parent, "")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "last.pt").touch()
+    for settings, message in (
+        ({"sources": (whole, SourceConfig(patches=str(bare)))}, "bare.npz has no axes"),
+        ({"sources": (whole, SourceConfig(patches=str(other)))}, "other.npz has no t2f"),
+        ({"sources": (replace(split, held_out=True), SourceConfig(patches=str(named)))}, "which is validated on"),
+        ({"sources": (whole, *2 * (replace(split, held_out=True),))}, "trained on as"),
+        ({"sources": (SourceConfig(packed=str(tmp_path)),)}, "there are no packed cases"),
+        ({"initial_model": str(tiny_model)}, "another preprocessing than the configuration"),
+        ({"initial_model": str(tmp_path)}, "there is no model"),
+        ({"initial_model": str(limited)}, "RC"),
+        ({"accumulation": 4}, "batch 2 cannot be shared"),
+        ({"precision": "bf16"}, "depth of 48 or more for bf16"),
+        ({"augment": AugmentConfig(carve=0.5), "preprocess": ZSCORE_BOX}, "augment.carve"),
+    ):
+        with pytest.raises(InputError, match=message):
+            loop.train(replace(config, **settings), tmp_path / "run")
+    for run, resume, message in (("begun", "never", "holds a training already"), ("run", "must", "has no checkpoint")):
+        with pytest.raises(InputError, match=message):
+            loop.train(config, tmp_path / run, resume=resume)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_of_another_kind_cannot_be_continued(config, tiny_model, tmp_path):

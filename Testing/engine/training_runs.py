@@ -53,7 +53,8 @@ def narrow_network(widths: tuple[int, int, int, int] = (4, 4, 8, 8)):
 @contextmanager
 def single_precision():
     """What takes its precision from a recipe trains in fp32 too: the same on every CPU."""
-    with mock.patch("segmamba.training.stepper.uses_bf16", return_value=False):
+    uses, check = "segmamba.training.stepper.uses_bf16", "segmamba.training.experiment.check_patch"
+    with mock.patch(uses, return_value=False), mock.patch(check):
         yield
 
 

@@ -98,7 +98,7 @@ def test_a_second_one_in_one_folder_is_refused(tmp_path, capsys):
         assert is_held(tmp_path / _LOCK) and main(["phantom", "--output", str(tmp_path)]) == 1
     assert "another program is at work" in capsys.readouterr().err
     world = World(device="cpu")
-    with alone(tmp_path / "run", world, "never"):
+    with alone(tmp_path / "run", world):
         assert is_held(tmp_path / "run" / TRAIN_LOCK)
-        with pytest.raises(InputError, match="another program"), alone(tmp_path / "run", world, "auto"):
+        with pytest.raises(InputError, match="another program"), alone(tmp_path / "run", world):
             pass

@@ -82,11 +82,7 @@ class Carving:
         Raises InputError where fewer than two cases can be donors, labelled whole with a label other than background,
         and where zeros of the preprocessed images are not what is outside the brain.
         """
-        if spec.normalisation != "zscore_nonzero":
-            raise InputError(
-                f"augment.carve: with preprocess.normalisation {spec.normalisation!r} a case does not tell where its "
-                "brain ends; take 'zscore_nonzero', or set carve to 0"
-            )
+        check_background(spec)
         self.chance = chance
         self.spacing = spec.spacing
         self.left_right = next(axis for axis, letter in enumerate(spec.orientation) if letter in "LR")
@@ -147,6 +143,15 @@ class Carving:
         across = [*same]
         across[self.left_right] = other[self.left_right] - 1 - same[self.left_right]
         return same, across
+
+
+def check_background(spec: PreprocessSpec) -> None:
+    """Raises InputError where zeros of a preprocessed image are not what is outside the brain."""
+    if spec.normalisation != "zscore_nonzero":
+        raise InputError(
+            f"augment.carve: with preprocess.normalisation {spec.normalisation!r} a case does not tell where its "
+            "brain ends; take 'zscore_nonzero', or set carve to 0"
+        )
 
 
 def places_of(stored: Any) -> list[str]:

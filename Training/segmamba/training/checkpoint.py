@@ -39,6 +39,19 @@ def has_checkpoint(run: Path) -> bool:
     return any((run / name).exists() for name in (LAST, PREVIOUS))
 
 
+def is_resumed(run: Path, resume: str) -> bool:
+    """Whether a training in this folder goes on from a checkpoint.
+
+    resume: "never", "auto" or "must", as of `training.loop.train`. Raises InputError where it does not suit the folder.
+    """
+    there = has_checkpoint(run)
+    if there and resume == "never":
+        raise InputError(f"run folder {run} holds a training already; go on with --resume auto, or name another")
+    if resume == "must" and not there:
+        load_checkpoint(run)  # says what is missing
+    return there
+
+
 def load_checkpoint(run: Path) -> tuple[dict, str]:
     """The newest that can be read, and what to say about it, where it is not the last one written.
 

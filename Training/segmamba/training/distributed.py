@@ -7,7 +7,7 @@ by torch's DistributedDataParallel. Backend: nccl for CUDA, gloo otherwise.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -88,30 +88,32 @@ class World:
             dist.barrier()
 
 
-def standing() -> World:
-    """This process's place as torchrun describes it in the environment, before it has joined the others."""
+def standing(device: str = "cpu") -> World:
+    """This process's place as torchrun describes it in the environment, before it has joined the others.
+
+    device: "cuda" becomes this process's own GPU. Raises InputError where there is none for it.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
-    return World(int(os.environ["RANK"]), size, local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def join(device: str) -> World:
-    """The world that torchrun describes in the environment; `device` "cuda" becomes this process's own GPU."""
-    place = standing()
-    if place.size == 1:
-        return replace(place, device=device)
-    local = int(os.environ["LOCAL_RANK"])
+        return World(device=device)
     if device == "cuda":
-        if local >= torch.cuda.device_count():
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
             raise InputError(
-                f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}; "
+                f"process {local} of this machine has no GPU of its own: there are {there}; "
                 "start torchrun with --nproc-per-node of that number or less"
             )
         device = f"cuda:{local}"
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
-    return replace(place, device=device)
+    return World(int(os.environ["RANK"]), size, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def join(world: World) -> None:
+    """Meets the other processes of `standing`; waits until all are there."""
+    if world.size == 1:
+        return
+    if world.device.startswith("cuda"):
+        torch.cuda.set_device(world.device)
+    dist.init_process_group("nccl" if world.device.startswith("cuda") else "gloo", timeout=_TIMEOUT)
 
 
 def cores() -> int:

@@ -14,7 +14,7 @@ from segmamba.models.specs import ModelSpecs
 from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
-from segmamba.training.experiment import check_test_apart
+from segmamba.training.plan import check_test_apart
 from segmamba.training.samples import TrainingCase, find_case
 from segmamba.training.validation import validate
 

@@ -23,10 +23,10 @@ from segmamba.evaluation.report import format_table, write_progress
 from segmamba.files.atomic import make_folder
 from segmamba.models.package import copy_package
 from segmamba.models.specs import ModelSpecs
-from segmamba.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from segmamba.training.checkpoint import is_resumed, load_checkpoint, save_checkpoint
 from segmamba.training.config import TrainingConfig, resolved
 from segmamba.training.distributed import World, cores, join, leave, standing
-from segmamba.training.experiment import Experiment, load_experiment, prepare_ahead
+from segmamba.training.experiment import Beginning, Experiment, begin, load_experiment, prepare_ahead
 from segmamba.training.journal import Journal
 from segmamba.training.optimize import learning_rate
 from segmamba.training.release import write_package
@@ -77,13 +77,20 @@ def train(
         >>> (model / "model.safetensors").is_file()
         True
     """
-    prepare_ahead(config, standing())
-    world = join(device)
-    try:
-        with stop_signals() as caught, alone(run, world, resume):
-            return Training(config, run, world, resume, StopRequests(caught, run), on_step, on_line).train()
-    finally:
-        leave(world)
+    world = standing(device)
+    is_resumed(run, resume)
+    beginning = begin(config, world)
+    with alone(run, world):
+        prepare_ahead(beginning, world)
+        join(world)
+        try:
+            with stop_signals() as caught:
+                stop = StopRequests(caught, run)
+                training = Training(config, run, world, resume, stop, on_step, on_line, beginning)
+                del beginning  # which holds all patches: their samples are in the cache now
+                return training.train()
+        finally:
+            leave(world)
 
 
 class Training:
@@ -102,23 +109,15 @@ class Training:
         stop: StopRequests,
         on_step: Callable[[int, float], None] | None = None,
         on_line: Callable[[dict], None] | None = None,
+        beginning: Beginning | None = None,
     ):
         self.config = config
         self.run = run
         self.world = world
         self.stop = stop
-        if config.batch % (world.size * config.accumulation):
-            raise InputError(
-                f"batch {config.batch} cannot be shared by {world.size} processes with {config.accumulation} "
-                "micro-batches each; make it a multiple of their product"
-            )
-        resuming = has_checkpoint(run)
-        if resuming and resume == "never":
-            raise InputError(f"run folder {run} holds a training already; go on with --resume auto, or name another")
-        if resume == "must" and not resuming:
-            load_checkpoint(run)  # says what is missing
+        resuming = is_resumed(run, resume)
         make_folder(run)
-        self.experiment: Experiment = load_experiment(config, world)
+        self.experiment: Experiment = load_experiment(config, world, beginning)
         self.stepper = Stepper(config, self.experiment, world)
         self.step = 0
         self.skipped = 0

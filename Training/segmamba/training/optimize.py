@@ -189,20 +189,27 @@ def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
 def uses_bf16(config: TrainingConfig, device: str) -> bool:
     """Whether to use bf16 autocast: where the configuration has it and the device does it fast.
 
-    fp16 is never used: the scan's outputs exceed its range (mamba issue #72). Raises InputError for a patch that bf16
-    on a CPU cannot take, on every CPU alike, whether it is fast there or not.
+    fp16 is never used: the scan's outputs exceed its range (mamba issue #72). Raises InputError as `check_patch`.
     """
+    check_patch(config, device)
     if config.precision == "fp32":
         return False
     kind = torch.device(device).type
-    if kind == "cpu" and config.patch[0] < 48:
+    if kind == "cpu":
+        return _cpu_is_fast_in_bf16()
+    return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def check_patch(config: TrainingConfig, device: str) -> None:
+    """Raises InputError for a patch that bf16 on a CPU cannot take, whether this CPU is fast in it or not.
+
+    No GPU is asked for anything.
+    """
+    if config.precision == "bf16" and torch.device(device).type == "cpu" and config.patch[0] < 48:
         # oneDNN's bf16 weight gradient of a 3x3x3 convolution reads memory that nobody wrote where the depth is 2
         raise InputError(
             f"patch {config.patch} needs a depth of 48 or more for bf16 on the CPU; or set precision = 'fp32'"
         )
-    if kind == "cpu":
-        return _cpu_is_fast_in_bf16()
-    return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _cpu_is_fast_in_bf16() -> bool:

@@ -131,6 +131,28 @@ def read_packed(folder: Path | str) -> Packed:
     return packed
 
 
+def check_files(packed: Packed, most: int | None, cache: Path) -> None:
+    """Refuses a folder that was copied in part only, before its first case is unpacked.
+
+    Args:
+        packed: the folder.
+        most: so many of its cases, the first ones, are wanted; None: all.
+        cache: folder of preprocessed cases; what is there need not be in the folder of packed cases any more.
+
+    Raises:
+        InputError: where a file is missing.
+    """
+    for entry in packed.cases[:most]:
+        path, cached = _place(packed, entry, cache)
+        if not cached.exists():
+            check_regular(path)
+
+
+def _place(packed: Packed, entry: PackedCase, cache: Path) -> tuple[Path, Path]:
+    """-> the file of a packed case, and where it belongs in the cache."""
+    return Path(packed.folder) / entry.file, cache / f"{entry.sha256[:32]}.safetensors"
+
+
 def prepare_packed(packed: Packed, index: int, cache: Path) -> TrainingCase:
     """Unpacks a case into the cache, or finds it there.
 
@@ -146,8 +168,7 @@ def prepare_packed(packed: Packed, index: int, cache: Path) -> TrainingCase:
         InputError: where its file cannot be read or is not the packed one.
     """
     entry = packed.cases[index]
-    path = Path(packed.folder) / entry.file
-    cached = cache / f"{entry.sha256[:32]}.safetensors"
+    path, cached = _place(packed, entry, cache)
     if not cached.exists():
         try:
             check_regular(path)

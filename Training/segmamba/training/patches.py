@@ -129,6 +129,14 @@ def _wrong(label: np.ndarray, labels: int) -> str:
     return f"label of {label.dtype} from {label.min()} to {label.max()}; expected whole numbers from 0 to {labels}"
 
 
+def check_modalities(file: PatchFile, spec: PreprocessSpec) -> None:
+    """Raises InputError where a file of patches has not every modality that the model wants to see."""
+    if missing := [m for m in spec.modalities if m not in file.modalities]:
+        raise InputError(
+            f"file of patches {file.path} has no {', '.join(missing)}; it has {', '.join(file.modalities)}"
+        )
+
+
 def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
     """Which patches lie side by side: blocks of numbers of patches, (A, B, C) along the axes of the file.
 
@@ -161,10 +169,7 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
     Raises:
         InputError: where the file has not the modalities of the model, or the block is valid nowhere.
     """
-    if missing := [m for m in spec.modalities if m not in file.modalities]:
-        raise InputError(
-            f"file of patches {file.path} has no {', '.join(missing)}; it has {', '.join(file.modalities)}"
-        )
+    check_modalities(file, spec)
     layout = block.tolist()
     settings = {"spec": asdict(spec), "labels": labels, "block": layout, "file": file.sha256, "version": _VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -36,21 +36,13 @@ _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "trito
 
 
 @contextlib.contextmanager
-def alone(run: Path, world: World, resume: str) -> Iterator[None]:
-    """Keeps the run folder to one training: two would write over one another.
+def alone(run: Path, world: World) -> Iterator[None]:
+    """Keeps the run folder, made where it is missing, to one training: two would write over one another.
 
-    Args:
-        run: the folder; made where it is missing.
-        world: the processes of the training, of which the first holds the lock.
-        resume: "must" makes no folder.
-
-    Yields:
-        Nothing, while the folder is held.
-
-    Raises:
-        InputError: where another training is at work in the folder.
+    Of the processes of `world` the first holds it, until the block ends. Raises InputError where another training is at
+    work in the folder.
     """
-    if not world.is_first or (resume == "must" and not run.is_dir()):  # which is refused in better words
+    if not world.is_first:
         yield
         return
     sweep(make_folder(run))

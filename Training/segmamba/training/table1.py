@@ -32,7 +32,7 @@ from segmamba.training.config import TrainingConfig, resolved, without_empty
 from segmamba.training.costs import Costs, device_name, measure_costs
 from segmamba.training.final_score import MIRRORINGS, find_test_cases, score_on_test
 from segmamba.training.loop import train
-from segmamba.training.optimize import uses_bf16
+from segmamba.training.optimize import check_patch
 from segmamba.training.run_folder import CONFIG, FREE, surroundings
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def make_table(
             "table1 runs in one process: train each network with torchrun and `train --run-folder DIR/NETWORK`, "
             "then collect them with `table1 --output DIR`"
         )
-    uses_bf16(config, device)  # says what patches it takes
+    check_patch(config, device)
     if test:
         find_test_cases(config)
     configs = {_label(choice): _configured(config, choice) for choice in networks}

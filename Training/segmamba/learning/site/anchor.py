@@ -24,7 +24,7 @@ from segmamba.learning.site.improvement import free_or_refuse
 from segmamba.learning.site.layout import Site, check_site
 from segmamba.learning.submissions.verdicts import find_trainable
 from segmamba.models.package import read_manifest
-from segmamba.training.experiment import check_apart, may_hold_labels
+from segmamba.training.plan import check_apart, may_hold_labels
 
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
 _SHOWN = 3  # names in an error
