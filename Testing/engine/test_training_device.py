@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from segmamba.errors import InputError
 from segmamba.models.specs import ModelSpecs, PostprocessSpec
 from segmamba.training import experiment, stepper
@@ -20,6 +21,7 @@ from segmamba.training.loop import Training, train
 from segmamba.training.optimize import average_of, build_optimizer, state_to_come, update_average, uses_bf16
 from segmamba.training.samples import find_case
 from segmamba.training.validation import validate
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import lines_of
 
@@ -202,12 +204,32 @@ def test_a_gpu_too_small_for_the_batch_gets_smaller_parts_of_it(config, tmp_path
         "out of GPU memory: 2 micro-batches of 4 patches, the same batch",
         "out of GPU memory: 4 micro-batches of 2 patches, the same batch",
     ]
+    told.clear()
+    run.config = replace(run.config, batch=6)
+    assert fitted() == 3 and told[-1] == "out of GPU memory: 3 micro-batches of 2 patches, the same batch"
     limit = 0
     with pytest.raises(InputError, match=r"a single patch of .* does not fit.*checkpoint_activations"):
         fitted()
     monkeypatch.setattr(run, "_gradient", lambda *_: fail("size mismatch"))
     with pytest.raises(RuntimeError, match="size mismatch"):  # which smaller parts do not mend
         fitted()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_gradients_are_averaged_with_the_last_micro_batch(parts, config, tmp_path, monkeypatch):
+    """However many there are: three of four parts are none in a batch of three. Else each process learns for itself."""
+    run = Training(replace(config, batch=3), tmp_path / "run", World(), "never", []).stepper
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        ddp = DistributedDataParallel(run.learner)
+        monkeypatch.setattr(run, "ddp", ddp)
+        monkeypatch.setattr(run, "world", World(size=2))
+        averaged = []
+        run.learner.register_forward_pre_hook(lambda *_: averaged.append(ddp.require_backward_grad_sync))
+        run._gradient(torch.zeros(3, 4, 32, 32, 32), torch.zeros(3, 4, 32, 32, 32), parts)
+    finally:
+        dist.destroy_process_group()
+    assert averaged == ([True] if parts == 1 else [False, False, True])
 
 
 def fail(text):

@@ -104,9 +104,10 @@ class Stepper:
     def _gradient(self, image: Tensor, label: Tensor, parts: int) -> Tensor:
         """Adds the gradient of the mean loss over the batch, in `parts` micro-batches; returns that loss, a scalar."""
         total = torch.zeros((), device=self.world.device)
-        for number, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts)), start=1):
+        pieces = list(zip(image.chunk(parts), label.chunk(parts)))  # 3, not 4, of a batch of 3 or 6
+        for number, (x, y) in enumerate(pieces, start=1):
             x, y = (t.to(self.world.device, non_blocking=True) for t in (x, y))
-            apart = self.world.size > 1 and number < parts  # gradients are averaged once, with the last part
+            apart = self.world.size > 1 and number < len(pieces)  # gradients are averaged once, with the last part
             with cast(Any, self.ddp).no_sync() if apart else contextlib.nullcontext():
                 with self._precision():
                     outputs = self.ddp(x.contiguous(memory_format=self.memory_format))
@@ -144,7 +145,7 @@ class Stepper:
         self.optimizer.zero_grad()
 
     def _fit_memory(self, report: Callable[[str], None]) -> int:
-        """Micro-batches per step: doubled from the configuration's until a first batch fits into the GPU."""
+        """Micro-batches per step: those of the configuration, halved until a first batch fits into the GPU."""
         parts, share = self.config.accumulation, self.config.batch // self.world.size
         if torch.device(self.world.device).type == "cpu":
             return parts
@@ -168,5 +169,6 @@ class Stepper:
                     f"a single patch of {self.config.patch} does not fit into the memory of {self.world.device}; "
                     "set checkpoint_activations = true, or a smaller patch"
                 )
-            parts *= 2
-            report(f"out of GPU memory: {parts} micro-batches of {share // parts} patches, the same batch")
+            patches = -(-share // (2 * parts))
+            parts = -(-share // patches)
+            report(f"out of GPU memory: {parts} micro-batches of {patches} patches, the same batch")
