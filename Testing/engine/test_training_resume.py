@@ -2,16 +2,20 @@
 
 import math
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
+from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.models.package import load_package
+from segmamba.training import loop
 from segmamba.training.checkpoint import load_checkpoint
 from segmamba.training.distributed import World
 from segmamba.training.loop import Training, train
 from segmamba.training.stepper import Stepper
+from segmamba.training.stop_signals import StopRequests
 from training_runs import lines_of, narrow_network, small_config, without_curves
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -78,6 +82,51 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
     ) as found:
         load_checkpoint(run)
     assert "weights_only" not in str(found.value)
+
+
+def test_what_is_changed_for_a_resume_is_what_is_used(finished, tmp_path):
+    config, run = finished
+    other = replace(config, optimizer=replace(config.optimizer, weight_decay=0.5))
+    again = Training(other, shutil.copytree(run, tmp_path / "run"), World(), "auto", [])
+    assert [group["weight_decay"] for group in again.stepper.optimizer.param_groups] == [0.5, 0.0]
+    assert again.stepper.optimizer.state and again.record["resumed"][0]["was"] == {"optimizer.weight_decay": 1e-4}
+
+
+@pytest.fixture
+def fast_validation(monkeypatch):
+    """Validations that cost nothing, and find a Dice of 0.5 in each held-out case."""
+
+    def scored(network, cases, *_, **__):
+        scores = {"WT": {"dice": 0.5, "hd95": 1.0}}
+        return {"mean": scores, "cases": {case.id: scores for case in cases}}
+
+    monkeypatch.setattr(loop, "validate", scored)
+
+
+def test_a_validation_that_a_stop_came_before_is_made_at_the_next_start(
+    config, split_dataset, tmp_path, fast_validation
+):
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
+    config = replace(config, sources=(source,), validation=replace(config.validation, every=2))
+    run, caught = tmp_path / "run", []
+    asked = StopRequests(caught, run)
+    first = Training(
+        config, run, World(), "never", asked, lambda step, loss: step == 2 and caught.append(signal.SIGTERM)
+    )
+    with pytest.raises(Stopped):
+        first.train()
+    assert not lines_of(run, "validation")
+    train(config, run, resume="auto")
+    assert [line["step"] for line in lines_of(run, "validation")] == [2, 4]
+
+
+def test_other_held_out_cases_are_validated_anew(config, split_dataset, tmp_path, fast_validation):
+    """The best score of others is no measure for them."""
+    run, config = tmp_path / "run", replace(config, steps=1, validation=replace(config.validation, every=1))
+    for fold in (0, 1):
+        source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=fold)
+        model = load_package(train(replace(config, sources=(source,)), run, resume="auto")).manifest
+        assert list(model.metrics["cases"]) == [case.id for case in validation_cases(split_dataset, fold)]
 
 
 def break_gradients(monkeypatch, steps):

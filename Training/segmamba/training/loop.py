@@ -143,8 +143,8 @@ class Training:
         self.stepper.prepare(self._report)
         if self.step == 0:
             self._save()
-            if self.config.validation.at_start:
-                self._validate()
+        if self._owes_validation():
+            self._validate()
         while self.step < self.config.steps and not self._is_stale():
             try:
                 self._advance()
@@ -252,6 +252,11 @@ class Training:
         dices = ", ".join(f"{region} {scores['dice']:.3f}" for region, scores in found["mean"].items())
         log.info("step %d: validation Dice %s%s", self.step, dices, " (best)" if better else "")
 
+    def _owes_validation(self) -> bool:
+        """Whether this step's validation is still to be made: the first one, or one that a stop came before."""
+        wanted = self.step % self.config.validation.every == 0 if self.step else self.config.validation.at_start
+        return wanted and self.metrics.get("step") != self.step
+
     def _is_stale(self) -> bool:
         patience = self.config.validation.patience
         return bool(patience) and self.since_best >= patience
@@ -303,6 +308,8 @@ class Training:
             earlier = [*earlier, {"step": self.step, "was": changed}]
             before = ", ".join(f"{name} (before: {value})" for name, value in changed.items())
             self._report(f"resumed with other settings: {before}")
+        if "held_out" in changed:  # scores of other cases are no measure for what comes
+            self.best, self.since_best, self.metrics = -1.0, 0, {}
         if earlier:
             self.record["resumed"] = earlier
 

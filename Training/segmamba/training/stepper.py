@@ -88,13 +88,19 @@ class Stepper:
         }
 
     def restore(self, state: dict) -> None:
-        """The state of a checkpoint. Raises RuntimeError, ValueError or KeyError where it is another network's."""
+        """The state of a checkpoint; settings, such as weight decay, stay those of the configuration.
+
+        Raises RuntimeError, ValueError or KeyError where it is another network's.
+        """
         groups = state["optimizer"]["param_groups"]
         if set(groups[0]) != set(self.optimizer.param_groups[0]):  # torch would take them without a word
             raise ValueError("the optimizer has other settings")
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["averaged"])
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own):
+            group.update(settings)  # torch has taken over those of the checkpoint
         if isinstance(self.learner, DeepSupervision):
             self.learner.heads.load_state_dict(state["heads"])
 

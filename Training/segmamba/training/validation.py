@@ -174,7 +174,9 @@ def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device:
     package = load_package(model)
     manifest = package.manifest
     scores = manifest.metrics["cases"]
-    worst = sorted(cases, key=lambda case: mean_dice({"mean": scores[case.id]}))[:count]
+    worst = sorted(
+        (case for case in cases if case.id in scores), key=lambda case: mean_dice({"mean": scores[case.id]})
+    )[:count]
     make_folder(folder)
     for entry in worst:
         case = load_case(entry.sources, entry.id, manifest.preprocess.modalities)
