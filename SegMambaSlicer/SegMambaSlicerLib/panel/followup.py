@@ -34,6 +34,7 @@ class FollowUpPanel:
         self._start = start
         self._log = log
         self._node = self._measuring = self._answer = None
+        self._said: dict = {}  # by the physician, of which the last measuring was told
         self._results: list[dates.DatedResult] = []
         self._ticked: list = []  # segmentations
         self._filling = False
@@ -170,8 +171,11 @@ class FollowUpPanel:
         self.onSettings()
 
     def onSaid(self, index=0):
-        """The physician has said something: it is in the report after measuring again, which is quick."""
-        if not self._filling and self._measuring is not None:
+        """The physician has said something: it is in the report after measuring again, which is quick.
+
+        A text field also speaks when it is merely left.
+        """
+        if not self._filling and self._measuring is not None and self._clinician() != self._said:
             self._measure()
 
     def onMeasure(self, checked=False):
@@ -200,14 +204,15 @@ class FollowUpPanel:
         several = len(measuring.results) > 1
         text = _("Registering and measuring...") if several and self._answer is None else _("Measuring...")
         self._say(text)
+        self._said = self._clinician()
         try:
             measuring.measure(
                 self._byHand(),
                 lambda answer: self._handleAnswer(measuring, self._measured, answer),
-                lambda error: self._handleAnswer(measuring, self._failed, error),
+                lambda error: self._handleAnswer(measuring, self._notMeasured, error),
             )
         except Exception as error:
-            self._failed(asEngineError(error))
+            self._notMeasured(asEngineError(error))
         self.showState()
 
     def _handleAnswer(self, measuring, function, answer) -> None:
@@ -226,6 +231,11 @@ class FollowUpPanel:
         if len(answer["dates"]) > 1:
             chart.updateChart(answer)
 
+    def _notMeasured(self, error) -> None:
+        """What was measured before goes too: lines, or what the physician says, are others since."""
+        self._drop("")
+        self._failed(error)
+
     def _failed(self, error) -> None:
         self._log("error", str(error))
         if getattr(error, "detail", ""):
@@ -240,13 +250,17 @@ class FollowUpPanel:
             for day, result in zip(days, results)
             for line in self.lines.byHand(result.segmentation, self._measuring.settings.measured)
         ]
+        said = self._clinician()
+        return {"lines": lines, "clinician": [{"day": days[-1], **said}] if any(said.values()) else []}
+
+    def _clinician(self) -> dict[str, str]:
+        """What the physician says of the last date."""
         ui = self._ui
-        said = {
+        return {
             "steroids": ui.followUpSteroidsCombo.itemData(ui.followUpSteroidsCombo.currentIndex) or "",
             "clinical_status": ui.followUpStatusCombo.itemData(ui.followUpStatusCombo.currentIndex) or "",
             "non_target_lesions": ui.followUpOtherEdit.text,
         }
-        return {"lines": lines, "clinician": [{"day": days[-1], **said}] if any(said.values()) else []}
 
     def _settings(self) -> Settings:
         ui = self._ui

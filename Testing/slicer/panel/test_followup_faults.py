@@ -1,0 +1,57 @@
+"""What goes wrong in the section "Follow-up", and what is said twice: no number stays that no longer holds."""
+
+import shutil
+import sys
+
+import pytest
+import qt
+import two_dates
+from followup_panel import PATIENCE, compare, line, release, settled
+from SegMambaSlicerLib.followup.lines import endsOf, isMoved
+
+
+@pytest.fixture
+def measured(app, module, views, head, pump, tmp_path):
+    """The panel with one date measured, and a folder to save into."""
+    qt.QSettings().setValue("SegMamba/Python", sys.executable)
+    panel = module.widget.panel
+    panel.parameters.setResult("Segmentation", two_dates.addDate(head, two_dates.LATER, "only"))
+    panel.ui.followUpFolder.setCurrentPath(str(tmp_path))
+    compare(panel, pump)
+    return panel
+
+
+def halve(node):
+    start, end = endsOf(node)
+    node.SetNthControlPointPositionWorld(1, *(start + (end - start) / 2))
+    release(node)
+
+
+def test_numbers_go_where_measuring_again_fails(measured, pump):
+    """The line that was moved is not in them: a table that is saved then would speak of another one."""
+    ui, node = measured.ui, line(measured.results.segmentation, "D1")
+    assert ui.followUpCsvButton.isEnabled()
+    shutil.rmtree(measured.followUp._measuring.folder / "date-0")
+    halve(node)
+    pump(lambda: "Failed" in ui.followUpStateLabel.text, PATIENCE)
+    assert ui.followUpLesionsTable.rowCount == 0 and ui.followUpSummaryLabel.text == ""
+    assert not ui.followUpCsvButton.isEnabled() and "Measure first" in ui.followUpCsvButton.toolTip
+    ui.followUpTargetsSpin.setValue(1)
+    ui.followUpOtherEdit.setText("none")
+    ui.followUpOtherEdit.editingFinished.emit()
+    assert not measured.followUp._isBusy  # with settings that are no longer those of the panel
+    compare(measured, pump)
+    assert isMoved(node) and ui.followUpLesionsTable.item(0, 2).text() == "14.1 \u00d7 28.3 (D1 moved)"
+
+
+def test_a_field_that_is_left_as_it_was_measures_nothing_again(measured, pump):
+    """Qt says so whenever the cursor leaves the field; the click that follows would find its button in progress."""
+    edit = measured.ui.followUpOtherEdit
+    edit.editingFinished.emit()
+    assert not measured.followUp._isBusy
+    edit.setText("a cyst")
+    edit.editingFinished.emit()
+    assert measured.followUp._isBusy
+    settled(measured, pump)
+    edit.editingFinished.emit()
+    assert not measured.followUp._isBusy
