@@ -57,6 +57,7 @@ class Measuring:
     def __init__(self, start: Callable, results: list[DatedResult], settings: Settings):
         self.results, self.settings = inOrder(results), settings
         self._start, self._command = start, None
+        self._isReport = False  # what the command is for
         self.folder = temporaryFolder()
         self._remove = weakref.finalize(self, shutil.rmtree, str(self.folder), ignore_errors=True)
         try:
@@ -72,6 +73,11 @@ class Measuring:
     def isBusy(self) -> bool:
         return self._command is not None and not self._command.isDone
 
+    @property
+    def isWriting(self) -> bool:
+        """Whether reports are under way, and not a measuring."""
+        return self.isBusy and self._isReport
+
     def writeLabels(self) -> None:
         """The segments as they are now. Raises InputError where one lies on another grid than its T1c."""
         for place, result in zip(self._places(), self.results):
@@ -81,6 +87,7 @@ class Measuring:
     def measure(self, byHand: dict, onDone: Callable, onError: Callable):
         """onDone gets the record: "dates" (each with "day", "lesions" and "burdens"), "targets" and "warnings"."""
         self.cancel()
+        self._isReport = False
         hand = self.folder / "by-hand.json"
         hand.write_text(json.dumps({"schema": 1, **byHand}), encoding="utf-8")
         more = ["--labels", "brats2023", "--by-hand", str(hand), "--json"]
@@ -103,6 +110,7 @@ class Measuring:
     def writeReports(self, byHand: dict, folder: Path, onDone: Callable, onError: Callable):
         """DICOM SEG and Structured Report of each date of which the T1c is of DICOM; onDone gets their paths."""
         self.cancel()
+        self._isReport = True
         output = self.folder / "dicom-out"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()

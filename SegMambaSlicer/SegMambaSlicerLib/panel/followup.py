@@ -196,7 +196,11 @@ class FollowUpPanel:
         self._measure()
 
     def onCancel(self, checked=False):
-        self._drop(_("Cancelled."))
+        if self._measuring is not None and self._measuring.isWriting:
+            self._measuring.cancel()  # what was measured holds
+            self._say(_("Cancelled."))
+        else:
+            self._drop(_("Cancelled."))
         self.showState()
 
     def _measure(self) -> None:

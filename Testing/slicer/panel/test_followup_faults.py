@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import qt
@@ -55,3 +56,16 @@ def test_a_field_that_is_left_as_it_was_measures_nothing_again(measured, pump):
     settled(measured, pump)
     edit.editingFinished.emit()
     assert not measured.followUp._isBusy
+
+
+def test_cancelling_what_is_written_keeps_what_was_measured(measured, monkeypatch):
+    """Comparing dates takes minutes; only the files were unwanted."""
+    ui, stopped = measured.ui, []
+    command = SimpleNamespace(isDone=False, cancel=lambda: stopped.append(1))
+    monkeypatch.setattr(measured.followUp._measuring, "_start", lambda *_arguments: command)
+    monkeypatch.setattr("SegMambaSlicerLib.followup.measuring._seriesFiles", lambda _volume, folder: folder)
+    measured.followUp._reports.onSr()
+    assert not ui.followUpCancelButton.isHidden() and not ui.followUpCsvButton.isEnabled()
+    ui.followUpCancelButton.click()
+    assert stopped and ui.followUpStateLabel.text == "Cancelled." and ui.followUpCancelButton.isHidden()
+    assert ui.followUpLesionsTable.rowCount == 1 and ui.followUpCsvButton.isEnabled()
