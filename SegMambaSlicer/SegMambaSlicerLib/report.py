@@ -22,8 +22,11 @@ _PATH = re.compile(
 )
 
 
-def makeReport(lines: list[str], facts: dict[str, object]) -> str:
-    """Text for the clipboard. lines: of the log; facts: title -> value, each on a line of its own."""
+def makeReport(lines: list[str], facts: dict[str, object], words: set[str] = frozenset()) -> str:
+    """Text for the clipboard. lines: of the log; facts: title -> value, each on a line of its own.
+
+    words: `secrets` of what is no longer in the scene.
+    """
     app = slicer.app
     head = {
         "Slicer": f"{app.applicationVersion} (revision {app.revision})",
@@ -32,7 +35,7 @@ def makeReport(lines: list[str], facts: dict[str, object]) -> str:
         **facts,
     }
     text = "\n".join(f"{title}: {value}" for title, value in head.items())
-    return scrub(text + "\n\n" + "\n".join(list(lines)[-REPORT_LINES:]), secrets()) + "\n"
+    return scrub(text + "\n\n" + "\n".join(list(lines)[-REPORT_LINES:]), secrets() | words) + "\n"
 
 
 def secrets() -> set[str]:

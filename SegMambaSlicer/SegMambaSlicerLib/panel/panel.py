@@ -11,7 +11,7 @@ from ..engine.client import EngineError, asEngineError
 from ..i18n import _
 from ..learning.watch import SiteWatch
 from ..parameters import Parameters
-from ..report import makeReport
+from ..report import makeReport, secrets
 from ..results.succession import isOf, resultOf, showInstead, takeOut
 from ..results.uncertainty import uncertaintyOf
 from ..volumes.checks import referenceOf
@@ -41,6 +41,7 @@ class Panel:
         self._isInView = True
         self._isReleased = False
         self._isOfThisScene = True
+        self._secrets: set[str] = set()  # of all the nodes that there were when the log was written
         ui.pythonPath.filters = ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Dirs
         ui.wheelsPath.filters = ctk.ctkPathLineEdit.Dirs
         self._checkTimer = singleTimer(CHECK_MILLISECONDS, self.onPaused)
@@ -324,6 +325,7 @@ class Panel:
     def log(self, level: str, text: str) -> None:
         prefix = "" if level in ("info", "debug") else f"{level}: "
         self.ui.logText.appendPlainText(prefix + text)
+        self._secrets |= secrets()
 
     def onCopyReport(self, checked=False):
         slicer.app.clipboard().setText(self.report())
@@ -342,7 +344,7 @@ class Panel:
         if self.parameters is not None:
             names = ("Model", "Mirrorings", "Device", "Mode", "Prepare", "Postprocess")
             facts["Settings"] = ", ".join(f"{name} {self.parameters.get(name)}" for name in names)
-        return makeReport(self.ui.logText.toPlainText().splitlines(), facts)
+        return makeReport(self.ui.logText.toPlainText().splitlines(), facts, self._secrets)
 
     def _reportCopied(self):
         self.ui.copyReportButton.setText(_("Copy report"))

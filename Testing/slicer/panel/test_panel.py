@@ -319,6 +319,21 @@ def test_the_report_tells_of_the_machine_and_not_of_the_patient(ready, pump, vol
         assert secret not in text
 
 
+def test_the_report_does_not_tell_of_patients_who_are_gone(ready, volumes):
+    """The log still names them when their volumes were removed, renamed, or closed with their scene."""
+    names = {"t1n": "Erika Mustermann", "t2w": "Max Mustermann", "t1c": "Hans M\u00fcller"}
+    for modality, name in names.items():
+        volumes[modality].SetName(f"{name} {modality}")
+        ready.log("error", f"{name} {modality} is odd")
+    volumes["t2w"].SetName("T2")
+    slicer.mrmlScene.RemoveNode(volumes["t1n"])
+    slicer.mrmlScene.Clear(0)
+    text = ready.report()
+    assert text.count("<name> is odd") == 3
+    assert "Mustermann" not in text and "Hans" not in text
+    assert "Erika Mustermann" in ready.ui.logText.toPlainText()
+
+
 @pytest.mark.parametrize(
     ("line", "left"),
     [
