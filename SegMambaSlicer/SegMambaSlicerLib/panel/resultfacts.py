@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import qt
 import slicer
 
@@ -23,6 +25,7 @@ class ResultFacts:
         self._changed = changed
         self._node, self._lesion = None, -1
         self.lesions: list[Lesion] = []
+        self._canInclude: bool | None = None  # something of what was left out; None where it is not known
         makeStrip(ui.resultWarningsLabel)
         ui.showLeftOutButton.clicked.connect(self.onShowLeftOut)
         ui.includeButton.clicked.connect(self.onInclude)
@@ -39,10 +42,11 @@ class ResultFacts:
 
     def measure(self) -> None:
         """The lesions, from the segments as they are now, and what can be done with them."""
-        try:
-            self.lesions = lesionsOf(self._node) if self._node is not None else []
-        except InputError:  # it is said where volumes are measured
-            self.lesions = []
+        self.lesions, self._canInclude = [], None
+        if self._node is not None:
+            with contextlib.suppress(InputError):  # it is said where volumes are measured
+                self.lesions = lesionsOf(self._node)
+                self._canInclude = leftout.canInclude(self._node)
         self.show()
 
     def show(self) -> None:
@@ -51,10 +55,12 @@ class ResultFacts:
         warnings = history.warningsOf(node) if node is not None else []
         ui.resultWarningsLabel.setText("\n".join(_("Warning: {text}").format(text=text) for text in warnings))
         ui.resultWarningsLabel.setVisible(bool(warnings))
-        text = leftout.leftOutText(node) if node is not None else ""
+        text = leftout.leftOutText(node, self._canInclude is False) if node is not None else ""
         ui.leftOutLabel.setText(text)
         ui.leftOutWidget.setVisible(bool(text))
         ui.showLeftOutButton.setChecked(bool(text) and leftout.isShown(node))
+        text = _("Adds the spots that were left out to the segments; what you have edited stays as it is.")
+        allow(ui.includeButton, self._canInclude is not False, text, _("They are in the segments already."))
         reason = nothing if node is None else "" if self.lesions else _("No lesion was found.")
         text = _("Moves the views to the next lesion, the largest first.")
         allow(ui.nextLesionButton, not reason, text, reason)

@@ -7,7 +7,7 @@ import slicer
 
 from ..i18n import _
 from . import history
-from .masks import addLabels
+from .masks import addLabels, cutGeometry
 from .segments import labelArray, setLabels
 from .vocabulary import LABELS
 
@@ -22,16 +22,18 @@ def keepLeftOut(segmentationNode, labels: np.ndarray, facts: dict) -> None:
     segmentationNode.SetAttribute(_ML, f"{float(facts['ml']):.3f}")
 
 
-def leftOutText(segmentationNode) -> str:
-    """One line about what was left out; "" for nothing."""
+def leftOutText(segmentationNode, isIncluded: bool = False) -> str:
+    """One line about what was left out; "" for nothing. isIncluded: whether it is in the segments by now."""
     spots, milliliters = (segmentationNode.GetAttribute(name) for name in (_SPOTS, _ML))
     if not spots or segmentationNode.GetNodeReference(history.LEFT_OUT_ROLE) is None:
         return ""
     if spots == "1":
-        text = _("1 spot below the model's limits ({volume} mL) was left out.")
-        return text.format(volume=f"{float(milliliters):.2f}")
-    text = _("{count} spots below the model's limits ({volume} mL in all) were left out.")
-    return text.format(count=spots, volume=f"{float(milliliters):.2f}")
+        text, added = _("1 spot below the model's limits ({volume} mL) was left out."), _("It was added since.")
+    else:
+        text = _("{count} spots below the model's limits ({volume} mL in all) were left out.")
+        added = _("They were added since.")
+    text = text.format(count=spots, volume=f"{float(milliliters):.2f}")
+    return f"{text} {added}" if isIncluded else text
 
 
 def leftOutLabels(segmentationNode) -> np.ndarray | None:
@@ -54,16 +56,29 @@ def show(segmentationNode, on: bool = True) -> None:
         node.SetHideFromEditors(not on)
 
 
+def canInclude(segmentationNode) -> bool:
+    """Whether anything of what was left out is still to be added. Raises InputError as `labelArray`."""
+    kept = history.keptImage(segmentationNode, history.LEFT_OUT_ROLE)
+    if kept is None:
+        return False
+    geometry = cutGeometry(segmentationNode, (), [kept])
+    extra = history.keptLabels(segmentationNode, history.LEFT_OUT_ROLE, geometry)
+    return bool(_free(segmentationNode, extra, labelArray(segmentationNode, geometry=geometry)[0], geometry).any())
+
+
 def include(segmentationNode) -> None:
     """Adds what was left out to the segments; where the clinician has drawn something, that stays."""
     extra = leftOutLabels(segmentationNode)
     if extra is None:
         return
     labels, _notes = labelArray(segmentationNode)
-    original = history.originalLabels(segmentationNode)
-    free = (extra > 0) & (labels == original)  # untouched since the model made it
-    setLabels(segmentationNode, np.where(free, extra, labels))
+    setLabels(segmentationNode, np.where(_free(segmentationNode, extra, labels), extra, labels))
     show(segmentationNode, False)
+
+
+def _free(segmentationNode, extra: np.ndarray, labels: np.ndarray, geometry=None) -> np.ndarray:
+    """(K, J, I) bool: of what was left out the voxels that are untouched since the model made its result."""
+    return (extra > 0) & (labels == history.originalLabels(segmentationNode, geometry))
 
 
 def _make(segmentationNode):

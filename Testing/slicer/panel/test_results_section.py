@@ -5,6 +5,7 @@ import types
 import numpy as np
 import slicer
 import synth
+from editor import Editor
 from panels import cells, segment
 from SegMambaSlicerLib.results import history, leftout, segments, succession, uncertainty
 from SegMambaSlicerLib.results.segments import representation
@@ -65,6 +66,12 @@ def test_what_was_left_out_is_counted_shown_and_taken_in(choose, panel, module, 
     assert not shown.GetDisplayNode().GetVisibility()
     assert [row[0] for row in cells(ui.volumesTable)][-2:] == ["Lesion 1", "Lesion 2"]
     assert panel.parameters.result("Segmentation") is segmentation
+    assert "was left out" in ui.leftOutLabel.text and "It was added" in ui.leftOutLabel.text
+    assert not ui.includeButton.isEnabled() and "in the segments already" in ui.includeButton.toolTip
+    editor = Editor(segmentation, volumes["t1c"])
+    editor.erase("ED", spot > 0)
+    pump(lambda: ui.includeButton.isEnabled())  # an edit, or the editor's undo, has taken it out again
+    assert ui.leftOutLabel.text.endswith("was left out.")
 
 
 def test_spots_below_the_limits_stay_where_the_box_is_not_checked(choose, panel, module, volumes, pump):
