@@ -41,8 +41,7 @@ class Reports:
         self._measuring = measuring
         self._answer = answer
         ui = self._ui
-        path = ui.followUpFolder.currentPath
-        nowhere = "" if path and isThere(path) else _("Choose a folder to save into.")
+        nowhere = "" if ui.followUpFolder.currentPath else _("Choose a folder to save into.")
         reason = busy or (_("Measure first.") if answer is None else "") or nowhere
         allow(ui.followUpCsvButton, not reason, _("Write the table."), reason)
         one = answer is not None and len(answer["dates"]) < 2
@@ -99,7 +98,12 @@ class Reports:
         self._say(_("Saved: {files}").format(files=", ".join(str(path) for path in paths)))
 
     def _folder(self) -> Path:
-        return Path(self._ui.followUpFolder.currentPath)
+        """Raises InputError where it is not there. A drive that is gone holds up who asks: not for every state."""
+        path = self._ui.followUpFolder.currentPath
+        if not isThere(path):
+            text = _("{folder} is not a folder that can be reached. Create it, or connect its network drive.")
+            raise InputError(text.format(folder=path))
+        return Path(path)
 
     def _foreign(self) -> str:
         """Why there can be no Structured Report, or ""."""

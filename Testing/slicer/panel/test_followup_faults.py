@@ -9,6 +9,7 @@ import qt
 import two_dates
 from followup_panel import PATIENCE, compare, line, release, settled
 from SegMambaSlicerLib.followup.lines import endsOf, isMoved
+from SegMambaSlicerLib.panel import followupreports
 
 
 @pytest.fixture
@@ -69,3 +70,18 @@ def test_cancelling_what_is_written_keeps_what_was_measured(measured, monkeypatc
     ui.followUpCancelButton.click()
     assert stopped and ui.followUpStateLabel.text == "Cancelled." and ui.followUpCancelButton.isHidden()
     assert ui.followUpLesionsTable.rowCount == 1 and ui.followUpCsvButton.isEnabled()
+
+
+def test_a_folder_that_is_gone_is_asked_for_only_when_something_is_saved(measured, monkeypatch, tmp_path):
+    """A network drive that does not answer holds up who asks, and the buttons are looked at all the time."""
+    ui, asked = measured.ui, []
+    gone, there = str(tmp_path / "gone"), followupreports.isThere
+    monkeypatch.setattr(followupreports, "isThere", lambda path: asked.append(path) or there(path))
+    ui.followUpFolder.setCurrentPath(gone)
+    measured.followUp.showState()
+    assert asked == []
+    ui.followUpCsvButton.click()
+    assert asked == [gone]
+    assert "Failed: " in ui.followUpStateLabel.text and "gone is not a folder" in ui.followUpStateLabel.text
+    ui.followUpFolder.setCurrentPath("")
+    assert not ui.followUpCsvButton.isEnabled() and "Choose a folder" in ui.followUpCsvButton.toolTip
