@@ -20,6 +20,7 @@ class WaitingPanel:
         self._filling = False
         self._message = ""
         self._rows: list[dict] = []
+        self._pictured: tuple = (None, "")  # the answer, and the case of it, whose picture was read
         ui.waitingCombo.currentIndexChanged.connect(self.onCase)
         ui.waitingReasonEdit.textChanged.connect(self.onReason)
         ui.acceptButton.clicked.connect(self.onAccept)
@@ -75,7 +76,19 @@ class WaitingPanel:
             if isinstance(f, dict)
         ]
         ui.waitingTextLabel.setText("\n".join(findingLines({"findings": findings}, advice=False)))
-        pixmap = qt.QPixmap(str(self._picture)) if self._picture is not None else qt.QPixmap()
+        self._showPicture()
+
+    def _showPicture(self) -> None:
+        """Reads it once for each answer, which tells that the drive is there: one that is gone holds up who reads."""
+        ui, watch = self._ui, self._watch
+        answer, name = self._pictured
+        isSame = name == self._name
+        isKnown = not (watch.isLooking or watch.problem)
+        if isSame and (answer is watch.corrections or not isKnown):
+            return
+        self._pictured = (watch.corrections, self._name) if isKnown else (None, "")
+        path = self._picture if isKnown else None
+        pixmap = qt.QPixmap(str(path)) if path is not None else qt.QPixmap()
         for widget in (ui.waitingPicture, ui.enlargeWaitingButton):
             widget.setVisible(not pixmap.isNull())
         if not pixmap.isNull():

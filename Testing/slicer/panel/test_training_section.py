@@ -148,6 +148,27 @@ def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeyp
     assert ui.waitingWidget.isHidden()
 
 
+def test_the_picture_of_a_case_is_not_read_while_nobody_knows_whether_the_drive_answers(commands, site, monkeypatch):
+    """A network drive that is gone holds up who reads from it; what is shown stays, and is read again once it answers."""
+    ui, read, pixmap = commands.panel.ui, [], qt.QPixmap
+    verdicts = site / "corrections" / "verdicts"
+    verdicts.mkdir(parents=True)
+    for name in NAMES:
+        sites.writePicture(verdicts / f"{name}.png")
+    monkeypatch.setattr(qt, "QPixmap", lambda *path: read.extend(path) or pixmap(*path))
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+    assert read == [str(verdicts / f"{NAMES[0]}.png")]
+    ui.lookButton.click()
+    commands.panel.watch.onChange[0]()
+    commands.fail("status", "the site cannot be read; connect it")
+    assert len(read) == 1 and not ui.waitingPicture.isHidden()
+    ui.waitingCombo.setCurrentIndex(1)
+    assert len(read) == 1 and ui.waitingPicture.isHidden()
+    ui.lookButton.click()
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+    assert read[1:] == [str(verdicts / f"{NAMES[1]}.png")] and not ui.waitingPicture.isHidden()
+
+
 def test_start_asks_for_what_is_chosen_and_the_run_is_followed_in_its_files(commands, site, pump):
     ui = show(commands)
     ui.wayCombo.setCurrentIndex(1)
