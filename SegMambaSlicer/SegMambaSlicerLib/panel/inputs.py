@@ -21,7 +21,7 @@ from ..volumes.modalities import MODALITIES, guessModalities, undecidedVolumes
 from ..volumes.scene import addRegistered, ijkToWorld
 from ..volumes.swaps import swapWarnings
 from .colors import paint
-from .results import background, overlay
+from .results import background, endOverlay, overlay
 from .thumbnails import showThumbnails
 from .widgets import VolumeWatch
 
@@ -74,7 +74,7 @@ class InputsPanel:
         self._chosen = set()
         self.problems = None
         self._done = (None, [])
-        self._compared = ("", "")
+        self.endComparing()
         self.show()
 
     def show(self) -> None:
@@ -134,7 +134,7 @@ class InputsPanel:
         node = slicer.mrmlScene.GetNodeByID(self._compared[1]) if self._compared[1] else None
         self._compared = ("", "")
         if node is not None:
-            overlay(None)
+            endOverlay(node)
             for part in (node.GetDisplayNode(), node):
                 slicer.mrmlScene.RemoveNode(part)
 

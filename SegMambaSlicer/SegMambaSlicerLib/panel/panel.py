@@ -128,6 +128,8 @@ class Panel:
             isShown, instead = node is self.results.segmentation, takeOut(node)
             if isShown and instead is not None and self.parameters is not None:
                 self.onResultChosen(instead)
+            elif not isShown:
+                self.results.refresh()  # the one before or after may be gone
 
     def onSceneStartClose(self) -> None:
         self._isOfThisScene = False  # what was under way has no place in the next one
@@ -142,6 +144,7 @@ class Panel:
         """Nothing has changed for a moment."""
         if self.parameters is None or not self._isInView:
             return
+        self.results.refresh()
         self.inputs.guess()
         self.inputs.check()
 

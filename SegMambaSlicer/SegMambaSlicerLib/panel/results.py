@@ -13,7 +13,7 @@ from ..results.statistics import updateTable
 from .checking import CheckingPanel
 from .resultfacts import ResultFacts
 from .steps import Steps
-from .widgets import EditWatch, allow
+from .widgets import EditWatch, ViewWatch, allow
 
 SHOW_3D_SETTING = "SegMamba/Show3D"
 
@@ -32,6 +32,7 @@ class ResultsPanel:
         self._checking = CheckingPanel(ui, ui.placeLabel.setText)
         self._facts = ResultFacts(ui, ui.placeLabel.setText, self.measure)
         self._edits = EditWatch(self._edited, self._showSurfaces)
+        self._views = ViewWatch(self._othersChanged)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
         self._timer.setSingleShot(True)
         self._timer.setInterval(MEASURE_MILLISECONDS)
@@ -64,6 +65,7 @@ class ResultsPanel:
         if node is not self._node:
             self._surfaces.stop()
             self._edits.watch(node)
+            self._views.watch(node is not None)
             self._node = node
             self._ui.placeLabel.setText("")  # a place of the result before
             self._facts.setSegmentation(node)
@@ -108,6 +110,11 @@ class ResultsPanel:
         shown = shownMap()
         ui.uncertaintyButton.setChecked(shown is not None and shown is uncertainty.uncertaintyOf(node))
         self._showSurfaces()
+
+    def refresh(self) -> None:
+        """The buttons, after others have done something with the views, or have removed nodes."""
+        self.show()
+        self._facts.show()
 
     def _showSurfaces(self, caller=None, event=None):
         """The button, from what the 3-D views show; the editor and other modules change that too."""
@@ -226,6 +233,7 @@ class ResultsPanel:
         self._surfaces.stop()
         self._checking.release()
         self._edits.watch(None)
+        self._views.watch(False)
         self._node = None
 
     def _exchange(self, function) -> None:
@@ -239,12 +247,24 @@ class ResultsPanel:
     def _edited(self, caller=None, event=None):
         self._timer.start()
 
+    def _othersChanged(self, caller=None, event=None):
+        if not slicer.mrmlScene.IsClosing():
+            self.refresh()
+
 
 def overlay(volume) -> None:
     """Lays `volume` over the slices in every slice view, or takes the overlay away (None)."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         composite.SetForegroundVolumeID(volume.GetID() if volume is not None else None)
         composite.SetForegroundOpacity(0.6 if volume is not None else 0.0)
+
+
+def endOverlay(volume) -> None:
+    """Takes `volume` away where it lies over the slices; what somebody has laid there since stays."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetForegroundVolumeID() == volume.GetID():
+            composite.SetForegroundVolumeID(None)
+            composite.SetForegroundOpacity(0.0)
 
 
 def shownMap():

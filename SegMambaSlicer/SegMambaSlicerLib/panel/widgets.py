@@ -110,3 +110,18 @@ class EditWatch:
                 event = segmentation.ContainedRepresentationNamesModified
                 self._observed.append((segmentation, segmentation.AddObserver(event, self._displayed)))
                 self._observed.append((node, node.AddObserver(node.DisplayModifiedEvent, self._displayed)))
+
+
+class ViewWatch:
+    """Calls `changed` whenever a slice view shows other volumes than before, by whoever."""
+
+    def __init__(self, changed):
+        self._changed = changed
+        self._observed = []
+
+    def watch(self, on: bool) -> None:
+        """The slice views that there are now, or none."""
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if on else []
+        self._observed = [(node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._changed)) for node in composites]

@@ -138,6 +138,40 @@ def test_registered_volumes_can_be_laid_over_the_t1c(panel, raw, pump):
     assert ui.compareButton.isHidden()
 
 
+def test_what_is_laid_over_the_t1c_leaves_the_uncertainty_map_alone(panel, raw, pump):
+    """And the button of the map tells whether that is what lies over the slices."""
+    ui = panel.ui
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    settle(panel, pump)
+    map_ = panel.parameters.result("Uncertainty").GetID()
+    ui.uncertaintyButton.click()
+    ui.compareButton.click()
+    assert composite.GetForegroundVolumeID() not in (map_, None) and not ui.uncertaintyButton.isChecked()
+    ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() == map_ and ui.uncertaintyButton.isChecked()
+    panel.inputs.endComparing()
+    assert composite.GetForegroundVolumeID() == map_ and composite.GetForegroundOpacity() > 0
+
+
+def test_a_scene_that_is_added_ends_comparing(panel, raw, pump, tmp_path):
+    """Its copy of a volume is in no list of nodes: nobody else could take it away."""
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    settle(panel, pump)
+    panel.ui.compareButton.click()
+    copy = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+    other = slicer.vtkMRMLScene()
+    other.AddNewNodeByClass("vtkMRMLTextNode", "not of this module")
+    other.SetURL(str(tmp_path / "other.mrml"))
+    other.Commit()
+    slicer.mrmlScene.SetURL(str(tmp_path / "other.mrml"))
+    slicer.mrmlScene.Import()
+    assert not slicer.mrmlScene.IsNodePresent(copy) and composite.GetForegroundVolumeID() is None
+
+
 # --- with the real worker
 
 
