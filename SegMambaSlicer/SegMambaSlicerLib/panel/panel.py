@@ -82,7 +82,12 @@ class Panel:
         return True
 
     def enter(self) -> None:
-        """The module was opened: the volumes are looked at, and the worker is asked what this machine has."""
+        """The module was opened: the volumes are looked at, and the worker is asked what this machine has.
+
+        After a reload of the module Slicer may still say so to the old panel.
+        """
+        if self._isReleased:
+            return
         self._isInView = True
         self._checkTimer.start()
         if not self._entered:

@@ -91,6 +91,7 @@ class SetupPanel:
 
     def onPython(self, path=""):
         qt.QSettings().setValue(SETTING, self._ui.pythonPath.currentPath)
+        self.stop()  # what the one before would answer is not about this one
         self.plan, self._problem = None, ""
         self._ui.testLabel.setText("")
         self._typed.start()
