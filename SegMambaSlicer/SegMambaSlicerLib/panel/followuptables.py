@@ -54,11 +54,14 @@ def fillLesions(table, answer: dict, results: list) -> None:
     table.setVisible(bool(rows))
     for row, (number, lesion) in enumerate(rows):
         date = answer["dates"][number]
-        moved = f" ({', '.join(lesion['by_hand'])} {_('moved')})" if lesion["by_hand"] else ""
+        diameters = f"{lesion['d1_mm']:.1f} \u00d7 {lesion['d2_mm']:.1f}"
+        if lesion["by_hand"]:
+            lines = ", ".join(lesion["by_hand"])
+            diameters = _("{diameters} ({lines} moved)").format(diameters=diameters, lines=lines)
         texts = [
             str(date["day"]),
             str(lesion["number"]),
-            f"{lesion['d1_mm']:.1f} \u00d7 {lesion['d2_mm']:.1f}{moved}",
+            diameters,
             f"{lesion['product_mm2']:.0f}",
             f"{lesion['volume_ml']:.2f}",
             _remark(answer, number, lesion),
