@@ -27,15 +27,19 @@ from training_runs import narrow_network
 SPACING = (8, 8, 8)
 
 
-@pytest.fixture
-def own(tmp_path):
-    """Two labelled cases, and one without a label map."""
+@pytest.fixture(scope="module")
+def three_cases(tmp_path_factory):
+    """Two labelled cases, and one without a label map: read, and copied by who writes."""
+    root = tmp_path_factory.mktemp("three") / "own"
     for name, seed in (("anna", 21), ("bert", 22), ("cleo", 23)):
-        folder = tmp_path / "own" / name
-        folder.mkdir(parents=True)
-        save_phantom(make_phantom(seed, spacing=SPACING, enhancing=True), folder, name)
-    (tmp_path / "own" / "cleo" / "cleo-seg.nii.gz").unlink()
-    return tmp_path / "own"
+        save_phantom(make_phantom(seed, spacing=SPACING, enhancing=True), root / name, name)
+    (root / "cleo" / "cleo-seg.nii.gz").unlink()
+    return root
+
+
+@pytest.fixture
+def own(three_cases, tmp_path):
+    return shutil.copytree(three_cases, tmp_path / "own")
 
 
 @pytest.fixture
