@@ -42,12 +42,17 @@ def own(three_cases, tmp_path):
     return shutil.copytree(three_cases, tmp_path / "own")
 
 
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The folder of a site that has the anchor cases that ship: read, and copied by who writes."""
+    folder = tmp_path_factory.mktemp("shipped") / "site"
+    copy_shipped(Site(folder).anchor)
+    return folder
+
+
 @pytest.fixture
-def site(tmp_path):
-    """A site that has the anchor cases that ship."""
-    site = Site(tmp_path / "site")
-    copy_shipped(site.anchor)
-    return site
+def site(shipped, tmp_path):
+    return Site(shutil.copytree(shipped, tmp_path / "site"))
 
 
 def set_anchor(site, cases):
