@@ -147,7 +147,8 @@ def test_a_ct_set_of_one_channel_and_one_label(tmp_path):
         (tmp_path / "set" / f"p{i}").mkdir(parents=True)
         write(tmp_path / "set" / f"p{i}" / "ct.nii.gz", noise(i) - 1000)
         write(tmp_path / "set" / f"p{i}" / "seg.nii.gz", labels(1, each=100 * (i + 1)))
-    assert main(["dataset", "init", str(tmp_path / "set"), "--modality", "ct", "--label", "lesion=1"]) == 0
+    told = ["--modality", "ct", "--label", "lesion=1", "--jobs", "1"]
+    assert main(["dataset", "init", str(tmp_path / "set"), *told]) == 0
     dataset = read_dataset(tmp_path / "set")
     assert dataset.scheme == CT.scheme and dataset.modalities == ("ct",)
     assert dataset.fingerprint["labels"]["lesion"]["ml"] == pytest.approx(

@@ -42,7 +42,7 @@ def test_from_folders_to_a_label_map(name, make_cases, tmp_path, capsys):
     label, inside, around = KINDS[name]
     data, folder = make_cases(inside, around), tmp_path / "set"
     made = ["--modality", "ct", "--label", f"{label}=1", "--region", f"{label}={label}"]
-    assert main(["dataset", "init", str(data), *made, "--output", str(folder)]) == 0
+    assert main(["dataset", "init", str(data), *made, "--output", str(folder), "--jobs", "1"]) == 0
     assert main(["dataset", "split", str(folder), "--shares", "70/10/20"]) == 0
     dataset = read_dataset(folder)
     assert dataset.modalities == ("ct",) and dataset.labels == {label: 1} and dataset.regions == {label: (label,)}

@@ -126,7 +126,7 @@ def test_an_empty_folder_that_a_system_has_looked_into_gets_the_cases_that_ship(
 def test_patients_beside_those_that_ship_are_not_removed(site, own, capsys, updated):
     shutil.copytree(own / "anna", site.anchor / "anna")
     if updated:  # the manifest still says that cases came with the program
-        assert main(["dataset", "init", str(site.anchor), "--update"]) == 0
+        assert main(["dataset", "init", str(site.anchor), "--update", "--jobs", "1"]) == 0
         assert shipped_cases(read_dataset(site.anchor))
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
@@ -137,7 +137,7 @@ def test_patients_beside_those_that_ship_are_not_removed(site, own, capsys, upda
 
 def test_a_manifest_that_names_patients_elsewhere_is_not_replaced(site, own, capsys):
     shutil.copytree(own / "anna", site.anchor / "anna")
-    assert main(["dataset", "init", str(site.anchor), "--update"]) == 0
+    assert main(["dataset", "init", str(site.anchor), "--update", "--jobs", "1"]) == 0
     (site.anchor / "anna").rename(site.folder / "anna")
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
@@ -276,7 +276,7 @@ def test_what_is_trained_on_does_not_judge(site, own, tmp_path, capsys, place):
         assert ingest(site.corrections).names("train" if place == "corrections" else "doubtful")
     else:
         shutil.copytree(own / "bert", site.replay / "other-name")
-        assert main(["dataset", "init", str(site.replay), "--labels", "brats2023"]) == 0
+        assert main(["dataset", "init", str(site.replay), "--labels", "brats2023", "--jobs", "1"]) == 0
     before = tree(site.anchor)
     assert set_anchor(site, own) == 1
     said = capsys.readouterr().err
