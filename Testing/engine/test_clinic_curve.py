@@ -18,7 +18,6 @@ from segmamba.cases.case import find_case, find_label
 from segmamba.cli import main
 from segmamba.prediction.options import PredictOptions, digest_images, output_files
 from segmamba.prediction.result import begin
-from site_runs import build_site
 from training_runs import narrow_network, single_precision
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -28,10 +27,11 @@ from clinic_cases import link_case, read_cases
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, phantom_cases, make_dataset):
+def place(tmp_path_factory, phantom_cases, make_dataset, site_template):
     """clinic/: three phantoms, a fold each; site/: old data and anchor cases; old/: a model."""
     root = tmp_path_factory.mktemp("curve")
-    build_site(root / "site", phantom_cases, make_dataset)
+    for folder in (site_template, site_template.with_name("old")):
+        shutil.copytree(folder, root / folder.name)
     shutil.copytree(phantom_cases, root / "clinic")
     make_dataset(root / "clinic")
     assert main(["dataset", "split", str(root / "clinic"), "--folds", "3"]) == 0
