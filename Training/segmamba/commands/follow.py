@@ -168,15 +168,19 @@ def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[in
 
 def _write(result: FollowUp, output: Path) -> list[Path]:
     from segmamba.files.atomic import make_folder
+    from segmamba.followup.content import sections
     from segmamba.followup.page import write_page
     from segmamba.followup.paper import write_paper
     from segmamba.followup.record import write_csv, write_json
 
     make_folder(output)
-    writers = {"follow-up.csv": write_csv, "report.html": write_page, "report.pdf": write_paper}
-    for name, write in {**writers, RECORD: write_json}.items():  # the record last: with it, all is there
-        write(result, output / name)
-    return [output / name for name in (*writers, RECORD)]
+    table, page, paper, record = (output / name for name in ("follow-up.csv", "report.html", "report.pdf", RECORD))
+    report = sections(result)  # once for both: its pictures take longer than anything else here
+    write_csv(result, table)
+    write_page(result, report, page)
+    write_paper(result, report, paper)
+    write_json(result, record)  # last: with it, all is there
+    return [table, page, paper, record]
 
 
 def _write_sr(result: FollowUp, refers: dict[int, Refers], targets: dict[int, Path], output: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from segmamba.files.atomic import write_aside
-from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by, sections
+from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by
 from segmamba.followup.follow import FollowUp
 
 _STYLE = """
@@ -38,11 +38,11 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def write_page(result: FollowUp, path: Path) -> None:
-    """Written aside and renamed."""
+def write_page(result: FollowUp, report: list[Section], path: Path) -> None:
+    """`report`, the `sections` of `result`; written aside and renamed."""
     head = f"<header><h1>{TITLE}</h1><p>{escape(made_by(result))}</p>"
     head += f'<p class="note">{escape(NOT_A_DEVICE)}</p></header>'
-    body = "\n".join([head, *map(_section, sections(result))])
+    body = "\n".join([head, *map(_section, report)])
     write_aside(path, _PAGE.format(title=TITLE, style=_STYLE, body=body).encode())
 
 

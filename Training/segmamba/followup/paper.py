@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmamba.files.atomic import write_aside
-from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by, sections
+from segmamba.followup.content import NOT_A_DEVICE, TITLE, Section, made_by
 from segmamba.followup.follow import FollowUp
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _LEADING = 1.35
 _GAP = 0.06  # inches, beside what stands in a column
 
 
-def write_paper(result: FollowUp, path: Path) -> None:
-    """Written aside and renamed."""
+def write_paper(result: FollowUp, report: list[Section], path: Path) -> None:
+    """`report`, the `sections` of `result`; written aside and renamed."""
     from matplotlib.backends.backend_pdf import PdfPages
 
     file = io.BytesIO()
@@ -34,7 +34,7 @@ def write_paper(result: FollowUp, path: Path) -> None:
         sheet.text(TITLE, 18, weight="bold")
         sheet.text(made_by(result), _BODY, color=_FAINT)
         sheet.text(NOT_A_DEVICE, _BODY, weight="bold")
-        for section in sections(result):
+        for section in report:
             _write(sheet, section)
         sheet.close()
     write_aside(path, file.getvalue())
