@@ -10,7 +10,7 @@ import pytest
 from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
-from segmamba.learning.site import summarise
+from segmamba.learning.site import Site, summarise
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
@@ -98,6 +98,22 @@ def test_lines_of_lost_work_are_left_out(site):
     lines = [json.dumps({"kind": kind, "step": step, "number": n}) for n, (kind, step) in enumerate(steps)]
     (run / "log.jsonl").write_text("\n".join([*lines[:4], '{"kind": "st', *lines[4:]]) + "\n")
     assert [line["number"] for line in summarise(site, "r")["log"]] == [0, 4, 5, 6]
+
+
+def test_the_log_of_a_run_is_printed_too(tmp_path, capsys):
+    site = Site(tmp_path)
+    folder = site.new_run("finetune")
+    append_log(folder, "step", step=25, loss=0.51234, seconds_per_step=1.5)
+    append_log(
+        folder, "validation", step=25, mean={"WT": {"dice": 0.81, "hd95": 4}, "ET": {"dice": None, "hd95": None}}
+    )
+    append_log(folder, "event", step=30, text="stopped after step 30")
+    assert main(["status", str(tmp_path)]) == 0
+    plain = capsys.readouterr().out
+    assert main(["status", str(tmp_path), "--run", folder.name]) == 0
+    assert capsys.readouterr().out == (
+        f"{plain}step 25: loss 0.512\nstep 25: Dice WT 0.810, ET -\nstep 30: stopped after step 30\n"
+    )
 
 
 # --- the evidence in words

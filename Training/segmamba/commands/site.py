@@ -118,7 +118,21 @@ def _as_text(found: dict) -> str:
     for run in found["runs"]:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
         lines.append(f"{day}  {run['run']}  {run['state']}: {run['text']}")
+    lines += [f"step {line['step']}: {_logged(line)}" for line in found.get("log", ())]
     return "\n".join(lines)
+
+
+def _logged(line: dict) -> str:
+    """What a line of a run's log says (SITE.md)."""
+    if line["kind"] == "validation":
+        dices = {region: scores.get("dice") for region, scores in line.get("mean", {}).items()}
+        return "Dice " + ", ".join(f"{region} {_rounded(value)}" for region, value in dices.items())
+    return f"loss {_rounded(line.get('loss'))}" if line["kind"] == "step" else str(line.get("text", line["kind"]))
+
+
+def _rounded(value: float | None) -> str:
+    """Where a loss or a score is no number, JSON has null."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _anchor(options: Namespace) -> int:
