@@ -177,6 +177,14 @@ def test_a_published_checkpoint_becomes_a_model(tmp_path, capsys):
     assert manifest.preprocess.normalisation == "zscore_box"
 
 
+def test_another_model_is_not_written_over_by_an_import(tiny_model, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    (tmp_path / "published.pt").write_bytes(b"not read")
+    assert main(["import", str(tmp_path / "published.pt"), "-o", str(tiny_model)]) == 1
+    assert f"{tiny_model}: holds another model, tiny; name another folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tiny_model.iterdir()} == before
+
+
 def test_phantoms_can_be_made(tmp_path, capsys):
     assert main(["phantom", "-o", str(tmp_path), "--count", "2", "--spacing", "6", "--seed", "9"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".phantom.lock") == ["phantom-0009", "phantom-0010"]

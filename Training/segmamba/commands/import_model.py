@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from segmamba.commands.shared import AddCommand, ready_for_output
+from segmamba.errors import InputError
 
 
 def add(add_command: AddCommand) -> None:
@@ -26,14 +27,16 @@ def add(add_command: AddCommand) -> None:
 def run(options: Namespace) -> int:
     """Runs `segmamba import`; returns the exit code."""
     from segmamba.files.atomic import check_regular
-    from segmamba.models.package import Manifest, save_package
+    from segmamba.models.package import MANIFEST, Manifest, read_manifest, save_package
     from segmamba.models.published import load_published
     from segmamba.models.specs import InferenceSpec, PreprocessSpec
 
     ready_for_output(options.output)
     check_regular(Path(options.checkpoint))
-    network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
     name = options.id or Path(options.checkpoint).stem
+    if (Path(options.output) / MANIFEST).exists() and (other := read_manifest(options.output).id) != name:
+        raise InputError(f"{options.output}: holds another model, {other}; name another folder, or move that one away")
+    network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
     manifest = Manifest(
         id=name,
         network=network.config,
