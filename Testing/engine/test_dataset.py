@@ -44,6 +44,13 @@ def test_phantoms_of_one_seed_are_one_subject(phantom_cases, tmp_path):
     assert sorted(subjects) == ["phantom-0001"] * 3 + ["phantom-0002"]
 
 
+def test_a_follow_up_of_ucsf_pdgm_is_of_its_patient(phantom_cases, tmp_path):
+    for name in ("UCSF-PDGM-0429_nifti", "UCSF-PDGM-0429_FU003d_nifti", "UCSF-PDGM-0429_FU003d", "UCSF-PDGM-0430"):
+        (tmp_path / name).symlink_to(phantom_cases / "phantom-0")
+    subjects = [case.subject for case in find_cases(tmp_path).cases.values()]
+    assert sorted(subjects) == ["UCSF-PDGM-0429"] * 3 + ["UCSF-PDGM-0430"]
+
+
 def test_a_subject_pattern(three):
     found = find_cases(three, subject_pattern=r"\d{3}$")
     assert [c.subject for c in found.cases.values()] == ["000", "001", "000"]

@@ -18,9 +18,13 @@ from segmamba.files.atomic import read_text
 from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_suffix
 from segmamba.images.modalities import MODALITIES
 
-# Several examinations of one subject: BraTS 2023 and later number them, UPENN-GBM has _11 before and _21 after surgery.
+# Several examinations of one subject: BraTS 2023 and later number them, UPENN-GBM has _11 before and _21 after surgery,
+# UCSF-PDGM _FU003d three days later, all of its folders with _nifti at the end.
 # Phantoms of one seed have one head, with a tumour that is drawn or a real one, prepared or raw.
-_SUBJECTS = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+|(UPENN-GBM-\d+)_\d+|(phantom-\d+)(?:-shape)?(?:-raw)?")
+_SUBJECTS = re.compile(
+    r"(BraTS-[A-Za-z]+-\d+)-\d+|(UPENN-GBM-\d+)_\d+|(UCSF-PDGM-\d+)(?:_FU\d+d)?(?:_nifti)?"
+    r"|(phantom-\d+)(?:-shape)?(?:-raw)?"
+)
 _DEPTH = 4  # folders below the root in which cases are looked for, as HGG/ and LGG/ of BraTS 2018
 _ID, _LABEL = ("id", "case"), ("label", "seg")
 # Channels as the descriptions of MSD Task01 and of its nnU-Net versions call them; another keeps its name
