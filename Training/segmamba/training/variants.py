@@ -22,7 +22,7 @@ from segmamba.datasets.split import SPLIT, read_split
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import MANIFEST, read_manifest
-from segmamba.training.checkpoint import has_checkpoint
+from segmamba.training.checkpoint import has_checkpoint, is_resumed
 from segmamba.training.config import SourceConfig, TrainingConfig, resolved
 from segmamba.training.loop import train
 from segmamba.training.run_folder import changed_settings, read_record
@@ -90,7 +90,8 @@ def train_variants(variants: dict[str, TrainingConfig], run: Path, *, resume: st
         The summary, which is written anew after each.
 
     Raises:
-        InputError: with "must", where none was begun, and as `training.loop.train`.
+        InputError: before anything is trained, with "must", where none was begun, with "never", where one was, and
+            where a finished one had other settings; and as `training.loop.train`.
     """
     if resume == "must" and not any(
         has_checkpoint(run / n) or (run / n / "model" / MANIFEST).is_file() for n in variants
@@ -99,16 +100,20 @@ def train_variants(variants: dict[str, TrainingConfig], run: Path, *, resume: st
             f"{run} holds none of the trainings {', '.join(variants)} to go on with; name the --run-folder they were "
             "begun in, or leave --resume out"
         )
+    finished = {n for n in variants if resume != "never" and (run / n / "model" / MANIFEST).is_file()}
+    for name, config in variants.items():  # before anything is trained
+        if name in finished:
+            _check_settings(run / name, config)
+        else:
+            is_resumed(run / name, "never" if resume == "never" else "auto")
     make_folder(run)
     rows: dict[str, dict] = {}
     for name, config in variants.items():
         folder = run / name
         model = folder / "model"
-        if resume == "never" or not (model / MANIFEST).is_file():
+        if name not in finished:
             log.info("%s", name)
             model = train(config, folder, resume="never" if resume == "never" else "auto", device=device)
-        else:
-            _check_settings(folder, config)
         metrics = read_manifest(model).metrics
         rows[name] = {"mean": metrics.get("mean", {}), "cases": metrics.get("cases", {})}
         summary = {"variants": rows, **summarize(rows)}
