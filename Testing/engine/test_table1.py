@@ -333,6 +333,8 @@ def test_a_test_case_that_another_source_trains_on_is_refused(thirds, phantom_ca
     write_dataset(only)
     with pytest.raises(InputError, match=f"{entry.id} .* is tested on, and trained on as {only.cases[0].id};"):
         find_test_cases(held)
+    with pytest.raises(InputError, match=f"keep for a test several cases of one id: {entry.id};"):
+        find_test_cases(replace(alone, sources=(validated, validated)))
 
 
 def test_a_crop_of_a_tested_patient_is_refused(thirds, tmp_path):

@@ -14,7 +14,7 @@ from segmamba.models.specs import ModelSpecs
 from segmamba.settings import read_json
 from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World
-from segmamba.training.plan import check_test_apart
+from segmamba.training.plan import check_ids, check_test_apart
 from segmamba.training.samples import TrainingCase, find_case
 from segmamba.training.validation import validate
 
@@ -26,7 +26,7 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
     """Of the sources that are validated on, whose training leaves their test part out.
 
     Raises InputError where there is none, where another source keeps a test part, of which its training knows nothing,
-    where an image of a test part is trained on, and for files that a training would refuse.
+    where an image of a test part is trained on, where two cases have one id, and for what a training would refuse.
     """
     kept: list[tuple[Dataset, tuple[CaseEntry, ...]]] = []
     for source in config.sources:
@@ -47,6 +47,7 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
             "no data set of the configuration keeps cases for a test; `segmamba dataset split DATASET --shares "
             "70/10/20` does, before anything is trained"
         )
+    check_ids([entry.id for _, entries in kept for entry in entries], "keep for a test")
     check_test_apart(config, kept)
     spec, cache = config.preprocess, Path(config.cache)
     return [find_case(dataset, entry, spec, cache) for dataset, entries in kept for entry in entries]
