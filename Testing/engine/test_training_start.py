@@ -17,6 +17,7 @@ from segmamba.prediction.segment import segment
 from segmamba.training import loop
 from segmamba.training.config import AugmentConfig, SourceConfig, ValidationConfig, load_config
 from segmamba.training.loop import train
+from segmamba.training.plan import make_plan
 from test_patches import write_patches
 from training_runs import MODALITIES, lines_of, narrow_network, small_config, without_curves
 
@@ -98,6 +99,28 @@ def test_sources_of_different_labels_are_refused(config, phantom_dataset, tmp_pa
     sources = (*config.sources, SourceConfig(dataset=str(tmp_path)))
     with pytest.raises(InputError, match="other labels or regions"):
         train(replace(config, sources=sources), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("BraTS-GLI-00001", True), ("Patient-1", False)])
+def test_a_patient_of_a_public_cohort_is_not_on_both_sides(config, phantom_dataset, tmp_path, name, refused):
+    """At another date, in another data set; a number of a hospital's own may be anybody's."""
+    sources = []
+    for number, held_out in enumerate((False, True)):
+        (case, *_), digest = phantom_dataset.cases, str(number) * 64
+        images = {modality: replace(file, sha256=digest) for modality, file in case.images.items()}
+        case = replace(case, id=f"{name}-00{number}", subject=name, images=images, statistics={})
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_dataset(replace(phantom_dataset, cases=(case,), folder=str(folder)))
+        sources.append(SourceConfig(dataset=str(folder), held_out=held_out))
+    config = replace(config, sources=tuple(sources))
+    if refused:
+        with pytest.raises(
+            InputError, match=f"case {name}-001 .* validated on, and its patient trained on as {name}-000"
+        ):
+            make_plan(config)
+    else:
+        assert [case.id for case in make_plan(config).validated] == [f"{name}-001"]
 
 
 def test_a_ct_data_set_of_one_channel_and_one_label_needs_a_configuration_alone(tmp_path):

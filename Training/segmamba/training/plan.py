@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmamba.cases.labels import LabelScheme
+from segmamba.cases.labels import LabelScheme, cohort_of
 from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
@@ -132,6 +132,8 @@ def check_test_apart(config: TrainingConfig, kept: Sequence[tuple[Dataset, tuple
 def check_apart(plan: Sequence[Planned], use: str = "validated on", how: str = "trained on as") -> None:
     """Raises InputError where an image is trained on and validated on, under whatever name and in whatever file.
 
+    And where a patient is, as far as names tell: those of public cohorts mean the same patient in every data set.
+
     Args:
         plan: data sets, each with the cases that are trained on and those that are validated on.
         use: what the error says of the latter.
@@ -144,8 +146,14 @@ def check_apart(plan: Sequence[Planned], use: str = "validated on", how: str = "
         return files | {facts["content"] for facts in measured.values() if "content" in facts}
 
     trained = {image: entry.id for _, training, _ in plan for entry in training for image in images(entry)}
+    patients = {entry.subject: entry.id for _, training, _ in plan for entry in training if cohort_of(entry.id)}
     for dataset, _, validation in plan:
         for entry in validation:
+            if cohort_of(entry.id) and entry.subject in patients:
+                raise InputError(
+                    f"case {entry.id} of data set {dataset.name} is {use}, and its patient {how} "
+                    f"{patients[entry.subject]}; take the patient out of one of the two"
+                )
             if both := [trained[image] for image in images(entry) if image in trained]:
                 raise InputError(
                     f"case {entry.id} of data set {dataset.name} is {use}, and {how} {both[0]}; "
