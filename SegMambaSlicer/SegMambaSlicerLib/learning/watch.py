@@ -94,6 +94,14 @@ class SiteWatch:
         return any(place in self._commands for place in ("here", "server"))
 
     @property
+    def isSilent(self) -> bool:
+        """Whether nobody knows if the site's folder can be read now: it was asked, or gave no answer.
+
+        A network drive that is gone holds up who reads from it, and Slicer with it.
+        """
+        return "here" in self._commands or bool(self.problem)
+
+    @property
     def isRunning(self) -> bool:
         run = self.run
         return run is not None and run.get("state") in ACTIVE and run.get("alive") is not False

@@ -123,15 +123,18 @@ class ModelsPanel:
             self._filling = False
 
     def _showEvidence(self) -> None:
+        """Reads it once for each answer; while the site is silent what is shown of the same model stays."""
         ui = self._ui
         name = self.candidate
         models = self._watch.models
-        if self._shown is not None and self._shown[0] is models and self._shown[1] == name:
+        isSilent = self._watch.isSilent
+        if self._shown is not None and self._shown[1] == name and (isSilent or self._shown[0] is models):
             return
         folder = self._folder()
         report = readReport(folder)
-        isUnreadable = not report and hasReport(folder)
-        self._shown, self._evidence = (models, name), Evidence(report, (models or {}).get("id"), isUnreadable)
+        isUnreadable = not report and (isSilent or hasReport(folder))
+        self._shown = None if isSilent else (models, name)
+        self._evidence = Evidence(report, (models or {}).get("id"), isUnreadable)
         self._pictures = self._evidence.picturesOf(folder) if folder is not None and report else []
         self._picture = 0
         ui.verdictLabel.setText(self._evidence.verdictText if name else _("There is no candidate."))
@@ -221,8 +224,7 @@ class ModelsPanel:
 
     def onFolded(self, collapsed=False):
         if not self._filling and not collapsed:
-            self._shown = None  # the picture has another width now
-            self._watch.refresh()
+            self._watch.refresh()  # with whose answer the picture gets the width that there is now
 
     def onPrevious(self, checked=False):
         self._turn(-1)
@@ -279,7 +281,7 @@ class ModelsPanel:
             failed(str(error))
 
     def _folder(self) -> Path | None:
-        if not self.candidate or self._watch.problem:
+        if not self.candidate or self._watch.isSilent:
             return None
         try:
             return self._watch.site.modelFolder(self.candidate)

@@ -214,7 +214,7 @@ class Panel:
 
     def onSiteChanged(self) -> None:
         """The volumes are looked at again once the site tells what its model does without."""
-        if self.running.isWaitingForSite and not (self.watch.isLooking or self.watch.problem):
+        if self.running.isWaitingForSite and not self.watch.isSilent:
             self._checkTimer.start()
 
     def onVolumeChosen(self) -> None:

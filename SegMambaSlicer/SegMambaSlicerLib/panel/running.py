@@ -118,9 +118,9 @@ class RunPanel:
     def incomplete(self) -> dict:
         """What the chosen model does without (see incomplete.knownIncomplete).
 
-        While the site does not tell it is what was last known: a network drive that is gone holds up who reads from it.
+        While the site does not tell it is what was last known.
         """
-        self.isWaitingForSite = self._chosenModel() == SITE and bool(self._watch.isLooking or self._watch.problem)
+        self.isWaitingForSite = self._chosenModel() == SITE and self._watch.isSilent
         if not self.isWaitingForSite:
             try:
                 self._incomplete = knownIncomplete(self.model())

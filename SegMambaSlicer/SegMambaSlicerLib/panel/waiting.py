@@ -79,15 +79,13 @@ class WaitingPanel:
         self._showPicture()
 
     def _showPicture(self) -> None:
-        """Reads it once for each answer, which tells that the drive is there: one that is gone holds up who reads."""
+        """Reads it once for each answer; while the site is silent what is shown of the same case stays."""
         ui, watch = self._ui, self._watch
         answer, name = self._pictured
-        isSame = name == self._name
-        isKnown = not (watch.isLooking or watch.problem)
-        if isSame and (answer is watch.corrections or not isKnown):
+        if name == self._name and (watch.isSilent or answer is watch.corrections):
             return
-        self._pictured = (watch.corrections, self._name) if isKnown else (None, "")
-        path = self._picture if isKnown else None
+        self._pictured = (None, "") if watch.isSilent else (watch.corrections, self._name)
+        path = None if watch.isSilent else self._picture
         pixmap = qt.QPixmap(str(path)) if path is not None else qt.QPixmap()
         for widget in (ui.waitingPicture, ui.enlargeWaitingButton):
             widget.setVisible(not pixmap.isNull())

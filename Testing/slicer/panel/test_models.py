@@ -9,7 +9,9 @@ import pytest
 import qt
 import sites
 import slicer
+from SegMambaSlicerLib.learning import verdicts
 from SegMambaSlicerLib.learning.verdicts import Evidence, plainName, rowsOf
+from SegMambaSlicerLib.panel import models as section
 
 CHAMPION, OLD, NEW = "quick-2-aaaaaaaaaaaa", "quick-1-bbbbbbbbbbbb", "quick-2-tuned-cccccccccccc"
 COUNTS = {"sent": 1, "train": 1, "validation": 0, "refused": 0, "waiting": 0, "replaced": 0, "new": 0, "rows": []}
@@ -235,6 +237,27 @@ def test_a_report_that_could_not_be_read_is_read_again_before_adopting(commands,
     ui.modelReasonEdit.setText("our scanner")
     ui.adoptButton.click()
     assert len(asked) == 1 and "worse than the model in use" in ui.verdictLabel.text
+
+
+def test_evidence_is_not_read_while_nobody_knows_whether_the_drive_answers(commands, site, monkeypatch):
+    """Slicer would stand still meanwhile; what is shown stays, and what was not read is not said to be missing."""
+    judge(site, "promote", pictures=["c1"])
+    judge(site, "refuse", OLD)
+    ui, read = show(commands, site), []
+    monkeypatch.setattr(section, "readReport", lambda folder: read.append(folder) or verdicts.readReport(folder))
+    shown = ui.verdictLabel.text
+    assert "better than the model in use" in shown
+    for end in (commands.fail, commands.reply):
+        ui.modelsSection.setProperty("collapsed", True)
+        ui.modelsSection.setProperty("collapsed", False)
+        assert read == [] and ui.verdictLabel.text == shown and not ui.gatePicture.isHidden()
+        if end == commands.fail:
+            end("status", "the site cannot be read; connect it")
+            assert read == [] and ui.verdictLabel.text == shown
+    ui.candidateCombo.setCurrentIndex(1)
+    assert not any(read) and ui.verdictLabel.text == "The gate's report cannot be read."
+    commands.reply("status", answer(site))
+    assert read[-1].name == OLD and "worse than the model in use" in ui.verdictLabel.text
 
 
 def test_a_new_candidate_is_shown_and_a_choice_is_kept(commands, site):
