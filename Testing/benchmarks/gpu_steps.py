@@ -133,7 +133,8 @@ def case(size: Size, record: Record) -> None:
     network.to(size.device)
     shape = scaled(CASE, size)
     image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(2))
-    for mirrorings, together in itertools.product(MIRRORINGS, WINDOWS if size.device.type == "cuda" else (1,)):
+    on_gpu = size.device.type == "cuda"
+    for mirrorings, together in itertools.product(MIRRORINGS, WINDOWS) if on_gpu else ((0, 1), (1, 1)):
         asked = {"device": size.device, "mirrorings": mirrorings, "sw_batch_size": together}
         figures = measured(lambda asked=asked: predict(network, image, spec, **asked), size.device, rounds=1)
         record.add(shape=shape, windows=count_windows(shape, spec), **{k: asked[k] for k in list(asked)[1:]}, **figures)
