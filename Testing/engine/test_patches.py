@@ -179,6 +179,9 @@ def test_a_training_on_a_data_set_and_patches(phantom_dataset, tmp_path):
         ({"spacing_mm": np.array([1.0, -1.0, 1.0])}, "spacing_mm"),
         ({"ids": ["a", "a", "b"]}, "different ids"),
         ({"step": np.float32("nan")}, "not finite"),
+        ({"step": np.full(16, 0.05, np.float32)}, r"step of shape \(16,\); expected one number"),
+        ({"spacing_mm": np.array(["2 mm", "2 mm", "2 mm"])}, "spacing_mm of <U4; expected numbers"),
+        ({"image": np.full((3, 4, 16, 16, 16), "1")}, "image of <U1; expected numbers"),
         ({"ids": np.array(["a", "b", None], object)}, "cannot be read"),
     ],
 )

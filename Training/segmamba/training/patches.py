@@ -86,16 +86,20 @@ def read_patches(path: Path | str, labels: int) -> PatchFile:
 def _checked(path: Path, arrays: dict[str, np.ndarray], labels: int) -> PatchFile:
     from segmamba.datasets.reading import hash_file  # here: it brings readers of images
 
+    def check(holds: bool, text: str) -> None:
+        if not holds:
+            raise InputError(f"file of patches {path}: {text}")
+
+    arrays = {"step": np.ones((), np.float32), **arrays}
+    for key in ("image", "label", "valid", "spacing_mm", "step"):
+        check(arrays[key].dtype.kind in "biuf", f"{key} of {arrays[key].dtype}; expected numbers")
+    check(arrays["step"].ndim == 0, f"step of shape {arrays['step'].shape}; expected one number")
     image, label, valid = arrays["image"], arrays["label"], arrays["valid"]
     modalities = tuple(map(str, np.atleast_1d(arrays["modalities"])))
     ids = tuple(map(str, np.atleast_1d(arrays["ids"])))
     axes = str(arrays["axes"])
     spacing = np.atleast_1d(arrays["spacing_mm"]).astype(float)
     found = {"image": image.shape, "label": label.shape, "valid": valid.shape}
-
-    def check(holds: bool, text: str) -> None:
-        if not holds:
-            raise InputError(f"file of patches {path}: {text}")
 
     check(image.ndim == 5 and min(image.shape) > 0, f"image of shape {image.shape}; expected (N, C, X, Y, Z)")
     same = {(len(image), *image.shape[2:])} == {label.shape, valid.shape}
@@ -109,8 +113,7 @@ def _checked(path: Path, arrays: dict[str, np.ndarray], labels: int) -> PatchFil
     check(spacing.shape == (3,) and bool((spacing > 0).all() and np.isfinite(spacing).all()), f"spacing_mm {spacing}")
     check(label.dtype.kind in "iu" and int(label.max()) <= labels and int(label.min()) >= 0, _wrong(label, labels))
     check(set(np.unique(valid).tolist()) <= {0, 1}, "valid must be 0 or 1 everywhere")
-    step = np.float32(arrays.get("step", 1.0))
-    images = (image * step).astype(np.float16)
+    images = (image * np.float32(arrays["step"])).astype(np.float16)
     check(bool(np.isfinite(images).all()), "image holds values that are not finite")
     return PatchFile(
         path=path,
