@@ -96,7 +96,7 @@ class OptimizerConfig:
     """Weight decay on every parameter, as the published code has it; otherwise not on norms, biases and the scan's own
     (A, D, dt bias), as Mamba's authors mark them."""
     schedule: str = "poly"
-    """"poly" (exponent 0.9) or "cosine", from learning_rate to 0 at the last step, after `warmup` steps."""
+    """"poly" (exponent 0.9) or "cosine", after `warmup` steps from learning_rate to 0 just behind the last step."""
     warmup: int = 100
     """Steps in which the learning rate rises, linearly from 0."""
     gradient_clip: float = 12.0
