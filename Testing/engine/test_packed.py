@@ -126,6 +126,16 @@ def test_an_index_that_leads_elsewhere_is_refused(cases, tmp_path):
         read_packed(tmp_path / "packed")
 
 
+def test_a_folder_that_was_copied_in_part_is_refused_before_a_case_is_unpacked(cases, tmp_path):
+    packed = write_packed(tmp_path / "packed", SPEC, GLIOMA, cases[:2])
+    (tmp_path / "packed" / packed.cases[1].file).unlink()
+    sources = (SourceConfig(packed=str(tmp_path / "packed")),)
+    config = small_config(tmp_path, tmp_path / "cache", sources=sources, preprocess=SPEC)
+    with pytest.raises(InputError, match=r"0001\.safetensors: no such file"):
+        load_experiment(config, World())
+    assert not (tmp_path / "cache").exists()
+
+
 def test_packed_cases_of_another_preprocessing_are_refused(cases, tmp_path):
     write_packed(tmp_path / "packed", SPEC, GLIOMA, cases[:1])
     config = small_config(tmp_path, tmp_path / "cache", sources=(SourceConfig(packed=str(tmp_path / "packed")),))
