@@ -239,6 +239,25 @@ def test_the_preprocessing_is_that_of_the_manifest_there_and_back(spec, tmp_path
     np.testing.assert_allclose(back.affine.numpy(), affine, atol=1e-4)
 
 
+def test_an_outside_that_is_not_0_is_brought_to_it_there_too(odd_case, tmp_path):
+    spec = replace(GLIOMA_SPEC, modalities=("t1c", "t2f"))
+    changes = {"t1c": lambda array: np.where(array == 0, -500, array), "t2f": lambda array: array + 7}
+    paths = {name: tmp_path / "cases" / f"case-1-{name}.nii.gz" for name in changes}
+    (tmp_path / "cases").mkdir()
+    for name, path in paths.items():
+        image = nib.load(odd_case / path.name)
+        array = changes[name](np.asarray(image.dataobj, np.float32)).astype(np.float32)
+        nib.save(nib.Nifti1Image(array, image.affine), path)
+    case = load_case(paths, "case-1", spec.modalities)
+    assert ["the outside was" in note for note in case.notes] == [True, True]
+    folder = export_model(package(tmp_path / "m", SegMamba(replace(SMALL, in_channels=2)), spec), tmp_path / "b")
+    with opened(folder) as parser:
+        parser["dataset_dir"] = str(tmp_path / "cases")
+        (data,) = parser.get_parsed_content("data")
+        prepared = parser.get_parsed_content("preprocessing")(data)["image"]
+    np.testing.assert_allclose(prepared.numpy(), preprocess(case, spec).tensor.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["paper", "segresnet", "unetr"])
 def test_other_networks_come_along_and_give_the_same_logits(name, tmp_path):
     torch.manual_seed(1)

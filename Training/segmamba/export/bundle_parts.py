@@ -19,6 +19,7 @@ from monai.transforms import CropForeground, CropForegroundd, InvertibleTransfor
 from torch import Tensor, nn
 
 from segmamba.cases.labels import LabelScheme
+from segmamba.images.background import clear_background
 from segmamba.images.resample import Axis, to_image, to_model
 from segmamba.models.specs import InferenceSpec, PostprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
@@ -33,6 +34,25 @@ _SPELLINGS = {
     "t2f": r"t2[-_]?f|flair",
 }
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+
+
+class ClearBackgroundd(MapTransform):
+    """The outside of a head in MR brought to 0, in those channels of (C, X, Y, Z), as stored, that show one."""
+
+    def __init__(self, keys: Sequence[str] | str, channels: Sequence[int]):
+        super().__init__(keys)
+        self.channels = tuple(channels)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """The data with each image changed so."""
+        return {**data, **{key: self._clear(data[key]) for key in self.key_iterator(data)}}
+
+    def _clear(self, img: MetaTensor) -> MetaTensor:
+        values = img.as_tensor().detach().to("cpu", torch.float32).numpy().copy()
+        for channel in self.channels:
+            if values[channel].min() < values[channel].max():
+                values[channel], _ = clear_background(values[channel])
+        return MetaTensor(values, meta=img.meta, applied_operations=img.applied_operations)
 
 
 class CropHead(CropForeground):

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from segmamba import __version__
+from segmamba.images.modalities import MODALITIES
 from segmamba.models.package import Manifest
 from segmamba.networks.segmamba import STRIDE, NetworkConfig
 
@@ -160,8 +161,12 @@ def _preprocessing(manifest: Manifest) -> list[dict]:
     steps = [
         {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True, "image_only": True},
         {"_target_": "SignalFillEmptyd", "keys": "image", "replacement": 0.0},
-        {"_target_": "Orientationd", "keys": "image", "axcodes": spec.orientation, "labels": _AXES},
     ]
+    if heads := [
+        channel for channel, name in enumerate(spec.modalities) if name in MODALITIES
+    ]:  # as segmamba reads them
+        steps.append({"_target_": f"{_PARTS}.ClearBackgroundd", "keys": "image", "channels": heads})
+    steps.append({"_target_": "Orientationd", "keys": "image", "axcodes": spec.orientation, "labels": _AXES})
     if spec.crop == "foreground":
         steps.append({"_target_": f"{_PARTS}.CropHeadd", "keys": "image", "margin_mm": spec.margin_mm})
     if spec.bias_correction == "n4":

@@ -39,7 +39,8 @@ python -m monai.bundle verify_net_in_out network_def --meta_file configs/metadat
 ```
 From another folder, put the bundle on PYTHONPATH and set `--bundle_root`.
 
-The preprocessing is the one the model was trained with: axes to {orientation}, {crop},{bias}
+The preprocessing is the one the model was trained with: an outside of T1, T1c, T2 or FLAIR that is not 0 brought to 0,
+axes to {orientation}, {crop},{bias}
 {normalisation}, then voxels of {spacing} mm (averaged towards coarser voxels, which MONAI's `Spacing` does
 not do). The probabilities, not the labels, are brought back to the case's grid.
 
