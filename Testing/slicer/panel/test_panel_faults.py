@@ -233,6 +233,26 @@ def test_the_widgets_of_a_panel_that_has_ended_change_nothing(opened, module, vo
     assert parameters.mirrorings == 0
 
 
+def test_what_one_python_has_is_not_shown_for_another_one(panel, pump, tmp_path):
+    """The first one answers when the path of the other is there, and before that is tried."""
+    setup, ui = panel.setup, panel.ui
+    setup.onCheck()
+    setup._probe._process._process.wait()
+    ui.pythonPath.setCurrentPath(str(tmp_path / "none"))
+    setup.poll()
+    assert setup.plan is None and not ui.setupLabel.text.endswith("are installed.")
+    pump(lambda: "is not a Python program" in ui.setupLabel.text)
+
+
+def test_a_widget_that_has_ended_starts_nothing_when_slicer_enters_it(site, module, monkeypatch):
+    """After a reload Slicer may still tell the old one that the module is opened."""
+    panel = module.widget.panel
+    module.widget.cleanup()
+    monkeypatch.setattr(panel.session, "command", lambda *arguments: pytest.fail(str(arguments)))
+    module.widget.enter()
+    assert not panel._checkTimer.isActive() and not panel.session.engine.isRunning()
+
+
 # --- volumes that will not do
 
 

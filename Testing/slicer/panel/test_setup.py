@@ -390,23 +390,3 @@ def test_a_path_that_is_typed_is_tried_when_it_is_there(choose, python, module, 
     pump(lambda: restarted)
     assert qt.QSettings().value(interpreter.SETTING) == path
     assert len(restarted) == 1
-
-
-def test_what_one_python_has_is_not_shown_for_another_one(panel, pump, tmp_path):
-    """The first one answers when the path of the other is there, and before that is tried."""
-    setup, ui = panel.setup, panel.ui
-    setup.onCheck()
-    setup._probe._process._process.wait()
-    ui.pythonPath.setCurrentPath(str(tmp_path / "none"))
-    setup.poll()
-    assert setup.plan is None and not ui.setupLabel.text.endswith("are installed.")
-    pump(lambda: "is not a Python program" in ui.setupLabel.text)
-
-
-def test_a_widget_that_has_ended_starts_nothing_when_slicer_enters_it(site, module, monkeypatch):
-    """After a reload Slicer may still tell the old one that the module is opened."""
-    panel = module.widget.panel
-    module.widget.cleanup()
-    monkeypatch.setattr(panel.session, "command", lambda *arguments: pytest.fail(str(arguments)))
-    module.widget.enter()
-    assert not panel._checkTimer.isActive() and not panel.session.engine.isRunning()

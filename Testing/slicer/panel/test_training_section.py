@@ -149,7 +149,7 @@ def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeyp
 
 
 def test_the_picture_of_a_case_is_not_read_while_nobody_knows_whether_the_drive_answers(commands, site, monkeypatch):
-    """A network drive that is gone holds up who reads from it; what is shown stays until it answers."""
+    """A drive that is gone holds up who reads from it; what is shown stays, and is read again once it answers."""
     ui, read, pixmap = commands.panel.ui, [], qt.QPixmap
     verdicts = site / "corrections" / "verdicts"
     verdicts.mkdir(parents=True)
