@@ -6,6 +6,7 @@ import qt
 import slicer
 import vtk
 
+from ..results.segments import areLabelsSame
 from ..volumes.scene import ijkToRas
 
 
@@ -90,18 +91,20 @@ def _factsOf(node) -> tuple:
 class EditWatch:
     """Calls `edited` whenever segments of the watched segmentation are changed or taken away.
 
+    Not where labels are shown as regions, or these as labels, and mean the same as before.
     displayed: called when its surfaces come or go, or are shown or hidden, by whoever.
     """
 
     def __init__(self, edited, displayed=None):
-        self._edited, self._displayed = edited, displayed
+        self._changed, self._displayed = edited, displayed
+        self._node = None
         self._observed = []
 
     def watch(self, node) -> None:
         """Another segmentation, or None."""
         for observed, tag in self._observed:
             observed.RemoveObserver(tag)
-        self._observed = []
+        self._node, self._observed = node, []
         if node is not None:
             segmentation = node.GetSegmentation()
             for event in (segmentation.SourceRepresentationModified, segmentation.SegmentRemoved):
@@ -110,6 +113,10 @@ class EditWatch:
                 event = segmentation.ContainedRepresentationNamesModified
                 self._observed.append((segmentation, segmentation.AddObserver(event, self._displayed)))
                 self._observed.append((node, node.AddObserver(node.DisplayModifiedEvent, self._displayed)))
+
+    def _edited(self, caller=None, event=None):
+        if not areLabelsSame(self._node):
+            self._changed()
 
 
 class ViewWatch:

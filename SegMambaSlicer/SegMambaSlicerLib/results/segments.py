@@ -20,6 +20,7 @@ from .vocabulary import LABELS, MODES, REGIONS
 
 MODE_ATTRIBUTE = "SegMamba.Representation"
 SURFACE = "Closed surface"
+_SAME_LABELS = "SegMamba.SameLabels"  # while labels become regions, or these labels
 
 
 def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "labels", name: str | None = None):
@@ -83,10 +84,15 @@ def switchRepresentation(segmentationNode, mode: str, surfaces: bool = True) -> 
     geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)])
     labels, notes = labelArray(segmentationNode, geometry=geometry)
     shown3D = segmentationNode.GetSegmentation().ContainsRepresentation(SURFACE)
-    _refill(segmentationNode, labels, mode, geometry)
+    _refill(segmentationNode, labels, mode, geometry, isSame=not notes)
     if shown3D and surfaces:
         show3D(segmentationNode)
     return notes
+
+
+def areLabelsSame(segmentationNode) -> bool:
+    """Whether its segments are being exchanged for others that say the same, so that nothing was edited."""
+    return bool(segmentationNode.GetAttribute(_SAME_LABELS))
 
 
 def setLabels(segmentationNode, labels: np.ndarray) -> None:
@@ -194,14 +200,16 @@ def _surface(segmentation, segment, voxels):
     return copy.GetRepresentation(SURFACE)
 
 
-def _refill(node, labels: np.ndarray, mode: str, geometry=None) -> None:
-    """Other voxels and perhaps another representation, as one change of the node."""
+def _refill(node, labels: np.ndarray, mode: str, geometry=None, isSame: bool = False) -> None:
+    """Other voxels and perhaps another representation, as one change of the node. isSame: see `areLabelsSame`."""
     wasModified = node.StartModify()
     try:
+        node.SetAttribute(_SAME_LABELS, "1" if isSame else None)
         for segmentId in MODES[representation(node)]:
             node.GetSegmentation().RemoveSegment(segmentId)
         _fill(node, labels, mode, geometry)
     finally:
+        node.RemoveAttribute(_SAME_LABELS)
         node.EndModify(wasModified)
     _order(node, mode)
 

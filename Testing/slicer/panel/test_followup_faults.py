@@ -7,9 +7,12 @@ from types import SimpleNamespace
 import pytest
 import qt
 import two_dates
+from editor import Editor
 from followup_panel import PATIENCE, compare, line, release, settled
+from SegMambaSlicerLib.followup import dates
 from SegMambaSlicerLib.followup.lines import endsOf, isMoved
 from SegMambaSlicerLib.panel import followupreports
+from SegMambaSlicerLib.results.segments import labelArray
 
 
 @pytest.fixture
@@ -85,3 +88,18 @@ def test_a_folder_that_is_gone_is_asked_for_only_when_something_is_saved(measure
     assert "Failed: " in ui.followUpStateLabel.text and "gone is not a folder" in ui.followUpStateLabel.text
     ui.followUpFolder.setCurrentPath("")
     assert not ui.followUpCsvButton.isEnabled() and "Choose a folder" in ui.followUpCsvButton.toolTip
+
+
+def test_regions_instead_of_labels_are_no_edit(measured, pump):
+    """But for where segments overlap: then something has to give way."""
+    ui, segmentation = measured.ui, measured.results.segmentation
+    for button in (ui.regionsRadio, ui.labelsRadio):
+        button.click()
+        assert ui.followUpLesionsTable.rowCount == 1 and "changed" not in ui.followUpStateLabel.text
+    volume = dates.t1cOf(segmentation)
+    stroke = labelArray(segmentation, volume)[0] > 0
+    Editor(segmentation, volume, overwrite="none").paint("ED", stroke)
+    assert "segments have changed" in ui.followUpStateLabel.text
+    compare(measured, pump)
+    ui.regionsRadio.click()
+    assert "segments have changed" in ui.followUpStateLabel.text and ui.followUpLesionsTable.rowCount == 0
