@@ -220,6 +220,26 @@ def test_a_ball_comes_back_to_where_it_was_taken(raw, prepared, modality):
     np.testing.assert_allclose(one_map, back[1], atol=1e-6)
 
 
+def test_the_rim_of_brains_in_thick_slices_is_not_taken_for_tissue(phantom, heads):
+    """What a voxel half outside of a brain shows is darker than any tissue; z-scores are over what is not 0."""
+    images = {}
+    for first, modality in enumerate(("t1c", "t2f")):
+        array = phantom.images[modality][:, :, first:]
+        count = array.shape[2] // 3
+        slices = array[:, :, : 3 * count].reshape(*array.shape[:2], count, 3).mean(-1)
+        affine = heads.affine @ np.diag([1, 1, 3, 1])
+        affine[:3, 3] = apply_affine(heads.affine, [0, 0, first + 1])
+        images[modality] = Image(slices.astype(np.float32), affine)
+    plan = make_plan(images)
+    assert plan.needed and not plan.has("brain")
+    case = prepare(images, {m: Source(f"{m}.nii") for m in images}, "case", plan).case
+    for modality, array in case.images.items():
+        found, true = (a[a != 0] for a in (array, phantom.images[modality]))
+        size = len(found) * np.linalg.det(case.affine) / (len(true) * np.linalg.det(heads.affine))
+        assert found.mean() == pytest.approx(true.mean(), rel=0.05), modality
+        assert found.std() < 1.1 * true.std() and 0.8 < size < 1.05, modality
+
+
 def test_nothing_moves_where_the_grid_is_the_same(prepared):
     grid = Grid(prepared.case.shape, prepared.case.affine)
     same = Prepared(prepared.case, {"t1c": np.eye(4)}, None, (), {"t1c": grid}, "t1c")

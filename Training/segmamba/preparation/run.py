@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from segmamba.cases.case import Case, Source
 from segmamba.errors import Cancelled, InputError
@@ -20,6 +21,7 @@ from segmamba.preparation.steps import Progress, Step, coverage, find_brain, ont
 
 log = logging.getLogger(__name__)
 
+_OUTSIDE = 0.01  # share of what a voxel of a brain may take from outside of it: rounding
 _LEFT_ALONE_MM = 0.5  # an image on the right grid that would be moved by less is not interpolated
 _WEIGHTS = {"grid": 0.2, "brain": 6.0, "outside": 0.2, "register": 3.0}  # rough seconds, for the progress
 
@@ -151,6 +153,8 @@ def prepare(
     if stop():
         raise Cancelled
     if brain is not None:
+        if not plan.has("brain"):
+            brain &= _within(images, transforms, grid)
         arrays = {m: np.where(brain, array, np.float32(0)) for m, array in arrays.items()}
     for step in steps:
         log.info("%s", step.text)
@@ -182,6 +186,22 @@ def _brain(
         notes += found
     steps.append(step)
     return brain
+
+
+def _within(images: Mapping[str, Image], transforms: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
+    """(X, Y, Z) bool on `grid`: where no interpolated image takes anything from outside of its brain.
+
+    For images that were cut out already. Their rim is darker than any tissue, where slices are thick a quarter of all
+    that is not 0: the z-scores would be off by as much as tissues differ. Off an image's grid nothing is known of it.
+    """
+    within = np.ones(grid.shape, bool)
+    for modality, image in images.items():
+        own = Grid(image.array.shape, np.asarray(image.affine, float))
+        if own.is_on(grid) and np.array_equal(transforms[modality], np.eye(4)):
+            continue
+        outside = ~ndimage.binary_fill_holes(np.asarray(image.array) != 0)  # fluid that is 0 is brain
+        within &= resample(outside, image.affine, grid, transforms[modality]) < _OUTSIDE
+    return within
 
 
 def _on_own_grid(
