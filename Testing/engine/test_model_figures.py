@@ -274,3 +274,27 @@ def test_what_the_swap_guard_notices():
     assert (cases, alarms) == (sum(q["runs"] for q in quiet), sum(q["false_alarms"] for q in quiet))
     found = [sum(pair[name] for pair in pairs) for name in ("caught", "runs", "named")]
     assert [noticed, all_of_them, named] == found
+
+
+def test_what_raw_series_and_thick_slices_cost():
+    found, text = results("raw_input.json"), README.read_text(encoding="utf-8")
+    (row,) = re.findall(
+        r"results of `(.+?)` \| Dice WT ([\d.]+), TC ([\d.]+), ET ([\d.]+); ([\d.]+) to ([\d.]+) mm", text
+    )
+    raw = found["raw"]["brain found"]["against_pair"]
+    shifts = [raw[region]["shift_mm"] for region in REGIONS]
+    assert row[0] == found["model"]
+    expected = [*(raw[region]["dice"] for region in REGIONS), min(shifts), max(shifts)]
+    assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), expected
+    (cells,) = re.findall(
+        r"against the same at 1 mm \| WT ([\d.]+) to ([\d.]+), TC ([\d.]+) to ([\d.]+), ET ([\d.]+) to ([\d.]+) \|",
+        text,
+    )
+    means = []
+    for region in REGIONS:
+        of_planes = {}
+        for one in found["thick"]:
+            of_planes.setdefault(one["plane"], []).append(one["against_as_it_is"][region]["dice"])
+        planes = [fmean(value for value in values if value is not None) for values in of_planes.values()]
+        means += [min(planes), max(planes)]
+    assert all(same(cell, value) for cell, value in zip(cells, means, strict=True)), means
