@@ -39,7 +39,13 @@ _PAGE = """<!DOCTYPE html>
 
 
 def write_page(result: FollowUp, report: list[Section], path: Path) -> None:
-    """`report`, the `sections` of `result`; written aside and renamed."""
+    """Writes a report, aside and renamed.
+
+    Args:
+        result: the follow-up that is reported.
+        report: its `sections`.
+        path: of the file.
+    """
     head = f"<header><h1>{TITLE}</h1><p>{escape(made_by(result))}</p>"
     head += f'<p class="note">{escape(NOT_A_DEVICE)}</p></header>'
     body = "\n".join([head, *map(_section, report)])

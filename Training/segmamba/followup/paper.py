@@ -25,7 +25,13 @@ _GAP = 0.06  # inches, beside what stands in a column
 
 
 def write_paper(result: FollowUp, report: list[Section], path: Path) -> None:
-    """`report`, the `sections` of `result`; written aside and renamed."""
+    """Writes a report, aside and renamed.
+
+    Args:
+        result: the follow-up that is reported.
+        report: its `sections`.
+        path: of the file.
+    """
     from matplotlib.backends.backend_pdf import PdfPages
 
     file = io.BytesIO()
