@@ -240,6 +240,20 @@ def test_the_rim_of_brains_in_thick_slices_is_not_taken_for_tissue(phantom, head
         assert found.std() < 1.1 * true.std() and 0.8 < size < 1.05, modality
 
 
+def test_a_brain_of_which_one_image_shows_a_part_keeps_the_rest(phantom, heads):
+    """Where an image is 0 altogether the others stay as they are; all of them lose a rim."""
+    images = images_of({m: phantom.images[m] for m in ("t1c", "t2f")}, heads.affine)
+    part = phantom.images["t2f"].copy()
+    part[:, :, np.flatnonzero(part.any((0, 1)))[-12:]] = 0
+    moved = heads.affine.copy()
+    moved[:3, 3] += 1.5  # mm, off the grid
+    images["t2f"] = Image(part, moved)
+    case = prepare(images, {m: Source(f"{m}.nii") for m in images}, "case").case
+    whole = np.count_nonzero(phantom.images["t1c"]) * np.linalg.det(heads.affine) / np.linalg.det(case.affine)
+    shown = {modality: np.count_nonzero(array) / whole for modality, array in case.images.items()}
+    assert shown["t2f"] < 0.7 and shown["t1c"] > 0.8
+
+
 def test_nothing_moves_where_the_grid_is_the_same(prepared):
     grid = Grid(prepared.case.shape, prepared.case.affine)
     same = Prepared(prepared.case, {"t1c": np.eye(4)}, None, (), {"t1c": grid}, "t1c")

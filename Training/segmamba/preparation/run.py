@@ -21,7 +21,7 @@ from segmamba.preparation.steps import Progress, Step, coverage, find_brain, ont
 
 log = logging.getLogger(__name__)
 
-_OUTSIDE = 0.01  # share of what a voxel of a brain may take from outside of it: rounding
+_ROUNDING = 0.01  # of shares of a voxel
 _LEFT_ALONE_MM = 0.5  # an image on the right grid that would be moved by less is not interpolated
 _WEIGHTS = {"grid": 0.2, "brain": 6.0, "outside": 0.2, "register": 3.0}  # rough seconds, for the progress
 
@@ -154,7 +154,7 @@ def prepare(
         raise Cancelled
     if brain is not None:
         if not plan.has("brain"):
-            brain &= _within(images, transforms, grid)
+            brain &= ~_rim(images, transforms, grid)
         arrays = {m: np.where(brain, array, np.float32(0)) for m, array in arrays.items()}
     for step in steps:
         log.info("%s", step.text)
@@ -188,20 +188,22 @@ def _brain(
     return brain
 
 
-def _within(images: Mapping[str, Image], transforms: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
-    """(X, Y, Z) bool on `grid`: where no interpolated image takes anything from outside of its brain.
+def _rim(images: Mapping[str, Image], transforms: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
+    """(X, Y, Z) bool on `grid`: where an interpolated image takes a part of its value from outside of its brain.
 
-    For images that were cut out already. Their rim is darker than any tissue, where slices are thick a quarter of all
-    that is not 0: the z-scores would be off by as much as tissues differ. Off an image's grid nothing is known of it.
+    For images that were cut out already. There they are darker than any tissue, where slices are thick in a quarter of
+    all that is not 0: the z-scores would be off by as much as tissues differ. Where one image shows nothing at all, for
+    it was taken of a part of the brain, the others stay.
     """
-    within = np.ones(grid.shape, bool)
+    rim = np.zeros(grid.shape, bool)
     for modality, image in images.items():
         own = Grid(image.array.shape, np.asarray(image.affine, float))
         if own.is_on(grid) and np.array_equal(transforms[modality], np.eye(4)):
             continue
         outside = ~ndimage.binary_fill_holes(np.asarray(image.array) != 0)  # fluid that is 0 is brain
-        within &= resample(outside, image.affine, grid, transforms[modality]) < _OUTSIDE
-    return within
+        share = resample(outside, image.affine, grid, transforms[modality])
+        rim |= (share > _ROUNDING) & (share < 1 - _ROUNDING)
+    return rim
 
 
 def _on_own_grid(
