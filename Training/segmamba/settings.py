@@ -152,7 +152,8 @@ def build(cls: type[T], values: Any, where: str) -> T:
         An instance of `cls`.
 
     Raises:
-        InputError: names the key at fault: unknown, missing, given twice, or of another type.
+        InputError: begins with `where` and names the key at fault: unknown, missing, given twice, of another type, or
+            with a value that the dataclass itself refuses.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a table of settings, got {shown(values)}")
@@ -173,7 +174,11 @@ def build(cls: type[T], values: Any, where: str) -> T:
             )
     if missing := [f.name for f in fields if _is_required(f) and f.name not in given]:
         raise InputError(f"{where}: missing {', '.join(map(repr, missing))}")
-    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in given.items()})
+    converted = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in given.items()}
+    try:
+        return cls(**converted)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def plain(value: Any) -> Any:
