@@ -137,6 +137,11 @@ def read_manifest(folder: Path | str) -> Manifest:
     nested = manifest.inference.nested
     if nested and len(nested) != count:
         raise InputError(f"{path}: inference.nested {nested} does not name each of the {count} labels")
+    if len(manifest.inference.thresholds) not in (0, len(nested)):
+        raise InputError(
+            f"{path}: {len(manifest.inference.thresholds)} inference.thresholds for the {len(nested)} regions of "
+            "inference.nested; expected one for each, or none"
+        )
     if manifest.network.out_channels != count_channels(count, nested):
         raise InputError(
             f"{path}: the network has {manifest.network.out_channels} output channels; label_map "
