@@ -124,7 +124,7 @@ def make_dataset():
     from segmamba.cases.case import MODALITIES, find_case, find_label
     from segmamba.cases.labels import GLIOMA
     from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, write_dataset
-    from segmamba.datasets.reading import hash_file
+    from segmamba.files.digest import hash_file
 
     def make(root: Path) -> Dataset:
         def entry(path: Path) -> FileEntry:

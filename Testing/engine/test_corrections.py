@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from correction_runs import edited, grown, send, small_case
 from segmamba.cases.case import find_case, find_label
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.learning.submissions.findings import DOUBTFUL, WRONG
 from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import ROLES, CaseRecord, ModelRecord, read_record

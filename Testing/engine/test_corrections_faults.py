@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import pytest
 from correction_runs import kill_at_work, send, send_for_ever, send_times, small_case
 from processes import PRELOADED, SERVER, in_process, kill
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.files.shares import exclusive
 from segmamba.learning.submissions.intake import ingest
 from segmamba.learning.submissions.record import FOLDER, UNFINISHED, read_record

@@ -14,9 +14,9 @@ from segmamba.cases.case import find_case, find_label
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.datasets.phantom import make_phantom, save_phantom
-from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.learning.submissions.findings import WRONG
 from segmamba.learning.submissions.intake import format_intake, ingest
 from segmamba.learning.submissions.record import read_record

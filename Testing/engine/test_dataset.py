@@ -13,9 +13,9 @@ from segmamba.cli import main
 from segmamba.datasets.collect import init_dataset, update_dataset
 from segmamba.datasets.find import find_cases
 from segmamba.datasets.manifest import read_dataset
-from segmamba.datasets.reading import hash_file
 from segmamba.datasets.task import Task
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from segmamba.cases.case import load_case, load_label_map
-from segmamba.datasets import reading
 from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.preprocess import preprocess
 from segmamba.training.augment import build_augmentation
@@ -160,8 +160,8 @@ def test_only_a_file_of_another_size_or_time_is_read_again(phantom_cases, tmp_pa
     dataset = init_dataset(tmp_path / "cases", convention="brats2023", output=tmp_path / "set").dataset
     (entry,) = dataset.cases
     prepare(dataset, entry, SPEC, tmp_path / "cache")
-    hashed, real = [], reading.hash_file
-    monkeypatch.setattr(reading, "hash_file", lambda path: hashed.append(path.name) or real(path))
+    hashed = []
+    monkeypatch.setattr("segmamba.training.samples.hash_file", lambda path: hashed.append(path.name) or hash_file(path))
     prepare(dataset, entry, SPEC, tmp_path / "cache")
     assert hashed == []
     path = dataset.path(entry.label)

@@ -14,9 +14,9 @@ from correction_runs import edited, send
 from segmamba.cases.case import find_label
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset, write_dataset
-from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.learning.provenance import doubtful_cases, shipped_cases
 from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, improve, summarise

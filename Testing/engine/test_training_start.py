@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from segmamba.cases.case import load_case
 from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
-from segmamba.datasets.reading import hash_file
 from segmamba.datasets.split import make_split
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import dice
+from segmamba.files.digest import hash_file
 from segmamba.models.package import load_package, save_package
 from segmamba.models.specs import PostprocessSpec, PreprocessSpec
 from segmamba.prediction.segment import segment

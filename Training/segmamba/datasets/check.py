@@ -15,11 +15,12 @@ from segmamba.cases.case import Case
 from segmamba.cases.labels import GLIOMA, renumber
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.datasets.plausibility import find_implausible
-from segmamba.datasets.reading import content, foreground, hash_file, read_case, value_counts
+from segmamba.datasets.reading import content, foreground, read_case, value_counts
 from segmamba.datasets.registration import find_misplaced
 from segmamba.datasets.split import SPLIT, read_split
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 
 # kind -> (severity, how to fix it)
 KINDS = {

@@ -19,11 +19,12 @@ from segmamba import __version__
 from segmamba.datasets.find import CaseFiles, Found, find_cases
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
-from segmamba.datasets.reading import hash_file, measure, read_case, size_and_time
+from segmamba.datasets.reading import measure, read_case
 from segmamba.datasets.task import Task, glioma_values, settle_convention
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
+from segmamba.files.digest import hash_file, size_and_time
 
 _UNSEEN = "no label seen yet"
 

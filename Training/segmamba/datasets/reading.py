@@ -83,23 +83,6 @@ def _read_label(path: Path, case: Case | None) -> np.ndarray:
     return values
 
 
-def hash_file(path: Path) -> str:
-    """sha256 of a file, or over the files of a folder of DICOM slices in order of their names."""
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes, and ns since 1970 of the last change; of a folder, of all the files in it."""
-    stats = [p.stat() for p in ([path] if path.is_file() else path.iterdir())]
-    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
-
-
 def foreground(image: np.ndarray) -> np.ndarray:
     """Voxels that are not background, bool, of the image's shape.
 

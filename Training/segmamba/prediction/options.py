@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from segmamba.cases.case import Source
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.prediction.postprocess import check_limits
@@ -134,11 +134,4 @@ def settings_of(model: Model, options: PredictOptions, images_sha256: Mapping[st
 
 
 def _digest(source: Source) -> str:
-    """sha256 over the image's file, or over every file of its DICOM folder by name."""
-    files = [source.path] if source.path.is_file() else sorted(p for p in source.path.iterdir() if p.is_file())
-    digest = hashlib.sha256(str(source.volume).encode())
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hash_file(source.path, str(source.volume))

@@ -7,7 +7,6 @@ that somebody drew or corrected is written over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from segmamba import __version__
 from segmamba.cases.case import Case, save_image
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.digest import hash_file
 from segmamba.files.place import check_owner
 from segmamba.images.image_io import describe_grid
 from segmamba.models.package import Model
@@ -110,7 +110,7 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
         known, written = set(), {}
     check_owner(there[0], known, images_sha256.values(), "a result")
     for path in files.values():
-        if path.name in written and path.is_file() and _sha256(path) != written[path.name]:
+        if path.name in written and path.is_file() and hash_file(path) != written[path.name]:
             raise InputError(
                 f"{path}: was changed since it was written here; move it to another folder to keep it, or remove it to "
                 "have it made anew"
@@ -190,7 +190,7 @@ def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, 
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
         "regions": list(manifest.regions),
-        "label_maps_sha256": {path.name: _sha256(path) for kind, path in files.items() if kind.startswith(_EDITED)},
+        "label_maps_sha256": {path.name: hash_file(path) for kind, path in files.items() if kind.startswith(_EDITED)},
         "settings": settings_of(result.model, result.options, seen.images_sha256),
         "device": segmentation.device,
         "precision": segmentation.precision,
@@ -220,7 +220,3 @@ def find_warnings(summary: Mapping) -> list[str]:
 
 def _write_json(value: Mapping, path: Path) -> None:
     write_aside(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

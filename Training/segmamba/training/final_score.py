@@ -9,6 +9,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT, test_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
+from segmamba.files.digest import hash_file
 from segmamba.models.package import MANIFEST, load_package, read_manifest
 from segmamba.models.specs import ModelSpecs
 from segmamba.settings import read_json
@@ -68,8 +69,6 @@ def score_on_test(model: Path, config: TrainingConfig, run: Path, device: str) -
     Returns:
         {"mean", "cases"} as `validation.validate`.
     """
-    from segmamba.datasets.reading import hash_file  # here: it brings readers of images
-
     cases = find_test_cases(config)
     asked = {
         "weights_sha256": read_manifest(model).weights_sha256,

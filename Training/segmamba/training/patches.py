@@ -29,6 +29,7 @@ import torch
 
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.digest import hash_file
 from segmamba.images.resample import Axis, to_model
 from segmamba.limits import VOXELS
 from segmamba.models.specs import PreprocessSpec
@@ -84,7 +85,6 @@ def read_patches(path: Path | str, labels: int) -> PatchFile:
 
 
 def _checked(path: Path, arrays: dict[str, np.ndarray], labels: int) -> PatchFile:
-    from segmamba.datasets.reading import hash_file  # here: it brings readers of images
 
     def check(holds: bool, text: str) -> None:
         if not holds:

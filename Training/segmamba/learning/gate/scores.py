@@ -15,10 +15,10 @@ from scipy import ndimage
 from segmamba.cases.case import Case, load_case, load_label_map
 from segmamba.cases.labels import to_regions
 from segmamba.datasets.manifest import CaseEntry, Dataset
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
 from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.digest import hash_file
 from segmamba.models.package import Model
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.settings import build, plain, read_json

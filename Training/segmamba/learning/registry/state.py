@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from segmamba import settings
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 
 REGISTRY, MODELS = "registry.json", "models"
 SCHEMA = 1
@@ -85,7 +85,7 @@ def read_registry(folder: Path | str) -> Registry:
 def hash_of(path: Path) -> str:
     """sha256 of a file; empty where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from segmamba import __version__, limits, settings
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import CaseEntry
-from segmamba.datasets.reading import hash_file, size_and_time
 from segmamba.errors import explain, last_line
 from segmamba.files.atomic import is_clutter, write_aside
+from segmamba.files.digest import hash_file, size_and_time
 from segmamba.learning.submissions.checks import Examined, examine, same_task
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD

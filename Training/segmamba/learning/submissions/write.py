@@ -26,9 +26,9 @@ import numpy as np
 from segmamba import __version__
 from segmamba.cases.case import Case, Source, load_label_map
 from segmamba.cases.labels import GLIOMA
-from segmamba.datasets.reading import hash_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share
+from segmamba.files.digest import hash_file
 from segmamba.files.shares import publish_folder, write_file
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.ready import make_ready
