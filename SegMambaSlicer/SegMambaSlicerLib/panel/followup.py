@@ -35,6 +35,7 @@ class FollowUpPanel:
         self._log = log
         self._node = self._measuring = self._answer = None
         self._said: dict = {}  # by the physician, of which the last measuring was told
+        self._cutShort = False  # whether DICOM was being written when something had to be measured anew
         self._results: list[dates.DatedResult] = []
         self._ticked: list = []  # segmentations
         self._filling = False
@@ -209,6 +210,7 @@ class FollowUpPanel:
         text = _("Registering and measuring...") if several and self._answer is None else _("Measuring...")
         self._say(text)
         self._said = self._clinician()
+        self._cutShort = self._cutShort or measuring.isWriting
         try:
             measuring.measure(
                 self._byHand(),
@@ -231,7 +233,11 @@ class FollowUpPanel:
         fillLesions(self._ui.followUpLesionsTable, answer, self._measuring.results)
         label = self._ui.followUpSummaryLabel
         label.setText(summary(answer, label))
-        self._say(_("Measured. Drag a line to correct it: your line then counts."))
+        if self._cutShort:
+            self._say(_("Measured again. DICOM was not written, for it would say what was before: write it again."))
+        else:
+            self._say(_("Measured. Drag a line to correct it: your line then counts."))
+        self._cutShort = False
         if len(answer["dates"]) > 1:
             chart.updateChart(answer)
 
@@ -339,6 +345,7 @@ class FollowUpPanel:
         measuring = self._measuring
         self._measuring = None
         self._answer = None
+        self._cutShort = False
         if measuring is not None:
             measuring.close()
         for watch in self._watches:

@@ -75,6 +75,23 @@ def test_cancelling_what_is_written_keeps_what_was_measured(measured, monkeypatc
     assert ui.followUpLesionsTable.rowCount == 1 and ui.followUpCsvButton.isEnabled()
 
 
+def test_what_is_measured_anew_while_dicom_is_written_says_that_it_was_not(measured, monkeypatch, pump):
+    """It would have told of the line as it was."""
+    ui, measuring, stopped = measured.ui, measured.followUp._measuring, []
+    with monkeypatch.context() as patched:
+        command = SimpleNamespace(isDone=False, cancel=lambda: stopped.append(1))
+        patched.setattr(measuring, "_start", lambda *_arguments: command)
+        patched.setattr("SegMambaSlicerLib.followup.measuring._seriesFiles", lambda _volume, folder: folder)
+        measured.followUp._reports.onSr()
+    node = line(measured.results.segmentation, "D1")
+    halve(node)
+    settled(measured, pump)
+    assert stopped and "DICOM was not written" in ui.followUpStateLabel.text
+    halve(node)
+    settled(measured, pump)
+    assert "DICOM" not in ui.followUpStateLabel.text and "Measured" in ui.followUpStateLabel.text
+
+
 def test_a_folder_that_is_gone_is_asked_for_only_when_something_is_saved(measured, monkeypatch, tmp_path):
     """A network drive that does not answer holds up who asks, and the buttons are looked at all the time."""
     ui, asked = measured.ui, []
