@@ -155,6 +155,22 @@ def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, 
     assert "Secret" not in text and "4711" not in text and "19501231" not in text and "202604" not in text
 
 
+def test_the_date_is_that_of_the_t1c_whatever_else_the_folder_holds(tmp_path):
+    """The first series of all is a localizer of an earlier examination."""
+    from segmamba.commands.follow_dates import date_of
+
+    array, affine = head()
+    earlier = {"AcquisitionDate": "20250601", "StudyDate": "20250601", "StudyInstanceUID": "1.2.3"}
+    write_series(tmp_path / "a", array[..., :3], affine, 1, SeriesDescription="localizer", **earlier)
+    with pytest.raises(InputError, match="images of 2 dates"):  # before there is a case in it
+        write_series(tmp_path / "b", array, affine, 2, SeriesDescription="survey")
+        date_of(tmp_path)
+    for number, name in enumerate(("T1", "T1 KM", "T2", "FLAIR"), 3):
+        write_series(tmp_path / "b", head(seed=number)[0], affine, number, SeriesDescription=name)
+    assert find_series(tmp_path)[0].study == "A" and date_of(tmp_path / "a") == "20250601"
+    assert date_of(tmp_path) == "20260102"
+
+
 def dicom_date(phantom_cases, place, date):
     """A case folder whose modalities are folders of DICOM files, named as the modalities are."""
     import nibabel as nib

@@ -53,15 +53,29 @@ class Refers:
 
 
 def date_of(place: Path) -> str:
-    """Of DICOM files, as 20260131. Raises InputError where there is none."""
+    """When the T1c of DICOM files was taken, as 20260131. Raises InputError where that is not known."""
     from segmamba.followup.dates import dicom_facts
 
-    found = _dicom(place)
-    series = _series_of_t1c(place) or (found[0] if found else None)
-    date = dicom_facts(series)[0] if series else ""
-    if not date:
-        raise InputError(f"{place}: holds no date; give --dates, one a timepoint")
-    return date
+    series = _series_of_t1c(place)
+    dates = {dicom_facts(one)[0] for one in ([series] if series else _case_of(_dicom(place)))} - {""}
+    if len(dates) != 1:
+        what = f"images of {len(dates)} dates" if dates else "no date"
+        raise InputError(f"{place}: holds {what}; give --dates, one a timepoint")
+    return dates.pop()
+
+
+def _case_of(found: list[Series]) -> list[Series]:
+    """What a case is made of among `found`, its T1c alone where there is one; all where that cannot be told.
+
+    Folders hold earlier examinations too, and what is first in them is then of another date.
+    """
+    from segmamba.images.dicom import choose_four
+
+    try:
+        choices = choose_four(found, incomplete=True)
+    except InputError:
+        return found
+    return [choices["t1c"].series] if "t1c" in choices else [choice.series for choice in choices.values()]
 
 
 def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
