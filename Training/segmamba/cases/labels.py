@@ -100,6 +100,12 @@ def values_of(convention: str) -> frozenset[int]:
     return frozenset(SCHEMES[convention].labels.values() if convention in SCHEMES else CONVENTIONS[convention])
 
 
+def convention_with(labels: Mapping[str, int]) -> str:
+    """The convention whose names and values are exactly these, the engine's own before others; '' for none."""
+    schemes = {"brats2023": GLIOMA, **SCHEMES}
+    return next((convention for convention, scheme in schemes.items() if scheme.labels == dict(labels)), "")
+
+
 def cohort_of(name: str) -> str:
     """The cohort that the name of a case or a file tells, such as 'BraTS-GLI', or ''."""
     return next((cohort for cohort, pattern, *_ in _COHORTS if re.match(pattern, name, re.IGNORECASE)), "")

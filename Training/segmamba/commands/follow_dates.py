@@ -117,6 +117,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
     from segmamba import __version__
     from segmamba.cases.case import find_case
     from segmamba.cases.dicom_seg import ModelFacts, check_seg
+    from segmamba.cases.labels import convention_with
     from segmamba.followup.dates import dicom_facts, read_probability, read_timepoint
     from segmamba.followup.lesions import regions_of
     from segmamba.models.package import find_model, load_package
@@ -124,6 +125,12 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
 
     model = load_package(find_model(options.model))
     manifest = model.manifest
+    convention = convention_with(manifest.label_map)
+    if not convention:
+        raise InputError(
+            f"--model {options.model}: its labels are {', '.join(manifest.label_map)}, of which a follow-up cannot "
+            "make enhancing tumor, core and edema; expected a model of brain tumors, or timepoints with label maps"
+        )
     folder = output / SEGMENTATIONS
     place = given.place
     incomplete = manifest.incomplete is not None
@@ -135,7 +142,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
             raise InputError(f"{place}: no T1c, on which dates are registered and lesions measured")
         series = case.reference if case else _series_of_t1c(place)
         if series and options.dicom_sr:
-            check_seg(series, seg_path(output, given.name), list(manifest.label_map))
+            check_seg(series, seg_path(output, given.name))
         settings = PredictOptions(device=choose_device(options.device), probabilities=True)
         bar = Bar()
         print(f"day {given.day}: segmenting", file=sys.stderr, flush=True)
@@ -146,8 +153,10 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
             given.day,
             folder / summary["files"]["label_map"],
             sources["t1c"],
-            "brats2023",
-            probabilities={name: read_probability(probabilities, name) for name in regions_of(options.region)},
+            convention,
+            probabilities={
+                name: read_probability(probabilities, name, convention) for name in regions_of(options.region)
+            },
             made_by={"model": manifest.id, "weights": manifest.weights_sha256[:16], "software": __version__},
             absent=tuple(summary["absent"]),
             scanner=dicom_facts(series)[1] if series else "",

@@ -107,11 +107,19 @@ def read_timepoint(
     return Timepoint(day, array, affine, image, notes=tuple(dict.fromkeys((*image.notes, *notes))), **facts)
 
 
-def read_probability(path: Path, region: str) -> np.ndarray:
-    """The probability of a region, out of those of the labels that `segmamba predict` writes: (X, Y, Z) float32."""
-    return np.asarray(
-        np.sum([read_source(Source(path, label)).array for label in REGIONS[region]], axis=0, dtype=np.float32)
-    )
+def read_probability(path: Path, region: str, convention: str) -> np.ndarray:
+    """The probability of a region, out of those of the labels that `segmamba predict` writes.
+
+    Args:
+        path: of the file.
+        region: of lesions.REGIONS.
+        convention: that the model's labels follow.
+
+    Returns:
+        (X, Y, Z) float32.
+    """
+    values = [value for value, label in CONVENTIONS[convention].items() if label in REGIONS[region]]
+    return np.asarray(np.sum([read_source(Source(path, value)).array for value in values], axis=0, dtype=np.float32))
 
 
 def count_days(dates: list[str]) -> list[int]:

@@ -1,0 +1,69 @@
+"""Dates that `segmamba follow` segments itself: by which model, and what the segmentation has to say."""
+
+from argparse import Namespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from segmamba.cases.labels import PEDIATRIC, POST_TREATMENT, LabelScheme
+from segmamba.commands.follow_dates import Given, make_ready
+from segmamba.errors import InputError
+from segmamba.models.package import Manifest, save_package
+from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.networks.segmamba import NetworkConfig, SegMamba
+
+
+def model_of(folder, scheme, label):
+    """A package whose network says `label` everywhere, with a probability of nearly 1."""
+    channels = len(scheme.labels) + 1
+    config = NetworkConfig(
+        features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1), out_channels=channels
+    )
+    network = SegMamba(config)
+    *_, last = (one for one in network.modules() if getattr(one, "out_channels", 0) == channels)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.eye(channels)[scheme.labels[label]] * 20)
+    preprocess = PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), spacing=(8.0, 8.0, 8.0))
+    inference = InferenceSpec(window=(32, 32, 32))
+    more = {"preprocess": preprocess, "inference": inference, "label_map": scheme.labels, "regions": scheme.regions}
+    manifest = Manifest(id="other", network=config, **more)
+    save_package(folder, network, manifest, "# other\n")
+    return folder
+
+
+def segmented(case, model, output, region="ET"):
+    options = Namespace(model=str(model), device="cpu", region=region, labels=None, dicom_sr=False)
+    return make_ready(Given(case, 0), options, output)[0]
+
+
+@pytest.fixture
+def case(phantom_cases, tmp_path):
+    """Without a label map of its own."""
+    folder = tmp_path / "case"
+    folder.mkdir()
+    for path in (phantom_cases / "phantom-0").glob("*-t*.nii.gz"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("scheme", "label", "as_followed"),
+    [(PEDIATRIC, "ET", 3), (PEDIATRIC, "ED", 2), (POST_TREATMENT, "ET", 3), (POST_TREATMENT, "RC", 0)],
+)
+def test_what_a_models_labels_mean_is_what_is_followed(case, tmp_path, scheme, label, as_followed):
+    """In BraTS-PED 1 is enhancing tumor and 4 edema; after treatment 4 is a cavity, which is no lesion."""
+    found = segmented(case, model_of(tmp_path / "model", scheme, label), tmp_path / "out")
+    written = np.asarray(nib.load(tmp_path / "out" / "segmentations" / "day-0000-seg.nii.gz").dataobj)
+    brain = written == scheme.labels[label]
+    assert brain.sum() > 1000 and set(np.unique(written)) == {0, scheme.labels[label]}
+    np.testing.assert_array_equal(found.label_map, np.where(brain, as_followed, 0))
+    assert found.probabilities["ET"][brain].mean() == pytest.approx(float(label == "ET"), abs=1e-3)
+
+
+def test_a_model_of_something_else_is_refused_by_its_labels(case, tmp_path):
+    scheme = LabelScheme(labels={"tumor": 1}, regions={"tumor": ("tumor",)})
+    with pytest.raises(InputError, match=r"its labels are tumor, .* expected a model of brain tumors"):
+        segmented(case, model_of(tmp_path / "model", scheme, "tumor"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
