@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from segmamba.cases.labels import PEDIATRIC, POST_TREATMENT, LabelScheme
+from segmamba.cases.labels import GLIOMA, PEDIATRIC, POST_TREATMENT, LabelScheme
 from segmamba.commands.follow_dates import Given, make_ready
 from segmamba.errors import InputError
 from segmamba.models.package import Manifest, save_package
@@ -60,6 +60,16 @@ def test_what_a_models_labels_mean_is_what_is_followed(case, tmp_path, scheme, l
     assert brain.sum() > 1000 and set(np.unique(written)) == {0, scheme.labels[label]}
     np.testing.assert_array_equal(found.label_map, np.where(brain, as_followed, 0))
     assert found.probabilities["ET"][brain].mean() == pytest.approx(float(label == "ET"), abs=1e-3)
+
+
+def test_what_is_to_be_known_of_the_images_is_told(case, tmp_path):
+    """T1 and T1c under each other's name: `segmamba predict` says so, and the sums are as wrong here as there."""
+    one, other, aside = (case / f"phantom-0-{name}.nii.gz" for name in ("t1n", "t1c", "aside"))
+    model = model_of(tmp_path / "model", GLIOMA, "ET")
+    assert not any("swapped" in note for note in segmented(case, model, tmp_path / "right").notes)
+    for old, new in ((one, aside), (other, one), (aside, other)):
+        old.rename(new)
+    assert "Are the two swapped?" in " ".join(segmented(case, model, tmp_path / "wrong").notes)
 
 
 def test_a_model_of_something_else_is_refused_by_its_labels(case, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
     from segmamba.followup.lesions import regions_of
     from segmamba.models.package import find_model, load_package
     from segmamba.prediction.predict import PredictOptions, predict_case
+    from segmamba.prediction.result import find_warnings
 
     model = load_package(find_model(options.model))
     manifest = model.manifest
@@ -161,6 +162,9 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
             absent=tuple(summary["absent"]),
             scanner=dicom_facts(series)[1] if series else "",
         )
+        for line in case.lines() if case else ():
+            print(f"note: day {given.day}: {line}", file=sys.stderr)
+    timepoint = replace(timepoint, notes=tuple(dict.fromkeys((*timepoint.notes, *find_warnings(summary)))))
     facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
     return timepoint, Refers(series, facts) if series else None
 
