@@ -252,6 +252,29 @@ def test_label_maps_over_series_have_reports_and_an_empty_one_says_why_not(subfo
     assert seg.ManufacturerModelName == "quick"
 
 
+@pytest.mark.parametrize("fault", ["a SEG of the second date", "no frame of reference"])
+def test_what_stops_a_seg_is_told_before_anything_is_measured(subfolders, tmp_path, capsys, fault):
+    from segmamba.cli import main
+
+    series = [subfolders / "first" / "t1c", tmp_path / "t1c"]
+    array, affine = head(spacing=(5.5, 5.5, 5.0))
+    place = {"FrameOfReferenceUID": None} if fault == "no frame of reference" else {}
+    write_series(series[1], array, affine, SeriesDescription="T1 KM", **place)
+    maps = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
+    label_map_over(series[0], maps[0], [np.s_[20:26, 20:26, 15:19]])
+    label_map_over(series[1], maps[1], [np.s_[3:7, 4:8, 5:8]])
+    output = tmp_path / "out"
+    if not place:
+        (output / "segmentations").mkdir(parents=True)
+        (output / "segmentations" / "day-0030-seg.dcm").write_bytes(b"x")
+    t1c = ["--t1c", *map(str, series), "--series", *map(str, series), "--labels", "brats2023"]
+    arguments = ["follow", *map(str, maps), *t1c, "--dates", "0", "30", "--dicom-sr", "-o", str(output)]
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert ("no Frame of Reference UID" if place else "never overwritten") in told and "measuring" not in told
+    assert not (output / "follow-up.json").exists() and not (output / "day-0000-sr.dcm").exists()
+
+
 def test_dates_that_are_not_of_dicom_are_refused_before_anything_is_written(tmp_path, phantom_cases, capsys):
     from segmamba.cli import main
 

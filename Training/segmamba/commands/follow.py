@@ -161,8 +161,9 @@ def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[in
     if not options.dicom_sr:
         return {}
     paths = {one.day: output / f"{one.name}-sr.dcm" for one in given}
-    for path in paths.values():
+    for day, path in paths.items():
         check_sr(path)
+        check_sr(seg_path(output, f"day-{day:04d}"))
     return paths
 
 

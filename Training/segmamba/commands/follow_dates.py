@@ -94,7 +94,7 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
     """
     from segmamba import __version__
     from segmamba.cases.case import find_label
-    from segmamba.cases.dicom_seg import ModelFacts
+    from segmamba.cases.dicom_seg import ModelFacts, check_seg
     from segmamba.followup.dates import dicom_facts, read_timepoint
     from segmamba.images.dicom import find_in_folder
 
@@ -108,6 +108,8 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
     series = find_in_folder(given.series)[0] if given.series else _series_of_t1c(label_map.parent)
     if series:
         facts["scanner"] = dicom_facts(series)[1]
+        if options.dicom_sr:
+            check_seg(series, seg_path(output, given.name))
     timepoint = read_timepoint(given.day, label_map, given.t1c, options.labels, **facts)
     made_by = ModelFacts(name=given.made_by or "label map as given", version="unknown", software=__version__)
     return timepoint, Refers(series, made_by) if series else None
