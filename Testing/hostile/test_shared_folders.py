@@ -20,19 +20,20 @@ from segmamba.learning.submissions.intake import ingest
 
 @posix
 def test_leftovers_go_by_age_and_owner_and_use(tmp_path, monkeypatch):
-    old, new, other = aside(tmp_path / "a.json"), aside(tmp_path / "a.nii.gz", ".nii.gz"), tmp_path / "mine.tmp"
-    for path in (old, new, other):
+    old, new = aside(tmp_path / "a.json"), aside(tmp_path / "a.nii.gz", ".nii.gz")
+    others = [tmp_path / name for name in ("mine.tmp", ".session.tmp", ".org.editor.AbC123.tmp", ".unsaved.tmp.nii.gz")]
+    for path in (old, new, *others):
         path.write_bytes(b"x")
-    os.utime(old, (time.time() - 2 * limits.LEFTOVER_SECONDS,) * 2)
-    os.utime(other, (time.time() - 2 * limits.LEFTOVER_SECONDS,) * 2)
+    for path in (old, *others):
+        os.utime(path, (time.time() - 2 * limits.LEFTOVER_SECONDS,) * 2)
     sweep(tmp_path)
-    assert not old.exists() and new.exists() and other.exists()
+    assert not old.exists() and new.exists() and all(path.exists() for path in others)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with work_folder("segmamba-dicom-") as first:
         with work_folder("segmamba-dicom-") as second:
             assert first.is_dir() and second.is_dir() and stat.S_IMODE(second.stat().st_mode) == 0o700
         assert not second.exists() and first.is_dir()
-    assert not first.exists()
+    assert not first.exists() and all(path.exists() for path in others)
 
 
 @posix

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from segmamba.export.config import inference, is_segmamba, metadata
 from segmamba.export.program import write_program
 from segmamba.export.readme import readme
 from segmamba.export.sources import collect
-from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.atomic import aside, make_folder, write_aside
 from segmamba.models.package import CARD, Manifest, Model, load_package
 
 _PACKAGE_NOTE = (
@@ -51,14 +50,14 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} already exists; give the name of a new folder, or take the old one away")
     loaded = load_package(model)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    half = aside(output)
     try:
-        FORMATS[form](loaded, aside)
+        FORMATS[form](loaded, half)
         if output.is_dir():
             output.rmdir()
-        aside.rename(output)
+        half.rename(output)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(half, ignore_errors=True)
     return output
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from segmamba import limits
 from segmamba.errors import InputError, explain
 
-_LEFT = re.compile(r"\..*\.tmp(\.nii(\.gz)?)?")
+# with a process number, a token, or our name in front: other programs have hidden .tmp files too, in /tmp above all
+_LEFT = re.compile(r"\.(\d+\..+|[0-9a-f]{16}|segmamba-.+)\.tmp(\.nii(\.gz)?)?")
 # what systems leave in every folder that is looked into
 _CLUTTER = re.compile(r"\._.*|\.DS_Store|\.directory|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
