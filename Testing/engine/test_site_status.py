@@ -10,7 +10,9 @@ import pytest
 from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
+from segmamba.files.shares import exclusive
 from segmamba.learning.site import Site, summarise
+from segmamba.learning.site.improvement import _alone
 from segmamba.learning.site.layout import STATUS
 from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
@@ -42,6 +44,17 @@ def test_one_improvement_at_a_time(site, worker, capsys):
     assert main(["improve", str(site.folder), "--stop", "other", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"run": "other", "folder": str(site.run("other"))}
     assert (site.run("other") / "stop").exists()
+
+
+def test_who_comes_second_to_the_lock_leaves_no_empty_run(site):
+    """Both looked before either held it; what was in a folder already stays there."""
+    begun = site.new_run("finetune")
+    (begun / "improve.json").write_text("{}")
+    with exclusive(site.lock):
+        for folder in (begun, site.new_run("finetune"), site.run("named")):
+            with pytest.raises(InputError, match="another program is at work"), _alone(site, folder):
+                pytest.fail("two at once")
+    assert site.run_folders() == [begun] and (begun / "improve.json").exists()
 
 
 def test_a_run_that_was_ended_from_outside_is_lost(site, worker):

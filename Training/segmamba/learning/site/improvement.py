@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from segmamba.errors import InputError, Stopped
@@ -106,9 +106,16 @@ def free_or_refuse(site: Site) -> None:
 
 @contextmanager
 def _alone(site: Site, folder: Path) -> Iterator[None]:
-    make_folder(folder)
-    sweep(folder)
-    with exclusive(site.lock, _MOMENT), exclusive(folder / LOCK, _MOMENT):
+    make_folder(site.runs)
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(site.lock, _MOMENT))
+        except InputError:  # another run was quicker
+            with suppress(OSError):
+                folder.rmdir()  # made for this one; what holds anything stays
+            raise
+        sweep(make_folder(folder))
+        held.enter_context(exclusive(folder / LOCK, _MOMENT))
         yield
 
 
