@@ -233,6 +233,16 @@ def test_label_maps_without_tumor_do_not_count(site, own, capsys):
     assert "has 1 labelled case(s) with a tumor" in capsys.readouterr().err and tree(site.anchor) == before
 
 
+def test_as_many_as_make_a_guard_are_those_with_a_tumor(site, own, capsys, monkeypatch):
+    """As the gate counts them."""
+    image = nib.load(find_label(own / "anna"))
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), own / "cleo" / "cleo-seg.nii.gz")
+    monkeypatch.setattr("segmamba.learning.gate.rules.ENOUGH", 3)
+    assert set_anchor(site, own) == 0
+    judge, enough = capsys.readouterr().out.splitlines()
+    assert judge.startswith("3 labelled cases") and enough.startswith("2 have a tumor; 3 or more")
+
+
 def start_model(site, folder, modalities=MODALITIES, **labels):
     channels = 1 + len(labels.get("label_map", "123"))
     config = NetworkChoice(preset="quick").resolve(len(modalities), channels, (48, 48, 48))

@@ -139,6 +139,7 @@ def _anchor(options: Namespace) -> int:
     from segmamba.learning.gate.rules import ENOUGH
     from segmamba.learning.site import Site
     from segmamba.learning.site.anchor import set_anchor
+    from segmamba.training.plan import may_hold_labels
 
     site = Site(Path(options.site).absolute())
     ready_for_output(site.folder)
@@ -147,8 +148,9 @@ def _anchor(options: Namespace) -> int:
     )
     for case, reason in made.left_out.items():
         print(f"left out: {case}: {reason}", file=sys.stderr)
-    labelled = sum(case.label is not None for case in made.dataset.cases)
-    print(f"{labelled} labelled cases judge the new models of {site.folder} from now on")
-    if labelled < ENOUGH:
-        print(f"{ENOUGH} or more make them a guard: of fewer, chance moves the means")
+    labelled = [case for case in made.dataset.cases if case.label is not None]
+    print(f"{len(labelled)} labelled cases judge the new models of {site.folder} from now on")
+    with_tumor = sum(map(may_hold_labels, labelled))
+    if with_tumor < ENOUGH:
+        print(f"{with_tumor} have a tumor; {ENOUGH} or more make them a guard: of fewer, chance moves the means")
     return 0
