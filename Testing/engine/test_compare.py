@@ -125,3 +125,17 @@ def test_a_missing_prediction_is_named(folders, capsys):
 def test_two_files_of_different_cases_are_refused(folders):
     with pytest.raises(InputError, match="expected the same cases"):
         compare_folders(folders[0] / "near.nii.gz", folders[1] / "far.nii.gz", folders[2], convention="brats2021")
+
+
+def test_two_that_are_scored_in_different_regions_are_refused(folders):
+    """A found cavities, the 4 of BraTS 2024, and B none: by its labels alone B is one of a model that knows no cavity."""
+    for file in folders[0].iterdir():
+        image = nib.load(file)
+        nib.save(nib.Nifti1Image(np.where(np.asarray(image.dataobj), np.uint8(4), np.uint8(0)), image.affine), file)
+    a, b, truths = folders
+    for one, other in ((a, b), (b, a)):
+        with pytest.raises(InputError, match=r"scored in WT, TC, ET(, RC)? and .*; say .*--prediction-labels"):
+            compare_folders(one, other, truths, convention="brats2024")
+    both = compare_folders(a, b, truths, convention="brats2024", predicted="brats2024")["comparison"]["dice"]
+    assert both["RC"]["a"] == pytest.approx((0.6 + 0.8) / 2)
+    assert (both["RC"]["b"], both["ET"]["a"], both["ET"]["b"]) == (0.0, 1.0, 0.5)

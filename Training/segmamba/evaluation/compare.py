@@ -35,7 +35,8 @@ def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **opti
         "cases"} of each, and the other fields of `evaluate_folders`, which both share}.
 
     Raises:
-        InputError: as `evaluate_folders`, and where the two hold different cases of the truths.
+        InputError: as `evaluate_folders`, and where the two hold different cases of the truths, or are scored in
+            different regions: only one of them holds the label that tells its convention.
     """
     results = [evaluate_folders(where, truths, **options) for where in (prediction_a, prediction_b)]
     cases_a, cases_b = (list(result["cases"]) for result in results)
@@ -43,6 +44,12 @@ def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **opti
         raise InputError(
             f"{prediction_a} holds case {', '.join(cases_a)} and {prediction_b} case {', '.join(cases_b)}; "
             "expected the same cases"
+        )
+    regions_a, regions_b = (", ".join(result["mean"]["dice"]) for result in results)
+    if regions_a != regions_b:
+        raise InputError(
+            f"{prediction_a} is scored in {regions_a} and {prediction_b} in {regions_b}, by the labels that they hold; "
+            "say what both follow, with --prediction-labels"
         )
     of_each = ("cases", "mean", "ci95", "without_truth")
     a, b = (
