@@ -180,7 +180,10 @@ def scores_of(case: Held, spec: PostprocessSpec) -> dict[str, dict[str, float]]:
 
 
 def summarize(scores: dict[str, dict], cohorts: dict[str, str]) -> dict[str, dict]:
-    """Cohort, and "all" -> {"cases": n, region: {metric: [mean, low, high]}}, of a 95 % bootstrap over cases."""
+    """Cohort, and "all" -> {"cases": n, region: {metric: [mean, low, high]}}, of a 95 % bootstrap over cases.
+
+    Of a single case there is no interval: [mean].
+    """
     from segmamba.evaluation.confidence import mean_interval
 
     groups = {"all": list(scores)}
@@ -193,8 +196,8 @@ def summarize(scores: dict[str, dict], cohorts: dict[str, str]) -> dict[str, dic
             entry[region] = {}
             for metric in METRICS:
                 values = np.array([scores[name][region][metric] for name in names])
-                low, high = mean_interval(values, rng=np.random.default_rng(2023))
-                entry[region][metric] = [round(float(v), 4) for v in (values.mean(), low, high)]
+                ends = mean_interval(values, rng=np.random.default_rng(2023)) if len(values) > 1 else ()
+                entry[region][metric] = [round(float(v), 4) for v in (values.mean(), *ends)]
         summary[cohort] = entry
     return summary
 

@@ -2,10 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from statistics import fmean, median
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import cross_validation
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "Testing" / "benchmarks" / "results"
@@ -54,6 +58,18 @@ def same(cell: str, value: float) -> bool:
     """Whether a figure in a text is the value, as exactly as it is printed."""
     digits = len(cell.partition(".")[2])
     return abs(float(cell) - value) <= 0.5 * 10**-digits + 1e-9
+
+
+def test_a_cohort_of_one_case_has_a_mean_and_no_interval():
+    """After hours of segmenting, it does not end in an error with nothing written."""
+    scores = {
+        case: {region: dict.fromkeys(cross_validation.METRICS, value) for region in REGIONS}
+        for case, value in (("a", 0.5), ("b", 0.75), ("c", 0.25))
+    }
+    found = cross_validation.summarize(scores, {"a": "large", "b": "large", "c": "small"})
+    assert {cohort: entry["cases"] for cohort, entry in found.items()} == {"all": 3, "large": 2, "small": 1}
+    assert found["large"]["ET"]["nsd"] == [0.625, 0.5, 0.75]
+    assert found["small"]["WT"]["dice"] == [0.25]
 
 
 @pytest.mark.parametrize(("path", "spots"), [(README, ["WT"]), (CARD, REGIONS)])
