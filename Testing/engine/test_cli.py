@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,25 @@ def test_another_model_is_not_written_over_by_an_import(tiny_model, tmp_path, ca
     assert main(["import", str(tmp_path / "published.pt"), "-o", str(tiny_model)]) == 1
     assert f"{tiny_model}: holds another model, tiny; name another folder" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tiny_model.iterdir()} == before
+
+
+def test_a_checkpoint_of_another_task_leaves_the_model_that_it_was_to_replace(tmp_path, capsys):
+    """What cannot be read again is not written, neither over a model of the same name nor into a new folder."""
+    import torch
+    from segmamba.networks.segmamba import NetworkConfig, SegMamba
+
+    narrow = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, depths=(1, 1, 1, 1))
+    checkpoint, model = tmp_path / "published.pt", tmp_path / "model"
+    torch.save(SegMamba(narrow).state_dict(), checkpoint)
+    assert main(["import", str(checkpoint), "-o", str(model)]) == 0
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    for other in (replace(narrow, out_channels=2), replace(narrow, in_channels=1)):
+        torch.save(SegMamba(other).state_dict(), checkpoint)
+        for folder in (model, tmp_path / "new"):
+            assert main(["import", str(checkpoint), "-o", str(folder)]) == 1
+            assert f"published.pt: {other.in_channels} input and {other.out_channels} output" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir())
 
 
 def test_phantoms_can_be_made(tmp_path, capsys):

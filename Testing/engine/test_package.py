@@ -131,6 +131,8 @@ def test_weights_that_do_not_fit_their_precision_or_manifest_are_refused_before_
         save_package(tmp_path / "x", large, replace(MANIFEST, weights_dtype="float16"), "")
     with pytest.raises(InputError, match="describes another network"):
         save_package(tmp_path / "x", large, replace(MANIFEST, network=NetworkConfig()), "")
+    with pytest.raises(InputError, match="3 output channels; label_map"):
+        save_package(tmp_path / "x", large, replace(MANIFEST, label_map={"ED": 1}, regions={"WT": ("ED",)}), "")
     assert not (tmp_path / "x").exists()
 
 

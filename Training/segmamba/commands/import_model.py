@@ -37,6 +37,12 @@ def run(options: Namespace) -> int:
     if (Path(options.output) / MANIFEST).exists() and (other := read_manifest(options.output).id) != name:
         raise InputError(f"{options.output}: holds another model, {other}; name another folder, or move that one away")
     network = load_published(options.checkpoint, mamba_residual=options.mamba_residual)
+    channels = network.config.in_channels, network.config.out_channels
+    if channels != (4, 4):
+        raise InputError(
+            f"{options.checkpoint}: {channels[0]} input and {channels[1]} output channels; expected 4 and 4, those of "
+            "BraTS 2023: the published preprocessing and labels are all that `segmamba import` knows"
+        )
     manifest = Manifest(
         id=name,
         network=network.config,

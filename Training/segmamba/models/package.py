@@ -130,6 +130,12 @@ def read_manifest(folder: Path | str) -> Manifest:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
     manifest = settings.build(Manifest, values, str(path))
+    _check(manifest, path)
+    return manifest
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    """Raises InputError, which names `path`, where what a manifest says does not fit together."""
     try:
         count = len(manifest.scheme.labels)
     except InputError as error:
@@ -158,7 +164,6 @@ def read_manifest(folder: Path | str) -> Manifest:
             f"{path}: {len(manifest.preprocess.modalities)} modalities for "
             f"{manifest.network.in_channels} input channels"
         )
-    return manifest
 
 
 def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, card: str) -> Manifest:
@@ -173,12 +178,16 @@ def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, car
 
     Returns:
         The manifest as it was written.
+
+    Raises:
+        InputError: for what could not be read again; nothing is written then.
     """
     folder = Path(folder)
     if manifest.weights_dtype not in _DTYPES:
         raise InputError(f"weights_dtype {manifest.weights_dtype!r} must be one of {', '.join(_DTYPES)}")
     if manifest.network != network.config:
         raise InputError(f"the manifest of {manifest.id} describes another network than the one given")
+    _check(manifest, folder / MANIFEST)
     dtype = _DTYPES[manifest.weights_dtype]
     tensors = {name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()}
     if bad := sorted(name for name, t in tensors.items() if not torch.isfinite(t).all()):
