@@ -72,17 +72,6 @@ def test_a_label_map_region_by_region():
     assert to_label_map(probabilities).ravel().tolist() == [2, 2, 0]
 
 
-def test_each_region_has_its_threshold_and_lies_in_the_one_around_it():
-    """The last voxel has 0.45 of a core, more than the core's threshold, and too little of the whole."""
-    voxels = [[0.4, 0.0, 0.17, 0.43], [0.3, 0.45, 0.25, 0.0], [0.41, 0.2, 0.2, 0.19], [0.55, 0.3, 0.0, 0.15]]
-    probabilities = np.array(voxels).T[..., None, None]
-    assert to_label_map(probabilities, NESTED).ravel().tolist() == [2, 2, 2, 0]
-    assert to_label_map(probabilities, NESTED, (0.5, 0.42, 0.42)).ravel().tolist() == [3, 1, 2, 0]
-    assert to_label_map(probabilities, NESTED, (0.65, 0.4, 0.4)).ravel().tolist() == [0, 1, 0, 0]
-    with pytest.raises(ValueError, match="zip"):
-        to_label_map(probabilities, NESTED, (0.5, 0.4))
-
-
 @pytest.mark.parametrize("name", ["ce", "dice_ce"])
 def test_the_loss_of_regions_is_least_where_they_are_right(name):
     label_map = torch.randint(0, 4, (2, 6, 6, 6), generator=torch.Generator().manual_seed(3))

@@ -8,10 +8,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForeground, NormalizeIntensity, Orientation
 from oriented import SHAPE, TILT, make_affine, make_case, make_spec, noise
 from segmamba.errors import InputError
-from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.postprocess import to_label_map
 from segmamba.prediction.preprocess import preprocess
-from segmamba.prediction.segment import possible_lesion, restore
+from segmamba.prediction.segment import possible_lesion
 
 # --- where nothing needs interpolating
 
@@ -74,17 +74,9 @@ def test_undo_is_exact_at_equal_spacing(codes):
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 2, 2), (0.7, 1.3, 1), (6, 0.6, 1)], ids=str)
-@pytest.mark.parametrize(
-    "spec",
-    [
-        InferenceSpec(),
-        InferenceSpec(nested=(2, 1, 3)),
-        InferenceSpec(nested=(2, 1, 3), thresholds=(0.3, 0.25, 0.2)),
-    ],
-    ids=["argmax", "nested", "thresholds"],
-)
+@pytest.mark.parametrize("nested", [(), (2, 1, 3)], ids=["argmax", "nested"])
 @pytest.mark.parametrize("seed", range(3))
-def test_labels_restored_in_the_box_of_the_lesion_are_those_of_the_whole(spacing, spec, seed):
+def test_labels_restored_in_the_box_of_the_lesion_are_those_of_the_whole(spacing, nested, seed):
     """On thin and on thick slices, for a lesion inside, one at the rim of the crop, and none."""
     affine = make_affine("PIR", spacing)
     prepared = preprocess(make_case(noise((23, 29, 31), border=2), affine), make_spec(crop="foreground"))
@@ -97,16 +89,14 @@ def test_labels_restored_in_the_box_of_the_lesion_are_those_of_the_whole(spacing
         logits[(0, *box)] -= 20
     shares = logits.softmax(0)
     whole = prepared.undo(shares)
-    expected = to_label_map(whole, spec.nested, spec.thresholds)
-    found = restore(prepared, shares, spec)
+    expected = to_label_map(whole, nested)
+    found = prepared.undo_labels(shares, possible_lesion(shares, nested), lambda p: to_label_map(p, nested))
     assert found.dtype == np.uint8
     assert bool(expected.any()) == (seed < 2)
     # sums of two products may round otherwise in a smaller box, which decides where two labels are equally likely
-    sums = [whole[list(spec.nested[depth:])].sum(0) for depth in range(len(spec.nested))]
-    thresholds = spec.thresholds or [0.5] * len(sums)
-    near = [np.abs(total - threshold) < 1e-5 for total, threshold in zip(sums, thresholds, strict=True)]
+    sums = [whole[list(nested[depth:])].sum(0) for depth in range(len(nested))]
     best = np.sort(whole, axis=0)
-    close = np.any(near, axis=0) if near else best[-1] - best[-2] < 1e-5
+    close = np.any([np.abs(total - 0.5) < 1e-5 for total in sums], axis=0) if nested else best[-1] - best[-2] < 1e-5
     assert close.mean() < 1e-3
     np.testing.assert_array_equal(found[~close], expected[~close])
 
@@ -117,7 +107,7 @@ def test_probabilities_that_are_no_numbers_are_refused_wherever_they_are():
     shares[0] = 1
     shares[0, 0, 0, 0] = torch.nan
     with pytest.raises(InputError, match="NaN or infinite"):
-        prepared.undo_labels(shares, possible_lesion(shares, InferenceSpec()), to_label_map)
+        prepared.undo_labels(shares, possible_lesion(shares, ()), to_label_map)
 
 
 # --- crop and normalisation

@@ -93,19 +93,6 @@ def test_a_model_of_labels_goes_on_as_one_of_regions_and_not_back(config, first,
         train(third, tmp_path / "third")
 
 
-def test_thresholds_are_the_models_and_one_for_each_region(config, tmp_path):
-    given = replace(config.inference, thresholds=(0.5, 0.4, 0.3))
-    model = load_package(train(replace(config, head="regions", inference=given, steps=1), tmp_path / "run"))
-    assert model.manifest.inference.thresholds == (0.5, 0.4, 0.3)
-    with pytest.raises(InputError, match=r"thresholds .*one for each of the 3 regions WT, TC, ET"):
-        few = replace(config.inference, thresholds=(0.5, 0.4))
-        train(replace(config, head="regions", inference=few), tmp_path / "few")
-    with pytest.raises(InputError, match=r"thresholds are of regions; set head = 'regions'"):
-        replace(config, head="labels", inference=given)
-    with pytest.raises(InputError, match=r"thresholds \(0.5, 40, 0.4\) must be between 0 and 1"):
-        replace(config.inference, thresholds=(0.5, 40, 0.4))
-
-
 def test_sources_of_different_labels_are_refused(config, phantom_dataset, tmp_path):
     other = replace(phantom_dataset, regions={"WT": ("NCR", "ED", "ET")}, folder=str(tmp_path))
     write_dataset(other)

@@ -186,7 +186,7 @@ class ModelInferer(SlidingWindowInferer):
 class ToLabelMapd(MapTransform):
     """Label probabilities (K, X, Y, Z) on the image's own grid -> label map (1, X, Y, Z), without what is too small.
 
-    label_map, regions, nested, thresholds and the limits: as in the manifest of the model package.
+    label_map, regions, nested and the limits: as in the manifest of the model package.
     """
 
     def __init__(
@@ -195,7 +195,6 @@ class ToLabelMapd(MapTransform):
         label_map: Mapping[str, int],
         regions: Mapping[str, Sequence[str]],
         nested: Sequence[int] = (),
-        thresholds: Sequence[float] = (),
         min_component_mm3: Mapping[str, float] | None = None,
         min_without_inner_mm3: Mapping[str, float] | None = None,
         min_total_mm3: Mapping[str, float] | None = None,
@@ -205,7 +204,7 @@ class ToLabelMapd(MapTransform):
         self.scheme = LabelScheme(
             labels=dict(label_map), regions={name: tuple(labels) for name, labels in regions.items()}
         )
-        self.nested, self.thresholds = tuple(nested), tuple(thresholds)
+        self.nested = tuple(nested)
         self.limits = PostprocessSpec(
             min_component_mm3=dict(min_component_mm3 or {}),
             min_without_inner_mm3=dict(min_without_inner_mm3 or {}),
@@ -217,7 +216,7 @@ class ToLabelMapd(MapTransform):
         return {**data, **{key: self._decode(data[key]) for key in self.key_iterator(data)}}
 
     def _decode(self, probabilities: MetaTensor) -> MetaTensor:
-        label_map = to_label_map(probabilities.as_tensor().detach().cpu().numpy(), self.nested, self.thresholds)
+        label_map = to_label_map(probabilities.as_tensor().detach().cpu().numpy(), self.nested)
         label_map, _ = postprocess(label_map, np.asarray(probabilities.affine), self.limits, self.scheme)
         return MetaTensor(torch.from_numpy(label_map)[None].float()).copy_meta_from(probabilities)
 

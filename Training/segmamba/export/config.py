@@ -199,7 +199,6 @@ def _postprocessing(manifest: Manifest) -> list[dict]:
             "label_map": dict(manifest.label_map),
             "regions": {region: list(names) for region, names in manifest.regions.items()},
             "nested": list(manifest.inference.nested),
-            "thresholds": list(manifest.inference.thresholds),
             **asdict(manifest.postprocess),
         },
         {

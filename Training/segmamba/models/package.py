@@ -143,11 +143,6 @@ def _check(manifest: Manifest, path: Path) -> None:
     nested = manifest.inference.nested
     if nested and len(nested) != count:
         raise InputError(f"{path}: inference.nested {nested} does not name each of the {count} labels")
-    if len(manifest.inference.thresholds) not in (0, len(nested)):
-        raise InputError(
-            f"{path}: {len(manifest.inference.thresholds)} inference.thresholds for the {len(nested)} regions of "
-            "inference.nested; expected one for each, or none"
-        )
     if manifest.network.out_channels != count_channels(count, nested):
         raise InputError(
             f"{path}: the network has {manifest.network.out_channels} output channels; label_map "

@@ -78,23 +78,16 @@ class InferenceSpec:
     place need; without it a volume that is smaller than the window is run as it is."""
     nested: tuple[int, ...] = ()
     """The output head (networks.heads); empty: a softmax over background and labels."""
-    thresholds: tuple[float, ...] = ()
-    """For each region of `nested` the probability above which a voxel is in it, between 0 and 1; empty: 0.5 for all.
-    The threshold with the best Dice is half of that Dice (Lipton et al., arXiv 1402.1892): a region that is found with
-    0.8 has it at 0.4."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", tuple(self.window))
         object.__setattr__(self, "nested", tuple(self.nested))
-        object.__setattr__(self, "thresholds", tuple(self.thresholds))
         if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):
             raise InputError(f"window {self.window} must be three multiples of {STRIDE}, {2 * STRIDE} or more each")
         if sorted(self.nested) != list(range(1, len(self.nested) + 1)):
             raise InputError(
                 f"nested {self.nested} must be the labels 1 to {len(self.nested)}, each once, outermost first"
             )
-        if not all(0 < threshold < 1 for threshold in self.thresholds):
-            raise InputError(f"thresholds {self.thresholds} must be between 0 and 1, for example 0.5")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")
 

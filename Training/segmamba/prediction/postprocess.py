@@ -13,17 +13,15 @@ from segmamba.errors import InputError
 from segmamba.models.specs import PostprocessSpec
 
 
-def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = (), thresholds: Sequence[float] = ()) -> np.ndarray:
+def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.ndarray:
     """The label map that probabilities speak for.
 
     Without `nested` the label of the largest; ties go to the lower label. With it (networks.heads) region by region,
-    the outermost first: a voxel is in a region where it is in the one around it and the labels inside it have more of
-    the probability than the region's threshold.
+    the outermost first: a voxel is in a region where the labels inside it have more than half of the probability.
 
     Args:
         probabilities: (K, X, Y, Z) of background and labels.
         nested: the output head.
-        thresholds: one for each region of `nested`; empty: 0.5 for all.
 
     Returns:
         (X, Y, Z) uint8.
@@ -41,10 +39,8 @@ def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = (), threshol
     if not nested:
         return probabilities.argmax(0).astype(np.uint8)
     label_map = np.zeros(probabilities.shape[1:], np.uint8)
-    inside = np.ones(label_map.shape, bool)
-    for depth, (label, threshold) in enumerate(zip(nested, thresholds or [0.5] * len(nested), strict=True)):
-        inside &= probabilities[list(nested[depth:])].sum(0) > threshold
-        label_map[inside] = label
+    for depth, label in enumerate(nested):
+        label_map[probabilities[list(nested[depth:])].sum(0) > 0.5] = label
     return label_map
 
 

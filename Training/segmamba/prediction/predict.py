@@ -173,18 +173,17 @@ def _segment(asked: _Asked, preprocessed: Preprocessed) -> Segmentation:
             cancelled=asked.cancelled,
         )
     with stages.time("restore"):
-        label_map = restore(preprocessed, prediction.probabilities, spec)
+        label_map = restore(preprocessed, prediction.probabilities, spec.nested)
     stages.report("restore", 1.0)
     return Segmentation(label_map, stages.seconds(), preprocessed, prediction)
 
 
 def _decide(asked: _Asked, seen: Seen, segmentation: Segmentation) -> Result:
     manifest, options = asked.model.manifest, asked.options
-    spec = manifest.inference
     whole, probabilities = segmentation.label_map, None
     if seen.prepared:
         probabilities = seen.prepared.back(segmentation.probabilities())
-        whole = to_label_map(probabilities, spec.nested, spec.thresholds)
+        whole = to_label_map(probabilities, manifest.inference.nested)
     elif options.probabilities:
         probabilities = segmentation.probabilities()
     label_map, removed = postprocess(whole, seen.grid.affine, limits_of(manifest, options), manifest.scheme)

@@ -157,7 +157,7 @@ def write_images(result: Result, files: Mapping[str, Path]) -> None:
     """Writes every file but the summary, the label map last."""
     seen, segmentation, options = result.seen, result.segmentation, result.options
     manifest = result.model.manifest
-    inference, affine = manifest.inference, seen.grid.affine
+    affine = seen.grid.affine
     if "probabilities" in files and result.probabilities is not None:
         save_image(np.moveaxis(result.probabilities, 0, -1), affine, files["probabilities"], np.float32)
     if "left_out" in files:
@@ -171,7 +171,7 @@ def write_images(result: Result, files: Mapping[str, Path]) -> None:
         if seen.prepared:
             there = seen.prepared.grids[modality]
             shares = seen.prepared.back(segmentation.probabilities(), modality)
-            other = to_label_map(shares, inference.nested, inference.thresholds)
+            other = to_label_map(shares, manifest.inference.nested)
             other, _ = postprocess(other, there.affine, limits_of(manifest, options), manifest.scheme)
         save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
     save_image(result.label_map, affine, files["label_map"], np.uint8)

@@ -100,39 +100,36 @@ def segment(
     with stages.time("network"):
         prediction = predict(network, prepared.tensor, inference_spec, device=device, mirrorings=mirrorings)
     with stages.time("restore"):
-        label_map = restore(prepared, prediction.probabilities, inference_spec)
+        label_map = restore(prepared, prediction.probabilities, inference_spec.nested)
         if postprocess_spec:
             label_map, _ = postprocess(label_map, case.affine, postprocess_spec, scheme)
     return Segmentation(label_map, stages.seconds(), prepared, prediction)
 
 
-def restore(prepared: Prepared, probabilities: torch.Tensor, spec: InferenceSpec) -> np.ndarray:
+def restore(prepared: Prepared, probabilities: torch.Tensor, nested: Sequence[int]) -> np.ndarray:
     """The label map of a case from what the network gave, everything in it however small.
 
     Args:
         prepared: the case on the model's grid.
         probabilities: (K, D, H, W), there.
-        spec: of the model, with its output head and its thresholds.
+        nested: the output head.
 
     Returns:
         (X, Y, Z) uint8, on the case's grid.
     """
-    possible = possible_lesion(probabilities, spec)
-    return prepared.undo_labels(
-        probabilities, possible, lambda restored: to_label_map(restored, spec.nested, spec.thresholds)
-    )
+    possible = possible_lesion(probabilities, nested)
+    return prepared.undo_labels(probabilities, possible, lambda restored: to_label_map(restored, nested))
 
 
-def possible_lesion(probabilities: torch.Tensor, spec: InferenceSpec) -> torch.Tensor:
+def possible_lesion(probabilities: torch.Tensor, nested: Sequence[int]) -> torch.Tensor:
     """Where interpolated probabilities may have a label: (K, D, H, W) -> (D, H, W) bool.
 
     False where no linear interpolation between such voxels has a label but 0. Between voxels that are background by
     `to_label_map` there is background, for what is interpolated lies between what they have; with a margin for
     rounding. True where a probability is no number, which `to_label_map` refuses.
     """
-    if spec.nested:
-        outermost = spec.thresholds[0] if spec.thresholds else 0.5
-        certain = probabilities[list(spec.nested)].sum(0) < outermost - _ROUNDING
+    if nested:
+        certain = probabilities[list(nested)].sum(0) < 0.5 - _ROUNDING
     else:
         certain = probabilities[1:].amax(0) < probabilities[0] - _ROUNDING
     return ~(certain & probabilities.isfinite().all(0))

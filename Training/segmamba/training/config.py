@@ -203,10 +203,6 @@ class TrainingConfig:
         _choice("loss", self.loss, ("ce", "dice_ce"))
         _choice("head", self.head, HEADS)
         _check(not self.inference.nested, "inference.nested follows from head and the labels; set head = 'regions'")
-        _check(
-            self.head == "regions" or not self.inference.thresholds,
-            "inference.thresholds are of regions; set head = 'regions', or leave them out",
-        )
         _choice("weights_dtype", self.weights_dtype, ("float16", "float32"))
         _choice("precision", self.precision, ("bf16", "fp32"))
         if not self.network.takes_bf16:  # whatever was asked, of training and of the model

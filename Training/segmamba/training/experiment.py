@@ -110,11 +110,6 @@ def begin(config: TrainingConfig, world: World) -> Beginning:
         check_background(config.preprocess)
     plan = make_plan(config)
     nested = nested_labels(plan.scheme) if config.head == "regions" else ()
-    if len(config.inference.thresholds) not in (0, len(nested)):
-        raise InputError(
-            f"inference.thresholds {config.inference.thresholds}: expected one for each of the {len(nested)} regions "
-            f"{', '.join(plan.scheme.regions)}"
-        )
     channels = count_channels(len(plan.scheme.labels), nested)
     network_config = config.network.resolve(
         len(config.preprocess.modalities), channels, cast(tuple[int, int, int], tuple(config.patch))

@@ -147,7 +147,7 @@ def _score(
     from segmamba.prediction.postprocess import postprocess
     from segmamba.prediction.segment import restore
 
-    label_map = restore(prepared, torch.from_numpy(probabilities), specs.inference)
+    label_map = restore(prepared, torch.from_numpy(probabilities), specs.inference.nested)
     label_map, _ = postprocess(label_map, affine, specs.postprocess, specs.scheme)
     return region_scores(label_map, truth, tuple(voxel_sizes(affine)), specs.scheme)
 
