@@ -128,7 +128,7 @@ def test_two_files_of_different_cases_are_refused(folders):
 
 
 def test_two_that_are_scored_in_different_regions_are_refused(folders):
-    """A found cavities, the 4 of BraTS 2024, and B none: by its labels alone B is one of a model that knows no cavity."""
+    """A found cavities, the 4 of BraTS 2024, and B none: by its labels B is of a model that knows no cavity."""
     for file in folders[0].iterdir():
         image = nib.load(file)
         nib.save(nib.Nifti1Image(np.where(np.asarray(image.dataobj), np.uint8(4), np.uint8(0)), image.affine), file)

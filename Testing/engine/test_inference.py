@@ -4,10 +4,12 @@ import copy
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
+from scipy import ndimage
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.specs import InferenceSpec
 from segmamba.networks.presets import build_network
@@ -178,6 +180,34 @@ def test_mirrorings_are_the_mean_over_flips_undone(mirrorings):
 def test_an_unknown_number_of_mirrorings():
     with pytest.raises(InputError, match=r"2 mirrorings; expected one of 0, 1, 3, 7"):
         predict(Recorder(), volume((16, 32, 16)), InferenceSpec(), mirrorings=2)
+
+
+# --- scale
+
+
+def on_grid(x, shape):
+    """(C, D, H, W) linearly interpolated at the middles of the voxels of another grid over the same box."""
+    middles = np.meshgrid(*((np.arange(n) + 0.5) * old / n - 0.5 for n, old in zip(shape, x.shape[1:])), indexing="ij")
+    channels = [ndimage.map_coordinates(channel, middles, order=1, mode="nearest") for channel in x.double().numpy()]
+    return torch.from_numpy(np.stack(channels)).float()
+
+
+@pytest.mark.parametrize(("coarser", "grids"), [((1.35,), [(30, 23, 37)]), ((1.25, 2), [(32, 25, 40), (20, 16, 25)])])
+@pytest.mark.parametrize("mirrorings", [0, 1])
+def test_coarser_passes_are_on_the_image_interpolated_and_back(coarser, grids, mirrorings):
+    network, x = Recorder(), volume((40, 31, 50))
+    spec, flips = InferenceSpec(window=(48, 32, 48), coarser=coarser), FLIPS[mirrorings]
+    seen = []
+    result = predict(network, x, spec, mirrorings=mirrorings, progress=seen.append)
+    views = [slowly(network, x, spec, flips), *(slowly(network, on_grid(x, grid), spec, flips) for grid in grids)]
+    mean = sum(on_grid(view, x.shape[1:]) for view, _ in views) / len(views)
+    assert_matches(result, (mean, sum(passes for _, passes in views)), tolerance=1e-5)
+    assert result.passes == len(flips) * count_windows(x.shape[1:], spec) == len(seen) and seen[-1] == 1
+
+
+def test_voxels_are_seen_coarser_and_not_finer():
+    with pytest.raises(InputError, match=r"coarser \(0.5,\) must be sizes of voxels above 1"):
+        InferenceSpec(coarser=(0.5,))
 
 
 # --- progress and cancelling

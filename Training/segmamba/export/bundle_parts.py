@@ -148,8 +148,8 @@ class ModelInferer(SlidingWindowInferer):
     """Sliding windows as the model wants them: (B, C, D, H, W) any size -> mean probabilities (B, K, D, H, W).
 
     The image is padded at its end to what the network takes, a window is never larger than that, and the probabilities
-    of each window are averaged, not its logits. nested: the output head (networks.heads). mirrorings: 0, 1, 3 or 7
-    extra passes with flipped axes.
+    of each window are averaged, not its logits. nested: the output head (networks.heads). coarser: extra passes
+    on voxels so many times as large. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class ModelInferer(SlidingWindowInferer):
         bf16: bool = True,
         fixed: bool = False,
         nested: Sequence[int] = (),
+        coarser: Sequence[float] = (),
         mirrorings: int = 0,
     ):
         super().__init__(roi_size=tuple(roi_size), overlap=overlap, mode="gaussian")
@@ -168,6 +169,7 @@ class ModelInferer(SlidingWindowInferer):
             bf16=bf16,
             pad_to_window=fixed,
             nested=tuple(nested),
+            coarser=tuple(coarser),
         )
         self.mirrorings = mirrorings
 

@@ -109,6 +109,7 @@ def inference(manifest: Manifest) -> dict:
             "bf16": manifest.inference.bf16,
             "fixed": manifest.inference.pad_to_window,
             "nested": list(manifest.inference.nested),
+            "coarser": list(manifest.inference.coarser),
             "mirrorings": 0,
         },
         "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(manifest)},

@@ -78,16 +78,22 @@ class InferenceSpec:
     place need; without it a volume that is smaller than the window is run as it is."""
     nested: tuple[int, ...] = ()
     """The output head (networks.heads); empty: a softmax over background and labels."""
+    coarser: tuple[float, ...] = ()
+    """Test-time augmentation by scale: for each of these the image is seen once more with voxels so many times as
+    large, and the probabilities are averaged."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", tuple(self.window))
         object.__setattr__(self, "nested", tuple(self.nested))
+        object.__setattr__(self, "coarser", tuple(self.coarser))
         if len(self.window) != 3 or any(side % STRIDE or side < 2 * STRIDE for side in self.window):
             raise InputError(f"window {self.window} must be three multiples of {STRIDE}, {2 * STRIDE} or more each")
         if sorted(self.nested) != list(range(1, len(self.nested) + 1)):
             raise InputError(
                 f"nested {self.nested} must be the labels 1 to {len(self.nested)}, each once, outermost first"
             )
+        if not all(1 < times <= 4 for times in self.coarser):
+            raise InputError(f"coarser {self.coarser} must be sizes of voxels above 1 and at most 4, for example 1.35")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")
 

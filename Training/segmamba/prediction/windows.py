@@ -1,6 +1,6 @@
 """Inference: a prepared tensor and a network to mean probabilities and an uncertainty map.
 
-Sliding windows (prediction.tiling), mirror test-time augmentation, probabilities averaged over windows and mirrorings.
+Sliding windows (prediction.tiling), test-time augmentation by mirroring and by scale, probabilities averaged over all.
 A volume that fits into the window is run in one piece. Knows nothing of files or labels.
 """
 
@@ -23,7 +23,7 @@ from segmamba.models.specs import InferenceSpec
 from segmamba.networks.heads import label_probabilities
 from segmamba.networks.segmamba import STRIDE
 from segmamba.prediction import memory
-from segmamba.prediction.tiling import mean_of_windows, window_places
+from segmamba.prediction.tiling import Place, mean_of_windows, window_places
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Prediction:
     """(D, H, W) float32, entropy of the mean probabilities over its largest possible value, 0 certain to 1
     undecided."""
     passes: int
-    """Forward passes of the network, windows x mirrorings."""
+    """Forward passes of the network, windows x mirrorings, of all scales."""
     device: str
     """Where they ran."""
     precision: str
@@ -83,7 +83,7 @@ def predict(
     progress: Callable[[float], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Prediction:
-    """The mean probabilities of a network over windows and mirrorings, and how undecided they are.
+    """The mean probabilities of a network over windows, mirrorings and scales, and how undecided they are.
 
     Short of GPU memory, windows go one by one; still short, results are accumulated on the CPU; still short, the
     network runs on the CPU; each is said in the notes.
@@ -91,7 +91,7 @@ def predict(
     Args:
         network: (B, C, D, H, W) -> logits (B, K, D, H, W).
         tensor: (C, D, H, W) float32, any size.
-        spec: the window, its overlap, the precision and the output head.
+        spec: the window, its overlap, the precision, the output head and the scales.
         device: where the network runs, where there is memory enough.
         mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
         sw_batch_size: the most windows that go through the network together on a GPU; on the CPU it is one.
@@ -121,8 +121,8 @@ def predict(
 
 
 def count_windows(shape: tuple[int, ...], spec: InferenceSpec) -> int:
-    """Windows that a volume of `shape` (D, H, W) takes."""
-    return len(window_places(_padded(shape, spec), _window(shape, spec), spec.overlap))
+    """Windows that a volume of `shape` (D, H, W) takes, those of coarser voxels too."""
+    return sum(len(_places(scaled, spec)) for scaled in _scales(shape, spec))
 
 
 @contextlib.contextmanager
@@ -200,12 +200,8 @@ def _predict(
     """The prediction for (C, D, H, W) by a network that is on `attempt.run_on`; flips: a value of MIRRORINGS."""
     run_on = attempt.run_on
     shape = tuple(tensor.shape[1:])
-    padded = _padded(shape, spec)
-    missing = [n for side, goal in zip(reversed(shape), reversed(padded)) for n in (0, goal - side)]
-    image = F.pad(tensor.to(attempt.accumulate_on), missing)
-    places = window_places(padded, _window(shape, spec), spec.overlap)
     bf16 = spec.bf16 and _bf16_is_fast(run_on)
-    total = len(flips) * len(places)
+    total = len(flips) * count_windows(shape, spec)
     done = 0
 
     def run(windows: Tensor) -> Tensor:
@@ -217,23 +213,49 @@ def _predict(
             progress(min(1.0, done / total))
         return label_probabilities(logits, spec.nested)
 
-    mean: Tensor | None = None
-    for axes in flips:
-        dims = [axis + 1 for axis in axes]
-        flipped = image.flip(dims) if dims else image
-        result = mean_of_windows(
-            flipped,
-            places,
-            run,
-            sw_batch_size=attempt.sw_batch_size,
-            run_on=run_on,
-            accumulate_on=attempt.accumulate_on,
-        )
-        result = result.flip(dims) if dims else result
-        mean = result if mean is None else mean.add_(result)
-    assert mean is not None  # there is a plain pass
-    mean = (mean[(slice(None), *(slice(side) for side in shape))] / len(flips)).float().cpu()
+    def mean_of_flips(image: Tensor) -> Tensor:
+        side = tuple(image.shape[1:])
+        goal = _padded(side, spec)
+        padded = F.pad(image, [n for own, wanted in zip(reversed(side), reversed(goal)) for n in (0, wanted - own)])
+        mean: Tensor | None = None
+        for axes in flips:
+            dims = [axis + 1 for axis in axes]
+            flipped = padded.flip(dims) if dims else padded
+            result = mean_of_windows(
+                flipped,
+                _places(side, spec),
+                run,
+                sw_batch_size=attempt.sw_batch_size,
+                run_on=run_on,
+                accumulate_on=attempt.accumulate_on,
+            )
+            result = result.flip(dims) if dims else result
+            mean = result if mean is None else mean.add_(result)
+        assert mean is not None  # there is a plain pass
+        return (mean[(slice(None), *(slice(n) for n in side))] / len(flips)).float()
+
+    image = tensor.to(attempt.accumulate_on)
+    mean, *others = (_resized(mean_of_flips(_resized(image, scaled)), shape) for scaled in _scales(shape, spec))
+    for other in others:
+        mean += other
+    mean = (mean / (1 + len(others))).cpu() if others else mean.cpu()
     return Prediction(mean, _entropy(mean), done, str(run_on), "bf16" if bf16 else "fp32", ())
+
+
+def _scales(shape: tuple[int, ...], spec: InferenceSpec) -> list[tuple[int, ...]]:
+    """The grids that an image is seen on: its own, and those of coarser voxels."""
+    return [tuple(max(1, round(side / times)) for side in shape) for times in (1.0, *spec.coarser)]
+
+
+def _resized(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(C, D, H, W) on a grid of `shape` over the same box, by linear interpolation."""
+    if tuple(volume.shape[1:]) == shape:
+        return volume
+    return F.interpolate(volume[None].float(), size=shape, mode="trilinear", align_corners=False)[0]
+
+
+def _places(shape: tuple[int, ...], spec: InferenceSpec) -> list[Place]:
+    return window_places(_padded(shape, spec), _window(shape, spec), spec.overlap)
 
 
 def _padded(shape: tuple[int, ...], spec: InferenceSpec) -> tuple[int, ...]:
