@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -203,6 +204,19 @@ def test_coarser_passes_are_on_the_image_interpolated_and_back(coarser, grids, m
     mean = sum(on_grid(view, x.shape[1:]) for view, _ in views) / len(views)
     assert_matches(result, (mean, sum(passes for _, passes in views)), tolerance=1e-5)
     assert result.passes == len(flips) * count_windows(x.shape[1:], spec) == len(seen) and seen[-1] == 1
+
+
+def test_of_nested_regions_the_innermost_is_found_on_the_images_own_voxels():
+    network, x = Recorder(), volume((40, 31, 50))
+    plain = InferenceSpec(window=(48, 32, 48), nested=(2, 1, 3))
+    alone, *scaled = (predict(network, image, plain).probabilities for image in (x, on_grid(x, (30, 23, 37))))
+    mean = (alone + on_grid(scaled[0], x.shape[1:])) / 2
+    found = predict(network, x, replace(plain, coarser=(1.35,))).probabilities
+    whole, core = (torch.stack([p[list(labels)].sum(0) for p in (found, mean)]) for labels in ((1, 2, 3), (1, 3)))
+    torch.testing.assert_close(whole[0], whole[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(core[0], core[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[3], torch.minimum(alone[3], core[1]), atol=1e-5, rtol=0)
+    assert (alone[3] > core[1]).any() and (found[3] > mean[3] + 0.01).any() and found.min() >= 0
 
 
 def test_voxels_are_seen_coarser_and_not_finer():

@@ -80,7 +80,7 @@ class InferenceSpec:
     """The output head (networks.heads); empty: a softmax over background and labels."""
     coarser: tuple[float, ...] = ()
     """Test-time augmentation by scale: for each of these the image is seen once more with voxels so many times as
-    large, and the probabilities are averaged."""
+    large, and the probabilities are averaged; those of the innermost region of `nested`, which is thin, are not."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", tuple(self.window))
