@@ -10,6 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import cross_validation
+from segmamba.models.package import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "Testing" / "benchmarks" / "results"
@@ -120,6 +121,21 @@ def test_the_table_of_a_longer_training_and_a_finer_grid():
         expected = [fmean(cases[name][when][region][metric] for name in names) for metric, region in metrics]
         assert row[0].endswith("after post-processing") == (when == "after")
         assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
+
+
+def test_the_table_of_coarser_voxels():
+    runs = results("coarser.json")["runs"]
+    metrics = [(m, region) for m in ("dice", "lesion_dice", "nsd", "false_positives") for region in REGIONS]
+    rows = iter(table_after(CARD, "| folds 0 and 1 |")[1:])
+    for cases in runs.values():
+        assert len(cases) == 28
+        for when in ("before", "after"):
+            expected = [fmean(case[when][region][metric] for case in cases.values()) for metric, region in metrics]
+            row = next(rows)
+            assert row[0].endswith("after post-processing") == (when == "after")
+            assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
+    assert next(rows, None) is None
+    assert read_manifest(CARD.parent).inference.coarser == tuple(results("coarser.json")["coarser"])
 
 
 def test_the_longest_trained_model_of_fold_0_is_that_of_the_table_of_all_folds():
