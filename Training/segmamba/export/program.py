@@ -37,9 +37,9 @@ how windows are laid over it, and what the outputs mean ({head}). The program ta
 alone, a batch of one, in float32, and was recorded on a CPU; for a GPU:
 `torch.export.passes.move_to_device_pass(torch.export.load("{program}"), "cuda")`.
 
-Not in it: preprocessing, sliding windows and label maps (`--format monai-bundle` has them), and the fast kernels of
-segmamba. Numba's and Triton's are no operators of torch: the scan of Mamba layers stands here in its slower, plain form
-of torch's own.
+Not in it: preprocessing, sliding windows, looks on coarser voxels where `{manifest}` asks for them, and label maps
+(`--format monai-bundle` has them), and the fast kernels of segmamba. Numba's and Triton's are no operators of torch:
+the scan of Mamba layers stands here in its slower, plain form of torch's own.
 
 Load programs from people you trust alone. Research use only; not a medical device.
 """
