@@ -173,6 +173,7 @@ def test_days_are_counted_from_the_first(dates, expected):
         ["0", "²"],
         ["0", "--5"],
         ["0", "9" * 5000],
+        ["260131", "260430"],  # of two years' last digits: as numbers of days 299, where 89 are between them
     ],
 )
 def test_what_is_no_date_is_refused(dates):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass
 
 import slicer
@@ -113,7 +114,7 @@ def _dateInHierarchy(volume) -> str:
 
 
 def _isDays(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and len(text) < 8
+    return bool(re.fullmatch(r"-?[0-9]{1,5}", text))  # six would be a date without its century
 
 
 def _plain(text: str) -> str:

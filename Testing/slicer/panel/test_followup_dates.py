@@ -88,6 +88,8 @@ def test_what_cannot_be_compared_is_said(panel, head, pump):
     table.item(0, 1).setText("yesterday")
     pump(lambda: "is not a date" in ui.followUpStateLabel.text)
     assert not ui.followUpMeasureButton.isEnabled()
+    with pytest.raises(InputError, match="is not a date"):
+        dates.setDate(nodes[0], "260131")
     dates.setDate(nodes[0], "2026-01-10")
     dates.setDate(nodes[1], "20260110")
     panel.followUp.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +128,7 @@ def count_days(dates: list[str]) -> list[int]:
 
     Raises InputError for what is neither, or a mixture.
     """
-    if all(text.removeprefix("-").isdecimal() and len(text) < 8 for text in dates):
+    if all(re.fullmatch(r"-?[0-9]{1,5}", text) for text in dates):  # six would be a date without its century
         days = [int(text) for text in dates]
     else:
         try:
