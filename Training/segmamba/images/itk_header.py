@@ -27,20 +27,20 @@ _NUMBERS = {
 _META_FIELD = re.compile(r"([^=]{1,255}?)\s*=\s*(.*)")  # ITK writes whatever it knows of an image as a field
 _NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]{0,31}): (.*)")
 _LONGEST_LINE = 4096
+_NO_ORIENTATION = "the file says nothing about orientation: left and right may be swapped"
+_NO_SIZE = "the file says nothing about the size of its voxels: 1 mm is assumed"
 
 
-def check_header(path: Path) -> None:
+def check_header(path: Path) -> tuple[str, ...]:
     """Refuses a header that is none, claims more than segmamba.limits allow, or more data than there are.
 
-    A file of data that it names has to be a regular file beside it. Raises InputError.
+    A file of data that it names has to be a regular file beside it, and lengths are in mm. Returns what the header
+    leaves out of the geometry, where ITK takes axes to the left, back and top, and 1 mm. Raises InputError.
     """
-    if path.name.lower().endswith((".mha", ".mhd")):
-        _check_meta(path)
-    else:
-        _check_nrrd(path)
+    return _check_meta(path) if path.name.lower().endswith((".mha", ".mhd")) else _check_nrrd(path)
 
 
-def _check_meta(path: Path) -> None:
+def _check_meta(path: Path) -> tuple[str, ...]:
     fields, start = {}, 0
     for line, end in _lines(path):
         match = _META_FIELD.fullmatch(line.strip())
@@ -78,9 +78,13 @@ def _check_meta(path: Path) -> None:
     packed = fields.get("CompressedData", "False").lower() in ("true", "1", "yes")
     if fields.get("BinaryData", "True").lower() in ("true", "1", "yes") and not packed:
         _check_there(path, data, begins, size)
+    _check_unit(path, fields.get("DistanceUnits", ""))
+    oriented = any(name in fields for name in ("TransformMatrix", "Rotation", "Orientation"))
+    sized = any(name in fields for name in ("ElementSpacing", "ElementSize"))
+    return _left_out(oriented, sized)
 
 
-def _check_nrrd(path: Path) -> None:
+def _check_nrrd(path: Path) -> tuple[str, ...]:
     fields, start = {}, 0
     lines = _lines(path)
     magic, _ = next(lines, ("", 0))
@@ -107,6 +111,24 @@ def _check_nrrd(path: Path) -> None:
     data, begins = (path, start) if named is None else (_beside(path, named), 0)
     if fields.get("encoding", "").lower() == "raw":
         _check_there(path, data, begins, size)
+    for name in ("space units", "units"):
+        for unit in re.findall(r'"(.*?)"', fields.get(name, "")):
+            _check_unit(path, unit)
+    directions = fields.get("space directions", "none")
+    if "nan" in directions.lower():
+        raise InputError(_damaged(path, f"space directions are {directions[:80]}"))
+    oriented = directions != "none"
+    spacings = fields.get("spacings", "nan").lower()
+    return _left_out(oriented and "space" in fields, oriented or "nan" not in spacings)
+
+
+def _left_out(oriented: bool, sized: bool) -> tuple[str, ...]:
+    return (() if oriented else (_NO_ORIENTATION,)) + (() if sized else (_NO_SIZE,))
+
+
+def _check_unit(path: Path, unit: str) -> None:
+    if unit.strip().lower() not in ("", "?", "none", "mm", "millimeter", "millimeters", "millimetre", "millimetres"):
+        raise InputError(f"{path}: lengths are in {unit[:40]!r}; expected mm: export the image in mm")
 
 
 def _lines(path: Path) -> Iterator[tuple[str, int]]:

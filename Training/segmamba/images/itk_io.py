@@ -17,13 +17,14 @@ from segmamba.images.itk_header import check_header
 __all__ = ["last_line", "quiet_itk", "read_itk"]
 
 
-def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """NRRD or MetaImage file -> array (X, Y, Z), affine to RAS mm. Raises InputError where it is none.
+def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """NRRD or MetaImage file -> array (X, Y, Z), affine to RAS mm, what its header leaves out of that.
 
-    The header is looked at first: of some that are crafted ITK dies, and the process with it.
+    The header is looked at first: of some that are crafted ITK dies, and the process with it. Raises InputError where
+    the file is no image.
     """
     with blame(path, "the file is cut off, damaged or no image"):
-        check_header(path)
+        notes = check_header(path)
         with quiet_itk():
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
@@ -33,7 +34,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, notes
 
 
 def _check_size(path: Path, reader: sitk.ImageFileReader) -> None:
