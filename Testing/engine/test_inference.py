@@ -219,9 +219,10 @@ def test_of_nested_regions_the_innermost_is_found_on_the_images_own_voxels():
     assert (alone[3] > core[1]).any() and (found[3] > mean[3] + 0.01).any() and found.min() >= 0
 
 
-def test_voxels_are_seen_coarser_and_not_finer():
-    with pytest.raises(InputError, match=r"coarser \(0.5,\) must be sizes of voxels above 1"):
-        InferenceSpec(coarser=(0.5,))
+@pytest.mark.parametrize("coarser", [(0.5,), (1.0,), (1.35, 5.0), (1.1, 1.2, 1.3, 1.4)])
+def test_voxels_are_seen_coarser_and_not_finer_and_a_few_times(coarser):
+    with pytest.raises(InputError, match=r"coarser .* must be at most three sizes, above 1 and at most 4"):
+        InferenceSpec(coarser=coarser)
 
 
 # --- progress and cancelling

@@ -92,8 +92,8 @@ class InferenceSpec:
             raise InputError(
                 f"nested {self.nested} must be the labels 1 to {len(self.nested)}, each once, outermost first"
             )
-        if not all(1 < times <= 4 for times in self.coarser):
-            raise InputError(f"coarser {self.coarser} must be sizes of voxels above 1 and at most 4, for example 1.35")
+        if len(self.coarser) > 3 or not all(1 < times <= 4 for times in self.coarser):
+            raise InputError(f"coarser {self.coarser} must be at most three sizes, above 1 and at most 4, as 1.35")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap {self.overlap} must be at least 0 and below 1")
 
