@@ -142,11 +142,21 @@ def test_a_registration_that_fails_is_said_and_the_date_still_measured(phantom_c
         ],
         Settings(),
     )
+    assert not any("voxel for voxel" in warning for warning in result.warnings)
     date = result.dates[1]
     assert date.problem and date.burdens[0].spd is None and date.measured.lesions[0].measurable
     assert date.suggestions["bidimensional"].category == "not assessed"
     assert date.suggestions["volumetric"].category == "SD"
     assert any("could not be registered" in warning and "not followed" in warning for warning in result.warnings)
+
+
+def test_one_image_that_is_given_for_two_dates_is_told():
+    """A file chosen twice looks like a tumour that has not changed."""
+    label_map = drawn((24, 24, 12), ((12, 12, 6), (8, 8, 4)))
+    image = Image(np.random.default_rng(0).normal(100, 20, label_map.shape).astype(np.float32), MM)
+    result = follow([Timepoint(day, label_map, image.affine, image) for day in (0, 30, 60)], Settings())
+    told = [warning for warning in result.warnings if "voxel for voxel" in warning]
+    assert told == [f"day {day}: its T1c is that of day 0, voxel for voxel; give each date its own" for day in (30, 60)]
 
 
 # --- what is refused

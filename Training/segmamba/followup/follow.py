@@ -234,8 +234,12 @@ def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[
             for one in first.burdens
             if one.region not in regions
         ]
+    days_of: dict[str, int] = {}
     for date in dates:
         day, timepoint = f"day {date.day}", date.timepoint
+        same = days_of.setdefault(fingerprint(timepoint.t1c), date.day)
+        if same != date.day:
+            found.append(f"{day}: its T1c is that of day {same}, voxel for voxel; give each date its own")
         found += [f"{day}: {note}" for note in (*timepoint.notes, *date.measured.notes)]
         if timepoint.absent:
             found.append(f"{day}: segmented without {', '.join(timepoint.absent)}")
