@@ -9,6 +9,7 @@ import torch
 from segmamba.cases.labels import GLIOMA, PEDIATRIC, POST_TREATMENT, LabelScheme
 from segmamba.commands.follow_dates import Given, make_ready
 from segmamba.errors import InputError
+from segmamba.followup.dates import read_label_map
 from segmamba.models.package import Manifest, save_package
 from segmamba.models.specs import InferenceSpec, PreprocessSpec
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
@@ -60,6 +61,22 @@ def test_what_a_models_labels_mean_is_what_is_followed(case, tmp_path, scheme, l
     assert brain.sum() > 1000 and set(np.unique(written)) == {0, scheme.labels[label]}
     np.testing.assert_array_equal(found.label_map, np.where(brain, as_followed, 0))
     assert found.probabilities["ET"][brain].mean() == pytest.approx(float(label == "ET"), abs=1e-3)
+
+
+def test_a_label_map_that_predict_wrote_is_read_by_its_summary(case, tmp_path):
+    """Values alone do not tell: 1 is enhancing tumor in BraTS-PED and necrosis in BraTS 2023."""
+    segmented(case, model_of(tmp_path / "model", PEDIATRIC, "ET"), tmp_path / "out")
+    written = tmp_path / "out" / "segmentations" / "day-0000-seg.nii.gz"
+    ones = np.asarray(nib.load(written).dataobj) == 1
+    assert ones.sum() > 1000
+    np.testing.assert_array_equal(read_label_map(written)[0], np.where(ones, 3, 0))
+    np.testing.assert_array_equal(read_label_map(written, "brats2023")[0], np.where(ones, 1, 0))
+    (summary,) = written.parent.glob("*-summary.json")
+    summary.write_text(summary.read_text().replace('"ED"', '"edema"'))
+    with pytest.raises(InputError, match=r"day-0000-seg.nii.gz: made by a model of .*edema.*--labels says it"):
+        read_label_map(written)
+    summary.unlink()
+    np.testing.assert_array_equal(read_label_map(written)[0], np.where(ones, 1, 0))
 
 
 def test_what_is_to_be_known_of_the_images_is_told(case, tmp_path):

@@ -13,14 +13,14 @@ import numpy as np
 
 from segmamba.cases.case import find_case, load_label_map
 from segmamba.cases.label_files import case_id, named_as_brats2023
-from segmamba.cases.labels import CONVENTIONS, cohort_of, find_convention
+from segmamba.cases.labels import CONVENTIONS, cohort_of, convention_with, find_convention
 from segmamba.errors import InputError
 from segmamba.followup.lesions import REGIONS
 from segmamba.images.dicom import Series
 from segmamba.images.dicom.headers import quiet
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Image, Source, corner_distance, describe_grid
 from segmamba.images.sources import read_source
-from segmamba.settings import shown
+from segmamba.settings import read_json, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +52,37 @@ def read_label_map(path: Path, labels: str | None = None) -> tuple[np.ndarray, n
 
     Args:
         path: of the file.
-        labels: a convention of cases.labels; None finds out, from the values and the name of the case or, as `segmamba
-            predict` names its own, of the file.
+        labels: a convention of cases.labels; None finds out: from the summary of `segmamba predict` beside it, or from
+            the values and the name of the case or, as `segmamba predict` names its own, of the file.
 
     Returns:
         (X, Y, Z) uint8, the affine (4, 4) to RAS mm, and what is to be known of the file.
     """
     image = read_source(path)
-    convention = labels or _convention(path, image.array)
+    convention = labels or _told_beside(path) or _convention(path, image.array)
     meaning: dict[int, int] | str = {**CONVENTIONS[convention], 4: 0} if convention == "brats2024" else convention
     return load_label_map(path, meaning, None), image.affine, image.notes
+
+
+def _told_beside(path: Path) -> str:
+    """The convention of the model that made the label map, by its summary; "" where there is none.
+
+    1 is enhancing tumor in BraTS-PED and necrosis in BraTS 2023: the values alone do not tell. Raises InputError for a
+    model whose labels follow no convention.
+    """
+    for summary in sorted(path.parent.glob("*-summary.json")):
+        try:
+            found = read_json(summary)
+            labels = found["settings"]["manifest"]["label_map"] if path.name in found["files"].values() else None
+        except (InputError, KeyError, TypeError, AttributeError):  # another program's, or of an early version
+            continue
+        if isinstance(labels, dict):
+            if convention := convention_with(labels):
+                return convention
+            raise InputError(
+                f"{path}: made by a model of {', '.join(labels)}; if these are others now, --labels says it"
+            )
+    return ""
 
 
 def _convention(path: Path, array: np.ndarray) -> str:
