@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from segmamba.cases.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map
+from segmamba.cases.label_files import find_label_maps, look_at, named_as_brats2023, read_label_map, summary_of
 from segmamba.errors import InputError
 from segmamba.prediction.options import PredictOptions, output_files
 
@@ -125,3 +125,11 @@ def test_other_formats_can_be_named(tmp_path):
     labels, affine = read_label_map(tmp_path / "a.nrrd")
     assert np.array_equal(labels, tumour())
     assert np.allclose(affine, AFFINE)
+
+
+@pytest.mark.parametrize("output", ["out", "out/a.nii.gz", "out/a-seg.nii"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_summary_of_a_label_map_is_the_one_that_predict_writes(output, compressed):
+    files = output_files(Path(output), "case.1-seg-2", PredictOptions(compressed=compressed, onto=("t1n", "t2f")))
+    maps = [path for kind, path in files.items() if kind.startswith("label_map")]
+    assert [summary_of(path) for path in maps] == [files["summary"]] * 3

@@ -43,6 +43,11 @@ class Found:
     """Above 0, ascending."""
 
 
+def summary_of(label_map: Path) -> Path:
+    """Where `segmamba predict` writes the summary of a label map, there or not: CASE-seg.nii.gz, CASE-summary.json."""
+    return label_map.with_name(re.sub(r"(-seg(-\w+)?)?\.nii(\.gz)?$", "", label_map.name) + "-summary.json")
+
+
 def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:
     """The label maps in a folder, or the one that is a file itself.
 

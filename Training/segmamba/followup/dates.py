@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segmamba.cases.case import find_case, load_label_map
-from segmamba.cases.label_files import case_id, named_as_brats2023
+from segmamba.cases.label_files import case_id, named_as_brats2023, summary_of
 from segmamba.cases.labels import CONVENTIONS, cohort_of, convention_with, find_convention
 from segmamba.errors import InputError
 from segmamba.followup.lesions import REGIONS
@@ -70,19 +70,16 @@ def _told_beside(path: Path) -> str:
     1 is enhancing tumor in BraTS-PED and necrosis in BraTS 2023: the values alone do not tell. Raises InputError for a
     model whose labels follow no convention.
     """
-    for summary in sorted(path.parent.glob("*-summary.json")):
-        try:
-            found = read_json(summary)
-            labels = found["settings"]["manifest"]["label_map"] if path.name in found["files"].values() else None
-        except (InputError, KeyError, TypeError, AttributeError):  # another program's, or of an early version
-            continue
-        if isinstance(labels, dict):
-            if convention := convention_with(labels):
-                return convention
-            raise InputError(
-                f"{path}: made by a model of {', '.join(labels)}; if these are others now, --labels says it"
-            )
-    return ""
+    try:
+        summary = read_json(summary_of(path))
+        labels = dict(summary["settings"]["manifest"]["label_map"])
+        if path.name not in summary["files"].values():
+            return ""
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):  # none, another program's, or an early one
+        return ""
+    if convention := convention_with(labels):
+        return convention
+    raise InputError(f"{path}: made by a model of {', '.join(labels)}; if it holds others now, --labels says it")
 
 
 def _convention(path: Path, array: np.ndarray) -> str:

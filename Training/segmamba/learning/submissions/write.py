@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import math
-import re
 import secrets
 import shutil
 import stat
@@ -25,6 +24,7 @@ import numpy as np
 
 from segmamba import __version__
 from segmamba.cases.case import Case, Source, load_label_map
+from segmamba.cases.label_files import summary_of
 from segmamba.cases.labels import GLIOMA
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share
@@ -257,9 +257,8 @@ def proposal_facts(proposal: Path) -> tuple[ModelRecord | None, dict]:
 
     Raises InputError where the label map is not as it was written: a correction is no proposal.
     """
-    path = proposal.with_name(re.sub(r"(-seg)?\.nii(\.gz)?$", "", proposal.name) + "-summary.json")
     try:
-        summary = read_json(path)
+        summary = read_json(summary_of(proposal))
         made = summary["settings"]
         chosen = {key: made[key] for key in ("mirrorings", "remove_small_mm3")}
         model = ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"]))
