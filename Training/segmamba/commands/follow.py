@@ -161,9 +161,8 @@ def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[in
     if not options.dicom_sr:
         return {}
     paths = {one.day: output / f"{one.name}-sr.dcm" for one in given}
-    for day, path in paths.items():
+    for path in (*paths.values(), *(seg_path(output, one.name) for one in given)):
         check_sr(path)
-        check_sr(seg_path(output, f"day-{day:04d}"))
     return paths
 
 
