@@ -22,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from segmamba import limits
 from segmamba.errors import InputError, blame
 from segmamba.files.atomic import aside, check_regular, share
+from segmamba.images.itk_header import NO_ORIENTATION
 from segmamba.images.itk_io import read_itk
 
 NIFTI = (".nii.gz", ".nii")
@@ -344,7 +345,7 @@ def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]
     notes = []
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
-        notes.append("the file says nothing about orientation: left and right may be swapped")
+        notes.append(NO_ORIENTATION)
     elif sform is not None and qform is not None:
         distance = corner_distance(image.shape, sform, qform)
         if distance > GRID_TOLERANCE_MM:

@@ -27,7 +27,7 @@ _NUMBERS = {
 _META_FIELD = re.compile(r"([^=]{1,255}?)\s*=\s*(.*)")  # ITK writes whatever it knows of an image as a field
 _NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]{0,31}): (.*)")
 _LONGEST_LINE = 4096
-_NO_ORIENTATION = "the file says nothing about orientation: left and right may be swapped"
+NO_ORIENTATION = "the file says nothing about orientation: left and right may be swapped"
 _NO_SIZE = "the file says nothing about the size of its voxels: 1 mm is assumed"
 
 
@@ -123,7 +123,7 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
 
 
 def _left_out(oriented: bool, sized: bool) -> tuple[str, ...]:
-    return (() if oriented else (_NO_ORIENTATION,)) + (() if sized else (_NO_SIZE,))
+    return (() if oriented else (NO_ORIENTATION,)) + (() if sized else (_NO_SIZE,))
 
 
 def _check_unit(path: Path, unit: str) -> None:
