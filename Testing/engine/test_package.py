@@ -211,10 +211,7 @@ def test_another_schema(folder, schema):
         (lambda v: v["inference"].update(window=[32, 32]), "inference: window: expected 3 values"),
         (lambda v: v["network"].update(features=[4, 4, 8, "8"]), "network: features: expected int, got '8'"),
         (lambda v: v["network"].update(in_channels=True), "network: in_channels: expected int, got True"),
-        (
-            lambda v: v["inference"].update(window=[32, 32, 40]),
-            "window (32, 32, 40) must be three multiples",
-        ),
+        (lambda v: v["inference"].update(window=[32, 32, 40]), "window (32, 32, 40) must be three multiples"),
         (lambda v: v.update(label_map={"NCR": 1, "ED": 3}), "must have the values 1 to 2"),
         (lambda v: v.update(label_map={"NCR": 1, "ED": 2, "ET": 3}), "the network has 3 output channels; label_map"),
         (lambda v: v.update(regions={"WT": ["NCR", "CYST"]}), "known labels are ED, NCR"),

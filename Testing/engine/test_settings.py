@@ -150,7 +150,8 @@ def test_the_key_of_files_is_written_and_both_are_read():
 
 def test_a_manifest_calls_padding_as_it_always_did():
     spec = InferenceSpec(pad_to_window=True)
-    assert plain(spec)["fixed"] is True
+    others = {"window": (128, 128, 128), "overlap": 0.5, "bf16": True, "nested": (), "coarser": ()}
+    assert plain(spec) == {"fixed": True, **others}
     assert list(plain(spec)) == ["fixed" if name == "pad_to_window" else name for name in asdict(spec)]
     for key in ("fixed", "pad_to_window"):
         assert build(InferenceSpec, {key: True}, "here").pad_to_window
