@@ -138,6 +138,17 @@ def test_the_table_of_coarser_voxels():
     assert read_manifest(CARD.parent).inference.coarser == tuple(results("coarser.json")["coarser"])
 
 
+def test_what_a_second_look_costs():
+    number = r"([\d.]+\d)"
+    (told,) = re.findall(
+        rf"network took {number}, {number} and {number} s where that of `quick-9` took {number}, {number} and {number}",
+        README.read_text(encoding="utf-8"),
+    )
+    seconds = results("coarser.json")["network_seconds"]
+    expected = [*seconds["quick-10"], *seconds["quick-9"]]
+    assert all(same(cell, value) for cell, value in zip(told, expected, strict=True))
+
+
 def test_the_longest_trained_model_of_fold_0_is_that_of_the_table_of_all_folds():
     folds = results("cross_validation.json")["cases"]
     for name, case in results("longer_and_finer.json")["runs"]["2 mm, 2200, then 600 by Muon"].items():
