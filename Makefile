@@ -20,7 +20,7 @@ test: $(READY)
 
 # The inner loop: what is read, checked, segmented and scored, without a training; at most two minutes on two quiet cores.
 QUICK := architecture docstrings settings labels label_files heads compare metrics lesion_wise registry share dataset_split configs \
-	contrast_words dicom_find dicom_series image_io case_folder background incomplete postprocess inference requirements
+	contrast_words dicom_find dicom_series image_io itk_header case_folder background incomplete postprocess inference requirements
 test-quick: $(READY)
 	$(PYTEST) \
 		$(QUICK:%=Testing/engine/test_%.py) -k "not can_be_the_first_to_be_imported"
