@@ -17,7 +17,7 @@ from segmamba.files.digest import hash_file
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.preprocess import preprocess
 from segmamba.training.augment import build_augmentation
-from segmamba.training.samples import PatchDataset, StepSampler, prepare
+from segmamba.training.samples import PatchDataset, StepSampler, drop_others, prepare
 
 SPEC = PreprocessSpec(modalities=("t1n", "t1c", "t2w", "t2f"), spacing=(5.0, 4.0, 4.0))
 PATCH = (32, 32, 48)
@@ -213,3 +213,17 @@ def test_a_file_that_is_gone_is_named(phantom_cases, make_dataset, tmp_path):
     dataset = read_dataset(tmp_path / "cases")
     with pytest.raises(InputError, match=r"phantom-1-t1c.nii.gz cannot be read"):
         prepare(dataset, dataset.cases[0], SPEC, tmp_path / "cache")
+
+
+def test_of_cases_that_are_in_no_data_set_nothing_stays_prepared(cases, phantom_dataset, tmp_path):
+    cache = shutil.copytree(cases[0].cached.parent, tmp_path / "cache")
+    (cache / "notes.txt").write_text("not ours")
+    first, *others = phantom_dataset.cases
+    unlabelled = replace(phantom_dataset, cases=(replace(first, label=None), *others))
+    drop_others(cache, [phantom_dataset, unlabelled], SPEC)
+    assert {path.name for path in cache.iterdir()} == {"notes.txt", *(case.cached.name for case in cases)}
+    drop_others(cache, [unlabelled], SPEC)  # the first one's label was taken back
+    assert {path.name for path in cache.iterdir()} == {"notes.txt", *(case.cached.name for case in cases[1:])}
+    one = {"t1c": others[0].images["t1c"]}
+    drop_others(cache, [replace(phantom_dataset, modalities=("t1c",), cases=(replace(others[0], images=one),))], SPEC)
+    assert {path.name for path in cache.iterdir()} == {"notes.txt"}

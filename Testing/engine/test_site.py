@@ -37,6 +37,7 @@ STATUS_KEYS = {
     *("schema", "run", "way", "state", "text", "step", "steps", "seconds_left", "loss", "candidate", "verdict", "pid"),
     *("host", "started", "updated", "gate"),
 }
+WITHDRAWN = f"{0:032x}.safetensors"  # a prepared case that no data set has any more
 WORKING_SITE = {"corrections", "models", "runs", "replay", "anchor", "cache"}
 
 
@@ -44,6 +45,8 @@ WORKING_SITE = {"corrections", "models", "runs", "replay", "anchor", "cache"}
 def improved(site_template, tmp_path_factory):
     """A site on which one improvement of two steps was made, and that run's last status."""
     site = Site(shutil.copytree(site_template, tmp_path_factory.mktemp("improved") / "site"))
+    site.cache.mkdir()
+    (site.cache / WITHDRAWN).write_bytes(b"prepared for an earlier run")
     with narrow_network(), single_precision(), without_curves():
         return site, improve(site, steps=2, model=str(site_template.with_name("old")))
 
@@ -76,6 +79,12 @@ def test_what_it_learnt_is_what_intake_accepted(improved):
     assert set(manifest.training["cases"]) == learnt | {"replay-9"}
     assert set(manifest.training["held_out"]) == kept | {"anchor-11", "anchor-12"}
     assert (manifest.id, manifest.parent) == ("finetune-0001", "old")
+
+
+def test_of_cases_that_it_does_not_know_nothing_stays_prepared(improved):
+    site, _ = improved
+    prepared = {path.name for path in site.cache.iterdir()}
+    assert len(prepared) == 6 and WITHDRAWN not in prepared  # three corrections, one old case, two that judge
 
 
 def test_the_candidate_lies_between_the_model_in_use_and_what_was_learnt(improved, site_template):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CACHE_VERSION = 2  # raise it when preprocessing changes what it writes
+_SUFFIX = ".safetensors"  # of a prepared case
 _PLACES = 5000  # voxels kept of each label, to centre patches on
 
 
@@ -121,9 +122,9 @@ def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: P
                 f"run `segmamba dataset init --update {dataset.folder}`, which takes over what was corrected"
             )
     digest = case_digest(dataset, entry, spec)
-    cached = cache / f"{digest[:32]}.safetensors"
     sources = {m: dataset.sources(entry)[m] for m in spec.modalities}
-    return TrainingCase(entry.id, sources, dataset.path(entry.label), dataset.renumbering, cached, digest)
+    label = dataset.path(entry.label)
+    return TrainingCase(entry.id, sources, label, dataset.renumbering, _cached(cache, digest), digest)
 
 
 def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str:
@@ -143,6 +144,27 @@ def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str
         assert file is not None  # the case is labelled
         digest.update(f"{file.sha256}{file.volume}".encode())
     return digest.hexdigest()
+
+
+def drop_others(cache: Path, datasets: Sequence[Dataset], spec: PreprocessSpec) -> None:
+    """Deletes from a cache what it has prepared of other cases: of a patient who was taken back, of older corrections.
+
+    Args:
+        cache: folder of preprocessed cases; nobody else may be at work with it.
+        datasets: whose labelled cases stay.
+        spec: as which they were prepared.
+    """
+    entries = [(dataset, entry) for dataset in datasets for entry in dataset.cases]
+    known = [(d, e) for d, e in entries if e.label is not None and all(m in e.images for m in spec.modalities)]
+    kept = {_cached(cache, case_digest(dataset, entry, spec)) for dataset, entry in known}
+    for file in cache.glob(f"*{_SUFFIX}"):
+        if file not in kept:
+            log.info("deleting a prepared case that is of none of the cases here")
+            file.unlink()
+
+
+def _cached(cache: Path, digest: str) -> Path:
+    return cache / f"{digest[:32]}{_SUFFIX}"
 
 
 class PatchDataset(TorchDataset):

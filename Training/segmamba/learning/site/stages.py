@@ -26,6 +26,7 @@ from segmamba.models.package import MANIFEST, find_model, load_package
 from segmamba.training import recipes
 from segmamba.training.config import TrainingConfig
 from segmamba.training.loop import train
+from segmamba.training.samples import drop_others
 from segmamba.training.stop_signals import StopRequests
 
 _REPLAYED = 250  # old cases at most: more would be prepared than are seen
@@ -120,6 +121,7 @@ class Stages:
                 step, config.steps, f"training: step {step} of {config.steps}", step=step, loss=loss
             )
 
+        drop_others(self.site.cache, [read_dataset(s.dataset) for s in config.sources], config.preprocess)
         train(config, self.folder, resume="auto", device=self.device, on_step=on_step)
         load_package(model)
         self._done(trained=hash_of(model / MANIFEST))
