@@ -275,6 +275,27 @@ def test_what_stops_a_seg_is_told_before_anything_is_measured(subfolders, tmp_pa
     assert not (output / "follow-up.json").exists() and not (output / "day-0000-sr.dcm").exists()
 
 
+@pytest.mark.parametrize(("patient", "ends"), [("OTHER-1", 1), (PATIENT["PatientID"] + " ", 0), (None, 0)])
+def test_dates_of_two_patients_are_refused_without_naming_them(tmp_path, capsys, patient, ends):
+    """Also where the registration finds nothing odd: the images are the same here."""
+    from segmamba.cli import main
+
+    series = [tmp_path / "first", tmp_path / "second"]
+    maps = [tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"]
+    array, affine = head(spacing=(5.5, 5.5, 5.0))
+    for number, (folder, path) in enumerate(zip(series, maps)):
+        known = {"PatientID": patient} if number else {}
+        write_series(folder, array + number, affine, SeriesDescription="T1 KM", **known)
+        label_map_over(folder, path, [np.s_[3:7, 4:8, 5:8]])
+    t1c = ["--t1c", *map(str, series), "--series", *map(str, series), "--labels", "brats2023"]
+    output = tmp_path / "out"
+    assert main(["follow", *map(str, maps), *t1c, "--dates", "0", "30", "-o", str(output)]) == ends
+    told = capsys.readouterr()
+    assert ("day 0 and day 30 have different patient IDs" in told.err) == bool(ends)
+    assert not any(word in told.err + told.out for word in ("OTHER", "SECRET"))
+    assert (output / "follow-up.json").exists() != bool(ends)
+
+
 def test_dates_that_are_not_of_dicom_are_refused_before_anything_is_written(tmp_path, phantom_cases, capsys):
     from segmamba.cli import main
 

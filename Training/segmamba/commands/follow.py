@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ def run(options: Namespace) -> int:
         timepoints.append(timepoint)
         if found:
             refers[one.day] = found
+            _check_one_patient(refers)
     if targets and not refers:
         raise InputError("--dicom-sr: of none of the timepoints the T1c is a series of DICOM files")
     check_place(output / RECORD, timepoints)
@@ -120,6 +122,20 @@ def run(options: Namespace) -> int:
         texts = (f"{name} {found.category}" for name, found in date.suggestions.items())
         print(f"day {date.day}: measurements compatible with {', '.join(texts)}")
     return 0
+
+
+def _check_one_patient(refers: Mapping[int, Refers]) -> None:
+    """Raises InputError where the DICOM files of two dates name different patients, as the panel does."""
+    from segmamba.followup.dates import patient_id
+
+    days = {patient_id(found.series): day for day, found in refers.items()}
+    days.pop("", None)
+    if len(days) > 1:
+        first, second = sorted(days.values())[:2]
+        raise InputError(
+            f"the DICOM files of day {first} and day {second} have different patient IDs; a follow-up is of one: give "
+            "that one's dates or, where two hospitals number the same patient, the images as NIfTI files"
+        )
 
 
 def _given(options: Namespace) -> tuple[list[Given], Settings]:

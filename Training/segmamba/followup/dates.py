@@ -172,5 +172,14 @@ def dicom_facts(series: Series) -> tuple[str, str]:
     return (when if len(when) == 8 and when.isdecimal() else ""), scanner
 
 
+def patient_id(series: Series) -> str:
+    """PatientID of a series, "" where it has none: to compare with another's, and written nowhere."""
+    import pydicom
+
+    with quiet():
+        data = pydicom.dcmread(series.files[0], stop_before_pixels=True, specific_tags=["PatientID"], force=True)
+        return str(data.get("PatientID") or "").strip()
+
+
 def _with_dashes(text: str) -> str:
     return f"{text[:4]}-{text[4:6]}-{text[6:]}" if len(text) == 8 and text.isdecimal() else text
