@@ -1,5 +1,6 @@
 """Dates that `segmamba follow` segments itself: by which model, and what the segmentation has to say."""
 
+import json
 from argparse import Namespace
 
 import nibabel as nib
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from segmamba.cases.labels import GLIOMA, PEDIATRIC, POST_TREATMENT, LabelScheme
+from segmamba.cli import main
 from segmamba.commands.follow_dates import Given, make_ready
 from segmamba.errors import InputError
 from segmamba.followup.dates import read_label_map
@@ -94,3 +96,29 @@ def test_a_model_of_something_else_is_refused_by_its_labels(case, tmp_path):
     with pytest.raises(InputError, match=r"its labels are tumor, .* expected a model of brain tumors"):
         segmented(case, model_of(tmp_path / "model", scheme, "tumor"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_result_that_was_corrected_beside_its_images_is_followed_as_it_is(case, tmp_path):
+    """One that nobody has changed is segmented anew, with what a follow-up asks of it besides."""
+    model = model_of(tmp_path / "model", PEDIATRIC, "ET")
+    assert main(["predict", str(case), "--model", str(model), "--device", "cpu", "--output", str(case)]) == 0
+    (result,) = case.glob("*-seg.nii.gz")
+    assert "corrected" not in "".join(segmented(case, model, tmp_path / "out").notes)
+    image = nib.load(result)
+    voxels = np.zeros(image.shape, np.uint8)
+    voxels[20:24, 20:24, 15:18] = 1  # enhancing tumor, as this model numbers it
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), result)
+    found = segmented(case, model, tmp_path / "again")
+    assert {3: (voxels == 1).sum()} == dict(zip(*np.unique(found.label_map[found.label_map > 0], return_counts=True)))
+    assert any(f"{result.name} was corrected since" in note for note in found.notes)
+    assert not (tmp_path / "again").exists()
+
+
+def test_of_two_corrected_results_one_has_to_be_named(case, tmp_path):
+    model = model_of(tmp_path / "model", PEDIATRIC, "ET")
+    for name in ("one", "two"):
+        (case / f"{name}-seg.nii.gz").write_bytes(b"changed")
+        summary = {"files": {"label_map": f"{name}-seg.nii.gz"}, "label_maps_sha256": {f"{name}-seg.nii.gz": "0"}}
+        (case / f"{name}-summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"several results were corrected \(one-seg.nii.gz, two-seg.nii.gz\)"):
+        segmented(case, model, tmp_path / "out")

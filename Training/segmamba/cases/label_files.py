@@ -17,7 +17,9 @@ import numpy as np
 from nibabel import orientations
 
 from segmamba.errors import InputError
+from segmamba.files.digest import hash_file
 from segmamba.images.image_io import NIFTI, corner_distance, image_suffix, name_without_suffix, read_image
+from segmamba.settings import read_json
 
 SAME_PLACE = 0.05  # mm, of every corner: other programs round more than we do
 
@@ -46,6 +48,21 @@ class Found:
 def summary_of(label_map: Path) -> Path:
     """Where `segmamba predict` writes the summary of a label map, there or not: CASE-seg.nii.gz, CASE-summary.json."""
     return label_map.with_name(re.sub(r"(-seg(-\w+)?)?\.nii(\.gz)?$", "", label_map.name) + "-summary.json")
+
+
+def corrected_results(folder: Path) -> list[Path]:
+    """The label maps that `segmamba predict` wrote into a folder and somebody has changed since, by its summaries."""
+    found = []
+    for file in sorted(folder.glob("*-summary.json")):
+        try:
+            summary = read_json(file)
+            label_map = folder / Path(summary["files"]["label_map"]).name
+            written = summary["label_maps_sha256"][label_map.name]
+            if label_map.is_file() and hash_file(label_map) != written:
+                found.append(label_map)
+        except (InputError, KeyError, TypeError):  # another program's, an early one, or not finished
+            continue
+    return found
 
 
 def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:

@@ -100,6 +100,8 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
 
     place = given.place
     label_map = place if place.is_file() else find_label(place)
+    corrected = None if label_map else _corrected(place)
+    label_map = label_map or corrected
     if not label_map:
         if given.t1c:
             raise InputError(f"{place}: holds no label map that --t1c {given.t1c} could belong to")
@@ -111,8 +113,22 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
         if options.dicom_sr:
             check_seg(series, seg_path(output, given.name))
     timepoint = read_timepoint(given.day, label_map, given.t1c, options.labels, **facts)
+    if corrected:
+        note = f"{corrected.name} was corrected since it was written and is taken as it is, not segmented anew"
+        timepoint = replace(timepoint, notes=(*timepoint.notes, note))
     made_by = ModelFacts(name=given.made_by or "label map as given", version="unknown", software=__version__)
     return timepoint, Refers(series, made_by) if series else None
+
+
+def _corrected(place: Path) -> Path | None:
+    """The result in a case folder that somebody has corrected in its place; None where there is none."""
+    from segmamba.cases.label_files import corrected_results
+
+    found = corrected_results(place)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"{place}: several results were corrected ({names}); give the one that counts, not the folder")
+    return found[0] if found else None
 
 
 def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
