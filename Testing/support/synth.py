@@ -53,6 +53,29 @@ def addTransform(name: str = "Moved", scale: float = 1.0):
     return node
 
 
+def addSeries():
+    """A phantom's four series in the scene: thick slices, the patient moved before FLAIR, which has another grid."""
+    from scipy import ndimage
+    from segmamba.datasets.phantom import make_phantom
+
+    phantom = make_phantom(4, spacing=(3.0, 3.5, 4.0), enhancing=True)
+    middle = phantom.affine @ [*((np.array(phantom.label_map.shape) - 1) / 2), 1]
+    volumes = {}
+    for modality, image in phantom.images.items():
+        flair = modality == "t2f"
+        shape, spacing = ((80, 40, 75), (2.4, 5.0, 2.2)) if flair else ((85, 90, 31), (2.1, 2.3, 5.5))
+        matrix = np.diag([*spacing, 1.0])
+        matrix[:3, 3] = middle[:3] - matrix[:3, :3] @ ((np.array(shape) - 1) / 2)
+        move = np.eye(4)
+        move[:3, 3] = (7, -5, 6) if flair else 0
+        index = np.linalg.inv(move @ phantom.affine) @ matrix
+        array = ndimage.affine_transform(image, index[:3, :3], index[:3, 3], shape, order=1, output=np.float32)
+        array = np.ascontiguousarray(np.rint(array).transpose(2, 1, 0).astype(np.int16))
+        name = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "COR FLAIR"}[modality]
+        volumes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=name)
+    return volumes
+
+
 def _turn(a: float, b: float, c: float) -> np.ndarray:
     """Rotation by three angles in radians."""
     about = []

@@ -63,6 +63,7 @@ class CorrectionPanel:
         ui.roleCombo.setCurrentIndex(max(0, ui.roleCombo.findData(role)))
         self._view = ReportView(ui, self.onAbsent)
         ui.sitePath.currentPathChanged.connect(self.onSite)
+        ui.subjectEdit.textChanged.connect(self.onSubject)
         ui.roleCombo.currentIndexChanged.connect(self.onRole)
         ui.subjectDicomButton.clicked.connect(self.onDicom)
         ui.caseCheckButton.clicked.connect(self.onCheck)
@@ -124,8 +125,16 @@ class CorrectionPanel:
         self._drop()
         self._typed.start()
 
+    def onSubject(self, text=""):
+        """Whose it is, is among what was checked: beside others of the same patient, or of another one."""
+        correction = self._unsent
+        if correction is not None and correction.subject.strip() != self._ui.subjectEdit.text.strip():
+            self._drop(_("The patient ID has changed. Check the case again."))
+
     def onRole(self, index=0):
         qt.QSettings().setValue(ROLE_SETTING, self._role())
+        if self._unsent is not None:
+            self._unsent.role = self._role()  # nothing that is found depends on it
 
     def onDicom(self, checked=False):
         self._ui.subjectEdit.setText(self._patientId)
@@ -136,7 +145,8 @@ class CorrectionPanel:
         if self._isBusy or self._node is None:
             return
         self._drop()
-        correction = Correction(self._start, self._node, site.readSite().path)
+        subject, role = self._ui.subjectEdit.text, self._role()
+        correction = Correction(self._start, self._node, site.readSite().path, subject, role)
         self._correction = correction
         try:
             correction.prepare()
@@ -162,7 +172,6 @@ class CorrectionPanel:
         correction = self._correction
         if correction is None or self._isBusy or not self._mayBeSent(correction):
             return
-        correction.subject, correction.role = self._ui.subjectEdit.text, self._role()
         self._say(_withPreparing(_("Adding the case..."), correction))
         self._onTheWay.append(correction)
         try:
@@ -234,6 +243,11 @@ class CorrectionPanel:
     def _isBusy(self) -> bool:
         return self._correction is not None and self._correction.isBusy
 
+    @property
+    def _unsent(self) -> Correction | None:
+        """The checked one, as long as it was not sent."""
+        return None if self._correction in self._onTheWay else self._correction
+
     def _reason(self) -> str:
         """Why the case cannot be added."""
         if self._correction is None:
@@ -273,7 +287,7 @@ class CorrectionPanel:
         if self._node is None or slicer.mrmlScene.IsClosing():
             return
         self._lastEdit = history.noteEdit(self._node, self._lastEdit)
-        if self._correction is not None and self._correction not in self._onTheWay:
+        if self._unsent is not None:
             self._drop(_("The segments have changed. Check the case again."))
 
 

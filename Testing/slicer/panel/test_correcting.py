@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,33 +168,10 @@ def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, 
     assert str(site) not in scene
 
 
-def addSeries():
-    """A phantom's four series in the scene: thick slices, the patient moved before FLAIR, which has another grid."""
-    from scipy import ndimage
-    from segmamba.datasets.phantom import make_phantom
-
-    phantom = make_phantom(4, spacing=(3.0, 3.5, 4.0), enhancing=True)
-    middle = phantom.affine @ [*((np.array(phantom.label_map.shape) - 1) / 2), 1]
-    volumes = {}
-    for modality, image in phantom.images.items():
-        flair = modality == "t2f"
-        shape, spacing = ((80, 40, 75), (2.4, 5.0, 2.2)) if flair else ((85, 90, 31), (2.1, 2.3, 5.5))
-        matrix = np.diag([*spacing, 1.0])
-        matrix[:3, 3] = middle[:3] - matrix[:3, :3] @ ((np.array(shape) - 1) / 2)
-        move = np.eye(4)
-        move[:3, 3] = (7, -5, 6) if flair else 0
-        index = np.linalg.inv(move @ phantom.affine) @ matrix
-        array = ndimage.affine_transform(image, index[:3, :3], index[:3, 3], shape, order=1, output=np.float32)
-        array = np.ascontiguousarray(np.rint(array).transpose(2, 1, 0).astype(np.int16))
-        name = {"t1n": "AX T1", "t1c": "AX T1 +C", "t2w": "AX T2", "t2f": "COR FLAIR"}[modality]
-        volumes[modality] = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name=name)
-    return volumes
-
-
 def test_raw_series_are_prepared_for_the_folder_and_the_panel_says_how(choose, module, scene, pump, asked, site):
     pytest.importorskip("nilearn", reason="the phantom is made of the template inside nilearn")
     choose("well")
-    volumes, panel, ui = addSeries(), module.widget.panel, module.widget.panel.ui
+    volumes, panel, ui = synth.addSeries(), module.widget.panel, module.widget.panel.ui
     module.widget.enter()
     pump(lambda: ui.applyButton.isEnabled() and panel.session.machine)
     ui.applyButton.click()
@@ -230,6 +209,37 @@ def test_the_number_of_one_patient_is_not_kept_for_the_next(ready):
     ready.ui.subjectEdit.setText(NUMBER)
     slicer.mrmlScene.Clear(0)
     assert ready.ui.subjectEdit.text == ""
+
+
+def test_a_case_is_checked_for_the_patient_that_it_is_sent_for(ready, press, asked, site):
+    """Intake has accepted a first version with a number; whose the second one is shows before it is sent."""
+    ui, place = ready.ui, site / "corrections"
+    ui.subjectEdit.setText(NUMBER)
+    press(ready, "caseCheckButton")
+    press(ready, "caseSendButton")
+    intake = [sys.executable, "-m", "segmamba", "intake", str(place), "--reason=noise", "--json"]
+    subprocess.run([*intake, f"--accept={sendings(site)[0]}"], check=True, capture_output=True)
+    paint(ready)
+    press(ready, "caseCheckButton")
+    assert ui.caseSendButton.isEnabled(), ui.caseReasonLabel.text
+    ui.subjectEdit.setText(f" {NUMBER} ")  # which is the same one
+    assert ui.caseSendButton.isEnabled()
+    for number in ("PID-4711", ""):
+        ui.subjectEdit.setText(number)
+        assert not ui.caseSendButton.isEnabled() and ui.findingsLabel.text == ""
+        assert ui.caseReasonLabel.text == "The patient ID has changed. Check the case again."
+        press(ready, "caseCheckButton")
+        assert "Wrong: an earlier version of this case is another patient's" in ui.findingsLabel.text
+        assert not ui.caseSendButton.isEnabled()
+    ui.subjectEdit.setText(NUMBER)
+    press(ready, "caseCheckButton")
+    ui.roleCombo.setCurrentIndex(3)  # what is found does not depend on it
+    press(ready, "caseSendButton")
+    name = sendings(site)[1]
+    assert json.loads((place / "incoming" / name / "case.json").read_text())["role"] == "neurosurgeon"
+    subprocess.run([*intake, f"--accept={name}"], check=True, capture_output=True)
+    examined = json.loads((place / "verdicts" / f"{name}.json").read_text())["examined"]
+    assert "other subject" not in {finding["kind"] for finding in examined["findings"]}
 
 
 def test_without_consent_nothing_is_sent_and_it_is_asked_again(ready, press, asked, site, temporaryFiles):

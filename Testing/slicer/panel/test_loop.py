@@ -93,9 +93,9 @@ def test_from_a_correction_to_a_new_model_and_back(panel, pump, site, sampleTrut
 
     # it is checked and added
     pump(lambda: ui.caseCheckButton.isEnabled(), PATIENCE)
+    ui.subjectEdit.setText("patient 7")
     ui.caseCheckButton.click()
     pump(lambda: ui.caseSendButton.isEnabled(), PATIENCE)
-    ui.subjectEdit.setText("patient 7")
     ui.caseSendButton.click()
     pump(lambda: "Added as version 1" in ui.caseStateLabel.text, PATIENCE)
     (sent,) = (site / "corrections" / "incoming").iterdir()
