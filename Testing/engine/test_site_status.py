@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from processes import in_process
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.files.shares import exclusive
-from segmamba.learning.site import Site, summarise
+from segmamba.learning.site import Site, ask_to_stop, summarise
 from segmamba.learning.site.improvement import _alone
-from segmamba.learning.site.layout import STATUS
+from segmamba.learning.site.layout import LOCK, STATUS
 from segmamba.learning.site.status import RunStatus, StatusWriter, in_words, read_status
 from segmamba.learning.site.words import verdict_text
 from segmamba.training.run_folder import append_log
@@ -63,18 +64,40 @@ def test_a_run_that_was_ended_from_outside_is_lost(site, worker):
     (run,) = summarise(site)["runs"]
     assert (run["state"], run["alive"], run["text"]) == ("lost", False, "was ended from outside; resume it")
     with pytest.raises(InputError, match="not at work"):
-        from segmamba.learning.site import ask_to_stop
-
         ask_to_stop(site, "other")
 
 
 def test_of_another_machine_nothing_is_known(site, worker):
     worker.kill()
     worker.join(60)
+    for minutes in (0, 9, -60):  # the last: its clock is ahead
+        said_elsewhere(site, minutes)
+        (run,) = summarise(site)["runs"]
+        assert (run["state"], run["alive"]) == ("training", None)
+
+
+def said_elsewhere(site, minutes):
+    """As if the run were one of another machine, which wrote its status that long ago."""
     place = site.run("other") / STATUS
-    place.write_text(json.dumps({**json.loads(place.read_text()), "host": "elsewhere"}))
+    changes = {"host": "elsewhere", "updated": time.time() - 60 * minutes}
+    place.write_text(json.dumps({**json.loads(place.read_text()), **changes}))
+
+
+def test_a_run_of_another_machine_that_is_silent_for_long_is_lost(site, worker):
+    """Its lock is not always seen over a share: where it is, the run is not over."""
+    worker.kill()
+    worker.join(60)
+    said_elsewhere(site, 11)
+    with exclusive(site.run("other") / LOCK):
+        (run,) = summarise(site)["runs"]
+        assert (run["state"], run["alive"]) == ("training", None)
     (run,) = summarise(site)["runs"]
-    assert (run["state"], run["alive"]) == ("training", None)
+    assert (run["state"], run["alive"], run["text"]) == ("lost", False, "was ended from outside; resume it")
+    with pytest.raises(InputError, match="not at work"):
+        ask_to_stop(site, "other")
+    with _alone(site, site.run("other")), StatusWriter(site.run("other"), "finetune"):  # resumed here
+        (run,) = summarise(site)["runs"]
+        assert (run["state"], run["alive"]) == ("preparing", True)
 
 
 def test_the_time_left_is_that_of_a_steady_pace(tmp_path, monkeypatch):

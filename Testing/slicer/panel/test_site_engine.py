@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_the_engine_tells_of_a_site_here_and_through_ssh(site, module, pump, ssh
     pump(lambda: panel.watch.doing == "" and not panel.watch.isLooking, 300)
     assert "finetune-0001 is not at work" in ui.improveReasonLabel.text
     assert ("gpu1: " in ui.improveReasonLabel.text) == (where == "server")
+
+
+def test_a_run_that_another_computer_left_can_be_resumed_here(site, module, pump):
+    """It was killed there, or asked to stop and switched off: once it is silent for long, the site is free again."""
+    run = sites.addRun(site, "finetune-0001", step=20, host="elsewhere")
+    panel, ui = module.widget.panel, module.widget.panel.ui
+
+    def settled():
+        return panel.watch.doing == "" and not panel.watch.isLooking and panel.watch.run
+
+    ui.trainingSection.setProperty("collapsed", False)
+    pump(settled, 300)
+    assert "in progress" in ui.startButton.toolTip and not ui.resumeButton.isEnabled()
+    ui.stopButton.click()
+    pump(settled, 300)
+    assert (run / "stop").exists() and "saves its state" in ui.improveReasonLabel.text
+    sites.addRun(site, "finetune-0001", step=20, host="elsewhere", updated=time.time() - 660)
+    pump(settled, 300)
+    ui.lookButton.click()
+    pump(settled, 300)
+    assert ui.resumeButton.isEnabled() and "It can be resumed." in ui.improveLabel.text
+    assert "in progress" not in ui.startButton.toolTip and "saves its state" not in ui.improveReasonLabel.text
 
 
 def test_a_model_is_adopted_and_taken_back_by_the_engine_itself(site, module, pump):

@@ -1,7 +1,8 @@
 """status.json of a run: how it stands, written by the run alone, read by anybody; and whether the run is still alive.
 
 Alive is who holds the lock of the run folder, which the system gives back when the process dies: no process number
-that another program has got since, and the same on Windows.
+that another program has got since, and the same on Windows. Not every network share shows the locks of other machines:
+a run of another one is over once its status is old and its lock is not seen to be held.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 WORKING = ("preparing", "training", "judging")
 _EVERY = 5.0  # seconds between two writings
+_SILENT = 600.0  # since the last one; then a run of another machine is over: twice what Kerberos lets clocks differ
 _TRIES, _PAUSE = 20, 0.05  # Windows lets nobody replace a file while somebody reads it
 
 
@@ -61,7 +63,7 @@ class RunStatus:
     pid: int
     """Of the process; for people."""
     host: str
-    """Name of its machine; for people."""
+    """Name of its machine."""
     started: float
     """Seconds since 1970; stays when a run goes on."""
     updated: float
@@ -166,8 +168,10 @@ def read_status(folder: Path) -> RunStatus | None:
 
 
 def is_alive(folder: Path, status: RunStatus) -> bool | None:
-    """Whether a process works on the run; None where that would be one of another machine."""
-    return is_held(folder / LOCK) if status.host == socket.gethostname() else None
+    """Whether a process works on the run; None where one of another machine may."""
+    if status.host == socket.gethostname():
+        return is_held(folder / LOCK)
+    return False if time.time() - status.updated > _SILENT and not is_held(folder / LOCK) else None
 
 
 def as_json(folder: Path, status: RunStatus) -> dict:
