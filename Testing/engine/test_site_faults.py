@@ -4,18 +4,22 @@ import json
 import os
 import random
 import shutil
+import signal
 
 import pytest
 import torch
 from processes import in_process, kill
 from segmamba.datasets.manifest import read_dataset
-from segmamba.errors import InputError
+from segmamba.errors import InputError, Stopped
 from segmamba.learning.registry import in_use, state
-from segmamba.learning.site import Site, ask_to_stop, summarise
+from segmamba.learning.site import Site, ask_to_stop, stages, summarise
+from segmamba.learning.site import improve as work
 from segmamba.learning.site.status import read_status
 from segmamba.models.package import load_package, read_manifest
-from segmamba.training.checkpoint import load_checkpoint
+from segmamba.training import experiment, stop_signals
+from segmamba.training.checkpoint import has_checkpoint, load_checkpoint
 from site_runs import improve, wait_for
+from training_runs import narrow_network, single_precision
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -119,3 +123,36 @@ def test_a_correction_that_is_gone_is_named(small_site, tmp_path):
     assert status.state == "failed" and label.parent.name in status.text
     with pytest.raises(InputError, match="checkpoint"):
         load_checkpoint(site.run(RUN))
+
+
+def by_file(site):
+    ask_to_stop(site, RUN)
+
+
+def by_signal(site):
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ask", [by_file, by_signal])
+@pytest.mark.parametrize("moment", ["reading", "preparing"])
+def test_a_stop_while_data_are_read_or_prepared_ends_the_run_before_a_step(
+    small_site, tmp_path, monkeypatch, ask, moment
+):
+    """The status says that it trains by then; what is asked must not be lost before the training itself asks."""
+    site = small_site
+    monkeypatch.setattr(stop_signals, "_LOOK", 0)
+    module, name = (stages, "drop_others") if moment == "reading" else (experiment, "prepare")
+    usual = getattr(module, name)
+
+    def asked(*arguments):
+        assert read_status(site.run(RUN)).state == "training"
+        monkeypatch.setattr(module, name, usual)
+        ask(site)
+        return usual(*arguments)
+
+    monkeypatch.setattr(module, name, asked)
+    with narrow_network(), single_precision(), pytest.raises(Stopped):
+        work(site, RUN, steps=2, model=str(tmp_path / "old"))
+    run = site.run(RUN)
+    assert read_status(run).state == "stopped" and not (run / "stop").exists()
+    assert len(list(site.cache.glob("*"))) <= 1 and not has_checkpoint(run)

@@ -26,10 +26,11 @@ class Cancelled(Exception):
 
 
 class Stopped(Exception):
-    """A training was asked to end by a signal, and has saved its state after `step`."""
+    """A training was asked to end by a signal, and has saved its state after `step`; None: it had not begun."""
 
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped after step {step} by signal {int(signal_number)}")
+    def __init__(self, step: int | None, signal_number: int):
+        when = "before training" if step is None else f"after step {step}"
+        super().__init__(f"stopped {when} by signal {int(signal_number)}")
         self.step = step
         self.signal_number = int(signal_number)
 

@@ -15,7 +15,7 @@ from torch import nn
 from segmamba.cases.labels import LabelScheme
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.datasets.workers import map_cases
-from segmamba.errors import InputError
+from segmamba.errors import InputError, Stopped
 from segmamba.models.package import Manifest, find_model, load_package
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.choice import AnyNetworkConfig, build, checkpoint_activations
@@ -30,6 +30,7 @@ from segmamba.training.packed import prepare_packed
 from segmamba.training.patches import arrange, prepare_patches
 from segmamba.training.plan import Plan, make_plan
 from segmamba.training.samples import PatchDataset, TrainingCase, find_case, prepare
+from segmamba.training.stop_signals import StopRequests
 
 log = logging.getLogger(__name__)
 
@@ -118,22 +119,26 @@ def begin(config: TrainingConfig, world: World) -> Beginning:
     return Beginning(config, plan, network_config, network, parent, nested)
 
 
-def load_experiment(config: TrainingConfig, world: World, beginning: Beginning | None = None) -> Experiment:
+def load_experiment(
+    config: TrainingConfig, world: World, beginning: Beginning | None = None, stop: StopRequests | None = None
+) -> Experiment:
     """Prepares all cases that are not in the cache, each process its part.
 
     Args:
         config: of the training.
         world: its processes.
         beginning: what `begin` gave; None: it is called here.
+        stop: asks for an end between two cases; None: nobody does.
 
     Returns:
         All that the training works on.
 
     Raises:
         InputError: as `begin`, and for a case that cannot be prepared.
+        Stopped: where an end was asked for, in any of the processes.
     """
     found = beginning or begin(config, world)
-    groups, held_out = _prepare(found.plan, config, world)
+    groups, held_out = _prepare(found.plan, config, world, stop)
     inference = replace(config.inference, nested=found.nested)
     if not isinstance(found.network_config, NetworkConfig):
         inference = replace(inference, window=tuple(config.patch), pad_to_window=True)
@@ -152,11 +157,13 @@ def load_experiment(config: TrainingConfig, world: World, beginning: Beginning |
     return Experiment(groups, held_out, scheme, found.network_config, network, inference, samples, found.parent)
 
 
-def prepare_ahead(beginning: Beginning, world: World) -> None:
+def prepare_ahead(beginning: Beginning, world: World, stop: StopRequests | None = None) -> None:
     """Preprocesses this process's part of the cases that are not in the cache yet, where they are many, side by side.
 
     Before the processes of a training join: none then waits for another with a GPU in its hands. Raises InputError for
     files that are missing or changed; a case that cannot be prepared is left to `load_experiment`.
+
+    stop: once it asks for an end, the rest is left too: there the processes end together.
     """
     spec, cache = beginning.config.preprocess, Path(beginning.config.cache)
     every = [
@@ -166,7 +173,9 @@ def prepare_ahead(beginning: Beginning, world: World) -> None:
     ]
     mine = every[world.rank :: world.size]
     waiting = [
-        (dataset, entry) for dataset, entry in mine if not find_case(dataset, entry, spec, cache).cached.exists()
+        (dataset, entry)
+        for dataset, entry in mine
+        if not stop and not find_case(dataset, entry, spec, cache).cached.exists()
     ]
     jobs = min(cores() // world.local_size, len(waiting) // _CASES_A_PROCESS)
     if jobs < 2:  # a process costs seconds to begin: few cases are prepared as they are loaded
@@ -174,9 +183,14 @@ def prepare_ahead(beginning: Beginning, world: World) -> None:
     log.info("preparing %d cases in %d processes", len(waiting), jobs)
     try:
         for _ in map_cases(partial(_prepare_one, spec, cache), waiting, jobs, None):
-            pass
+            if stop:
+                return
+    except KeyboardInterrupt:  # of a helper: a terminal tells every process
+        if not stop:
+            raise
     except InputError as error:  # of a case: said again when it is loaded; of memory: then they come one by one
-        log.warning("%s", error)
+        if not stop:  # with which a helper may have ended
+            log.warning("%s", error)
 
 
 def _prepare_one(spec: PreprocessSpec, cache: Path, item: tuple[Dataset, CaseEntry]) -> None:
@@ -184,7 +198,9 @@ def _prepare_one(spec: PreprocessSpec, cache: Path, item: tuple[Dataset, CaseEnt
     prepare(*item, spec, cache)
 
 
-def _prepare(plan: Plan, config: TrainingConfig, world: World) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
+def _prepare(
+    plan: Plan, config: TrainingConfig, world: World, stop: StopRequests | None
+) -> tuple[list[list[TrainingCase]], list[TrainingCase]]:
     """-> the training cases of each source that is trained on, and the validation cases of all."""
     spec, cache, labels = config.preprocess, Path(config.cache), len(plan.scheme.labels)
     jobs: list[tuple[int, str, Callable[[], TrainingCase]]] = [
@@ -200,7 +216,9 @@ def _prepare(plan: Plan, config: TrainingConfig, world: World) -> tuple[list[lis
     for number, file in plan.patches.items():
         blocks = arrange(file, longest)[: config.sources[number].at_most]
         jobs += [(number, "training", partial(prepare_patches, file, block, spec, labels, cache)) for block in blocks]
-    mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size]]
+    mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size] if not stop]
+    if stop is not None and world.any(bool(stop)):
+        raise Stopped(None, stop.number)
     # the same order in every process, and whatever their number
     done = sorted(world.gather(mine), key=lambda job: (job[0], job[2].id, job[2].digest))
     learning = sorted({number for number, kind, _ in done if kind == "training"})

@@ -33,7 +33,7 @@ from segmamba.training.release import write_package
 from segmamba.training.run_folder import alone, changed_settings, read_record, surroundings, write_record
 from segmamba.training.samples import StepSampler
 from segmamba.training.stepper import Stepper
-from segmamba.training.stop_signals import StopRequests, ignore_stop_signals, stop_signals
+from segmamba.training.stop_signals import StopRequests, ignore_stop_signals, listening
 from segmamba.training.validation import draw_worst, mean_dice, validate
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def train(
     device: str = "cpu",
     on_step: Callable[[int, float], None] | None = None,
     on_line: Callable[[dict], None] | None = None,
+    stop: StopRequests | None = None,
 ) -> Path:
     """Trains a network, as one process of a `torchrun` training or as the only one.
 
@@ -61,6 +62,7 @@ def train(
         device: "cpu", "cuda" or "cuda:1"; of a `torchrun` training each process takes its own GPU.
         on_step: called as on_step(step, loss) after every step, in the first process.
         on_line: called with every line of log.jsonl as it is written: for MLflow, Weights & Biases and the like.
+        stop: of a caller who listens already, and has removed run/stop of an earlier start; None: it is done here.
 
     Returns:
         The folder of the model package.
@@ -80,13 +82,13 @@ def train(
     world = standing(device)
     is_resumed(run, resume)
     beginning = begin(config, world)
-    with alone(run, world):
-        prepare_ahead(beginning, world)
+    with alone(run, world, stop_counts=stop is not None):
+        # signals end it as always until it has joined: whoever waits for other processes asks nobody
+        prepare_ahead(beginning, world, StopRequests([], run) if stop is None else stop)
         join(world)
         try:
-            with stop_signals() as caught:
-                stop = StopRequests(caught, run)
-                training = Training(config, run, world, resume, stop, on_step, on_line, beginning)
+            with listening(run, stop) as asked:
+                training = Training(config, run, world, resume, asked, on_step, on_line, beginning)
                 del beginning  # which holds all patches: their samples are in the cache now
                 return training.train()
         finally:
@@ -117,7 +119,7 @@ class Training:
         self.stop = stop
         resuming = is_resumed(run, resume)
         make_folder(run)
-        self.experiment: Experiment = load_experiment(config, world, beginning)
+        self.experiment: Experiment = load_experiment(config, world, beginning, stop)
         self.stepper = Stepper(config, self.experiment, world)
         self.step = 0
         self.skipped = 0

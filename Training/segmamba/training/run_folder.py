@@ -36,18 +36,21 @@ _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "trito
 
 
 @contextlib.contextmanager
-def alone(run: Path, world: World) -> Iterator[None]:
+def alone(run: Path, world: World, stop_counts: bool = False) -> Iterator[None]:
     """Keeps the run folder, made where it is missing, to one training: two would write over one another.
 
     Of the processes of `world` the first holds it, until the block ends. Raises InputError where another training is at
     work in the folder.
+
+    stop_counts: a file run/stop is of this start, for somebody listens already; else it is of an earlier one.
     """
     if not world.is_first:
         yield
         return
     sweep(make_folder(run))
     with exclusive(run / LOCK, 0):
-        (run / STOP).unlink(missing_ok=True)  # of an earlier start
+        if not stop_counts:
+            (run / STOP).unlink(missing_ok=True)
         yield
 
 

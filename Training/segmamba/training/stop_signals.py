@@ -48,6 +48,16 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def listening(folder: Path, stop: StopRequests | None) -> Iterator[StopRequests]:
+    """What signals and the file folder/stop ask for while the block runs; `stop` itself where somebody listens."""
+    if stop is not None:
+        yield stop
+        return
+    with stop_signals() as caught:
+        yield StopRequests(caught, folder)
+
+
 def ignore_stop_signals(worker: int) -> None:
     """For processes that help a training: a terminal and Slurm tell them too, but they end when the training does."""
     for number in (signal.SIGTERM, signal.SIGINT):

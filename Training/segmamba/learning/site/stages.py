@@ -122,7 +122,7 @@ class Stages:
             )
 
         drop_others(self.site.cache, [read_dataset(s.dataset) for s in config.sources], config.preprocess)
-        train(config, self.folder, resume="auto", device=self.device, on_step=on_step)
+        train(config, self.folder, resume="auto", device=self.device, on_step=on_step, stop=self.stop)
         load_package(model)
         self._done(trained=hash_of(model / MANIFEST))
 
