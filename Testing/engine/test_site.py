@@ -136,6 +136,16 @@ def test_a_run_that_is_done_stays_done(improved):
     assert tree(site.models) == before
 
 
+def test_a_case_withdrawn_before_the_gate_ends_the_run(improved, tmp_path):
+    site = Site(shutil.copytree(improved[0].folder, tmp_path / "site"))
+    status = site.run("finetune-0001") / STATUS
+    status.write_text(json.dumps({**json.loads(status.read_text()), "state": "stopped"}))
+    kept = validation_cases(read_dataset(site.run("finetune-0001") / "corrections"))[0]
+    ingest(site.corrections, withdraw=[f"{kept.id}-v1"])
+    with pytest.raises(InputError, match=f"{kept.id}-v1 was withdrawn since run finetune-0001 began"):
+        improve(site, "finetune-0001")
+
+
 def test_the_json_is_that_of_the_contract(improved, capsys):
     site, status = improved
     assert {field for field in asdict(status)} == STATUS_KEYS

@@ -15,6 +15,7 @@ from segmamba.learning.registry import in_use, state
 from segmamba.learning.site import Site, ask_to_stop, stages, summarise
 from segmamba.learning.site import improve as work
 from segmamba.learning.site.status import read_status
+from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import load_package, read_manifest
 from segmamba.training import experiment, stop_signals
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint
@@ -156,3 +157,35 @@ def test_a_stop_while_data_are_read_or_prepared_ends_the_run_before_a_step(
     run = site.run(RUN)
     assert read_status(run).state == "stopped" and not (run / "stop").exists()
     assert len(list(site.cache.glob("*"))) <= 1 and not has_checkpoint(run)
+
+
+# --- withdrawn
+
+
+def test_a_run_that_knows_a_withdrawn_case_says_so_and_another_is_begun(small_site, tmp_path, monkeypatch):
+    """Nobody may be asked to restore a patient who was taken back."""
+    site, options = small_site, {"steps": 2, "model": str(tmp_path / "old")}
+
+    def ended(*arguments):
+        by_signal(site)
+
+    with narrow_network(), single_precision(), monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(stages, "drop_others", ended)
+        work(site, RUN, **options)
+    dataset = read_dataset(site.run(RUN) / "corrections")
+    first = dataset.path(dataset.cases[0].label).parent
+    other = f"{first.name} was withdrawn since run {RUN} began.*`segmamba improve .*site --way finetune`"
+    shutil.copytree(first, tmp_path / "kept")
+    ingest(site.corrections, withdraw=[first.name])
+    with pytest.raises(InputError, match=other):
+        work(site, RUN, **options)
+    assert "restore" not in read_status(site.run(RUN)).text
+    shutil.copytree(tmp_path / "kept", first)  # another one takes its name
+    record = json.loads((first / "case.json").read_text())
+    record["segmentation"]["sha256"] = "0" * 64
+    (first / "case.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=other):
+        work(site, RUN, **options)
+    (site.corrections / "incoming").rename(tmp_path / "unplugged")
+    with pytest.raises(InputError, match="is not a folder of corrections"):
+        work(site, RUN, **options)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segmamba.datasets.manifest import read_dataset
+from segmamba.datasets.manifest import Dataset, read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.learning.gate import Comparison, Criteria, compare_models, run_gate, score_cache
@@ -20,6 +20,7 @@ from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.learning.site.status import StatusWriter
+from segmamba.learning.site.withdrawn import refuse_withdrawn
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import Intake, ingest
 from segmamba.models.package import MANIFEST, find_model, load_package
@@ -73,6 +74,12 @@ class Stages:
         if self.stop:
             raise Stopped(self.status_writer.status.step, self.stop.number)
 
+    def _own(self) -> Dataset:
+        """The corrections as this run sees them, all of which are there. Raises InputError where one was withdrawn."""
+        found = read_dataset(self.folder / DATA)
+        refuse_withdrawn(self.site, self.folder.name, found, self.plan.way)
+        return found
+
     def _ingest(self) -> None:
         """Examines what is new; then the data of this run stand."""
         if (self.folder / DATA / "dataset.json").is_file():
@@ -107,8 +114,8 @@ class Stages:
         model = self.folder / "model"
         if self.plan.trained and hash_of(model / MANIFEST) == self.plan.trained:
             return
+        cases = self._own()
         config = self._config(initial)
-        cases = read_dataset(self.folder / DATA)
         learnt, kept = len(training_cases(cases)), len(validation_cases(cases))
         text = f"training {config.steps} steps on {learnt} corrected cases and old ones, {kept} kept for judging"
         if not kept:
@@ -155,10 +162,11 @@ class Stages:
         done = self.plan.candidate or (self.plan.chosen and hash_of(folder / MANIFEST) == self.plan.chosen)
         if self.plan.way != "finetune" or done:
             return
+        own = self._own()
         text = "choosing how far to go from the model in use"
         self.status_writer.begin("judging", text, step=self.status_writer.status.steps)
         ask, to_come = self._asking(text), len(SHARES)
-        anchor, own = read_dataset(self.site.anchor), read_dataset(self.folder / DATA)
+        anchor = read_dataset(self.site.anchor)
         cases = sum(case.label is not None for case in anchor.cases) + len(validation_cases(own))
 
         def judge(package: Path) -> Comparison:
@@ -194,6 +202,7 @@ class Stages:
         def progress(what: str, left: int) -> None:
             nonlocal asked
             self._heed()
+            self._own()
             self.status_writer.go_on(asked, asked + left, f"{text}: {what}")
             asked += 1
 
@@ -202,6 +211,7 @@ class Stages:
     def _judge(self) -> None:
         """The gate, against the model that is in use now."""
         assert self.plan.candidate is not None  # it is trained by now
+        self._own()
         candidate = in_use.find_package(self.site.models, self.plan.candidate)
         report = run_gate(
             candidate,
