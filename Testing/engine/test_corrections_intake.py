@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +20,8 @@ from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.datasets.split import read_split, training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.files.digest import hash_file
-from segmamba.learning.submissions.findings import WRONG
+from segmamba.learning.submissions import verdicts
+from segmamba.learning.submissions.findings import WRONG, Finding
 from segmamba.learning.submissions.intake import format_intake, ingest
 from segmamba.learning.submissions.record import read_record
 
@@ -253,6 +257,48 @@ def test_what_is_doubtful_a_person_may_take_with_a_reason(tmp_path, phantoms):
     assert only_row(ingest(tmp_path / "to", accept={place.name: "two tumours"})).status == "train"
     assert only_row(ingest(tmp_path / "to")).status == "train"  # and it stays so
     assert not picture.exists()
+
+
+def touched(place):
+    """As a copy or another system's clock leaves it: the same bytes, another time."""
+    os.utime(place / "t1c.nii.gz", ns=(10**18, 10**18))
+
+
+@pytest.fixture
+def accepted(tmp_path, phantoms):
+    """(folder of corrections, the one submission in it: a doubtful one that a person has accepted)."""
+    place = send(tmp_path / "to", phantoms[0], labels=edited(find_label(phantoms[0]), tmp_path / "m.nii.gz", mirror))
+    ingest(tmp_path / "to", accept={place.name: "two tumours"})
+    return tmp_path / "to", place
+
+
+def test_what_a_person_accepted_stays_so_when_only_times_change(accepted, monkeypatch):
+    folder, place = accepted
+    touched(place)
+    result = ingest(folder)
+    assert only_row(result).status == "train" and result.new == (place.name,)
+    with monkeypatch.context() as patch:  # the share is away while it is looked at again
+        patch.setattr(verdicts, "examine", mock.Mock(side_effect=OSError(5, "Input/output error", "t1c.nii.gz")))
+        os.utime(place / "t1c.nii.gz", ns=(10**18 + 1, 10**18 + 1))
+        assert only_row(ingest(folder)).status == "refused"
+    assert only_row(ingest(folder)).status == "train"
+
+
+def test_what_a_person_accepted_is_asked_again_for_another_doubt_or_other_content(accepted, monkeypatch):
+    folder, place = accepted
+    usual = verdicts.examine
+
+    def doubting(*arguments):
+        found = usual(*arguments)
+        return replace(found, findings=(*found.findings, Finding(kind="registration", text="one lies elsewhere")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verdicts, "examine", doubting)
+        touched(place)
+        assert only_row(ingest(folder)).status == "doubtful"
+    ingest(folder, accept={place.name: "looked at that too"})
+    edit_record(place, editor_seconds=12.0)
+    assert only_row(ingest(folder)).status == "doubtful"
 
 
 def test_what_is_doubtful_can_be_withdrawn_and_the_version_before_counts_again(tmp_path, phantoms, capsys):

@@ -36,7 +36,9 @@ from segmamba.learning.submissions.verdicts import (
     VERDICTS,
     Verdict,
     beside_others,
+    earlier_verdict,
     entry_of,
+    keep_reason,
     known_verdict,
     make_verdict,
     write_verdict,
@@ -127,8 +129,10 @@ def _ingest(folder: Path, output: Path, accept: dict[str, str], progress: Callab
     for name in new:
         progress(name)
         verdict = make_verdict(folder / INCOMING / name, output)
-        verdicts[name] = replace(verdict, examined=beside_others(verdict.examined, verdicts))
-        write_verdict(output, name, verdicts[name])
+        earlier = earlier_verdict(output, name)
+        verdicts[name] = keep_reason(replace(verdict, examined=beside_others(verdict.examined, verdicts)), earlier)
+        if verdict.stamp or earlier is None:  # what cannot be looked at now takes no acceptance away
+            write_verdict(output, name, verdicts[name])
     for name in sent:
         verdict = verdicts.pop(name)
         now = replace(verdict, reason=accept.get(name, verdict.reason))

@@ -74,16 +74,41 @@ def _record_hash(submission: Path) -> str:
     return hash_file(record) if record.is_file() and record.stat().st_size <= limits.RECORD_BYTES else ""
 
 
+def earlier_verdict(output: Path, name: str) -> Verdict | None:
+    """The verdict of an earlier intake on a submission, whether or not that is as it was; None: it cannot be read."""
+    path = output / VERDICTS / f"{name}.json"
+    try:
+        return settings.build(Verdict, settings.read_json(path), str(path))
+    except Exception:  # none yet, of another version, damaged
+        return None
+
+
+def keep_reason(new: Verdict, old: Verdict | None) -> Verdict:
+    """A verdict made anew, with the reason for which a person accepted the submission.
+
+    It holds for the same content, and for no doubt of a kind that the person did not see.
+    """
+    if old is None or not new.record_sha256 or new.record_sha256 != old.record_sha256:
+        return new
+    unseen = _doubts(new) - _doubts(old)
+    return new if unseen else replace(new, reason=old.reason)
+
+
+def _doubts(verdict: Verdict) -> set[str]:
+    return {finding.kind for finding in verdict.examined.findings if finding.severity == "doubtful"}
+
+
 def known_verdict(output: Path, submission: Path) -> Verdict | None:
     """The verdict of an earlier intake, unless something in the folder is not as it was."""
-    path = output / VERDICTS / f"{submission.name}.json"
+    verdict = earlier_verdict(output, submission.name)
+    if verdict is None:
+        return None
     try:
-        verdict = settings.build(Verdict, settings.read_json(path), str(path))
         if verdict.examined.entry is not None:
             entry, labels = verdict.examined.entry, verdict.examined.labels
             fingerprint((entry,), tuple(entry.images), tuple(labels))  # its statistics are plain JSON: are they ours?
         stamp, digest = _stamp(submission), _record_hash(submission)
-    except Exception:  # none yet, of another version, damaged, or the submission cannot be read: examine again
+    except Exception:  # statistics of another version, or the submission cannot be read: examine again
         return None
     same = verdict.schema == _SCHEMA and verdict.stamp == stamp and verdict.record_sha256 == digest
     return verdict if same and stamp else None
