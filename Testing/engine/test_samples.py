@@ -13,7 +13,7 @@ from segmamba.cases.case import load_case, load_label_map
 from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
-from segmamba.files.digest import hash_file
+from segmamba.images.digest import hash_image
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.preprocess import preprocess
 from segmamba.training.augment import build_augmentation
@@ -161,7 +161,9 @@ def test_only_a_file_of_another_size_or_time_is_read_again(phantom_cases, tmp_pa
     (entry,) = dataset.cases
     prepare(dataset, entry, SPEC, tmp_path / "cache")
     hashed = []
-    monkeypatch.setattr("segmamba.training.samples.hash_file", lambda path: hashed.append(path.name) or hash_file(path))
+    monkeypatch.setattr(
+        "segmamba.training.samples.hash_image", lambda path: hashed.append(path.name) or hash_image(path)
+    )
     prepare(dataset, entry, SPEC, tmp_path / "cache")
     assert hashed == []
     path = dataset.path(entry.label)

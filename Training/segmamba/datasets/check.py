@@ -20,7 +20,7 @@ from segmamba.datasets.registration import find_misplaced
 from segmamba.datasets.split import SPLIT, read_split
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
-from segmamba.files.digest import hash_file
+from segmamba.images.digest import hash_image
 
 # kind -> (severity, how to fix it)
 KINDS = {
@@ -117,7 +117,7 @@ def _check_case(given: tuple[Dataset, CaseEntry]) -> tuple[list[Finding], dict[s
             found.append(("missing", str(path)))
         elif path not in hashes:
             try:
-                hashes[path] = hash_file(path)
+                hashes[path] = hash_image(path)
             except OSError as error:
                 found.append(("file", f"{path}: {error.strerror}"))
                 continue

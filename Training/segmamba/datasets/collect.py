@@ -24,7 +24,7 @@ from segmamba.datasets.task import Task, glioma_values, settle_convention
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
-from segmamba.files.digest import hash_file, size_and_time
+from segmamba.images.digest import hash_image, size_and_time
 
 _UNSEEN = "no label seen yet"
 
@@ -241,7 +241,7 @@ def _files(job: _Job) -> tuple[dict[str, FileEntry], FileEntry | None]:
         old = known.get(text)
         if old is not None and (old.size, old.modified) == (size, modified):
             return text, old.sha256, size, modified
-        return text, hash_file(path), size, modified
+        return text, hash_image(path), size, modified
 
     def entry(path: Path, volume: int | None = None) -> FileEntry:
         text, digest, size, modified = facts(path)

@@ -1,25 +1,24 @@
-"""What a file or a DICOM series is known by, whatever it is called."""
+"""What files are known by, whatever they are called. Of an image that may be several: segmamba.images.digest."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 _BLOCK = 1 << 20
 
 
-def hash_file(path: Path, first: str = "") -> str:
-    """sha256 of `first` and a file, or the files of a folder of DICOM slices in order of their names."""
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+def hash_file(path: Path) -> str:
+    """sha256 of a file."""
+    return hash_files([path])
+
+
+def hash_files(paths: Iterable[Path], first: str = "") -> str:
+    """sha256 of `first` and files, one after the other."""
     digest = hashlib.sha256(first.encode())
-    for file in files:
-        with file.open("rb") as stream:
+    for path in paths:
+        with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes, and ns since 1970 of the last change; of a folder, of all the files in it."""
-    stats = [p.stat() for p in ([path] if path.is_file() else path.iterdir())]
-    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)

@@ -37,10 +37,24 @@ def check_header(path: Path) -> tuple[str, ...]:
     A file of data that it names has to be a regular file beside it, and lengths are in mm. Returns what the header
     leaves out of the geometry, where ITK takes axes to the left, back and top, and 1 mm. Raises InputError.
     """
-    return _check_meta(path) if path.name.lower().endswith((".mha", ".mhd")) else _check_nrrd(path)
+    return _check_meta(path) if _is_meta(path) else _check_nrrd(path)
 
 
-def _check_meta(path: Path) -> tuple[str, ...]:
+def find_data(path: Path) -> Path:
+    """The file that holds the voxels: `path` itself, or the one beside it that its header names.
+
+    Raises InputError where the header is none, or names what is no regular file beside it.
+    """
+    fields, start = _meta_fields(path) if _is_meta(path) else _nrrd_fields(path)
+    return (_meta_data if _is_meta(path) else _nrrd_data)(path, fields, start)[0]
+
+
+def _is_meta(path: Path) -> bool:
+    return path.name.lower().endswith((".mha", ".mhd"))
+
+
+def _meta_fields(path: Path) -> tuple[dict[str, str], int]:
+    """-> the fields of a header, and where what follows it begins."""
     fields, start = {}, 0
     for line, end in _lines(path):
         match = _META_FIELD.fullmatch(line.strip())
@@ -51,9 +65,18 @@ def _check_meta(path: Path) -> tuple[str, ...]:
             raise InputError(_damaged(path, f"{name[:40]} stands twice"))
         fields[name], start = value, end
         if name == "ElementDataFile":
-            break
-    else:
-        raise InputError(_damaged(path, "its header has no end"))
+            return fields, start
+    raise InputError(_damaged(path, "its header has no end"))
+
+
+def _meta_data(path: Path, fields: dict[str, str], start: int) -> tuple[Path, int]:
+    """-> the file with the voxels, and where in it they begin."""
+    named = fields["ElementDataFile"]
+    return (path, start) if named.upper() == "LOCAL" else (_beside(path, named), 0)
+
+
+def _check_meta(path: Path) -> tuple[str, ...]:
+    fields, start = _meta_fields(path)
     dimensions = _whole(path, fields, "NDims", range(1, _MOST_DIMENSIONS + 1))
     channels = (
         _whole(path, fields, "ElementNumberOfChannels", range(1, 65)) if "ElementNumberOfChannels" in fields else 1
@@ -72,9 +95,7 @@ def _check_meta(path: Path) -> tuple[str, ...]:
         if name in fields and not re.fullmatch(r"-1|\d{1,12}", fields[name]):
             raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
     size = _check_claim(path, [int(n) for n in sizes], _ELEMENTS[kind] * channels)
-    data, begins = (
-        (path, start) if fields["ElementDataFile"].upper() == "LOCAL" else (_beside(path, fields["ElementDataFile"]), 0)
-    )
+    data, begins = _meta_data(path, fields, start)
     packed = fields.get("CompressedData", "False").lower() in ("true", "1", "yes")
     if fields.get("BinaryData", "True").lower() in ("true", "1", "yes") and not packed:
         _check_there(path, data, begins, size)
@@ -84,7 +105,8 @@ def _check_meta(path: Path) -> tuple[str, ...]:
     return _left_out(oriented, sized)
 
 
-def _check_nrrd(path: Path) -> tuple[str, ...]:
+def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
+    """-> the fields of a header by their names in lower case, and where what follows it begins."""
     fields, start = {}, 0
     lines = _lines(path)
     magic, _ = next(lines, ("", 0))
@@ -98,6 +120,17 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
             fields[match[1].strip().lower()] = match[2].strip()
         elif not line.startswith("#") and ":=" not in line:
             raise InputError(_damaged(path, f"{line[:40]!r} is no line of a header"))
+    return fields, start
+
+
+def _nrrd_data(path: Path, fields: dict[str, str], start: int) -> tuple[Path, int]:
+    """-> the file with the voxels, and where in it they begin."""
+    named = fields.get("data file") or fields.get("datafile")
+    return (path, start) if named is None else (_beside(path, named), 0)
+
+
+def _check_nrrd(path: Path) -> tuple[str, ...]:
+    fields, start = _nrrd_fields(path)
     dimensions = _whole(path, fields, "dimension", range(1, _MOST_DIMENSIONS + 1))
     sizes = _numbers(path, "sizes", fields.get("sizes", ""), dimensions)
     if any(n < 1 or n != int(n) for n in sizes):
@@ -107,8 +140,7 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
     for name in ("line skip", "lineskip", "byte skip", "byteskip"):
         if name in fields and not re.fullmatch(r"-1|\d{1,9}", fields[name]):
             raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
-    named = fields.get("data file") or fields.get("datafile")
-    data, begins = (path, start) if named is None else (_beside(path, named), 0)
+    data, begins = _nrrd_data(path, fields, start)
     if fields.get("encoding", "").lower() == "raw":
         _check_there(path, data, begins, size)
     for name in ("space units", "units"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segmamba.cases.case import Source
 from segmamba.errors import InputError
-from segmamba.files.digest import hash_file
+from segmamba.images.digest import hash_image
 from segmamba.models.package import Manifest, Model
 from segmamba.models.specs import PostprocessSpec
 from segmamba.prediction.postprocess import check_limits
@@ -134,4 +134,4 @@ def settings_of(model: Model, options: PredictOptions, images_sha256: Mapping[st
 
 
 def _digest(source: Source) -> str:
-    return hash_file(source.path, str(source.volume))
+    return hash_image(source.path, str(source.volume))

@@ -25,7 +25,7 @@ from torch.utils.data import Sampler
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
-from segmamba.files.digest import hash_file, size_and_time
+from segmamba.images.digest import hash_image, size_and_time
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.carve import Carving, Graft, carve, places_of
 
@@ -113,7 +113,7 @@ def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: P
         path = dataset.path(file)
         try:  # of the size and the time that the manifest knows it is unchanged, as for an update of the manifest
             same = file.size > 0 and size_and_time(path) == (file.size, file.modified)
-            found = file.sha256 if same else hash_file(path)
+            found = file.sha256 if same else hash_image(path)
         except OSError as error:
             raise InputError(f"case {entry.id}: {path} cannot be read: {error.strerror}") from None
         if found != file.sha256:

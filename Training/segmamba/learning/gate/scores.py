@@ -18,7 +18,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import SMALLEST_LESION, dice, lesion_wise
 from segmamba.files.atomic import make_folder, write_aside
-from segmamba.files.digest import hash_file
+from segmamba.images.digest import hash_image
 from segmamba.models.package import Model
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.settings import build, plain, read_json
@@ -172,7 +172,7 @@ def answer(
     assert entry.label is not None  # the case is labelled
     for file in (*(entry.images[m] for m in model.manifest.preprocess.modalities), entry.label):
         path = dataset.path(file)
-        if not path.exists() or hash_file(path) != file.sha256:
+        if not path.exists() or hash_image(path) != file.sha256:
             raise InputError(
                 f"{path} is not the file that data set {dataset.name} was made of; restore it from a backup"
             )

@@ -21,7 +21,8 @@ from segmamba.datasets.reading import foreground, measure, read_case
 from segmamba.datasets.registration import find_misplaced
 from segmamba.errors import InputError
 from segmamba.files.atomic import is_clutter
-from segmamba.files.digest import hash_file, size_and_time
+from segmamba.files.digest import hash_file
+from segmamba.images.digest import size_and_time
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.findings import WRONG, Finding

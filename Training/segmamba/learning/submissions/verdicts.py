@@ -13,7 +13,8 @@ from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import CaseEntry
 from segmamba.errors import explain, last_line
 from segmamba.files.atomic import is_clutter, write_aside
-from segmamba.files.digest import hash_file, size_and_time
+from segmamba.files.digest import hash_file
+from segmamba.images.digest import size_and_time
 from segmamba.learning.submissions.checks import Examined, examine, same_task
 from segmamba.learning.submissions.findings import Finding
 from segmamba.learning.submissions.record import FOLDER, INCOMING, RECORD
