@@ -17,6 +17,7 @@ from segmamba.prediction.batch import format_batch, predict_batch
 from segmamba.prediction.demo import remove_earlier
 from segmamba.prediction.options import digest_images, output_files
 from segmamba.prediction.predict import PredictOptions, predict_case
+from segmamba.prediction.result import begin
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +244,24 @@ def test_a_label_map_that_somebody_corrected_in_its_place_is_not_written_over(mo
     assert f"{corrected}: was changed since it was written here; move it" in again["error"]
     corrected.unlink()
     assert predict_batch(model, cases, output, replace(options, mirrorings=1))[0]["status"] == "done"
+
+
+def test_a_correction_is_remembered_by_runs_that_do_not_write_the_map(model, phantom_cases, tmp_path):
+    """And by one that did not come to its end; a map that is gone is forgotten."""
+    images = find_case(phantom_cases / "phantom-0")
+    more = PredictOptions(onto=("t2w",), left_out=True)
+    predict_case(model, images, tmp_path, "a", more)
+    corrected = tmp_path / "a-seg-t2w.nii.gz"
+    image = nib.load(corrected)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0) | 1, image.affine), corrected)
+    (tmp_path / "a-left-out.nii.gz").unlink()
+    summary = predict_case(model, images, tmp_path, "a", PredictOptions())
+    assert set(summary["label_maps_sha256"]) == {"a-seg.nii.gz", "a-seg-t2w.nii.gz"}
+    begin(output_files(tmp_path, "a", PredictOptions()), "a", digest_images(images))
+    before = _bytes(tmp_path)
+    with pytest.raises(InputError, match=r"a-seg-t2w\.nii\.gz: was changed since it was written here"):
+        predict_case(model, images, tmp_path, "a", more)
+    assert _bytes(tmp_path) == before
 
 
 def test_a_demonstration_of_other_phantoms_gives_way_and_nothing_else_does(phantom_cases, tmp_path):

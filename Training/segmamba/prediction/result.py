@@ -120,7 +120,8 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
 def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
     """Says in the summary whose files are about to be written: what a kill leaves of them may be written over.
 
-    What an earlier run said there is gone, for it is not about what is written from here on.
+    What an earlier run said there is gone, for it is not about what is written from here on; but for the hashes of
+    label maps of its that stay, so that what is corrected in them is seen by a run that would write over them.
 
     Args:
         files: as `options.output_files` gives them; their folder is made.
@@ -133,8 +134,8 @@ def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, s
     make_folder(files["summary"].parent)
     check_place(files, images_sha256)
     names = {kind: path.name for kind, path in files.items()}
-    settings = {"images_sha256": dict(images_sha256)}
-    _write_json({"case": case_id, "unfinished": True, "files": names, "settings": settings}, files["summary"])
+    summary = {"case": case_id, "unfinished": True, "files": names, "label_maps_sha256": _that_stay(files)}
+    _write_json({**summary, "settings": {"images_sha256": dict(images_sha256)}}, files["summary"])
 
 
 def write_summary(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
@@ -177,12 +178,24 @@ def write_images(result: Result, files: Mapping[str, Path]) -> None:
     save_image(result.label_map, affine, files["label_map"], np.uint8)
 
 
+def _that_stay(files: Mapping[str, Path]) -> dict[str, str]:
+    """Name -> sha256, as the summary has them, of the label maps of earlier runs that are there and not of `files`."""
+    place, own = files["summary"], {path.name for path in files.values()}
+    try:
+        known = read_json(place, optional=True) or {}
+        hashes = dict(known.get("label_maps_sha256", {}))
+    except (InputError, TypeError, ValueError, AttributeError):  # a summary of something else
+        return {}
+    return {name: value for name, value in hashes.items() if name not in own and (place.parent / name).is_file()}
+
+
 def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
     manifest, seen, segmentation = result.model.manifest, result.seen, result.segmentation
     case = seen.case
     affine = seen.grid.affine
     volumes = volumes_ml(result.label_map, affine, manifest.scheme)
     told = describe_removed(result.removed, affine)
+    written = {path.name: hash_file(path) for kind, path in files.items() if kind.startswith(_EDITED)}
     return {
         "case": case.id,
         "files": {kind: path.name for kind, path in files.items()},
@@ -190,7 +203,7 @@ def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, 
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": manifest.id,
         "regions": list(manifest.regions),
-        "label_maps_sha256": {path.name: hash_file(path) for kind, path in files.items() if kind.startswith(_EDITED)},
+        "label_maps_sha256": {**_that_stay(files), **written},
         "settings": settings_of(result.model, result.options, seen.images_sha256),
         "device": segmentation.device,
         "precision": segmentation.precision,
