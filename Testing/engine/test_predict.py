@@ -1,9 +1,11 @@
 """Files in, files out: one case, and a folder of cases of which some are bad."""
 
+import errno
 import json
 import shutil
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -165,6 +167,23 @@ def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phan
     rows = predict_batch(model, cases, output, PredictOptions())
     assert [row["status"] for row in rows] == ["skipped", "done", "skipped"]
     assert (output / "phantom-0-seg.nii.gz").stat().st_mtime_ns == finished
+
+
+def test_a_folder_that_cannot_be_looked_into_stops_none_of_the_others(model, phantom_cases, tmp_path, monkeypatch):
+    cases = tmp_path / "cases"
+    for number in "01":
+        shutil.copytree(phantom_cases / f"phantom-{number}", cases / f"phantom-{number}")
+    iterdir = Path.iterdir
+
+    def refuse(path):
+        if path.name == "phantom-0":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    rows = predict_batch(model, cases, tmp_path / "out", PredictOptions())
+    assert [row["status"] for row in rows] == ["failed", "done"]
+    assert str(cases / "phantom-0") in rows[0]["error"]
 
 
 @pytest.mark.parametrize("change", ["settings", "manifest", "image replaced", "label map gone"])

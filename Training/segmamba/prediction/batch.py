@@ -46,7 +46,7 @@ def predict_batch(
     check_options(model.manifest, options)
     inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
     # results in between, of this run or of one before, are no cases
-    folders = [f for f in inside if f.resolve() != output.resolve() and not holds_results_only(f)]
+    folders = [f for f in inside if f.resolve() != output.resolve() and _may_be_case(f)]
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []
@@ -100,6 +100,14 @@ def next_to_correct(rows: list[dict]) -> list[str]:
     """Cases of `predict_batch`, those first of which the model is least sure: they teach it most."""
     unsure = {row["case"]: row["summary"]["unsure"] for row in rows if "unsure" in row.get("summary", {})}
     return sorted(unsure, key=lambda case: -unsure[case])
+
+
+def _may_be_case(folder: Path) -> bool:
+    """Also where it cannot be looked into: that is said of this case, and the others are run."""
+    try:
+        return not holds_results_only(folder)
+    except OSError:
+        return True
 
 
 def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:
