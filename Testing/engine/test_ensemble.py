@@ -1,5 +1,6 @@
 """Several packages as one model: probabilities are averaged, whatever the head, and unlike models are refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -74,6 +75,18 @@ def test_models_that_do_not_go_together_are_refused(make_models):
         load_ensemble([*labels, *regions])
     with pytest.raises(InputError, match="has the weights of one before it"):
         load_ensemble([*labels, *labels])
+
+
+def test_it_is_known_by_the_network_of_each_model(make_models):
+    """Imported again as another network, the weights of one stay the same; alike, the hash is that of the weights."""
+    folders = make_models((), 2)
+    before = load_ensemble(folders).manifest.weights_sha256
+    hashes = "".join(load_package(folder).manifest.weights_sha256 for folder in folders)
+    assert before == hashlib.sha256(hashes.encode()).hexdigest()
+    values = json.loads((folders[1] / "model.json").read_text())
+    values["network"]["mamba_residual"] = not values["network"]["mamba_residual"]
+    (folders[1] / "model.json").write_text(json.dumps(values))
+    assert load_ensemble(folders).manifest.weights_sha256 != before
 
 
 def test_from_the_command_line(make_models, phantom_cases, tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_looked_into_stops_none_of_the_others(model, pha
     assert str(cases / "phantom-0") in rows[0]["error"]
 
 
-@pytest.mark.parametrize("change", ["settings", "manifest", "image replaced", "label map gone"])
+@pytest.mark.parametrize("change", ["settings", "manifest", "network", "image replaced", "label map gone"])
 def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_path, change):
     cases = tmp_path / "cases"
     shutil.copytree(phantom_cases / "phantom-0", cases / "phantom-0")
@@ -201,7 +201,18 @@ def test_a_case_is_not_skipped_when_something_differs(model, phantom_cases, tmp_
     if change == "manifest":
         inference = replace(model.manifest.inference, overlap=0.25)
         model = replace(model, manifest=replace(model.manifest, inference=inference))
+    if change == "network":  # imported again: of the same weights
+        network = replace(model.manifest.network, mamba_residual=not model.manifest.network.mamba_residual)
+        model = replace(model, manifest=replace(model.manifest, network=network))
     assert predict_batch(model, cases, tmp_path / "out", options)[0]["status"] == "done"
+
+
+def test_a_result_of_a_version_that_did_not_name_the_network_is_finished(model, phantom_cases, tmp_path):
+    shutil.copytree(phantom_cases / "phantom-0", tmp_path / "cases" / "phantom-0")
+    (row,) = predict_batch(model, tmp_path / "cases", tmp_path / "out", PredictOptions())
+    del row["summary"]["settings"]["manifest"]["network"]
+    (tmp_path / "out" / "phantom-0-summary.json").write_text(json.dumps(row["summary"]))
+    assert predict_batch(model, tmp_path / "cases", tmp_path / "out", PredictOptions())[0]["status"] == "skipped"
 
 
 def _bytes(folder):

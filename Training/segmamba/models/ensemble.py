@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from segmamba.errors import InputError
 from segmamba.models.package import Model, load_package
+from segmamba.networks.choice import AnyNetworkConfig
 from segmamba.networks.heads import label_probabilities, region_shares
+from segmamba.settings import plain
 
 _SAME = ("preprocess", "inference", "label_map", "regions", "postprocess", "incomplete")
 _LEAST = 1e-7  # of a probability whose logarithm is taken: rounding of float32
@@ -63,7 +66,15 @@ def load_ensemble(folders: Sequence[Path | str]) -> Model:
     manifest = replace(
         first.manifest,
         id=" + ".join(ids) if len(ids) == len(models) else f"{' + '.join(ids)}, mean of {len(models)}",
-        weights_sha256=hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        weights_sha256=_digest(hashes, [model.manifest.network for model in models]),
     )
     network = Ensemble([model.network for model in models], first.manifest.inference.nested)
     return Model(network.eval(), manifest, first.folder)
+
+
+def _digest(hashes: Sequence[str], networks: Sequence[AnyNetworkConfig]) -> str:
+    """Of the weights of all; and of the networks, where they are not all as the manifest, the first one's, says."""
+    known = "".join(hashes)
+    if any(network != networks[0] for network in networks):
+        known += json.dumps([plain(network) for network in networks])
+    return hashlib.sha256(known.encode()).hexdigest()

@@ -115,6 +115,8 @@ def _finished(output: Path, case_id: str, settings: dict, options: PredictOption
     files = output_files(output, case_id, options)
     try:
         summary = read_json(files["summary"])
+        network = settings["manifest"]["network"]
+        summary["settings"]["manifest"].setdefault("network", network)  # earlier versions did not say it
         # by name too: a map that this run was not asked for may lie there from another one
         written = all(summary["files"].get(kind) == path.name and path.is_file() for kind, path in files.items())
         return summary if written and summary["settings"] == settings else None

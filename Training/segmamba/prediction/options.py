@@ -16,7 +16,8 @@ from segmamba.prediction.postprocess import check_limits
 from segmamba.prediction.windows import SW_BATCH_SIZE
 from segmamba.settings import plain
 
-_OF_MANIFEST = ("preprocess", "inference", "label_map", "regions")  # the weights are known by their hash
+# the weights are known by their hash
+_OF_MANIFEST = ("network", "preprocess", "inference", "label_map", "regions")
 PREPARE = ("auto", "never")
 POSTPROCESS = ("auto", "never")
 
