@@ -13,7 +13,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models import package
 from segmamba.models.package import Manifest, find_model, load_package, read_manifest, save_package, shipped_models
-from segmamba.models.specs import InferenceSpec, PreprocessSpec
+from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
 CONFIG = NetworkConfig(
@@ -247,6 +247,25 @@ def test_a_manifest_with_a_value_that_is_not_known(folder, change, message):
     with pytest.raises(InputError) as error:
         read_manifest(folder)
     assert message in str(error.value)
+
+
+LIMITS = {
+    "min_component_mm3: unknown region ET; known are WT, TC": {"min_component_mm3": {"ET": 5.0}},
+    "min_total_mm3: smallest WT of -1.0 mm3": {"min_total_mm3": {"WT": -1.0}},
+    "min_without_inner_mm3: region TC has no region inside it": {"min_without_inner_mm3": {"TC": 5.0}},
+}
+
+
+@pytest.mark.parametrize("message", LIMITS)
+def test_a_limit_that_cannot_be_used_is_refused_on_reading_and_on_saving(folder, network, tmp_path, message):
+    """Before, it was met after the network had run."""
+    wrong = replace(MANIFEST, postprocess=PostprocessSpec(**LIMITS[message]))
+    with pytest.raises(InputError) as error:
+        save_package(tmp_path / "new", network, wrong, "")
+    assert f"{tmp_path / 'new' / 'model.json'}: postprocess.{message}" in str(error.value)
+    assert not (tmp_path / "new").exists()
+    edit(folder, lambda values: values.update(postprocess=LIMITS[message]))
+    assert f"model.json: postprocess.{message}" in refused(folder, read_manifest)
 
 
 def test_nothing_in_a_package_is_evaluated(folder):

@@ -43,7 +43,8 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
     bare = write_patches(tmp_path / "bare.npz", axes=None)
     other = write_patches(tmp_path / "other.npz", modalities=["t1n", "t1c", "t2w", "pd"])
     named = write_patches(tmp_path / "named.npz", ids=[f"{split_dataset.cases[0].id}_1", "more", "others"])
-    parent = replace(load_package(first).manifest, postprocess=PostprocessSpec(min_total_mm3={"RC": 10.0}))
+    own, limits = load_package(first).manifest, PostprocessSpec(min_total_mm3={"RC": 10.0})
+    parent = replace(own, regions={**own.regions, "RC": ("NCR",)}, postprocess=limits)
     limited = tmp_path / "limited"
     save_package(limited, load_package(first).network, parent, "")
     (tmp_path / "begun").mkdir()

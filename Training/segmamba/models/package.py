@@ -159,6 +159,10 @@ def _check(manifest: Manifest, path: Path) -> None:
             f"{path}: {len(manifest.preprocess.modalities)} modalities for "
             f"{manifest.network.in_channels} input channels"
         )
+    try:
+        manifest.postprocess.check(manifest.scheme)
+    except InputError as error:
+        raise InputError(f"{path}: postprocess.{error}") from None
 
 
 def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, card: str) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from segmamba.cases.labels import LabelScheme
@@ -110,6 +111,35 @@ class PostprocessSpec:
     min_total_mm3: dict[str, float] = field(default_factory=dict)
     """Region -> smallest volume of the whole region that stays. What falls away becomes what is around it: ET becomes
     NCR, TC becomes ED, WT background. Regions that are not named stay as they are."""
+
+    def check(self, scheme: LabelScheme) -> None:
+        """Raises InputError, which names the key, for a region that `scheme` does not have, and what is no size."""
+        for key, limits in vars(self).items():
+            try:
+                check_limits(limits, scheme)
+                for region in self.min_without_inner_mm3 if key == "min_without_inner_mm3" else ():
+                    next_inner(region, scheme)
+            except InputError as error:
+                raise InputError(f"{key}: {error}") from None
+
+
+def check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
+    """Raises InputError where `limits`, region -> mm3, name a region that `scheme` does not have, or are no sizes."""
+    unknown = [region for region in limits if region not in scheme.regions]
+    if unknown:
+        raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")
+    for region, limit in limits.items():
+        if not (math.isfinite(limit) and limit >= 0):
+            raise InputError(f"smallest {region} of {limit} mm3: expected a number, 0 or more")
+
+
+def next_inner(region: str, scheme: LabelScheme) -> tuple[int, ...]:
+    """The labels of the largest region inside this one. Raises InputError where there is none."""
+    own = set(scheme.values(region))
+    smaller = [set(scheme.values(other)) for other in scheme.regions if set(scheme.values(other)) < own]
+    if not smaller:
+        raise InputError(f"region {region} has no region inside it; min_without_inner_mm3 cannot be given for it")
+    return tuple(max(smaller, key=len))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from segmamba.cases.case import Source
 from segmamba.errors import InputError
 from segmamba.images.digest import hash_image
 from segmamba.models.package import Manifest, Model
-from segmamba.models.specs import PostprocessSpec
-from segmamba.prediction.postprocess import check_limits
+from segmamba.models.specs import PostprocessSpec, check_limits
 from segmamba.prediction.windows import SW_BATCH_SIZE
 from segmamba.settings import plain
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import ndimage
 
 from segmamba.cases.labels import GLIOMA, LabelScheme, to_regions
 from segmamba.errors import InputError
-from segmamba.models.specs import PostprocessSpec
+from segmamba.models.specs import PostprocessSpec, check_limits, next_inner
 
 
 def to_label_map(probabilities: np.ndarray, nested: Sequence[int] = ()) -> np.ndarray:
@@ -182,7 +181,7 @@ def _remove_without_inner(
     check_limits(limits, scheme)
     voxel = voxel_volume_mm3(affine)
     for region in (r for r in scheme.regions if r in limits):
-        inner = _next_inner(region, scheme)
+        inner = next_inner(region, scheme)
         components, count = ndimage.label(np.isin(result, scheme.values(region)), np.ones((3, 3, 3)))
         sizes = np.bincount(components.ravel(), minlength=count + 1)
         sizes[0] = 0
@@ -193,25 +192,6 @@ def _remove_without_inner(
         entry = report.setdefault(region, {"components": 0, "voxels": 0})
         entry["components"] += int(gone.sum())
         entry["voxels"] += int(sizes[gone].sum())
-
-
-def _next_inner(region: str, scheme: LabelScheme) -> tuple[int, ...]:
-    """The labels of the largest region inside this one. Raises InputError where there is none."""
-    own = set(scheme.values(region))
-    smaller = [set(scheme.values(other)) for other in scheme.regions if set(scheme.values(other)) < own]
-    if not smaller:
-        raise InputError(f"region {region} has no region inside it; min_without_inner_mm3 cannot be given for it")
-    return tuple(max(smaller, key=len))
-
-
-def check_limits(limits: Mapping[str, float], scheme: LabelScheme) -> None:
-    """Raises InputError where `limits`, region -> mm3, name a region that `scheme` does not have, or are no sizes."""
-    unknown = [region for region in limits if region not in scheme.regions]
-    if unknown:
-        raise InputError(f"unknown region {', '.join(unknown)}; known are {', '.join(scheme.regions)}")
-    for region, limit in limits.items():
-        if not (math.isfinite(limit) and limit >= 0):
-            raise InputError(f"smallest {region} of {limit} mm3: expected a number, 0 or more")
 
 
 def _around(region: str, scheme: LabelScheme) -> int:
