@@ -16,6 +16,7 @@ from segmamba.models.specs import InferenceSpec
 from segmamba.prediction import windows as inference
 from segmamba.prediction.options import PredictOptions, digest_images
 from segmamba.prediction.windows import predict
+from segmamba.worker import facts
 from segmamba.worker.channel import Channel
 from segmamba.worker.failures import ModelError, describe
 from segmamba.worker.job import Job, _are_apart, _publish, _refuse_others, remove_files
@@ -181,6 +182,35 @@ def test_a_guess_grows_with_windows_width_and_mirrorings():
     wide = record.expect({**MANIFEST, "network": {"full_features": 48}}, "cpu", 0)[0]["inference"]
     assert fine > 4 * plain and wide == pytest.approx(9 * plain)
     assert record.expect(MANIFEST, "cpu", 7)[0]["inference"] == pytest.approx(8 * plain)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"network": None},
+        {"network": {"full_features": 1e300}},
+        {"network": {"full_features": "48"}},
+        {"preprocess": {"modalities": ["t1c"], "spacing": [1e-320, 2, 2]}},
+        {"preprocess": {"modalities": ["t1c"], "spacing": [1e-300] * 3}},
+        {"preprocess": []},
+        {"inference": {"window": [112, float("inf"), 112]}},
+        {"inference": {"window": 128}},
+        {"inference": {"overlap": float("nan")}},
+    ],
+    ids=str,
+)
+def test_a_manifest_without_sizes_is_listed_with_its_problem(tmp_path, monkeypatch, wrong):
+    """`hello` is answered: the first model is that of the devices too."""
+    record = Record(tmp_path / "times.json")
+    sound = {**MANIFEST, "preprocess": {"modalities": ["t1c"], "spacing": [2, 2, 2]}}
+    for name, manifest in (("a", {**sound, **wrong}), ("b", sound)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(facts, "_MODELS", tmp_path)
+    good, bad = facts.models(record, ["cpu"])
+    assert (good["name"], bad["name"]) == ("b", "a") and "problem" not in good
+    assert bad["problem"] == "model.json cannot be read (InputError): fetch it again"
+    assert facts.cpu(record)["expected_seconds"]["0"] > 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
+from segmamba.limits import SPACING_MM
 from segmamba.networks.segmamba import STRIDE
 
 NORMALISATIONS = ("zscore_nonzero", "zscore_box", "window")
@@ -47,8 +48,9 @@ class PreprocessSpec:
             raise InputError(f"modalities {self.modalities}: expected at least one, each once")
         if sorted(self.orientation.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
             raise InputError(f"orientation {self.orientation!r}: expected three axis codes such as 'SPL' or 'RAS'")
-        if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
-            raise InputError(f"spacing {self.spacing}: expected three positive numbers, in mm")
+        low, high = SPACING_MM
+        if len(self.spacing) != 3 or not all(low <= s <= high for s in self.spacing):
+            raise InputError(f"spacing {self.spacing}: expected three numbers of {low:g} to {high:g}, in mm")
         if self.normalisation not in NORMALISATIONS:
             raise InputError(f"normalisation {self.normalisation!r}: expected one of {', '.join(NORMALISATIONS)}")
         if self.normalisation == "window":

@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from segmamba import __version__
+from segmamba import __version__, limits
 from segmamba.errors import InputError
 from segmamba.settings import read_json
 from segmamba.worker.requests import VERSION
@@ -18,6 +18,7 @@ from segmamba.worker.timing import Record
 _MODELS = Path(__file__).resolve().parents[3] / "Resources" / "models"
 _MANIFEST = "model.json"
 _PACKAGES = ("torch", "monai", "numpy", "numba", "nibabel", "scipy", "SimpleITK", "safetensors", "mamba-ssm")
+_MOST_FEATURES = 65536  # of a network at full resolution
 _MIRRORINGS = ("0", "1", "3", "7")
 
 
@@ -35,12 +36,31 @@ def versions() -> dict:
 def read_facts(folder: Path) -> dict:
     """The manifest of a model as it stands, without torch and without checking the weights.
 
-    Raises InputError; loading the model says in plain words what is wrong with it.
+    Raises InputError, also for sizes of which nothing can be computed; loading the model says in plain words what is
+    wrong with it.
     """
     manifest = read_json(folder / _MANIFEST)
     if not isinstance(manifest, dict):
         raise InputError("no JSON object")
+    if not _has_sizes(manifest):
+        raise InputError("no sizes of voxels, windows or the network")
     return manifest
+
+
+def _has_sizes(manifest: dict) -> bool:
+    low, high = limits.SPACING_MM
+    try:
+        run, width = manifest["inference"], manifest["network"].get("full_features", 1)
+        spacing, window = manifest["preprocess"].get("spacing", (1, 1, 1)), run.get("window", (1, 1, 1))
+        return (
+            len(spacing) == len(window) == 3
+            and all(low <= mm <= high for mm in spacing)
+            and all(1 <= side <= limits.WINDOW_VOXELS for side in window)
+            and 0 <= run.get("overlap", 0) < 1
+            and 1 <= width <= _MOST_FEATURES
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def find_facts(name_or_folder: str) -> dict:
