@@ -374,6 +374,23 @@ def test_cases_that_are_not_whole_are_refused(tmp_path, names, message):
 
 
 @pytest.mark.parametrize(
+    ("names", "modalities"),
+    [
+        (("P1/brain_t1n.nii.gz", "P2/Brain-t1n.nii"), ("t1n",)),
+        (("brain.nii", "brain.nii.gz"), ("t1n", "t1c")),  # files with a channel each
+    ],
+)
+def test_two_cases_with_label_maps_of_one_name_are_refused(tmp_path, names, modalities):
+    """The second would be written over the first, without a word."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"the label maps of both would be (?i:brain)_seg; rename") as error:
+        find_cases(str(tmp_path), modalities)
+    assert all(str(tmp_path / name) in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize(
     ("file", "name"),
     [
         ("/x/BraTS-GLI-1/BraTS-GLI-1-t1n.nii.gz", "BraTS-GLI-1"),

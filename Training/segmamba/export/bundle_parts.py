@@ -227,7 +227,8 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     """What LoadImaged takes for every case in `folder`: {"image": one file a modality, in their order}.
 
     `folder` holds a folder a case (`CASE/CASE-t1c.nii.gz`, `CASE/CASE_flair.nii.gz`, ...), or is one itself, or holds
-    files with one channel a modality. Raises ValueError for a case with a modality missing or there twice.
+    files with one channel a modality. Raises ValueError for a case with a modality missing or there twice, and for two
+    cases whose label maps would have one name.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -239,6 +240,7 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     cases = cases or [{"image": str(path)} for path in _niftis(root)]
     if not cases:
         raise ValueError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")
+    _check_names([case["image"] if isinstance(case["image"], str) else case["image"][0] for case in cases], modalities)
     return cases
 
 
@@ -247,15 +249,30 @@ def case_namer(modalities: Sequence[str]) -> Callable[[Mapping, Transform], dict
 
     That is the image's name without the modality at its end, or its folder's where nothing else is left of it.
     """
-    endings = [_ending(modality) for modality in modalities]
 
     def name(metadata: Mapping, saver: Transform) -> dict:
         path = Path(str(metadata.get("filename_or_obj", "case")))
-        stem = _NIFTI.sub("", path.name)
-        found = min((ending.sub("", stem) for ending in endings), key=len)
-        return {"subject": found or path.resolve().parent.name, "idx": metadata.get("patch_index")}
+        return {"subject": _case_name(path, modalities), "idx": metadata.get("patch_index")}
 
     return name
+
+
+def _case_name(path: Path, modalities: Sequence[str]) -> str:
+    stem = _NIFTI.sub("", path.name)
+    found = min((_ending(modality).sub("", stem) for modality in modalities), key=len)
+    return found or path.resolve().parent.name
+
+
+def _check_names(images: Sequence[str], modalities: Sequence[str]) -> None:
+    """The label map of one patient would be written over that of another. images: one of each case."""
+    known: dict[str, str] = {}
+    for image in images:
+        name = _case_name(Path(image), modalities)
+        other = known.setdefault(name.casefold(), image)
+        if other != image:
+            raise ValueError(
+                f"{other} and {image}: the label maps of both would be {name}_seg; rename one of the cases"
+            )
 
 
 def _find_modalities(folder: Path, modalities: Sequence[str]) -> list[str]:
