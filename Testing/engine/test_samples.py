@@ -13,11 +13,12 @@ from segmamba.cases.case import load_case, load_label_map
 from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError
+from segmamba.files.atomic import aside
 from segmamba.images.digest import hash_image
 from segmamba.models.specs import PreprocessSpec
 from segmamba.prediction.preprocess import preprocess
 from segmamba.training.augment import build_augmentation
-from segmamba.training.samples import PatchDataset, StepSampler, drop_others, prepare
+from segmamba.training.samples import PatchDataset, StepSampler, drop_all, drop_others, prepare
 
 SPEC = PreprocessSpec(modalities=("t1n", "t1c", "t2w", "t2f"), spacing=(5.0, 4.0, 4.0))
 PATCH = (32, 32, 48)
@@ -220,6 +221,7 @@ def test_a_file_that_is_gone_is_named(phantom_cases, make_dataset, tmp_path):
 def test_of_cases_that_are_in_no_data_set_nothing_stays_prepared(cases, phantom_dataset, tmp_path):
     cache = shutil.copytree(cases[0].cached.parent, tmp_path / "cache")
     (cache / "notes.txt").write_text("not ours")
+    aside(cache / "x").write_bytes(b"half a case")  # of a writer that was killed a moment ago
     first, *others = phantom_dataset.cases
     unlabelled = replace(phantom_dataset, cases=(replace(first, label=None), *others))
     drop_others(cache, [phantom_dataset, unlabelled], SPEC)
@@ -228,4 +230,7 @@ def test_of_cases_that_are_in_no_data_set_nothing_stays_prepared(cases, phantom_
     assert {path.name for path in cache.iterdir()} == {"notes.txt", *(case.cached.name for case in cases[1:])}
     one = {"t1c": others[0].images["t1c"]}
     drop_others(cache, [replace(phantom_dataset, modalities=("t1c",), cases=(replace(others[0], images=one),))], SPEC)
+    assert {path.name for path in cache.iterdir()} == {"notes.txt"}
+    shutil.copytree(cases[0].cached.parent, cache, dirs_exist_ok=True)
+    drop_all(cache)
     assert {path.name for path in cache.iterdir()} == {"notes.txt"}

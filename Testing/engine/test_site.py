@@ -309,11 +309,17 @@ def test_a_site_without_a_case_or_misspelt_is_named_and_nothing_is_made(tmp_path
 def test_without_an_accepted_case_a_run_says_why_it_failed(site, capsys):
     shutil.rmtree(site.corrections / "incoming")
     (site.corrections / "incoming").mkdir()
+    site.cache.mkdir()
+    (site.cache / WITHDRAWN).write_bytes(b"of the last case, which was withdrawn")
+    picture = site.models / "models" / "old" / f"gate-{'0' * 20}.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"the same")
     assert main(["improve", str(site.folder), "--device", "cpu"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "error: there is no accepted case to train on yet: send corrected cases"
     (run,) = summarise(site)["runs"]
     assert (run["state"], run["text"], run["alive"]) == ("failed", last.removeprefix("error: "), False)
+    assert not list(site.cache.iterdir()) and not picture.exists()
 
 
 def test_cases_that_are_not_trained_on_are_named(site, phantom_cases, tmp_path):

@@ -186,10 +186,12 @@ def check_output_file(path: Path) -> None:
         raise InputError(explain(error)) from None
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, unused: bool = False) -> None:
     """Takes away what was half-written in `folder` by programs of this account that were killed.
 
     What changed within the last hour may be in use, and stays.
+
+    unused: nobody is at work in `folder`; then nothing stays, of whatever account and age.
     """
     try:
         leftovers = [path for path in folder.iterdir() if _LEFT.fullmatch(path.name)]
@@ -197,7 +199,7 @@ def sweep(folder: Path) -> None:
         return
     for path in leftovers:
         with contextlib.suppress(OSError):
-            if not (is_mine(path) and time.time() - _last_change(path) > limits.LEFTOVER_SECONDS):
+            if not unused and not (is_mine(path) and time.time() - _last_change(path) > limits.LEFTOVER_SECONDS):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

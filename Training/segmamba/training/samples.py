@@ -24,7 +24,7 @@ from torch.utils.data import Sampler
 
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
-from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.atomic import make_folder, sweep, write_aside
 from segmamba.images.digest import hash_image, size_and_time
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.carve import Carving, Graft, carve, places_of
@@ -156,7 +156,16 @@ def drop_others(cache: Path, datasets: Sequence[Dataset], spec: PreprocessSpec) 
     """
     entries = [(dataset, entry) for dataset in datasets for entry in dataset.cases]
     known = [(d, e) for d, e in entries if e.label is not None and all(m in e.images for m in spec.modalities)]
-    kept = {_cached(cache, case_digest(dataset, entry, spec)) for dataset, entry in known}
+    _keep(cache, {_cached(cache, case_digest(dataset, entry, spec)) for dataset, entry in known})
+
+
+def drop_all(cache: Path) -> None:
+    """As `drop_others`, where no case is left that anything could be learnt from."""
+    _keep(cache, set())
+
+
+def _keep(cache: Path, kept: set[Path]) -> None:
+    sweep(cache, unused=True)  # of a writer that was killed
     for file in cache.glob(f"*{_SUFFIX}"):
         if file not in kept:
             log.info("deleting a prepared case that is of none of the cases here")

@@ -20,14 +20,14 @@ from segmamba.learning.site.layout import CANDIDATE, DATA, Site
 from segmamba.learning.site.plan import Plan, write_plan
 from segmamba.learning.site.share import SHARES, choose_share
 from segmamba.learning.site.status import StatusWriter
-from segmamba.learning.site.withdrawn import refuse_withdrawn
+from segmamba.learning.site.withdrawn import drop_pictures, refuse_withdrawn
 from segmamba.learning.site.words import verdict_text
 from segmamba.learning.submissions.intake import Intake, ingest
 from segmamba.models.package import MANIFEST, find_model, load_package
 from segmamba.training import recipes
 from segmamba.training.config import TrainingConfig
 from segmamba.training.loop import train
-from segmamba.training.samples import drop_others
+from segmamba.training.samples import drop_all, drop_others
 from segmamba.training.stop_signals import StopRequests
 
 _REPLAYED = 250  # old cases at most: more would be prepared than are seen
@@ -58,6 +58,7 @@ class Stages:
 
     def run(self) -> None:
         """Runs the stages that are not done yet, in order."""
+        drop_pictures(self.site)
         self._ingest()
         initial = self._initial()
         self._old_data()
@@ -92,6 +93,7 @@ class Stages:
 
         result = ingest(self.site.corrections, progress=progress)
         if not result.names("train"):
+            drop_all(self.site.cache)
             raise InputError(_nothing(result))
         freeze(self.site.corrections, self.folder / DATA)
 

@@ -1,11 +1,49 @@
-"""What was withdrawn from a site's corrections: a run that knows it ends."""
+"""What was withdrawn from a site's corrections: a run that knows it ends, and the pictures of it go."""
 
 from __future__ import annotations
 
-from segmamba.datasets.manifest import CaseEntry, Dataset
+import logging
+import re
+from pathlib import Path
+
+from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset
 from segmamba.errors import InputError
 from segmamba.learning.site.layout import Site
-from segmamba.learning.submissions.record import check_sent, read_record
+from segmamba.learning.submissions.record import FOLDER, INCOMING, check_sent, read_record
+from segmamba.learning.submissions.verdicts import VERDICTS
+
+log = logging.getLogger(__name__)
+
+# as the gate, a validation and an intake name them
+_PICTURE = re.compile(r"(?:gate-)?([0-9a-f]{20})(?:-v\d+)?\.png")
+
+
+def drop_pictures(site: Site) -> None:
+    """Deletes the pictures of cases of which no version is left in the site, from its models and its runs.
+
+    What comes with the program or lies in replay/ and anchor/ keeps its pictures, as all that is no picture of a
+    corrected case.
+    """
+    incoming = site.corrections / INCOMING
+    if not incoming.is_dir():  # a share that is away
+        return
+    kept = {match[1] for path in incoming.iterdir() if (match := FOLDER.fullmatch(path.name))}
+    for place in (site.replay, site.anchor):
+        if (place / MANIFEST).is_file():
+            kept |= {case.id for case in read_dataset(place).cases}
+    for place in (site.models, site.runs, site.corrections / VERDICTS):
+        for file in place.rglob("*.png"):
+            match = _PICTURE.fullmatch(file.name)
+            if match and match[1] not in kept:
+                log.info("deleting %s: the case was withdrawn", file)
+                file.unlink(missing_ok=True)
+
+
+def drop_pictures_beside(corrections: Path) -> None:
+    """As `drop_pictures`, where a folder of corrections is that of a site in which something was improved."""
+    site = Site(corrections.absolute().parent)
+    if site.corrections == corrections.absolute() and site.lock.exists():
+        drop_pictures(site)
 
 
 def refuse_withdrawn(site: Site, run: str, dataset: Dataset, way: str) -> None:
