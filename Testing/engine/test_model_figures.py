@@ -138,6 +138,20 @@ def test_the_table_of_coarser_voxels():
     assert read_manifest(CARD.parent).inference.coarser == tuple(results("coarser.json")["coarser"])
 
 
+def test_what_a_second_training_brings():
+    runs = results("ensemble.json")["runs"]
+    metrics = [(m, region) for m in ("dice", "lesion_dice", "nsd", "false_positives") for region in REGIONS]
+    rows = table_after(CARD, "| two trainings, ten cases |")[1:]
+    for (name, cases), row in zip(runs.items(), rows, strict=True):
+        expected = [fmean(case[region][metric] for case in cases.values()) for metric, region in metrics]
+        assert row[0] == name and len(cases) == 10
+        assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
+    (told,) = re.findall(r"expected to be by ([\d.]+) of WT, ([\d.]+) of TC and ([\d.]+) of ET", CARD.read_text())
+    first, second, both = ([fmean(c[r]["dice"] for c in cases.values()) for r in REGIONS] for cases in runs.values())
+    for text, one, other, mean in zip(told, first, second, both, strict=True):
+        assert same(text, mean - (one + other) / 2)
+
+
 def test_what_a_second_look_costs():
     number = r"([\d.]+\d)"
     (told,) = re.findall(
