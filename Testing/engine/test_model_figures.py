@@ -284,6 +284,26 @@ def test_what_corrections_bring_in_the_mean():
         assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
 
 
+def test_what_muon_brings_to_a_fine_tuning():
+    number = r"([-+]?[\d.]+\d)"
+    (told,) = re.findall(
+        rf"five corrections SSA {number} and BraTS {number},\s+where AdamW brought {number} and {number}; "
+        rf"after fifteen {number} and {number}\..*?from {number} to {number}, of another from {number} to {number}\)",
+        README.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    found = results("finetune_optimizer.json")
+    rows = {(row["optimizer"], row["sent"]): row for row in found["rows"]}
+    expected = [
+        fmean(rows[key][cohort]["mean"]) - fmean(found["before"][cohort]["mean"])
+        for key in (("muon", 5), ("adamw", 5), ("muon", 15))
+        for cohort in ("unseen", "others")
+    ]
+    for case in ("Brats18_TCIA01_425_1", "BraTS-GLI-00012-000"):
+        expected += [scored["others"]["cases"][case][1] for scored in (found["before"], rows["muon", 5])]
+    assert all(same(text, value) for text, value in zip(told, expected, strict=True))
+
+
 def test_what_there_is_to_gain_for_a_clinic():
     (told,) = re.findall(
         r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",
