@@ -162,9 +162,7 @@ def test_only_a_file_of_another_size_or_time_is_read_again(phantom_cases, tmp_pa
     (entry,) = dataset.cases
     prepare(dataset, entry, SPEC, tmp_path / "cache")
     hashed = []
-    monkeypatch.setattr(
-        "segmamba.training.samples.hash_image", lambda path: hashed.append(path.name) or hash_image(path)
-    )
+    monkeypatch.setattr("segmamba.images.digest.hash_image", lambda path: hashed.append(path.name) or hash_image(path))
     prepare(dataset, entry, SPEC, tmp_path / "cache")
     assert hashed == []
     path = dataset.path(entry.label)

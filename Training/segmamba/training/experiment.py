@@ -160,10 +160,15 @@ def load_experiment(
 def prepare_ahead(beginning: Beginning, world: World, stop: StopRequests | None = None) -> None:
     """Preprocesses this process's part of the cases that are not in the cache yet, where they are many, side by side.
 
-    Before the processes of a training join: none then waits for another with a GPU in its hands. Raises InputError for
-    files that are missing or changed; a case that cannot be prepared is left to `load_experiment`.
+    Before the processes of a training join: none then waits for another with a GPU in its hands.
 
-    stop: once it asks for an end, the rest is left too: there the processes end together.
+    Args:
+        beginning: what `begin` gave.
+        world: the processes of the training.
+        stop: once it asks for an end, the rest is left to `load_experiment`, where the processes end together.
+
+    Raises:
+        InputError: for files that are missing or changed; a case that cannot be prepared is left to `load_experiment`.
     """
     spec, cache = beginning.config.preprocess, Path(beginning.config.cache)
     every = [

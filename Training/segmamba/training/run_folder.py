@@ -39,10 +39,16 @@ _LIBRARIES = ("torch", "monai", "numpy", "nibabel", "SimpleITK", "numba", "trito
 def alone(run: Path, world: World, stop_counts: bool = False) -> Iterator[None]:
     """Keeps the run folder, made where it is missing, to one training: two would write over one another.
 
-    Of the processes of `world` the first holds it, until the block ends. Raises InputError where another training is at
-    work in the folder.
+    Args:
+        run: its folder.
+        world: the processes of the training, of which the first holds it, until the block ends.
+        stop_counts: a file run/stop is of this start, for somebody listens already; else it is of an earlier one.
 
-    stop_counts: a file run/stop is of this start, for somebody listens already; else it is of an earlier one.
+    Yields:
+        Once, while the folder is kept.
+
+    Raises:
+        InputError: where another training is at work in the folder.
     """
     if not world.is_first:
         yield

@@ -25,7 +25,6 @@ from torch.utils.data import Sampler
 from segmamba.datasets.manifest import CaseEntry, Dataset
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, sweep, write_aside
-from segmamba.images.digest import hash_image, size_and_time
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.carve import Carving, Graft, carve, places_of
 
@@ -103,6 +102,8 @@ def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: P
     Raises:
         InputError: as `prepare`.
     """
+    from segmamba.images.digest import hash_image, size_and_time  # here: as in `prepare`
+
     if entry.label is None:
         raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
     if missing := [m for m in spec.modalities if m not in entry.images]:
