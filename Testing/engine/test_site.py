@@ -17,8 +17,10 @@ from segmamba.datasets.manifest import read_dataset, write_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.files.digest import hash_file
+from segmamba.learning.gate import score_cache
 from segmamba.learning.provenance import doubtful_cases, shipped_cases
 from segmamba.learning.registry import in_use, state
+from segmamba.learning.registry.state import MODELS
 from segmamba.learning.site import Site, improve, summarise
 from segmamba.learning.site.data import (
     copy_shipped,
@@ -143,6 +145,24 @@ def test_a_case_withdrawn_before_the_gate_ends_the_run(improved, tmp_path):
     kept = validation_cases(read_dataset(site.run("finetune-0001") / "corrections"))[0]
     ingest(site.corrections, withdraw=[f"{kept.id}-v1"])
     with pytest.raises(InputError, match=f"{kept.id}-v1 was withdrawn since run finetune-0001 began"):
+        improve(site, "finetune-0001")
+
+
+def test_a_case_withdrawn_while_the_gate_asks_is_not_said_to_be_missing(improved, tmp_path, monkeypatch):
+    site = Site(shutil.copytree(improved[0].folder, tmp_path / "site"))
+    status = site.run("finetune-0001") / STATUS
+    status.write_text(json.dumps({**json.loads(status.read_text()), "state": "stopped"}))
+    shutil.rmtree(score_cache(site.models / MODELS))  # the models are asked anew
+    kept = validation_cases(read_dataset(site.run("finetune-0001") / "corrections"))[0]
+    go_on = StatusWriter.go_on
+
+    def withdraw(self, done, total, text, **changes):
+        if (site.corrections / "incoming" / f"{kept.id}-v1").is_dir():
+            ingest(site.corrections, withdraw=[f"{kept.id}-v1"])
+        go_on(self, done, total, text, **changes)
+
+    monkeypatch.setattr(StatusWriter, "go_on", withdraw)
+    with narrow_network(), pytest.raises(InputError, match=f"{kept.id}-v1 was withdrawn since run finetune-0001 began"):
         improve(site, "finetune-0001")
 
 

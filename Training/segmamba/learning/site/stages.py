@@ -60,12 +60,16 @@ class Stages:
         """Runs the stages that are not done yet, in order."""
         drop_pictures(self.site)
         self._ingest()
-        initial = self._initial()
-        self._old_data()
-        self._train(initial)
-        self._choose(initial)
-        self._add()
-        self._judge()
+        try:
+            initial = self._initial()
+            self._old_data()
+            self._train(initial)
+            self._choose(initial)
+            self._add()
+            self._judge()
+        except InputError:
+            self._own()  # a case that was withdrawn meanwhile is said to be that, not to be missing
+            raise
 
     def _done(self, **changes: Any) -> None:
         self.plan = replace(self.plan, **changes)
@@ -204,7 +208,6 @@ class Stages:
         def progress(what: str, left: int) -> None:
             nonlocal asked
             self._heed()
-            self._own()
             self.status_writer.go_on(asked, asked + left, f"{text}: {what}")
             asked += 1
 
