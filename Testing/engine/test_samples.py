@@ -232,3 +232,11 @@ def test_of_cases_that_are_in_no_data_set_nothing_stays_prepared(cases, phantom_
     shutil.copytree(cases[0].cached.parent, cache, dirs_exist_ok=True)
     drop_all(cache)
     assert {path.name for path in cache.iterdir()} == {"notes.txt"}
+
+
+def test_a_prepared_case_that_cannot_be_deleted_is_named_and_the_others_go(tmp_path, caplog):
+    held, other = (tmp_path / f"{name}.safetensors" for name in "ab")
+    held.mkdir()  # stands for a file that another program holds open
+    other.write_bytes(b"")
+    drop_all(tmp_path)
+    assert not other.exists() and f"{held}, a prepared case, cannot be deleted" in caplog.text

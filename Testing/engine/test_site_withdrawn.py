@@ -67,3 +67,12 @@ def test_a_case_that_is_withdrawn_takes_its_pictures_along(site, capsys):
     files = draw(site, own)
     assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 0
     assert not any(file.exists() for file in files)
+
+
+def test_a_picture_that_cannot_be_deleted_is_named_and_the_others_go(site, caplog):
+    held, *others = draw(site, GONE)
+    held.unlink()
+    held.mkdir()  # stands for a file that another program holds open
+    drop_pictures(site)
+    assert not any(file.exists() for file in others)
+    assert f"{held}, of a withdrawn case, cannot be deleted" in caplog.text

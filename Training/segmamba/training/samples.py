@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from segmamba.datasets.manifest import CaseEntry, Dataset
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
 from segmamba.files.atomic import make_folder, sweep, write_aside
 from segmamba.models.specs import PreprocessSpec
 from segmamba.training.carve import Carving, Graft, carve, places_of
@@ -170,7 +170,10 @@ def _keep(cache: Path, kept: set[Path]) -> None:
     for file in cache.glob(f"*{_SUFFIX}"):
         if file not in kept:
             log.info("deleting a prepared case that is of none of the cases here")
-            file.unlink()
+            try:
+                file.unlink()
+            except OSError as error:  # another program holds it: the next run tries again
+                log.warning("%s, a prepared case, cannot be deleted (%s); delete it", file, explain(error))
 
 
 def _cached(cache: Path, digest: str) -> Path:

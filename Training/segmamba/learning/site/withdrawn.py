@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
 from segmamba.learning.site.layout import Site
 from segmamba.learning.submissions.record import FOLDER, INCOMING, check_sent, read_record
 from segmamba.learning.submissions.verdicts import VERDICTS
@@ -36,7 +36,15 @@ def drop_pictures(site: Site) -> None:
             match = _PICTURE.fullmatch(file.name)
             if match and match[1] not in kept:
                 log.info("deleting %s: the case was withdrawn", file)
-                file.unlink(missing_ok=True)
+                _delete(file)
+
+
+def _delete(file: Path) -> None:
+    """One that another program holds, or another account owns, stops nothing: the next run tries again."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s, of a withdrawn case, cannot be deleted (%s); delete it", file, explain(error))
 
 
 def drop_pictures_beside(corrections: Path) -> None:
