@@ -100,6 +100,21 @@ def test_a_run_of_another_machine_that_is_silent_for_long_is_lost(site, worker):
         assert (run["state"], run["alive"]) == ("preparing", True)
 
 
+def test_a_run_that_was_resumed_elsewhere_meanwhile_ends_here(site, worker, monkeypatch):
+    """A computer wakes up whose run another one took over."""
+    worker.kill()
+    worker.join(60)
+    monkeypatch.setattr("segmamba.learning.site.status._EVERY", 0.05)
+    folder = site.run("other")
+    with pytest.raises(InputError, match="run other was resumed on elsewhere"), StatusWriter(folder, "finetune") as own:
+        for step in range(200):
+            said_elsewhere(site, 0)
+            time.sleep(0.05)
+            own.go_on(step, 200, f"step {step}", step=step)
+    status = read_status(folder)
+    assert (status.host, status.state) == ("elsewhere", "preparing")
+
+
 def test_the_time_left_is_that_of_a_steady_pace(tmp_path, monkeypatch):
     from segmamba.learning.site import status as module
 

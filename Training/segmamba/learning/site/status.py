@@ -75,7 +75,8 @@ class RunStatus:
 class StatusWriter:
     """A run's status.json while the run works: written at every change of state, and every 5 s as it then stands.
 
-    A context: at its end, or when the block raises, the newest is on the disk.
+    A context: at its end, or when the block raises, the newest is on the disk. A process that was asleep for long
+    may find that its run was resumed elsewhere: then nothing is written any more, and what it says next raises.
     """
 
     def __init__(self, folder: Path, way: str):
@@ -89,10 +90,11 @@ class StatusWriter:
         if old:
             self.status = replace(fresh, step=old.step, steps=old.steps, candidate=old.candidate)
         self._pace: tuple[float, float] | None = None
+        self._taken_by = ""  # the machine where the run was resumed meanwhile
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> StatusWriter:
-        self._write()
+        self._put()
         self._thread.start()
         return self
 
@@ -102,8 +104,18 @@ class StatusWriter:
         self._write()
 
     def begin(self, state: str, text: str, **changes: Any) -> None:
-        """Another state, or another part of it; what was known of the time left is forgotten."""
+        """Another state, or another part of it; what was known of the time left is forgotten.
+
+        Args:
+            state: as of RunStatus.
+            text: how it stands, for a person.
+            **changes: further fields of the status.
+
+        Raises:
+            InputError: where the run was resumed elsewhere.
+        """
         with self._lock:
+            self._check_ours()
             self._pace = None
             self.status = replace(self.status, state=state, text=text, **{"seconds_left": None, **changes})
             self._write()
@@ -117,9 +129,13 @@ class StatusWriter:
             total: in the same unit.
             text: how it stands, for a person; the time left is added.
             **changes: further fields of the status.
+
+        Raises:
+            InputError: where the run was resumed elsewhere, as the last writing found.
         """
         now = time.monotonic()
         with self._lock:
+            self._check_ours()
             if self._pace is None:
                 self._pace = (now, done)
             since, first = self._pace
@@ -134,7 +150,23 @@ class StatusWriter:
             except OSError as error:  # a share that is away for a moment must not end the training
                 log.warning("%s cannot be written: %s", self.folder / STATUS, error)
 
+    def _check_ours(self) -> None:
+        if self._taken_by:
+            raise InputError(
+                f"run {self.folder.name} was resumed on {self._taken_by} while this computer was silent; it goes on "
+                "there, and ends here"
+            )
+
     def _write(self) -> None:
+        """Once it was written by another process, the run is that one's."""
+        with self._lock:
+            now = read_status(self.folder)
+            if now is not None and (now.host, now.pid) != (self.status.host, self.status.pid):
+                self._taken_by = now.host
+            if not self._taken_by:
+                self._put()
+
+    def _put(self) -> None:
         with self._lock:
             self.status = replace(self.status, updated=round(time.time(), 1))
             values = {key: _plain(value) for key, value in vars(self.status).items()}
