@@ -268,6 +268,8 @@ def test_other_networks_come_along_and_give_the_same_logits(name, tmp_path):
     source = package(tmp_path / "m", network, GLIOMA_SPEC, window)
     folder = export_model(source, tmp_path / "b")
     assert (folder / "scripts" / "networks" / "baselines").exists() == (name != "paper")
+    needed = json.loads((folder / "configs" / "metadata.json").read_text())["required_packages_version"]
+    assert ("einops" in needed) == (name == "unetr")  # MONAI leaves it to who builds this network
     image = torch.randn(1, 4, 32, 32, 32)
     with opened(folder) as parser, torch.no_grad():
         exported = parser.get_parsed_content("network_def").eval()

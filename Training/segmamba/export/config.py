@@ -16,7 +16,8 @@ from segmamba.networks.segmamba import STRIDE, NetworkConfig
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _PACKAGES = ("nibabel", "numba", "safetensors", "scipy", "SimpleITK", "pytorch-ignite", "fire")
-_AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4"}  # where they are not installed at export
+_AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4", "einops": "0.7"}  # where they are not installed at export
+_TRANSFORMERS = ("unetr", "swinunetr", "swinunetr-v2", "nnformer", "transbts")  # MONAI builds them with einops
 _MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
 _PARTS = "scripts.export.bundle_parts"
 
@@ -41,7 +42,7 @@ def metadata(manifest: Manifest) -> dict:
         "monai_version": version("monai"),
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {name: _version(name) for name in _PACKAGES},
+        "required_packages_version": {name: _version(name) for name in _packages(manifest)},
         "supported_apps": {},
         "name": manifest.id,
         "task": f"Segmentation of {', '.join(labels[key] for key in labels if key != '0')} in 3-D images",
@@ -145,6 +146,10 @@ def uses_scan(manifest: Manifest) -> bool:
     """Whether the model's network has Mamba layers."""
     network = manifest.network
     return isinstance(network, NetworkConfig) or network.name.startswith("umamba")
+
+
+def _packages(manifest: Manifest) -> tuple[str, ...]:
+    return (*_PACKAGES, "einops") if _network_name(manifest) in _TRANSFORMERS else _PACKAGES
 
 
 def _network(manifest: Manifest) -> dict:
