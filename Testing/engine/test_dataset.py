@@ -1,9 +1,11 @@
 """From cases to a manifest: subjects, labels never guessed, statistics, bad cases told, updates."""
 
+import errno
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,20 @@ def test_a_follow_up_of_ucsf_pdgm_is_of_its_patient(phantom_cases, tmp_path):
         (tmp_path / name).symlink_to(phantom_cases / "phantom-0")
     subjects = [case.subject for case in find_cases(tmp_path).cases.values()]
     assert sorted(subjects) == ["UCSF-PDGM-0429"] * 3 + ["UCSF-PDGM-0430"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named_and_stops_none_of_the_others(three, monkeypatch):
+    iterdir = Path.iterdir
+
+    def refuse(path):
+        if path.name == "BraTS-GLI-00001-001":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    found = find_cases(three)
+    assert list(found.cases) == ["BraTS-GLI-00001-000", "BraTS-GLI-00002-000"]
+    assert str(three / "BraTS-GLI-00001-001") in found.bad["BraTS-GLI-00001-001"]
 
 
 def test_a_subject_pattern(three):

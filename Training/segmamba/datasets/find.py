@@ -13,7 +13,7 @@ from segmamba import settings
 from segmamba.cases.case_folder import find_case, find_label, holds_results_only
 from segmamba.cases.labels import GLIOMA
 from segmamba.datasets.task import Task, custom_task
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
 from segmamba.files.atomic import read_text
 from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_suffix
 from segmamba.images.modalities import MODALITIES
@@ -162,21 +162,26 @@ def _find_in_folder(root: Path, task: Task, name_subject: SubjectNamer) -> Found
         for path in volumes:
             _try(found, name_without_suffix(path), path, name_subject)
         return found
-    for folder in _case_folders(root, task, found.notes):
+    for folder in _case_folders(root, task, found):
         _try(found, folder.name, folder, name_subject)
     return found
 
 
-def _case_folders(root: Path, task: Task, notes: list[str], depth: int = 1) -> Iterator[Path]:
+def _case_folders(root: Path, task: Task, found: Found, depth: int = 1) -> Iterator[Path]:
     """Folders that hold images, or are DICOM folders of the modalities; others are searched in turn."""
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        if _images(folder) or (below and _has_all(folder, task)):
+        try:
+            below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+            is_case = bool(_images(folder)) or (bool(below) and _has_all(folder, task))
+        except OSError as error:
+            found.bad[folder.name] = f"{folder} cannot be looked into ({explain(error)}); ask for the right to read it"
+            continue
+        if is_case:
             yield folder
         elif below and depth < _DEPTH:
-            yield from _case_folders(folder, task, notes, depth + 1)
+            yield from _case_folders(folder, task, found, depth + 1)
         else:
-            notes.append(f"{folder}: no images in it; not taken for a case")
+            found.notes.append(f"{folder}: no images in it; not taken for a case")
 
 
 def _has_all(folder: Path, task: Task) -> bool:
