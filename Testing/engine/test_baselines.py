@@ -1,11 +1,15 @@
 """The networks of Table 1 as one kind: shapes, gradients, precision, what is refused."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from segmamba.errors import InputError
 from segmamba.networks.baselines import BASELINES, BaselineConfig
+from segmamba.networks.baselines.config import TRANSFORMERS
 from segmamba.networks.choice import build, checkpoint_activations
 from segmamba.networks.norm import use_instance_norm
 from segmamba.networks.segmamba import NetworkConfig
@@ -176,3 +180,14 @@ def test_what_is_no_baseline_is_refused():
         BaselineConfig(name="uxnet", in_channels=0)
     with pytest.raises(InputError, match="multiple of 12"):
         BaselineConfig(name="swinunetr", width=16)
+
+
+def test_without_einops_the_transformers_alone_cannot_be_built():
+    lines = ["import sys", "sys.modules['einops'] = None", "from segmamba.errors import InputError"]
+    lines += ["from small_baselines import SMALL, small", "for name in SMALL:", "    try: small(name)"]
+    lines += ["    except InputError as error: print(name, error, sep=': ')"]
+    place = Path(__file__).parent
+    found = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=place, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    names = [line.partition(":")[0] for line in found.stdout.splitlines()]
+    assert sorted(names) == sorted(TRANSFORMERS) and found.stdout.count("pip install einops") == len(names)

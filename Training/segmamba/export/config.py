@@ -12,12 +12,12 @@ from importlib.metadata import version
 from segmamba import __version__
 from segmamba.images.modalities import MODALITIES
 from segmamba.models.package import Manifest
+from segmamba.networks.baselines.config import TRANSFORMERS
 from segmamba.networks.segmamba import STRIDE, NetworkConfig
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _PACKAGES = ("nibabel", "numba", "safetensors", "scipy", "SimpleITK", "pytorch-ignite", "fire")
 _AT_LEAST = {"pytorch-ignite": "0.4.11", "fire": "0.4", "einops": "0.7"}  # where they are not installed at export
-_TRANSFORMERS = ("unetr", "swinunetr", "swinunetr-v2", "nnformer", "transbts")  # MONAI builds them with einops
 _MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
 _PARTS = "scripts.export.bundle_parts"
 
@@ -149,7 +149,7 @@ def uses_scan(manifest: Manifest) -> bool:
 
 
 def _packages(manifest: Manifest) -> tuple[str, ...]:
-    return (*_PACKAGES, "einops") if _network_name(manifest) in _TRANSFORMERS else _PACKAGES
+    return (*_PACKAGES, "einops") if _network_name(manifest) in TRANSFORMERS else _PACKAGES
 
 
 def _network(manifest: Manifest) -> dict:

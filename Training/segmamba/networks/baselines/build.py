@@ -22,6 +22,7 @@ umamba-enc    42.8 M       one in every stage of the encoder
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, cast
 
 from monai.networks.blocks.transformerblock import TransformerBlock
@@ -29,8 +30,9 @@ from monai.networks.nets import UNETR, MedNeXt, SegResNet, SwinUNETR
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
+from segmamba.errors import InputError
 from segmamba.networks.baselines import nnunet
-from segmamba.networks.baselines.config import BaselineConfig
+from segmamba.networks.baselines.config import TRANSFORMERS, BaselineConfig
 from segmamba.networks.baselines.nnformer import NNFormer
 from segmamba.networks.baselines.transbts import TransBTS
 from segmamba.networks.baselines.uxnet import UXNet
@@ -55,7 +57,19 @@ class Baseline(nn.Module):
 
 
 def build_baseline(config: BaselineConfig) -> Baseline:
-    """A baseline with fresh weights, e.g. ``build_baseline(BaselineConfig(name="uxnet", patch=(96, 96, 96)))``."""
+    """A baseline with fresh weights, e.g. ``build_baseline(BaselineConfig(name="uxnet", patch=(96, 96, 96)))``.
+
+    Args:
+        config: which one, and its sizes.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: where it needs einops, which is not there.
+    """
+    if config.name in TRANSFORMERS and find_spec("einops") is None:
+        raise InputError(f"{config.name} needs einops; install it: pip install einops")
     network = _BUILDERS[config.name](config, config.width or config.limits.width)
     return Baseline(config, use_instance_norm(network))  # torch's gradient is wrong, see segmamba.networks.norm
 

@@ -43,6 +43,8 @@ BASELINES = {
     "umamba-enc": Limits(stride=32, longest=64, width=32, unit=1, fixed=True, bf16=False),
 }
 
+TRANSFORMERS = ("unetr", "swinunetr", "swinunetr-v2", "nnformer", "transbts")  # MONAI makes their layers with einops
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
