@@ -18,6 +18,7 @@ from segmamba.learning.gate.scores import Scored, _false_spots, kept_mm3
 from segmamba.learning.registry import change, state
 from segmamba.models.package import load_package, save_package
 from segmamba.models.specs import PostprocessSpec
+from segmamba.networks.segmamba import SegMamba
 from segmamba.training.samples import case_digest
 
 REGIONS = ("WT", "TC", "ET")
@@ -271,6 +272,22 @@ def test_a_second_gate_asks_no_model_again(first, candidate, tiny_model, phantom
     again: list[str] = []
     options = {"cache": cache, "pictures": 0, "progress": lambda what, left: again.append(what)}
     assert run_gate(candidate, tiny_model, phantom_dataset.folder, **options) == report and again == []
+
+
+def test_the_same_weights_as_another_network_are_asked_anew(first, candidate, tiny_model, phantom_dataset, tmp_path):
+    """As where one is imported again with `--mamba-residual no`."""
+    _, cache, _ = first
+    model, other = load_package(candidate), tmp_path / "other"
+    config = replace(model.manifest.network, mamba_residual=False)
+    network = SegMamba(config)
+    network.load_state_dict(model.network.state_dict())
+    save_package(other, network, replace(model.manifest, network=config), "# other\n")
+    assert load_package(other).manifest.weights_sha256 == model.manifest.weights_sha256
+    asked: list[str] = []
+    options = {"cache": cache, "pictures": 0, "progress": lambda what, left: asked.append(what)}
+    run_gate(other, tiny_model, phantom_dataset.folder, **options)
+    assert len(asked) == 3
+    assert run_gate(other, candidate, phantom_dataset.folder, **options)["verdict"]  # it is not the model in use itself
 
 
 def test_a_corrected_case_is_among_the_pictures(first, candidate, tiny_model, phantom_dataset, own_phantoms, tmp_path):

@@ -81,7 +81,8 @@ def compare_models(
             cases.
     """
     models = load_package(champion), load_package(candidate)
-    if models[0].manifest.weights_sha256 == models[1].manifest.weights_sha256:
+    one, other = (model.manifest for model in models)
+    if one.weights_sha256 == other.weights_sha256 and one.network == other.network:
         raise InputError(f"{candidate} is the model in use itself; there is nothing to compare")
     spots = kept_mm3(models)
     chosen = [("anchor", *_anchor(anchor, models)), ("local", *_local(local, models))]

@@ -226,8 +226,8 @@ def _key(
     manifest = model.manifest
     files = [(entry.images[m].sha256, entry.images[m].volume) for m in manifest.preprocess.modalities]
     parts = [
-        *(_VERSION, manifest.weights_sha256, plain(manifest.preprocess), plain(manifest.inference)),
-        *(asdict(manifest.postprocess), dict(spots)),
+        *(_VERSION, manifest.weights_sha256, plain(manifest.network)),
+        *(plain(manifest.preprocess), plain(manifest.inference), asdict(manifest.postprocess), dict(spots)),
         *(files, entry.label and entry.label.sha256, dataset.renumbering, manifest.regions, device, mirrorings),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
