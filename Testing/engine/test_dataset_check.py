@@ -241,6 +241,13 @@ def test_images_of_noise_say_nothing():
     assert find_misplaced(Case("x", images, AFFINE, {}, ())) == []
 
 
+def test_what_hardly_depends_on_the_reference_lies_where_it_is():
+    """Of all places some fit better by chance."""
+    noise = np.random.default_rng(4).normal(9, 1, (2, 40, 40, 40)).astype(np.float32)
+    images = dict(zip(("a", "b"), noise))
+    assert find_misplaced(Case("x", images, np.diag([2.0, 2.0, 2.0, 1.0]), {}, ())) == []
+
+
 # --- plausibility
 
 

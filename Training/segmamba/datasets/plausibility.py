@@ -1,9 +1,10 @@
 """What a brain tumour looks like, as a test of whether modalities and labels carry the right names.
 
-Each rule held in all nine BraTS cases that it was measured on and failed when names were exchanged; none is a law, so
-none is more than a warning. What rests on little of the tumour, as on one stroke of a brush, is a remark alone: kind
-"slight". Intensities are compared on each image's own scale: 0 is the median of the brain outside the tumour, 1 its
-robust standard deviation.
+Each rule held in all nine BraTS cases that it was made on and failed when names were exchanged; none is a law, so
+none is more than a warning: of 63 real cases of three cohorts two are doubted as they are (measured by
+Testing/benchmarks/intake_doubts.py). What rests on little of the tumour, as on one stroke of a brush, is a remark
+alone: kind "slight". Intensities are compared on each image's own scale: 0 is the median of the brain outside the
+tumour, 1 its robust standard deviation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FEW_MM3, _FEW = 200.0, 20  # volume and voxels of a label below which it is not
 _SLIGHT_MM3, _SLIGHT = 1000.0, 0.1
 _CSF = 97  # percentile of T2w in the normal brain above which there is mostly fluid
 _CLEAR = 0.5  # robust standard deviations by which a mirrored label map must fit better
+_HARDLY = 0.1  # robust standard deviations: a case as it should be has 0.07 where the rule says 0
 _BRIGHT = 1.0  # robust standard deviations by which a tumour stands out on t2w or t2f
 _SAMPLE = 200_000
 _WEIGHTED = {"T1": ("t1n", "t1c"), "T2": ("t2f", "t2w")}
@@ -100,7 +102,7 @@ def _modalities(case: Case, scaled: Mapping, normal: np.ndarray, masks: Mapping)
         clear = best["T2"] >= best["T1"] + _BRIGHT
         for t1 in _WEIGHTED["T1"]:
             for t2 in _WEIGHTED["T2"]:
-                if {t1, t2} <= set(level) and level[t1] > level[t2]:
+                if {t1, t2} <= set(level) and level[t1] > level[t2] + _HARDLY:
                     found.append((t1, t2, f"tumour without enhancement is brighter on {t1} than on {t2}", tumour))
     for one, other, why, mask in found:
         if {one, other} not in in_place:

@@ -28,6 +28,10 @@ _BINS = 32
 _FEWEST = 2000  # voxels within both foregrounds
 _OVERLAP = 0.85  # of the overlap as given: fewer voxels give more information by chance
 SHIFT_MM = 4.0  # smaller ones are not reported: BraTS itself has up to 3 mm
+# Of the information there is, by which another place must have more. 63 real cases, 189 images: up to 0.24 where they
+# lie, but for five, of which one fits 10 mm away by 0.60; moved by 5 mm 0.40 or more, but for one.
+_SHIFTED = 0.25
+_MIRRORED = 0.13  # likewise: up to 0.09 as they are, 0.19 or more mirrored, but for one
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,10 @@ def _blocks(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, int | None] | None:
-    """(shift in voxels, None), or (no shift, axis mirrored); None where too little is common to both."""
+    """(shift in voxels, None), or (no shift, axis mirrored); None where too little is common to both.
+
+    No shift where no other place is clearly better (_SHIFTED, _MIRRORED).
+    """
     overlap = np.count_nonzero((fixed > 0) & (moving > 0))
     here = (0, 0, 0)
     if overlap < _FEWEST:
@@ -124,21 +131,29 @@ def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tupl
         steps = range(-reach, reach + 1, 2 if reach > 3 else 1)
         line += [tuple(k if a == axis else 0 for a in range(3)) for k in steps]
     best = _climb(max(line, key=fit), fit, step, _MOST_MM)
+    turned = [_fit_mirrored(fixed, moving, axis, step, _OVERLAP * overlap) for axis in range(3)]
+    chance = _chance(overlap)
+
+    def gain(other: float) -> float:  # of what is hardly more than chance every place gains something
+        return (other - fit(here)) / max(fit(here) - 1 - chance, 2 * chance)
+
+    is_shifted = gain(fit(best)) > _SHIFTED
+    if gain(max(turned)) > _MIRRORED and (max(turned) > fit(best) or not is_shifted):
+        return np.zeros(3), int(np.argmax(turned))
+    return np.array(best if is_shifted else here), None
+
+
+def _fit_mirrored(fixed: np.ndarray, moving: np.ndarray, axis: int, step: np.ndarray, fewest: float) -> float:
+    """How well an image fits mirrored along an axis of its box, and moved a little."""
     box = ndimage.find_objects((moving > 0).astype(np.uint8))[0]
-    mirrored = []
-    for axis in range(3):
-        flipped = moving.copy()
-        flipped[box] = np.flip(moving[box], axis)
-        mirrored.append(flipped)
-    axis = int(np.argmax([_information(fixed, image, here, _FEWEST) for image in mirrored]))
+    flipped = moving.copy()
+    flipped[box] = np.flip(moving[box], axis)
 
     @functools.cache
-    def fit_mirrored(shift: tuple[int, ...]) -> float:
-        return _information(fixed, mirrored[axis], shift, _OVERLAP * overlap)
+    def fit(shift: tuple[int, ...]) -> float:
+        return _information(fixed, flipped, shift, fewest)
 
-    if fit_mirrored(_climb(here, fit_mirrored, step, _MIRROR_MM)) > fit(best):
-        return np.zeros(3), axis
-    return np.array(best), None
+    return fit(_climb((0, 0, 0), fit, step, _MIRROR_MM))
 
 
 def _climb(
@@ -165,6 +180,12 @@ def _information(fixed: np.ndarray, moving: np.ndarray, shift: tuple[int, ...], 
     joint = np.bincount(a[both].astype(np.int64) * _BINS + b[both], minlength=_BINS * _BINS).reshape(_BINS, _BINS)
     joint = joint / count
     return (_entropy(joint.sum(0)) + _entropy(joint.sum(1))) / _entropy(joint.ravel())
+
+
+def _chance(count: int) -> float:
+    """What `_information` finds beyond 1 in `count` voxels of two images that have nothing to do with one another."""
+    ranks = _BINS - 1
+    return (ranks - 1) ** 2 / (2 * count) / (2 * np.log(ranks))
 
 
 def _entropy(shares: np.ndarray) -> float:

@@ -85,7 +85,7 @@ def examine(folder: Path, root: Path) -> Examined:
     dataset = _as_dataset(record, root)
     done = record.preprocessing[-len(record.preparation) :] if record.preparation else ()
     findings += [Finding(kind="prepared", text=f"prepared: {text}") for text in done]
-    found = [*_geometry(record, case), *_misplaced(case)]
+    found = [*_geometry(record, case), *find_moved(case)]
     found += [("note", text) for text in case.notes]
     about_label = check_label(dataset, case, label, folder / record.segmentation.file)
     found += _at_the_edge(about_label, case, label) if record.is_brain_found else about_label
@@ -148,8 +148,17 @@ def _geometry(record: CaseRecord, case: Case) -> Iterator[tuple[str, str]]:
         yield "record", f"the images lie {far:.3g} mm from where {RECORD} says"
 
 
-def _misplaced(case: Case) -> Iterator[tuple[str, str]]:
-    """A shift of a voxel or two may be a mistake of the search; a person need not be asked about it."""
+def find_moved(case: Case) -> Iterator[tuple[str, str]]:
+    """Images that do not lie on the others, as intake takes it.
+
+    A shift of a voxel or two may be a mistake of the search; a person need not be asked about it.
+
+    Args:
+        case: the images.
+
+    Yields:
+        (kind, text); kind is "registration", or "note" for a short shift.
+    """
     for image in find_misplaced(case):
         if image.mirrored:
             yield "registration", f"{image.modality} fits the others better mirrored {image.mirrored}"
