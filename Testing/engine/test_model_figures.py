@@ -7,16 +7,13 @@ from pathlib import Path
 from statistics import fmean, median
 
 import pytest
+from figures import README, REGIONS, ROOT, results, same, table_after
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import cross_validation
 from segmamba.models.package import read_manifest
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "Testing" / "benchmarks" / "results"
-README = ROOT / "README.md"
 CARD = ROOT / "Resources" / "models" / "quick" / "MODEL_CARD.md"
-REGIONS = ("WT", "TC", "ET")
 # rows of README or card -> cohort and step of cross_validation.json
 ROWS = {
     "all": ("after", "all"),
@@ -37,28 +34,6 @@ MISSING = {
     "T1 and T2": "t1n+t2w",
     "t1n and t2w": "t1n+t2w",
 }
-
-
-def results(name: str) -> dict:
-    return json.loads((RESULTS / name).read_text())
-
-
-def table_after(path: Path, first: str) -> list[list[str]]:
-    """Cells of the rows of the Markdown table whose head begins with `first`, the head first, without bold."""
-    lines = path.read_text().splitlines()
-    begin = next(n for n, line in enumerate(lines) if line.startswith(first))
-    rows = []
-    for line in lines[begin:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip().replace("**", "") for cell in line.strip("|").split("|")])
-    return [rows[0], *rows[2:]]
-
-
-def same(cell: str, value: float) -> bool:
-    """Whether a figure in a text is the value, as exactly as it is printed."""
-    digits = len(cell.partition(".")[2])
-    return abs(float(cell) - value) <= 0.5 * 10**-digits + 1e-9
 
 
 def test_a_cohort_of_one_case_has_a_mean_and_no_interval():
@@ -237,105 +212,6 @@ def test_the_limits_of_post_processing_are_those_that_were_fitted():
 
 
 # --- the loop
-
-
-WORDS = {"one": 1, "three": 3, "five": 5, "fifteen": 15}
-SHARES = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
-VERDICTS = {"better": "promote", "not worse": "confirm", "worse": "refuse"}
-
-
-def clinic_rows(damage="sound"):
-    rows = [row for row in results("clinic_curve.json")["rows"] if row["damage"] == damage]
-    return {(row["order"] + 1, row["sent"]): row for row in rows}
-
-
-def change_of(row, check):
-    return float(re.match(r"change of the mean ([+-][\d.]+)", row["checks"][check])[1])
-
-
-def test_the_table_of_a_clinic():
-    before, found = results("clinic_curve.json")["before"], clinic_rows()
-    first, *rows = table_after(README, "| corrections | order |")[1:]
-    assert first[0] == "none"
-    candidates = set()
-    for name, order, how, *cells in [("none", "", "", *first[3:]), *rows]:
-        scored = before
-        if name != "none":
-            scored = row = found[int(order), WORDS[name]]
-            share, _, verdict = how.replace("**", "").partition(", ")
-            if verdict:
-                assert (SHARES[share], VERDICTS[verdict]) == (row["share"], row["verdict"]), (name, order)
-                candidates.add((int(order), WORDS[name]))
-            else:
-                scored = row["shares"][f"{SHARES[share]:g}"]
-        for cohort, texts in (("unseen", cells[:4]), ("others", cells[4:])):
-            mean = scored[cohort]["mean"]
-            assert all(same(text, value) for text, value in zip(texts[:3], mean, strict=True)), (name, order, cohort)
-            if name != "none":
-                assert same(texts[3], fmean(mean) - fmean(before[cohort]["mean"])), (name, order, cohort)
-    assert candidates == set(found)
-
-
-def test_what_corrections_bring_in_the_mean():
-    before, found = results("clinic_curve.json")["before"], clinic_rows()
-    (told,) = re.findall(r"After five that is ([-+][\d.]+) and ([-+][\d.]+) in the mean", README.read_text())
-    for text, cohort in zip(told, ("unseen", "others"), strict=True):
-        five = [fmean(row[cohort]["mean"]) for (_order, sent), row in found.items() if sent == 5]
-        assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
-
-
-def test_what_muon_brings_to_a_fine_tuning():
-    number = r"([-+]?[\d.]+\d)"
-    (told,) = re.findall(
-        rf"five corrections SSA {number} and BraTS {number},\s+where AdamW brought {number} and {number}; "
-        rf"after fifteen {number} and {number}\..*?from {number} to {number}, of another from {number} to {number}\)",
-        README.read_text(encoding="utf-8"),
-        re.DOTALL,
-    )
-    found = results("finetune_optimizer.json")
-    rows = {(row["optimizer"], row["sent"]): row for row in found["rows"]}
-    expected = [
-        fmean(rows[key][cohort]["mean"]) - fmean(found["before"][cohort]["mean"])
-        for key in (("muon", 5), ("adamw", 5), ("muon", 15))
-        for cohort in ("unseen", "others")
-    ]
-    for case in ("Brats18_TCIA01_425_1", "BraTS-GLI-00012-000"):
-        expected += [scored["others"]["cases"][case][1] for scored in (found["before"], rows["muon", 5])]
-    assert all(same(text, value) for text, value in zip(told, expected, strict=True))
-
-
-def test_what_there_is_to_gain_for_a_clinic():
-    (told,) = re.findall(
-        r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",
-        README.read_text().replace("\n", " "),
-    )
-    before, found = results("clinic_curve.json")["before"]["unseen"], clinic_rows()
-    five = fmean(fmean(row["unseen"]["mean"]) for (_order, sent), row in found.items() if sent == 5)
-    best = 0.0
-    for cases in results("longer_and_finer.json")["runs"].values():
-        dice = [cases[name]["after"][region]["dice"] for name in before["cases"] for region in REGIONS]
-        best = max(best, fmean(dice))
-    for text, value in zip(told, (fmean(before["mean"]), five, best), strict=True):
-        assert same(text, value)
-
-
-def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
-    text, found = README.read_text(), clinic_rows()
-    (told,) = re.findall(r"Of (\d+) sound candidates after .*? more (\d+) were recommended and (\d+) refused", text)
-    verdicts = [row["verdict"] for (_order, sent), row in found.items() if sent > 1]
-    assert [int(n) for n in told] == [len(verdicts), verdicts.count("promote"), verdicts.count("refuse")]
-    minutes = [row["cpu_minutes"] for row in found.values() if row["cpu_minutes"]]
-    (told,) = re.findall(r"An improvement took (\d+) to (\d+) minutes of one CPU core", text)
-    assert [int(n) for n in told] == [round(min(minutes)), round(max(minutes))]
-
-
-def test_what_the_gate_said_of_damaged_corrections():
-    (told,) = re.findall(r"damaged likewise, they gained ([\d.]+) and ([\d.]+)", README.read_text())
-    for text, damage in zip(told, ("label mirrored", "t1n and t1c exchanged"), strict=True):
-        (row,) = clinic_rows(damage).values()
-        assert (row["verdict"], row["failed"], row["doubtful"]) == ("confirm", ["doubtful cases"], 3)
-        assert abs(float(text) - change_of(row, "local Dice")) < 0.0005 and row["share"] == 0.5
-        assert change_of(row, "anchor Dice") > -0.007
 
 
 def test_what_the_swap_guard_notices():
