@@ -3,15 +3,20 @@
 import re
 from statistics import fmean
 
-from figures import README, REGIONS, results, same, table_after
+from figures import README, REGIONS, ROOT, results, same, table_after
 
-WORDS = {"one": 1, "three": 3, "five": 5, "fifteen": 15}
+CLINIC = ROOT / "Testing" / "benchmarks" / "CLINIC.md"
+
+WORDS = {"one": 1, "three": 3, "five": 5, "ten": 10, "fifteen": 15}
 SHARES = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
 VERDICTS = {"better": "promote", "not worse": "confirm", "worse": "refuse"}
 
 
-def clinic_rows(damage="sound"):
-    rows = [row for row in results("clinic_curve.json")["rows"] if row["damage"] == damage]
+FILES = {"first": "clinic_curve.json", "second": "clinic_curve_second.json"}
+
+
+def clinic_rows(damage="sound", clinic="first"):
+    rows = [row for row in results(FILES[clinic])["rows"] if row["damage"] == damage]
     return {(row["order"] + 1, row["sent"]): row for row in rows}
 
 
@@ -21,7 +26,7 @@ def change_of(row, check):
 
 def test_the_table_of_a_clinic():
     before, found = results("clinic_curve.json")["before"], clinic_rows()
-    first, *rows = table_after(README, "| corrections | order |")[1:]
+    first, *rows = table_after(CLINIC, "| corrections | order |")[1:]
     assert first[0] == "none"
     candidates = set()
     for name, order, how, *cells in [("none", "", "", *first[3:]), *rows]:
@@ -42,9 +47,31 @@ def test_the_table_of_a_clinic():
     assert candidates == set(found)
 
 
+def test_the_sums_of_clinics():
+    clinic, told = "", set()
+    for name, corrections, *changes, verdicts in table_after(README, "| model in use | corrections |")[1:]:
+        clinic = name.partition(":")[0] or clinic
+        before, rows = results(FILES[clinic])["before"], clinic_rows(clinic=clinic)
+        if name:
+            counts = [len(before[cohort]["cases"]) for cohort in ("unseen", "others")]
+            assert [int(n) for n in re.findall(r"\d+", name)] == counts
+        found = [rows[key] for key in sorted(rows) if key[1] == WORDS[corrections]]
+        assert [VERDICTS[word] for word in verdicts.split(", ")] == [row["verdict"] for row in found]
+        for texts, cohort in zip(changes, ("unseen", "others"), strict=True):
+            means = [fmean(row[cohort]["mean"]) - fmean(before[cohort]["mean"]) for row in found]
+            assert all(same(text, mean) for text, mean in zip(texts.split(", "), means, strict=True)), (
+                name,
+                corrections,
+            )
+        told |= {(clinic, WORDS[corrections])}
+    assert told == {
+        (clinic, sent) for clinic in {clinic for clinic, _ in told} for _, sent in clinic_rows(clinic=clinic)
+    }
+
+
 def test_what_corrections_bring_in_the_mean():
     before, found = results("clinic_curve.json")["before"], clinic_rows()
-    (told,) = re.findall(r"After five that is ([-+][\d.]+) and ([-+][\d.]+) in the mean", README.read_text())
+    (told,) = re.findall(r"After five that is ([-+][\d.]+) and ([-+][\d.]+) in the mean", CLINIC.read_text())
     for text, cohort in zip(told, ("unseen", "others"), strict=True):
         five = [fmean(row[cohort]["mean"]) for (_order, sent), row in found.items() if sent == 5]
         assert same(text, fmean(five) - fmean(before[cohort]["mean"])), cohort
@@ -55,7 +82,7 @@ def test_what_muon_brings_to_a_fine_tuning():
     (told,) = re.findall(
         rf"five corrections SSA {number} and BraTS {number},\s+where AdamW brought {number} and {number}; "
         rf"after fifteen {number} and {number}\..*?from {number} to {number}, of another from {number} to {number}\)",
-        README.read_text(encoding="utf-8"),
+        CLINIC.read_text(encoding="utf-8"),
         re.DOTALL,
     )
     found = results("finetune_optimizer.json")
@@ -73,7 +100,7 @@ def test_what_muon_brings_to_a_fine_tuning():
 def test_what_there_is_to_gain_for_a_clinic():
     (told,) = re.findall(
         r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",
-        README.read_text().replace("\n", " "),
+        CLINIC.read_text().replace("\n", " "),
     )
     before, found = results("clinic_curve.json")["before"]["unseen"], clinic_rows()
     five = fmean(fmean(row["unseen"]["mean"]) for (_order, sent), row in found.items() if sent == 5)
@@ -86,7 +113,7 @@ def test_what_there_is_to_gain_for_a_clinic():
 
 
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
-    text, found = README.read_text(), clinic_rows()
+    text, found = CLINIC.read_text(), clinic_rows()
     (told,) = re.findall(r"Of (\d+) sound candidates after .*? more (\d+) were recommended and (\d+) refused", text)
     verdicts = [row["verdict"] for (_order, sent), row in found.items() if sent > 1]
     assert [int(n) for n in told] == [len(verdicts), verdicts.count("promote"), verdicts.count("refuse")]
@@ -96,7 +123,7 @@ def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
 
 
 def test_what_the_gate_said_of_damaged_corrections():
-    (told,) = re.findall(r"damaged likewise, they gained ([\d.]+) and ([\d.]+)", README.read_text())
+    (told,) = re.findall(r"damaged likewise, they gained ([\d.]+) and ([\d.]+)", CLINIC.read_text())
     for text, damage in zip(told, ("label mirrored", "t1n and t1c exchanged"), strict=True):
         (row,) = clinic_rows(damage).values()
         assert (row["verdict"], row["failed"], row["doubtful"]) == ("confirm", ["doubtful cases"], 3)
