@@ -1,4 +1,11 @@
-"""What the headers of NRRD and MetaImage files leave out of the geometry is told, and other units than mm refused."""
+"""What the headers of NRRD and MetaImage files leave out of the geometry is told, and other units than mm refused.
+
+Compressed data that are damaged or cut off are seen.
+"""
+
+import gzip
+import re
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -71,3 +78,76 @@ def test_axes_that_are_no_numbers_are_refused(tmp_path):
     path = edited(tmp_path / "a.nrrd", (NRRD_DIRECTIONS, b"space directions: (nan,nan,nan) (0,2,0) (0,0,2.5)\n"))
     with pytest.raises(InputError, match=r"a.nrrd: .*space directions are \(nan"):
         notes_of(path)
+
+
+@pytest.fixture(params=[".mha", ".mhd", ".nrrd", ".nhdr"])
+def packed(request, tmp_path):
+    """(a compressed image, the file that holds its voxels)"""
+    path = tmp_path / f"a{request.param}"
+    image = sitk.GetImageFromArray(noise(0).astype(np.int16).T)
+    sitk.WriteImage(image, str(path), useCompression=True)
+    beside = [file for file in tmp_path.iterdir() if file != path]
+    return path, (beside or [path])[0]
+
+
+def test_whole_compressed_data_are_read(packed):
+    path, _data = packed
+    np.testing.assert_array_equal(
+        load_case({"x": path}, modalities=("x",)).images["x"], noise(0).astype(np.int16).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("part", [0.6, 0.75, 0.9, 1])
+def test_a_flipped_bit_in_compressed_data_is_seen(packed, part):
+    """ITK looks at no checksum, and MetaIO takes what it could unpack; part 1: the checksum itself."""
+    path, data = packed
+    content = bytearray(data.read_bytes())
+    content[int(part * len(content)) - 5] ^= 4
+    data.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path.name}: the file is cut off, damaged or no image"):
+        notes_of(path)
+
+
+def test_compressed_data_that_end_early_are_seen(packed):
+    path, data = packed
+    data.write_bytes(data.read_bytes()[:-300])
+    if path.suffix == ".mha":  # without it, MetaIO takes what is there
+        path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", b"", path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path.name}: the file is cut off, damaged or no image"):
+        notes_of(path)
+
+
+@pytest.mark.parametrize("change", ["fewer", "more", "less of it is read"])
+def test_compressed_voxels_are_as_many_as_the_header_declares(tmp_path, change):
+    path = tmp_path / "a.mhd"
+    voxels = noise(0).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels.T), str(path), useCompression=True)
+    size = (tmp_path / "a.zraw").stat().st_size - 100
+    if change == "less of it is read":
+        path.write_text(re.sub(r"CompressedDataSize = \d+", f"CompressedDataSize = {size}", path.read_text()))
+    else:
+        content = voxels.tobytes("F") + bytes(1 << 23)
+        content = content[: voxels.nbytes + (100 if change == "more" else -100)]
+        (tmp_path / "a.zraw").write_bytes(zlib.compress(content))
+        path.write_text(re.sub(r"CompressedDataSize = \d+\n", "", path.read_text()))
+    with pytest.raises(InputError, match=r"a.mhd: the file is cut off, damaged or no image"):
+        notes_of(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "pack"),
+    [
+        (b"", lambda data: gzip.compress(data[:500]) + gzip.compress(data[500:])),
+        (b"", lambda data: gzip.compress(data) + b"\n"),
+        (b"line skip: 2\n", lambda data: b"one\ntwo\n" + gzip.compress(data)),
+        (b"byte skip: 3\n", lambda data: gzip.compress(b"one" + data)),
+    ],
+)
+def test_what_else_may_be_of_a_compressed_nrrd(tmp_path, field, pack):
+    """As ITK reads them: several streams in a row, something behind them, lines before and bytes in them to skip."""
+    path = tmp_path / "a.nrrd"
+    voxels = noise(0).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels.T), str(path), useCompression=True)
+    head, _, _ = path.read_bytes().partition(b"\n\n")
+    path.write_bytes(head.replace(b"encoding", field + b"encoding") + b"\n\n" + pack(voxels.tobytes("F")))
+    np.testing.assert_array_equal(load_case({"x": path}, modalities=("x",)).images["x"], voxels.astype(np.float32))

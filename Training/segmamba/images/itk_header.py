@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.files.atomic import check_regular
+from segmamba.images.packed import unpacked_size
 
 _MOST_DIMENSIONS = 4  # ITK's own arrays have room for 10; one more axis than an image has is told by its number
 _ELEMENTS = {
@@ -96,8 +98,10 @@ def _check_meta(path: Path) -> tuple[str, ...]:
             raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
     size = _check_claim(path, [int(n) for n in sizes], _ELEMENTS[kind] * channels)
     data, begins = _meta_data(path, fields, start)
-    packed = fields.get("CompressedData", "False").lower() in ("true", "1", "yes")
-    if fields.get("BinaryData", "True").lower() in ("true", "1", "yes") and not packed:
+    if fields.get("CompressedData", "False").lower() in ("true", "1", "yes"):
+        length = int(fields.get("CompressedDataSize", 0))  # 0: MetaIO takes all that is there
+        _check_packed(path, data, begins, (size, size), length=length if length > 0 else None)
+    elif fields.get("BinaryData", "True").lower() in ("true", "1", "yes"):
         _check_there(path, data, begins, size)
     _check_unit(path, fields.get("DistanceUnits", ""))
     oriented = any(name in fields for name in ("TransformMatrix", "Rotation", "Orientation"))
@@ -141,8 +145,12 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
         if name in fields and not re.fullmatch(r"-1|\d{1,9}", fields[name]):
             raise InputError(_damaged(path, f"{name} is {fields[name][:40]!r}"))
     data, begins = _nrrd_data(path, fields, start)
-    if fields.get("encoding", "").lower() == "raw":
+    encoding = fields.get("encoding", "").lower()
+    if encoding == "raw":
         _check_there(path, data, begins, size)
+    elif encoding in ("gz", "gzip"):
+        lines = int(fields.get("line skip") or fields.get("lineskip") or 0)
+        _check_packed(path, data, begins, (size, limits.FILE_BYTES), lines=lines)
     for name in ("space units", "units"):
         for unit in re.findall(r'"(.*?)"', fields.get(name, "")):
             _check_unit(path, unit)
@@ -225,6 +233,24 @@ def _check_there(path: Path, data: Path, begins: int, size: int) -> None:
     there = data.stat().st_size - begins
     if there < size:
         raise InputError(_damaged(path, f"it has {max(there, 0)} bytes of data, and its header declares {size}"))
+
+
+def _check_packed(
+    path: Path, data: Path, begins: int, sizes: tuple[int, int], *, lines: int = 0, length: int | None = None
+) -> None:
+    """Raises InputError unless the data are whole, and within `sizes` once unpacked; lines: to skip before them."""
+    least, most = sizes
+    with data.open("rb") as file:
+        file.seek(begins)
+        while lines > 0 and file.readline(_LONGEST_LINE):
+            lines -= 1
+        try:
+            size = unpacked_size(file, most, length)
+        except (EOFError, zlib.error) as error:
+            raise InputError(_damaged(path, str(error))) from error
+    if not least <= size <= most:
+        what = f"{size} bytes of data" if size < least else f"more than {most} bytes of data"
+        raise InputError(_damaged(path, f"it has {what}, and its header declares {least}"))
 
 
 def _damaged(path: Path, reason: str) -> str:
