@@ -1,9 +1,12 @@
 """Folders of DICOM slices given as images, written by pydicom and real ones."""
 
+import errno
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_files import PATIENT, head, write_enhanced, write_series
+from dicom_files import PATIENT, head, pydicom, write_enhanced, write_series
 from image_files import RIGHT_HANDED, SHAPE, noise, write_dicom
 from segmamba.cases.case import load_case, load_label_map
 from segmamba.errors import InputError
@@ -226,3 +229,56 @@ def test_real_dicom_becomes_its_nifti(real_dicom, maker):
     ours = nib.as_closest_canonical(nib.Nifti1Image(case.images["t1n"], case.affine))
     np.testing.assert_allclose(ours.affine, truth.affine, atol=1e-3)
     np.testing.assert_allclose(ours.get_fdata(), truth.get_fdata(), rtol=1e-5)
+
+
+# ---------------------------------------------------------------- slices that cannot be read
+
+
+@pytest.mark.parametrize("length", [0, 100, 132, 200, 330, 400, 600, 800, 1000, 1100])
+def test_slices_whose_files_are_cut_off_are_not_lost_silently(tmp_path, length):
+    """At the end of a stack no gap gives them away."""
+    write_series(tmp_path, *head())
+    for path in sorted(tmp_path.iterdir())[:3]:
+        path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(
+        InputError, match=r"s001-885.dcm: looks like DICOM and cannot be read, and 2 more; copy the slices again"
+    ):
+        load(tmp_path)
+
+
+def test_what_is_no_slice_may_lie_beside_them(tmp_path):
+    array, affine = head()
+    write_series(tmp_path, array, affine)
+    (tmp_path / "._s001-900.dcm").write_bytes(b"\0\5\x16\7" + bytes(4092))  # of macOS
+    (tmp_path / "notes.txt").write_text("x" * 200)
+    for name, kind in (("DICOMDIR", "1.2.840.10008.1.3.10"), ("report.dcm", "1.2.840.10008.5.1.4.1.1.88.11")):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, "1.2.3"
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data = pydicom.dataset.FileDataset(name, {}, file_meta=meta, preamble=bytes(128))
+        data.FileSetID = "X"
+        if name != "DICOMDIR":
+            data.SOPClassUID = kind
+        data.save_as(tmp_path / name, enforce_file_format=True)
+    same_image(load(tmp_path), array, affine)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (lambda path: PermissionError(errno.EACCES, "Permission denied", str(path)), "no permission"),
+        (lambda _path: OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_slices_that_may_not_be_read_are_not_lost_silently(tmp_path, monkeypatch, error, told):
+    write_series(tmp_path, *head())
+    usual = Path.open
+
+    def refused(path, *arguments, **more):
+        if path.name == "s001-885.dcm":
+            raise error(path)
+        return usual(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(InputError, match=rf"s001-885.dcm: {told}"):
+        load(tmp_path)

@@ -1,8 +1,11 @@
 """Which series are in a folder, and which four make a case; folders as scanners fill them."""
 
+import errno
 import json
 import logging
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +88,8 @@ def test_four_among_eight_others(tmp_path):
     assert found["9"].guess.reason == (
         "TE 12, TR 550 ms of T1; named T1; described as with contrast agent; contrast agent noted in the header"
     )
-    assert (len(found["9"].frames), found["9"].geometry.notes) == (13, ())
+    told = "2 files that may be slices of it look like DICOM and cannot be read: were they copied whole?"
+    assert (len(found["9"].frames), found["9"].geometry.notes) == (13, (told,))
 
 
 def test_what_a_folder_without_the_four_lacks(tmp_path):
@@ -244,4 +248,43 @@ def test_the_list_as_a_user_sees_it(tmp_path, capsys, caplog):
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InputError, match="no DICOM image in it or below it"):
+        find_series(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    """The series in it would count as not acquired."""
+    four(tmp_path / "a")
+    add(tmp_path / "b", 10, "T1 SE sag", T1)
+    usual = os.scandir
+
+    def refused(place):
+        if Path(place).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return usual(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path / 'b'))}: no permission"):
+        find_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "noted"), [("a", ["3", "4", "5"]), ("b", ["9"]), ("c", ["3", "4", "5", "9"])], ids=["a", "b", "c"]
+)
+def test_slices_that_cannot_be_read_are_noted_at_every_series_that_they_may_be_of(tmp_path, place, noted):
+    """Those in one folder with them; of a folder with nothing else, every one."""
+    for number, description, times in ((3, "T1 SE tra", T1), (4, "T2 TSE tra", T2), (5, "FLAIR tra", FLAIR)):
+        add(tmp_path / "a", number, description, times)
+    add(tmp_path / "b", 9, "T1 SE tra KM", T1)
+    (tmp_path / "c").mkdir()
+    for k in (1, 2):
+        (tmp_path / place / f"Secret{k}.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    found = by_name(tmp_path)
+    told = "2 files that may be slices of it look like DICOM and cannot be read: were they copied whole?"
+    assert [name for name, series in found.items() if told in series.geometry.notes] == noted
+    assert "Secret" not in str([series.geometry.notes for series in found.values()])
+
+
+def test_a_folder_of_nothing_but_damaged_files_says_so(tmp_path):
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(InputError, match=r"a.dcm: looks like DICOM and cannot be read; copy"):
         find_series(tmp_path)

@@ -67,12 +67,36 @@ class Series:
 def find_series(folder: Path | str) -> list[Series]:
     """Every image series below `folder`, at any depth, by study and number; non-DICOM files are passed over.
 
-    A series that holds what must not be mixed comes as several. Raises InputError for no folder, and no image in it.
+    A series that holds what must not be mixed comes as several. One that slices may be missing of, because their files
+    cannot be read, has a note. Raises InputError for no folder, no image in it, and what the system does not let read.
     """
-    frames = read_headers(folder)
+    frames, broken = read_headers(folder)
     if not frames:
-        raise InputError(f"{folder}: no DICOM image in it or below it; give the folder of an examination")
-    return series_of(frames)
+        raise InputError(
+            describe_broken(broken)
+            if broken
+            else f"{folder}: no DICOM image in it or below it; give the folder of an examination"
+        )
+    return _with_broken(series_of(frames), broken)
+
+
+def describe_broken(broken: Sequence[Path]) -> str:
+    """What is told of files, one and more, that look like DICOM and cannot be read."""
+    more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+    return f"{broken[0]}: looks like DICOM and cannot be read{more}; copy the slices again, or take out what is none"
+
+
+def _with_broken(found: Sequence[Series], broken: Sequence[Path]) -> list[Series]:
+    """`found` with notes of the files that cannot be read: at the series in their folder, or at all if it has none."""
+    folders = {file.parent for series in found for file in series.files}
+    noted = []
+    for series in found:
+        own = {file.parent for file in series.files}
+        count = sum(path.parent in own or path.parent not in folders for path in broken)
+        note = f"{count} files that may be slices of it look like DICOM and cannot be read: were they copied whole?"
+        notes = series.geometry.notes + ((note,) if count else ())
+        noted.append(replace(series, geometry=replace(series.geometry, notes=notes)))
+    return noted
 
 
 def series_of(frames: Sequence[Frame]) -> list[Series]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segmamba.errors import InputError
-from segmamba.images.dicom.find import Series, series_of
+from segmamba.images.dicom.find import Series, describe_broken, series_of
 from segmamba.images.dicom.headers import read_headers
 from segmamba.images.dicom.read import read_series
 from segmamba.images.image_io import Image
@@ -20,7 +20,8 @@ def read_folder(folder: Path | str) -> Image:
 
     A folder with one volume is that volume, whatever it looks like. Of several it is the one that could be of a case
     (see Series.left_out), and the notes say what else there is: localizers, maps, projections. Raises InputError for
-    no DICOM, for several volumes that could be meant, and where `read_series` does.
+    no DICOM, for files that look like it and cannot be read, for several volumes that could be meant, and where
+    `read_series` does.
     """
     folder = Path(folder)
     series, found = find_in_folder(folder)
@@ -37,7 +38,9 @@ def read_folder(folder: Path | str) -> Image:
 def find_in_folder(folder: Path | str) -> tuple[Series, list[Series]]:
     """The series that `read_folder` reads, and all that lie in the folder. Raises InputError as it does."""
     folder = Path(folder)
-    frames = read_headers(folder, deep=False)
+    frames, broken = read_headers(folder, deep=False)
+    if broken:
+        raise InputError(describe_broken(broken))
     if not frames:
         raise InputError(f"{folder}: a folder without a DICOM series; give an image file, or the folder of the slices")
     found = series_of(frames)

@@ -14,15 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 from segmamba import limits
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
+from segmamba.files.atomic import is_clutter
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
 from segmamba.shared.contrast_words import agent_said
 
 log = logging.getLogger(__name__)
 
+_MARK = b"DICM"
+_SUFFIXES = (".dcm", ".ima")
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _FILE_TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
@@ -35,6 +38,7 @@ _FILE_TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # pydicom reads such a file as a whole
 _UNCOMPRESSED = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _NO_AGENT = {"no", "none", "n/a", "na", "0", "n", "without", "nein", "ohne", "keine", "non", "aucun", "sans", "sin"}
 _NO_AGENT |= {"senza", "no contrast", "without contrast", "none given", "no agent"}
@@ -146,11 +150,20 @@ def quiet() -> Iterator[None]:
                 logger.disabled = disabled
 
 
-def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
+def read_headers(folder: Path | str, *, deep: bool = True) -> tuple[list[Frame], list[Path]]:
     """Every slice in the DICOM files below `folder`, whatever their names, by path; what is there twice, once.
 
-    deep: at any depth; else in the folder itself only. Files that are no DICOM are passed over, and so is what holds
-    no image. Raises InputError for no folder.
+    Files that are no DICOM are passed over, and so is what holds no image.
+
+    Args:
+        folder: where the files lie.
+        deep: at any depth; else in the folder itself only.
+
+    Returns:
+        The slices, and the files that look like DICOM and are damaged or cut off: they may be slices too.
+
+    Raises:
+        InputError: for no folder, and for what the system does not let read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -159,13 +172,15 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
     frames = []
     copies = 0
     shared = 0
-    broken = 0
+    broken = []
     seen: dict[str, list[list[Frame]]] = {}
     for path in _files(folder, deep):
         try:
             found = _read_file(path)
+        except OSError as error:
+            _refuse(error, path)
         except Exception as error:  # what pydicom raises for damaged files has no common class, and may quote values
-            broken += 1
+            broken.append(path)
             log.debug("%s: %s", path, type(error).__name__)
             continue
         if found and found[0].sop_uid:
@@ -183,8 +198,10 @@ def read_headers(folder: Path | str, *, deep: bool = True) -> list[Frame]:
             "%d files have the identity (SOPInstanceUID) of another and are other images: none was left out", shared
         )
     if broken:
-        log.warning("%d files look like DICOM and cannot be read: were they copied whole?", broken)
-    return frames
+        log.warning(
+            "%d files look like DICOM and cannot be read, %s first: were they copied whole?", len(broken), broken[0]
+        )
+    return frames, broken
 
 
 def _is_copy(one: list[Frame], other: list[Frame]) -> bool:
@@ -212,10 +229,23 @@ def pixels_of(path: Path) -> bytes | None:
 
 
 def _files(folder: Path, deep: bool) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(folders) if deep else []
         # a pipe or a device in between would be read without end
-        yield from (path for name in sorted(names) if (path := Path(parent, name)).is_file())
+        yield from (path for name in sorted(names) if not is_clutter(name) and _is_file(path := Path(parent, name)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError, path: Path | None = None) -> NoReturn:
+    """What the system does not let read may be slices, and what is left without them would be taken for all."""
+    error.filename = error.filename or path  # reading a file that is open names none
+    raise InputError(explain(error)) from error
 
 
 def _read_file(path: Path) -> list[Frame]:
@@ -224,20 +254,28 @@ def _read_file(path: Path) -> list[Frame]:
     with path.open("rb") as file, quiet():
         start = file.read(132)
         if not _looks_like_dicom(start):
+            if path.suffix.lower() in _SUFFIXES:
+                raise ValueError("named as DICOM, and does not begin as it does")
             return []
         file.seek(0)
         tags = _tags()
         data = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(tags.values()))
+        ended = not file.read(1)  # and not at the pixels
         # once, into a dictionary: looking up names in pydicom takes most of the time of a large folder
         values = {name: data[tag].value for name, tag in tags.items() if tag in data}
-    if values.get("SOPClassUID", _MEDIA_DIRECTORY) == _MEDIA_DIRECTORY or "Rows" not in values:
-        return []
-    return _frames(path, values, str(data.file_meta.get("TransferSyntaxUID", "")))
+    kind, syntax = values.get("SOPClassUID", ""), str(data.file_meta.get("TransferSyntaxUID", ""))
+    if kind and "Rows" in values and (syntax == _DEFLATED or not ended):
+        return _frames(path, values, syntax)
+    marked = start[128:] == _MARK and data.file_meta.get("MediaStorageSOPClassUID") != _MEDIA_DIRECTORY
+    image = "Rows" in values or "Image Storage" in pydicom.uid.UID(kind).name
+    if image if kind else marked:
+        raise ValueError("cut off before its pixels")
+    return []
 
 
 def _looks_like_dicom(start: bytes) -> bool:
     """By the mark after 128 bytes, or, in files without one, by a first element of group 0002 or 0008."""
-    if start[128:132] == b"DICM":
+    if start[128:132] == _MARK:
         return True
     group, element = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
     return len(start) == 132 and group in (2, 8) and element <= 0x20
