@@ -180,6 +180,15 @@ def endless(path):
     return path
 
 
+def no_offset(path):
+    """A header that says that the voxels begin with it."""
+    write(path, noise(0))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<f", data, 108, 0.0)
+    path.write_bytes(data)
+    return path
+
+
 def itk_image(path, array, vector=False):
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
     return path
@@ -212,6 +221,7 @@ BAD_FILES = {
     "constant": ("a.nii.gz", lambda p: write(p, np.full(SHAPE, 7, np.int16)), r"\(t2w\) is constant.* 7"),
     "singular": ("a.nii", singular, "the geometry is singular.* three independent axes"),
     "affine NaN": ("a.nii", endless, "the affine is not a 4 x 4 matrix of finite numbers"),
+    "no offset": ("a.nii", no_offset, r"voxels begin at byte 0, inside its header; export"),
     "mha cut": ("a.mha", mha_cut_short, "the file is cut off, damaged or no image"),
     "mha text": ("a.mha", text_file, "the file is cut off, damaged or no image"),
     "nrrd text": ("a.nrrd", text_file, "the file is cut off, damaged or no image"),

@@ -274,13 +274,16 @@ def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
     if magic not in (b"n+1", b"n+2"):
         kind = "of a pair (.hdr with .img)" if magic in (b"ni1", b"ni2") else "of Analyze, which knows no orientation"
         raise InputError(f"{path}: its header is that {kind}; export it as one .nii.gz file")
+    offset = int(header.get_data_offset())
+    if offset < form.header_class.single_vox_offset:  # nibabel takes 0, and the header for voxels
+        raise InputError(f"{path}: its voxels begin at byte {offset}, inside its header; export it again")
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
         raise InputError(f"{path}: an image of {describe_shape(shape) or 'no'} voxels; copy or export it again")
     one = math.prod(shape[:3])
     many = math.prod(shape[3:])
     size = header.get_data_dtype().itemsize
-    size = int(header.get_data_offset()) + one * many * size
+    size = offset + one * many * size
     if one > limits.VOXELS or many > limits.VOLUMES or size > limits.FILE_BYTES:
         raise InputError(
             f"{path}: its header declares {describe_shape(shape)} voxels, {size / 2**20:.0f} MiB; expected at most "
