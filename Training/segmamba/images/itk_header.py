@@ -28,6 +28,8 @@ _NUMBERS = {
 }
 _META_FIELD = re.compile(r"([^=]{1,255}?)\s*=\s*(.*)")  # ITK writes whatever it knows of an image as a field
 _NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]{0,31}): (.*)")
+_BODY = "right-anterior-superior|ras|left-anterior-superior|las|left-posterior-superior|lps"
+_NRRD_SPACE = re.compile(rf"({_BODY})(-time|t)?", re.IGNORECASE)  # others, as scanner-xyz, ITK takes for LPS
 _LONGEST_LINE = 4096
 NO_ORIENTATION = "the file says nothing about orientation: left and right may be swapped"
 _NO_SIZE = "the file says nothing about the size of its voxels: 1 mm is assumed"
@@ -159,7 +161,8 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
         raise InputError(_damaged(path, f"space directions are {directions[:80]}"))
     oriented = directions != "none"
     spacings = fields.get("spacings", "nan").lower()
-    return _left_out(oriented and "space" in fields, oriented or "nan" not in spacings)
+    known = _NRRD_SPACE.fullmatch(fields.get("space", "")) is not None
+    return _left_out(oriented and known, oriented or "nan" not in spacings)
 
 
 def _left_out(oriented: bool, sized: bool) -> tuple[str, ...]:
