@@ -253,16 +253,18 @@ def test_a_folder_without_images(tmp_path):
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
     """The series in it would count as not acquired."""
-    four(tmp_path / "a")
-    add(tmp_path / "b", 10, "T1 SE sag", T1)
+    add(tmp_path / "a", 3, "T1 SE tra", T1)
+    (tmp_path / "lost+found").mkdir()  # of a disk: nobody may, and no series is there
     usual = os.scandir
 
     def refused(place):
-        if Path(place).name == "b":
+        if Path(place).name in ("b", "lost+found"):
             raise PermissionError(errno.EACCES, "Permission denied", str(place))
         return usual(place)
 
     monkeypatch.setattr(os, "scandir", refused)
+    assert len(find_series(tmp_path)) == 1
+    (tmp_path / "b").mkdir()
     with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path / 'b'))}: no permission"):
         find_series(tmp_path)
 

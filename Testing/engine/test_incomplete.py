@@ -129,6 +129,24 @@ def test_the_command_segments_and_warns(tolerant, phantom_cases, tmp_path, capsy
     assert json.loads((tmp_path / "b" / "case-summary.json").read_text())["absent"] == ["t2w"]
 
 
+def test_folders_beside_the_images_of_an_incomplete_case_may_be_none_of_it(tolerant, phantom_cases, tmp_path):
+    """Its own results, what file servers leave, nothing at all; but not one that could be the missing image."""
+    folder = tmp_path / "case"
+    shutil.copytree(phantom_cases / "phantom-0", folder)
+    (folder / "phantom-0-t2w.nii.gz").unlink()
+    predict = ["predict", str(folder), "-o", str(folder / "out"), "--model", str(tolerant), "--device", "cpu"]
+    assert [main(predict), main(predict)] == [0, 0]
+    for name in ("@eaDir", "#recycle", "$RECYCLE.BIN"):
+        (folder / name).mkdir()
+        (folder / name / "x").touch()
+    (folder / "notes").mkdir()
+    (folder / "notes" / ".DS_Store").touch()
+    assert list(find_case(folder, incomplete=True)) == ["t1n", "t1c", "t2f"]
+    (folder / "notes" / "IM0001").touch()
+    with pytest.raises(InputError, match=r"no file for t2w; found: .*notes"):
+        find_case(folder, incomplete=True)
+
+
 def test_dicom_may_lack_a_series_unless_another_could_be_it(tmp_path):
     add(tmp_path, 3, "T1 SE tra", T1)
     add(tmp_path, 5, "FLAIR tra", FLAIR)

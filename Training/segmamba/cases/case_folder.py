@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import is_clutter, is_clutter_folder
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
 from segmamba.images.modalities import MODALITIES
 from segmamba.settings import read_json
@@ -82,7 +83,8 @@ def find_case(
     _check_unread(folder, missing)
     if incomplete and any(found.values()):
         taken = [path for paths in found.values() for path in paths]
-        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}") and not _is_made(e)]
+        others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}")]
+        others = [e for e in others if not _is_made(e) and not _is_aside(e)]
         native = [e for e in found.get("t1n", []) if "t1c" in missing and agent_said(_stem(e)) == "with"]
         missing = missing if others or native else []
     if missing:
@@ -138,6 +140,20 @@ def holds_results_only(folder: Path) -> bool:
     """Whether `folder` is one that `segmamba predict` wrote into, and no case."""
     images = {e.name for e in folder.iterdir() if image_suffix(e) and not e.name.startswith(".")}
     return bool(images) and images <= _results(folder)
+
+
+def _is_aside(path: Path) -> bool:
+    """Whether it is a folder that is none of a case's images: of results, of a file server, or with nothing in it."""
+    if not path.is_dir():
+        return False
+    try:
+        return (
+            is_clutter_folder(path.name)
+            or holds_results_only(path)
+            or all(is_clutter(entry.name) for entry in path.iterdir())
+        )
+    except OSError:  # what may not be looked into may be the image
+        return False
 
 
 def _ends_in(path: Path, spelling: str) -> bool:

@@ -22,6 +22,7 @@ from segmamba.errors import InputError, explain
 _LEFT = re.compile(r"\.(\d+\..+|[0-9a-f]{16}|segmamba-.+)\.tmp(\.nii(\.gz)?)?")
 # what systems leave in every folder that is looked into
 _CLUTTER = re.compile(r"\._.*|\.DS_Store|\.directory|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+_CLUTTER_FOLDER = re.compile(r"@eaDir|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found", re.IGNORECASE)
 
 
 def check_regular(path: Path) -> None:
@@ -210,6 +211,11 @@ def sweep(folder: Path, unused: bool = False) -> None:
 def is_clutter(name: str) -> bool:
     """Whether a file's name is one that macOS, Windows, KDE or a file server leaves in folders by itself."""
     return _CLUTTER.fullmatch(name) is not None
+
+
+def is_clutter_folder(name: str) -> bool:
+    """Whether a folder's name is one that Windows, a disk or a file server makes by itself."""
+    return _CLUTTER_FOLDER.fullmatch(name) is not None
 
 
 def is_mine(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 
 from segmamba import limits
 from segmamba.errors import InputError, explain
-from segmamba.files.atomic import is_clutter
+from segmamba.files.atomic import is_clutter, is_clutter_folder
 from segmamba.images.dicom.values import Attributes, integer, number, numbers, plain, seconds, text, texts
 from segmamba.shared.contrast_words import agent_said
 
@@ -230,7 +230,7 @@ def pixels_of(path: Path) -> bytes | None:
 
 def _files(folder: Path, deep: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(folders) if deep else []
+        folders[:] = sorted(name for name in folders if not is_clutter_folder(name)) if deep else []
         # a pipe or a device in between would be read without end
         yield from (path for name in sorted(names) if not is_clutter(name) and _is_file(path := Path(parent, name)))
 
