@@ -5,7 +5,7 @@ import pytest
 import slicer
 import synth
 from SegMambaSlicerLib.volumes.dicomtags import TAGS, judgeTags
-from SegMambaSlicerLib.volumes.modalities import MODALITIES, guessModalities, undecidedVolumes
+from SegMambaSlicerLib.volumes.modalities import MODALITIES, checkVolumes, guessModalities, undecidedVolumes
 from SegMambaSlicerLib.volumes.names import judgeName
 from SegMambaSlicerLib.volumes.scene import readImage
 from series_names import SAID
@@ -96,6 +96,64 @@ def test_two_patients_are_not_mixed(scene):
     """The second case is whole; the first lacks its FLAIR, and the second's does not make up for it."""
     names = ["A_t1", "A_t1ce", "A_t2", "B_t1", "B_t1ce", "B_t2", "B_flair"]
     assert set(_guess(*names).values()) == {"B_t1", "B_t1ce", "B_t2", "B_flair"}
+
+
+SERIES = {"t1n": "T1", "t1c": "T1 Gd", "t2w": "T2", "t2f": "FLAIR"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Anna {}", "Bob {}"),
+        ("BraTS-GLI-00001-000 {}", "BraTS-GLI-00002-000 {}"),
+        ("2026-01-10 {}", "2026-06-12 {}"),
+        ("AX {}", "Second AX {}"),
+        ("Second AX {}", "AX {}"),
+    ],
+)
+def test_another_examination_fills_no_empty_place(scene, first, second):
+    """The first case has no T2, and may go without; the second's is another patient's, or of another date."""
+    case = {m: synth.addVolume(first.format(name), seed=i) for i, (m, name) in enumerate(SERIES.items()) if m != "t2w"}
+    others = {m: synth.addVolume(second.format(name), "RAS", seed=9 + i) for i, (m, name) in enumerate(SERIES.items())}
+    assert guessModalities(fixed=case) == {}
+    assert checkVolumes({**case, "t2w": None})[0].kind == "missing"
+    mixed = [{**case, "t2w": others["t2w"]}, {**others, "t1c": case["t1c"]}, {**others, **dict(list(case.items())[:2])}]
+    for volumes in mixed:
+        assert [(problem.kind, problem.blocking) for problem in checkVolumes(volumes, prepare="auto")] == [
+            ("examination", False)
+        ]
+    assert "Check T2." in checkVolumes(mixed[0], prepare="auto")[0].text
+    assert checkVolumes(others) == []
+
+
+@pytest.mark.parametrize("names", ["AX T1|AX T1 +C|COR T2|AX FLAIR|COR T1 +C|SAG T1 +C", "AX T1|AX T1 +C|SAG T2 3D|SAG "
+    "FLAIR 3D|SAG T1", "t1_mprage_sag|t1_mprage_sag_KM|t2_space_sag|flair_space_sag", "3: AX T1|9: AX T1 POST|4: AX T2|"
+    "5: SAG CUBE FLAIR|6: AX DWI", "T1|T1 Gd|T2 repeated|FLAIR|T2"])  # fmt: skip
+def test_unlike_names_of_one_examination_go_together(scene, names):
+    """Planes and techniques are another thing than patients; so is a series alone under a name of its own."""
+    nodes = [synth.addVolume(name, seed=i) for i, name in enumerate(names.split("|"))]
+    case = dict(zip(MODALITIES, nodes))
+    left_out = dict(case)
+    if "T2 repeated" not in names:
+        del left_out["t2w"]
+        assert guessModalities(fixed=left_out)["t2w"].node is case["t2w"]
+    assert checkVolumes(case) == []
+
+
+def test_studies_of_dicom_tell_examinations_apart(scene, monkeypatch):
+    """Both patients were examined by one protocol."""
+    headers = {
+        f"{study}.{modality}": {"StudyInstanceUID": study, "SeriesDescription": f"SE {name}"}
+        for study in ("1", "2")
+        for modality, name in SERIES.items()
+        if (study, modality) != ("1", "t2w")
+    }
+    nodes = _fromDicom(monkeypatch, **headers)
+    first = {m: nodes[f"1.{m}"] for m in MODALITIES if m != "t2w"}
+    assert guessModalities(fixed=first) == {}
+    assert "examination" in [problem.kind for problem in checkVolumes({**first, "t2w": nodes["2.t2w"]})]
+    second = {m: nodes[f"2.{m}"] for m in MODALITIES}
+    assert "examination" not in [problem.kind for problem in checkVolumes(second)]
 
 
 def test_registered_volumes_are_taken_together(scene):

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..i18n import _
 from .dicomtags import dicomTags
 from .incomplete import costSentence, isAllowed
+from .judging import isOfAnother, isPlainVolume, judge
 from .scene import SHEAR_TOLERANCE, cornerDistance, ijkToWorld, shearOf, turnBetween
 
 REQUIRED = ("t1n", "t1c", "t2w", "t2f")
@@ -28,7 +29,7 @@ class Problem:
     """kind: a short key; text: a sentence for the user; blocking: whether it must be mended first.
 
     Kinds: missing, duplicate, empty, constant, components, sheared, transform, grid; not blocking: incomplete, patient,
-    huge.
+    examination, huge.
     """
 
     kind: str
@@ -62,7 +63,11 @@ def checkVolumes(
         problems += found
         if not any(problem.blocking for problem in found):
             sound[name] = node
-    return [*problems, *(_checkGrids(sound) if prepare != "auto" else []), *_checkPatients(sound)]
+    return [
+        *problems,
+        *(_checkGrids(sound) if prepare != "auto" else []),
+        *(_checkPatients(sound) or _checkExaminations(sound)),
+    ]
 
 
 def offGrid(volumes: Mapping[str, object]) -> dict[str, str]:
@@ -195,6 +200,25 @@ def _checkPatients(volumes: dict) -> list[Problem]:
             )
         ]
     return []
+
+
+def _checkExaminations(volumes: dict) -> list[Problem]:
+    """Whether half of the volumes or fewer are of another patient or date than the rest."""
+    try:
+        chosen = {name: judge(node) for name, node in volumes.items()}
+        if len({one.examination for one in chosen.values()}) < 2:
+            return []
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        left = [judge(node) for node in nodes if isPlainVolume(node) and node not in volumes.values()]
+    except InputError:  # the engine's files are missing, and its rules with them; Setup says so
+        return []
+    others = []
+    for name, one in chosen.items():
+        rest = {other: found for other, found in chosen.items() if found.examination != one.examination}
+        if 2 * len(rest) >= len(chosen) and isOfAnother(one, rest, [*left, *rest.values()]):
+            others.append(name)
+    text = _("By their names or DICOM, the volumes are of different examinations. Check {modalities}.")
+    return [Problem("examination", text.format(modalities=listed(others)), blocking=False)] if others else []
 
 
 def _sameVoxels(one, other) -> bool:

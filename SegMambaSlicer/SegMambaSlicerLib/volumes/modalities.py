@@ -10,16 +10,15 @@ import slicer
 
 from ..i18n import _
 from .checks import Problem, checkVolumes
-from .dicomtags import dicomTags, judgeTags
+from .dicomtags import dicomTags
 from .intensities import guessByIntensities
-from .names import judgeName, stemOf
-from .scene import DERIVED, ijkToRas
+from .judging import MINIMUM_SCORE, MODALITIES, Candidate, isOfAnother, isPlainVolume, judge
+from .names import stemOf
+from .scene import ijkToRas
 from .swaps import swapWarnings
 
 __all__ = ["MODALITIES", "Guess", "Problem", "checkVolumes", "guessModalities", "swapWarnings"]
 
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
-MINIMUM_SCORE = 1.0  # below this nothing speaks for a volume
 INTENSITY_CONFIDENCE = 0.5  # of what the images alone say
 
 
@@ -33,26 +32,22 @@ class Guess:
     isByIntensity: bool = False  # nothing but the image speaks for it
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    node: object
-    scores: dict[str, float]
-    reasons: list[str]
-
-
 def guessModalities(volumeNodes: Iterable | None = None, fixed: Mapping[str, object] | None = None) -> dict[str, Guess]:
     """The most plausible volume for each modality (t1n, t1c, t2w, t2f); a modality that none fits is left out.
 
     volumeNodes: all scalar volumes of the scene unless given. Volumes that belong together (one study, one name but
     for the modality, one grid) are preferred over a mixture, so that two patients in a scene do not become one.
-    fixed: modality -> volume of those that are chosen already; they are not guessed, and others go with them.
+    fixed: modality -> volume of those that are chosen already; they are not guessed, and others go with them; those of
+    another examination are left out.
     What names and DICOM attributes leave open is told by the images, where they say it clearly.
     """
     if volumeNodes is None:
         volumeNodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     fixed = dict(fixed or {})
-    nodes = [node for node in volumeNodes if node is not None and _isPlainVolume(node)]
-    candidates = [_judge(node) for node in nodes]
+    nodes = [node for node in volumeNodes if node is not None and isPlainVolume(node)]
+    candidates = [judge(node) for node in nodes]
+    chosen = {modality: judge(node) for modality, node in fixed.items()}
+    candidates = [one for one in candidates if one.node in fixed.values() or not isOfAnother(one, chosen, candidates)]
     best, bestRank = {}, None
     for strength, group in _groups(candidates):
         kept = sum(candidate.node in fixed.values() for candidate in group)
@@ -81,42 +76,20 @@ def undecidedVolumes(volumes: Mapping[str, object]) -> list:
     """
     missing = [modality for modality, node in volumes.items() if node is None]
     taken = [node for node in volumes.values() if node is not None]
-    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isPlainVolume(node)]
-    return [node for node in nodes if node not in taken and _mayBe(_judge(node), missing)]
+    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if isPlainVolume(node)]
+    return [node for node in nodes if node not in taken and _mayBe(judge(node), missing)]
 
 
-def _mayBe(candidate: _Candidate, modalities: Iterable[str]) -> bool:
+def _mayBe(candidate: Candidate, modalities: Iterable[str]) -> bool:
     return any(candidate.scores[modality] > -MINIMUM_SCORE for modality in modalities)
 
 
-def _isPlainVolume(node) -> bool:
-    if node.IsA("vtkMRMLLabelMapVolumeNode") or not node.IsA("vtkMRMLScalarVolumeNode"):
-        return False
-    if node.GetAttribute(DERIVED):
-        return False
-    image = node.GetImageData()
-    return image is not None and image.GetNumberOfScalarComponents() == 1 and not node.GetHideFromEditors()
-
-
-def _judge(node) -> _Candidate:
-    """Adds up what name and DICOM attributes say; scores are log odds, roughly."""
-    tags = dicomTags(node)
-    evidence = [judgeName(node.GetName() or "")]
-    description = tags.get("SeriesDescription", "")
-    if description and description.lower() not in (node.GetName() or "").lower():
-        evidence.append(judgeName(description))
-    evidence.append(judgeTags(tags))
-    scores = {modality: sum(scores.get(modality, 0.0) for scores, _reasons in evidence) for modality in MODALITIES}
-    reasons = list(dict.fromkeys(reason for _scores, found in evidence for reason in found))
-    return _Candidate(node, scores, reasons or [_("a guess")])
-
-
-def _groups(candidates: list[_Candidate]):
+def _groups(candidates: list[Candidate]):
     """(strength of the sign, volumes that it holds together) for each sign, and (0, all of them) last.
 
     One study or one name but for the modality says more than one grid or transform, which whole data sets share.
     """
-    groups: dict[tuple, list[_Candidate]] = {}
+    groups: dict[tuple, list[Candidate]] = {}
     for candidate in candidates:
         node = candidate.node
         grid = (node.GetImageData().GetDimensions(), tuple(ijkToRas(node).round(3).ravel()))
@@ -129,7 +102,7 @@ def _groups(candidates: list[_Candidate]):
     yield 0, candidates
 
 
-def _assign(candidates: list[_Candidate], fixed: Mapping[str, object]) -> dict[str, _Candidate]:
+def _assign(candidates: list[Candidate], fixed: Mapping[str, object]) -> dict[str, Candidate]:
     """At most one volume for each modality that is not `fixed`: most of them filled, the scores' sum the largest."""
     best = {frozenset(): (0.0, {})}  # modalities filled -> (sum, choice)
     for candidate in candidates:
@@ -143,7 +116,7 @@ def _assign(candidates: list[_Candidate], fixed: Mapping[str, object]) -> dict[s
     return max(best.items(), key=lambda item: (len(item[0]), item[1][0]))[1][1]
 
 
-def _confidence(modality: str, choice: dict[str, _Candidate], rivals: list[_Candidate]) -> float:
+def _confidence(modality: str, choice: dict[str, Candidate], rivals: list[Candidate]) -> float:
     """How far the volume's scores point to this modality, times how far the modality points to this volume."""
     own = choice[modality].scores
     among = 1 + sum(math.exp(score - own[modality]) for other, score in own.items() if other != modality)

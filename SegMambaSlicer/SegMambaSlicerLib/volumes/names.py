@@ -21,6 +21,12 @@ _UNFIT_UNLESS_T1 = re.compile(r"\b(?:hemo|gre)\b")  # a T1 may well be a gradien
 # BIDS entities and the time of an operation, whose "post" is no contrast agent
 _TIME = re.compile(r"\b(?:ses|sub|run|acq|visit)\s(?!t[12])\w+|\b(?:pre|post)\s?(?:op|operativ\w*|surg\w*|rt|chemo)\b")
 
+# of one examination some volumes have such words in their names and others have not
+_TECHNIQUE = re.compile(
+    r"\b(?:[23]d|ax\w*|tra|trans\w*|sag\w*|cor|coronal|kor\w*|obl\w*|iso|t?se|fse|tfe|ffe|t?ir|space|spc|cube|vista|"
+    r"propeller|blade|fl[23]d|fs|fatsat|mri?|brain|head|w|wi|\d+ ?mm|reg\w*|resampled|bet|stripped)\b"
+)
+
 
 def judgeName(name: str) -> tuple[dict[str, float], list[str]]:
     """Scores (log odds, roughly) for the modalities, and the reasons in words; empty where the name says nothing."""
@@ -62,3 +68,8 @@ def stemOf(name: str) -> str:
     for pattern in (_FLAIR, _T2, _T1_SEQUENCES):
         text = pattern.sub(" ", text)
     return words.without_agent(text)
+
+
+def examinationIn(name: str) -> str:
+    """What the name says of patient and date, as far as that can be told: its stem without words for techniques."""
+    return " ".join(_TECHNIQUE.sub(" ", stemOf(name)).split())

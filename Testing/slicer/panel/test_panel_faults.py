@@ -375,3 +375,17 @@ def test_temporary_folders_are_private(module, volumes, choose, monkeypatch):
         assert folder.stat().st_mode & 0o077 == 0
     run.cancel()
     module.logic.session.stop()
+
+
+def test_another_patients_volume_fills_no_empty_place(ready, volumes, pump):
+    """Nor does it pass without a word where somebody chooses it."""
+    others = {
+        modality: synth.addVolume(f"Second {node.GetName()}", "oblique-left", seed=20 + place)
+        for place, (modality, node) in enumerate(volumes.items())
+    }
+    slicer.mrmlScene.RemoveNode(volumes["t2w"])
+    pump(lambda: "Without T2: on" in ready.ui.warningsLabel.text)
+    assert ready.parameters.volume("t2w") is None
+    ready.ui.t2wSelector.setCurrentNode(others["t2w"])
+    pump(lambda: "different examinations. Check T2." in ready.ui.warningsLabel.text)
+    assert ready.ui.applyButton.isEnabled()
