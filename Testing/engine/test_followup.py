@@ -17,6 +17,7 @@ from segmamba.errors import InputError
 from segmamba.followup.by_hand import Line, read_by_hand, with_lines
 from segmamba.followup.dates import Timepoint, count_days
 from segmamba.followup.follow import Settings, follow
+from segmamba.followup.lesions import measure_mask
 from segmamba.followup.record import SCHEMA
 from segmamba.images.image_io import Image
 
@@ -324,6 +325,17 @@ def test_a_line_drawn_short_makes_a_lesion_unmeasurable(patient, tmp_path):
     short = with_lines(measured, [Line("D1", ends)]).lesions[0]
     assert (short.d1, short.measurable, short.slice) == (pytest.approx(9.49), False, 4)
     assert with_lines(measured, [Line("D1", ends + np.array([[0, 0, 0], [0.51, 0, 0]]))]).lesions[0].measurable
+
+
+def test_a_line_across_a_ring_is_that_lesions():
+    """Its middle lies in the necrosis; a line that only ends at a lesion is not drawn across it."""
+    radius = np.hypot(*(np.mgrid[:60, :60] - 30))
+    ring = measure_mask(np.repeat(((radius >= 14) & (radius <= 20))[..., None], 5, 2), MM, "ET")
+    across, outside = np.array([[10.0, 30, 2], [50, 30, 2]]), np.array([[-30.0, 30, 2], [10, 30, 2]])
+    lesion = with_lines(ring, [Line("D1", across)]).lesions[0]
+    assert (lesion.by_hand, lesion.d1) == (("D1",), pytest.approx(40))
+    stray = with_lines(ring, [Line("D1", outside)])
+    assert stray.lesions[0].by_hand == () and "lies on no lesion" in stray.notes[-1]
 
 
 def test_what_a_physician_says_is_in_the_report(patient, tmp_path):

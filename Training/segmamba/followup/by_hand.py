@@ -21,7 +21,7 @@ from segmamba.followup.lesions import REGIONS, Lesion, Measured, unmeasurable_re
 from segmamba.settings import read_json, shown
 
 STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
-NEAR_MM = 5.0  # a line belongs to the lesion that its middle lies in, or within so much of
+NEAR_MM = 5.0  # a line belongs to the lesion that has its middle, or both of its ends, within so much
 _LINES = {"D1": ("d1", "line1"), "D2": ("d2", "line2")}
 _MOST_TEXT = 500
 _FARTHEST_MM = 10_000  # from the scanner's middle
@@ -96,7 +96,7 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
     }
     for line in lines:
         away = {
-            number: tree.query(line.ends.mean(0))[0]
+            number: _distance(line, tree)
             for number, tree in trees.items()
             if line.region in ("", lesions[number].region)
         }
@@ -108,6 +108,11 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
         else:
             lesions[nearest] = _with_line(lesions[nearest], line, measured)
     return replace(measured, lesions=tuple(lesions.values()), notes=tuple(notes))
+
+
+def _distance(line: Line, tree: cKDTree) -> float:
+    """From a lesion in mm: of the line's middle or, as necrosis may lie there, of its farther end."""
+    return min(tree.query(line.ends.mean(0))[0], tree.query(line.ends)[0].max())
 
 
 def _with_line(lesion: Lesion, line: Line, measured: Measured) -> Lesion:
