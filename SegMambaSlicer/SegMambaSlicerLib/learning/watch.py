@@ -125,6 +125,11 @@ class SiteWatch:
                 self._ask("server")
         self._changed()
 
+    def refreshByHand(self) -> None:
+        """As `refresh`, and new cases that could not be examined before are tried again."""
+        self._examined = 0
+        self.refresh()
+
     def refreshSoon(self) -> None:
         """When nothing has changed for a moment: a path says that it has changed with each letter."""
         self._soon.start()
@@ -262,6 +267,8 @@ class SiteWatch:
         """What was sent and nobody has looked at yet: until then nothing tells whether it can be trained on."""
         found = self.corrections or {}
         sent, new = (int(number(found.get(name)) or 0) for name in ("sent", "new"))
+        if not new:
+            self._examined = 0  # those that come next may be as many as were examined
         if not new or sent == self._examined or self.doing or self.isRunning:
             return  # the run that is under way examines them itself, at its beginning
 

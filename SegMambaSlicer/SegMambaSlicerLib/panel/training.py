@@ -225,7 +225,7 @@ class TrainingPanel:
 
     def onLook(self, checked=False):
         self._message = ""
-        self._watch.refresh()
+        self._watch.refreshByHand()
 
     def onFolded(self, collapsed=False):
         if not self._filling and not collapsed:

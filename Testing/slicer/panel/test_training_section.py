@@ -110,6 +110,24 @@ def test_new_cases_that_cannot_be_examined_are_not_asked_about_for_ever(commands
     assert commands.open[-1].arguments[0] == "intake"
 
 
+def test_new_cases_are_examined_where_as_many_were_before_and_where_the_user_asks_again(commands):
+    """One that took the place of a withdrawn one; and one whose examination failed, as the drive was gone."""
+    ui = commands.panel.ui
+    new = {**doubtful([]), "sent": 1, "new": 1}
+    commands.reply("status", answer(corrections=new))
+    commands.reply("intake", {})
+    for counts in (doubtful(NAMES[:1]), doubtful([])):  # and withdrawn elsewhere
+        commands.reply("status", answer(corrections=counts))
+        ui.lookButton.click()
+    commands.reply("status", answer(corrections=new))
+    commands.fail("intake", "the drive is gone")
+    commands.reply("status", answer(corrections=new))
+    assert not commands.open
+    ui.lookButton.click()
+    commands.reply("status", answer(corrections=new))
+    commands.reply("intake", {})
+
+
 def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeypatch):
     ui = commands.panel.ui
     assert ui.waitingWidget.isHidden()
