@@ -239,6 +239,20 @@ def test_results_of_volumes_of_one_name_are_told_apart(scene):
     assert companions == [f"{name} as the model made it" for name in names]
 
 
+def test_of_a_result_and_its_copies_the_result_is_found(t1c):
+    """The copy is a backup, as Clone in the module Data makes it; what is corrected is the result."""
+    volumes = {"t1c": t1c}
+    for result in [segments.createSegmentation(LABEL_MAP, t1c) for _result in range(2)]:
+        history.keepOrigin(result, volumes, {})
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(result)
+        assert succession.resultOf(volumes) is result
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode").Copy(slicer.util.getNode("Post tumor"))
+    assert succession.resultOf(volumes) is result  # the later one
+    slicer.mrmlScene.RemoveNode(result)
+    assert succession.resultOf(volumes) is copy
+
+
 def test_new_result_keeps_the_previous(t1c):
     first = segments.createSegmentation(LABEL_MAP, t1c)
     name = first.GetName()

@@ -12,7 +12,7 @@ import slicer
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
-from .history import nameCompanions, removeHidden, sourceVolumes
+from .history import ORIGINAL_ROLE, nameCompanions, removeHidden, sourceVolumes
 
 PREVIOUS_ROLE = "SegMambaPrevious"
 NEXT_ROLE = "SegMambaNext"
@@ -31,10 +31,16 @@ def isOf(segmentationNode, volumes: Mapping[str, object]) -> bool:
 
 
 def resultOf(volumes: Mapping[str, object]):
-    """The latest result of the scene that `isOf` these volumes and is not set aside; None where there is none."""
+    """The latest result of the scene that `isOf` these volumes and is not set aside; None where there is none.
+
+    Copies of a result are none: they come after it, and have the model's answer in common with it.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     found = [node for node in nodes if not isSetAside(node) and isOf(node, volumes)]
-    return found[-1] if found else None
+    first: dict = {}  # of those with one model's answer
+    for node in found:
+        first.setdefault(node.GetNodeReferenceID(ORIGINAL_ROLE) or node.GetID(), node)
+    return list(first.values())[-1] if first else None
 
 
 def retire(segmentationNode, successor) -> None:
