@@ -50,8 +50,9 @@ def problemsOf(segmentationNode, volumes: dict | None = None) -> list[str]:
     gone = [modality for modality in REQUIRED if volumes.get(modality) is None]
     if gone:
         text = _(
-            "{modalities}: not in the scene, or unknown. Load the volumes that the result was made from. A result made "
-            "without one of {all} cannot be added, because models are trained on all four."
+            "{modalities}: not in the scene, or unknown. A volume that is loaded again counts as another one: segment "
+            "the volumes again, and correct that result. A result made without one of {all} cannot be added, because "
+            "models are trained on all four."
         )
         return [text.format(modalities=listed(gone), all=listed(REQUIRED))]
     problems = [problem.text for problem in checkVolumes(volumes, prepare="auto") if problem.blocking]

@@ -103,6 +103,20 @@ def test_without_a_result_or_a_folder_it_says_what_is_missing(panel, module, pum
     assert qt.QSettings().value("SegMamba/Site") == str(site)
 
 
+def test_a_volume_that_is_loaded_again_is_another_one_until_all_are_segmented_again(ready, press, volumes, pump):
+    array = slicer.util.arrayFromVolume(volumes["t2w"]).copy()
+    slicer.mrmlScene.RemoveNode(volumes["t2w"])
+    again = synth.addVolume("AX T2", "oblique-left", array)
+    pump(lambda: ready.parameters.volume("t2w") is again and ready.ui.applyButton.isEnabled())
+    ready.ui.caseCheckButton.click()
+    assert "T2: not in the scene, or unknown" in ready.ui.caseStateLabel.text
+    assert "segment the volumes again" in ready.ui.caseStateLabel.text
+    ready.ui.applyButton.click()
+    pump(lambda: not ready.session.isBusy())
+    press(ready, "caseCheckButton")
+    assert ready.ui.caseStateLabel.text == "Checked. Nothing has been sent yet."
+
+
 def test_from_the_check_to_a_second_version(ready, press, asked, site, volumes, temporaryFiles, monkeypatch, pump):
     ui, tags = ready.ui, lambda uid, tag: DICOM.get(tag, "") if uid == UID else ""
     monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(instanceValue=tags), raising=False)
