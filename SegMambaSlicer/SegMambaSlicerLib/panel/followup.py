@@ -16,7 +16,7 @@ from ..i18n import _
 from .colors import paint
 from .followupreports import Reports
 from .followuptables import clearLesions, clickedPlace, fillDates, fillLesions, prepareTables, summary, tickedRows
-from .widgets import EditWatch, allow, singleTimer
+from .widgets import EditWatch, MoveWatch, allow, singleTimer
 
 LIST_MILLISECONDS = 200
 TARGETS, TARGETS_MIXED = 3, 2
@@ -25,8 +25,8 @@ TARGETS, TARGETS_MIXED = 3, 2
 class FollowUpPanel:
     """start: Session.command; log: called with (level, text).
 
-    What was measured is shown until the ticked dates, their segments or a setting are others; then it is to be measured
-    again. A line that is let go of is measured with at once.
+    What was measured is shown until the ticked dates, their segments or places, or a setting are others; then it is to
+    be measured again. A line that is let go of is measured with at once.
     """
 
     def __init__(self, ui, start, log):
@@ -40,6 +40,7 @@ class FollowUpPanel:
         self._ticked: list = []  # segmentations
         self._filling = False
         self._watches: list[EditWatch] = []
+        self._moves = MoveWatch(self._moved)
         self.lines, self.views = Lines(self._lineMoved), SideBySide()
         self._timer = singleTimer(LIST_MILLISECONDS, self.refresh)
         self._reports = Reports(ui, self._byHand, self._say, self._failed, self.showState)
@@ -194,6 +195,7 @@ class FollowUpPanel:
             watch = EditWatch(self._edited)
             watch.watch(result.segmentation)
             self._watches.append(watch)
+        self._moves.watch([result.volume for result in chosen], [result.segmentation for result in chosen])
         self._measure()
 
     def onCancel(self, checked=False):
@@ -336,8 +338,14 @@ class FollowUpPanel:
             self._measure()
 
     def _edited(self, caller=None, event=None):
+        self._changed(_("The segments have changed. Measure again."))
+
+    def _moved(self) -> None:
+        self._changed(_("The volumes were moved. Measure again."))
+
+    def _changed(self, why: str) -> None:
         if self._measuring is not None and not slicer.mrmlScene.IsClosing():
-            self._drop(_("The segments have changed. Measure again."))
+            self._drop(why)
             self.showState()
 
     def _drop(self, why: str) -> None:
@@ -351,6 +359,7 @@ class FollowUpPanel:
         for watch in self._watches:
             watch.watch(None)
         self._watches = []
+        self._moves.watch([], [])
         self.lines.drop()
         self.views.hide()
         self._ui.followUpSideButton.setChecked(False)

@@ -88,6 +88,32 @@ def _factsOf(node) -> tuple:
     return node.GetName(), ijkToRas(node).tolist()
 
 
+class MoveWatch:
+    """Calls `moved` whenever a transform moves a watched volume or segmentation, or a volume's geometry changes."""
+
+    def __init__(self, moved):
+        self._moved = moved
+        self._observed = []
+        self._places: dict = {}  # volume -> geometry
+
+    def watch(self, volumes: list, segmentations: list) -> None:
+        """Others than before; [] for none."""
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._places = {node: ijkToRas(node).tolist() for node in volumes}
+        nodes = [*volumes, *segmentations]
+        self._observed = [(node, node.AddObserver(node.TransformModifiedEvent, self._heard)) for node in nodes]
+        modified = vtk.vtkCommand.ModifiedEvent
+        self._observed += [(node, node.AddObserver(modified, self._modified)) for node in volumes]
+
+    def _heard(self, caller=None, event=None):
+        self._moved()
+
+    def _modified(self, node, event=None):
+        if node in self._places and ijkToRas(node).tolist() != self._places[node]:
+            self._moved()
+
+
 class EditWatch:
     """Calls `edited` whenever segments of the watched segmentation are changed or taken away.
 

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import qt
+import synth
 import two_dates
+import vtk
 from editor import Editor
 from followup_panel import PATIENCE, compare, line, release, settled
 from SegMambaSlicerLib.followup import dates
@@ -105,6 +107,28 @@ def test_a_folder_that_is_gone_is_asked_for_only_when_something_is_saved(measure
     assert "Failed: " in ui.followUpStateLabel.text and "gone is not a folder" in ui.followUpStateLabel.text
     ui.followUpFolder.setCurrentPath("")
     assert not ui.followUpCsvButton.isEnabled() and "Choose a folder" in ui.followUpCsvButton.toolTip
+
+
+@pytest.mark.parametrize("what", ["T1c", "segments", "transform", "origin"])
+def test_what_was_moved_has_to_be_measured_again(measured, pump, what):
+    """The lines would stay where the head was; a name is no place."""
+    ui, segmentation, transform = measured.ui, measured.results.segmentation, synth.addTransform()
+    volume = dates.t1cOf(segmentation)
+    if what == "transform":
+        for node in (volume, segmentation):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        compare(measured, pump)
+    volume.SetName("another name")
+    assert ui.followUpLesionsTable.rowCount == 1
+    if what == "origin":
+        volume.SetOrigin(1, 2, 3)
+    elif what == "transform":
+        transform.SetMatrixTransformToParent(vtk.vtkMatrix4x4())
+    else:
+        node = volume if what == "T1c" else segmentation
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    assert ui.followUpStateLabel.text == "The volumes were moved. Measure again."
+    assert ui.followUpLesionsTable.rowCount == 0
 
 
 def test_regions_instead_of_labels_are_no_edit(measured, pump):
