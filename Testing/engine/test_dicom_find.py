@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import PATIENT, head, write_series
 from examinations import FLAIR, SMALL, SPACING, T1, T2, add, by_name, four, names
-from pydicom.uid import generate_uid
+from pydicom.uid import MRSpectroscopyStorage, generate_uid
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.images.dicom import choose_four, doubt, find_series
@@ -290,3 +291,14 @@ def test_a_folder_of_nothing_but_damaged_files_says_so(tmp_path):
     (tmp_path / "a.dcm").touch()
     with pytest.raises(InputError, match=r"a.dcm: looks like DICOM and cannot be read; copy"):
         find_series(tmp_path)
+
+
+def test_a_spectrum_is_no_slice_that_was_cut_off(tmp_path):
+    """It has rows and columns, and no pixels."""
+    add(tmp_path, 3, "T1 SE tra", T1)
+    data = pydicom.dcmread(next(path for path in tmp_path.rglob("*") if path.is_file()))
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MRSpectroscopyStorage
+    data.SOPInstanceUID, data.SeriesInstanceUID, data.Rows, data.Columns = generate_uid(), generate_uid(), 1, 1
+    del data.PixelData
+    data.save_as(tmp_path / "spectrum.dcm", enforce_file_format=True)
+    assert [series.geometry.notes for series in find_series(tmp_path)] == [()]

@@ -267,8 +267,8 @@ def _read_file(path: Path) -> list[Frame]:
     if kind and "Rows" in values and (syntax == _DEFLATED or not ended):
         return _frames(path, values, syntax)
     marked = start[128:] == _MARK and data.file_meta.get("MediaStorageSOPClassUID") != _MEDIA_DIRECTORY
-    image = "Rows" in values or "Image Storage" in pydicom.uid.UID(kind).name
-    if image if kind else marked:
+    name = pydicom.uid.UID(kind).name  # as it was for a maker's own class; spectra have rows too, and no pixels
+    if ("Image Storage" in name or (name == kind and "Rows" in values)) if kind else marked:
         raise ValueError("cut off before its pixels")
     return []
 
