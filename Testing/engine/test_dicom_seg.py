@@ -309,7 +309,7 @@ def test_a_case_from_dicom_to_seg(tmp_path, tiny_model):
     for number, description in ((3, "T1"), (4, "T2"), (5, "FLAIR"), (9, "T1 KM")):
         array, affine = head((20, 18, 16), (8.0, 8.0, 6.0), seed=number)
         array = np.where(ball(array.shape), array + 1, 0)  # as images are whose skull was taken off
-        write_series(tmp_path / "in", array, affine, number, SeriesDescription=description)
+        write_series(tmp_path / "in", array, affine, number, SeriesDescription=description, SliceThickness="5")
     model, out = load_package(tiny_model), tmp_path / "out"
     with dicom_case(tmp_path / "in", {"t2w": "4"}) as case:
         path = seg_target(case, out / "case-seg.dcm", model)
@@ -319,6 +319,7 @@ def test_a_case_from_dicom_to_seg(tmp_path, tiny_model):
         places = [source.path for source in case.sources.values()]
         assert case.lines()[1] == "t1c is series 9 (0.99): named T1; described as with contrast agent"
         text = (out / summary["files"]["summary"]).read_text() + json.dumps(case.facts()) + "\n".join(case.lines())
+    assert "t1c: slices are 5 mm thick, one every 6 mm" in summary["notes"]
     assert not any(place.exists() for place in places)
     assert not any(str(value) in text for value in (*PATIENT.values(), "Secret") if value != "O")
     result = np.asarray(nib.load(label_map).dataobj)

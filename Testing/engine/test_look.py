@@ -219,11 +219,12 @@ def test_dicom_says_why_each_series_was_taken(images, tmp_path, capsys):
     }
     for number, (modality, attributes) in enumerate(times.items(), 3):
         stored = (images[modality].array / images[modality].array.max() * 3000).astype(np.int16)
-        write_series(tmp_path, stored, images[modality].affine, number, **attributes)
+        write_series(tmp_path, stored, images[modality].affine, number, SliceThickness="4", **attributes)
     assert main(["look", "--dicom", str(tmp_path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     found = {volume["modality"]: volume for volume in facts["volumes"]}
     assert sorted(found) == ["t1c", "t1n", "t2w"]
+    assert found["t1c"]["notes"] == ["slices are 4 mm thick, one every 5 mm"]
     taken = found["t1c"]["taken"]
     assert taken["how"] == "series 4, DICOM" and taken["confidence"] > 0.5
     assert "TE 12, TR 550 ms of T1" in taken["reason"] and "contrast agent noted" in taken["reason"]

@@ -30,7 +30,7 @@ class DicomCase:
     choices: dict[str, Choice]
     """By modality."""
     sources: dict[str, Source]
-    """The same as images that every part of the engine reads."""
+    """The same as images that every part of the engine reads, with what was odd about the series."""
 
     @property
     def reference(self) -> Series:
@@ -119,7 +119,7 @@ def dicom_case(
             image = images[modality] = read_series(choice.series)
             path = work / f"{modality}.nii"
             save_image(image.array, image.affine, path, image.array.dtype)
-            sources[modality] = Source(path)
+            sources[modality] = Source(path, notes=image.notes)
         odd = swap_warnings({m: i.array for m, i in images.items()}, {m: i.affine for m, i in images.items()})
         if odd:
             choices = doubt(choices, odd)

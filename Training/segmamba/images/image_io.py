@@ -44,6 +44,8 @@ class Source:
     """A file, or a folder of DICOM slices."""
     volume: int | None = None
     """Of a 4-D NIfTI file, counted from 0."""
+    notes: tuple[str, ...] = ()
+    """What was odd about the image where this file was made from another, plain sentences for a person."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
