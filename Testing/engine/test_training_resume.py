@@ -10,6 +10,8 @@ import torch
 from segmamba.datasets.split import validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.models.package import load_package
+from segmamba.networks.baselines import BaselineConfig
+from segmamba.networks.choice import NetworkChoice
 from segmamba.training import loop
 from segmamba.training.checkpoint import load_checkpoint
 from segmamba.training.distributed import World
@@ -56,6 +58,40 @@ def test_a_finished_run_resumed_gives_its_model_again(finished, tmp_path):
     again = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(again / "model")
     assert load_package(train(config, again, resume="auto")).manifest.weights_sha256 == first
+
+
+@pytest.fixture
+def drawing(monkeypatch, config):
+    """A configuration of a network with dropout, which draws in every step."""
+
+    def resolve(self, in_channels, out_channels, patch):
+        return BaselineConfig(name="transbts", in_channels=4, out_channels=out_channels, patch=patch, width=8)
+
+    monkeypatch.setattr(NetworkChoice, "resolve", resolve)
+    return replace(config, network=NetworkChoice(name="transbts"), batch=1)
+
+
+def test_dropout_goes_on_where_a_run_was_stopped(drawing, tmp_path, monkeypatch):
+    monkeypatch.setattr("segmamba.training.stop_signals._LOOK", 0.0)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(drawing, whole)
+    with pytest.raises(Stopped):
+        train(drawing, run, on_step=lambda step, loss: step == 2 and (run / "stop").touch())
+    train(drawing, run, resume="auto")
+    for name, tensor in load_checkpoint(run)[0]["network"].items():
+        torch.testing.assert_close(tensor, load_checkpoint(whole)[0]["network"][name], rtol=0, atol=1e-6)
+
+
+def test_every_step_and_every_process_draws_its_own_dropout(drawing, tmp_path):
+    stepper = Training(drawing, tmp_path / "run", World(), "never", []).stepper
+    image, label = torch.ones(1, 4, 32, 32, 32), torch.ones(1, 4, 32, 32, 32)
+
+    def loss(step, rank):
+        stepper.world = World(rank)
+        return stepper.step(image, label, rate=0.0, number=step)[0]
+
+    losses = [loss(*place) for place in ((0, 0), (1, 0), (0, 1), (0, 0))]
+    assert losses[3] == losses[0] and len(set(losses)) == 3
 
 
 def test_a_run_of_another_network_is_not_resumed(finished, tmp_path):

@@ -98,8 +98,8 @@ def train(
 class Training:
     """The state of a training, and what is done with it.
 
-    The weights after a step depend on the configuration alone: not on how many processes share a batch, nor on how
-    often the run was stopped and resumed.
+    The weights after a step depend on the configuration alone: not on how often the run was stopped and resumed, nor,
+    but for networks with dropout, on how many processes share a batch.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Training:
 
     def _step(self, batch: dict) -> tuple[float, float]:
         rate = learning_rate(self.step + 1, self.config.steps, self.config.optimizer) * self.rate_factor
-        return self.stepper.step(batch["image"], batch["label"], rate)
+        return self.stepper.step(batch["image"], batch["label"], rate, self.step)
 
     def _loader(self) -> DataLoader:
         config, world = self.config, self.world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -56,13 +57,14 @@ class Stepper:
             self._compile(report)
         self.parts = self._fit_memory(report)
 
-    def step(self, image: Tensor, label: Tensor, rate: float) -> tuple[float, float]:
+    def step(self, image: Tensor, label: Tensor, rate: float, number: int) -> tuple[float, float]:
         """Makes one optimizer step, in which the device is waited for once.
 
         Args:
             image: (B, C, *patch).
             label: (B, K, *patch).
             rate: of learning.
+            number: of the step, which says what the network draws in it.
 
         Returns:
             The loss and the norm of the gradient; where that is not finite, nothing has changed.
@@ -70,6 +72,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
+        torch.manual_seed(_seed(self.config.seed, number, self.world.rank))
         loss = self._gradient(image, label, self.parts)
         norm = nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.optimizer.gradient_clip)
         found, size = read_numbers(loss, norm)
@@ -178,3 +181,8 @@ class Stepper:
             patches = -(-share // (2 * parts))
             parts = -(-share // patches)
             report(f"out of GPU memory: {parts} micro-batches of {patches} patches, the same batch")
+
+
+def _seed(*numbers: int) -> int:
+    """Of torch's generators, which some networks draw from (dropout): another one for every sequence of numbers."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1
