@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from unittest import mock
 
@@ -193,6 +194,21 @@ def test_a_patch_that_a_network_does_not_take_is_said_before_anything_is_trained
     with pytest.raises(InputError, match="swinunetr"):
         make_table(replace(config, patch=(48, 48, 48)), parse_networks("segresnet,swinunetr"), tmp_path, "cpu")
     assert not list(tmp_path.glob("segresnet*"))
+
+
+def test_a_package_that_a_network_needs_is_asked_for_before_anything_is_trained(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "einops", None)
+    monkeypatch.setattr(table1, "train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(InputError, match="transbts needs einops"):
+        make_table(config, parse_networks("segresnet,transbts"), tmp_path, "cpu")
+
+
+def test_costs_that_cannot_be_measured_leave_a_row_its_scores(config, narrow_networks, tmp_path, monkeypatch):
+    monkeypatch.setattr(table1, "measure_costs", mock.Mock(side_effect=[InputError("no memory"), COSTS]))
+    first, second = make_table(config, parse_networks("released,segresnet"), tmp_path, "cpu")
+    assert first.cases == 1 and (first.costs, second.costs) == (None, COSTS)
+    text = (tmp_path / "table1.md").read_text()
+    assert "| released | - | - | - | - | - | - |" in text and "released has no costs: no memory" in text
 
 
 def test_a_network_trained_by_its_own_configuration_is_collected(config, narrow_networks, tmp_path, monkeypatch):

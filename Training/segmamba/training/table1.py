@@ -25,6 +25,7 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import MANIFEST, read_manifest
 from segmamba.networks.baselines import BASELINES
+from segmamba.networks.baselines.config import check_packages
 from segmamba.networks.choice import NetworkChoice
 from segmamba.networks.presets import PRESETS
 from segmamba.settings import build, read_json
@@ -47,14 +48,16 @@ class Row:
 
     network: str
     """Name or preset."""
-    costs: Costs
-    """Of a step and of a case."""
+    costs: Costs | None
+    """Of a step and of a case; None: see `unmeasured`."""
     mean: dict[str, dict[str, float]] = field(default_factory=dict)
     """{region: {"dice", "hd95"}} over the held-out cases."""
     cases: int = 0
     """Held-out cases of `mean`."""
     failure: str = ""
     """Why there are no scores; "" where there are."""
+    unmeasured: str = ""
+    """Why there are no costs; "" where there are."""
 
 
 def parse_networks(text: str) -> tuple[NetworkChoice, ...]:
@@ -88,8 +91,8 @@ def make_table(
         The rows, in the order of `networks`.
 
     Raises:
-        InputError: before anything is trained, where a network does not take the patch, a run folder holds a training
-            with another configuration, or this is one of several processes.
+        InputError: before anything is trained, where a network does not take the patch or needs a package that is
+            missing, a run folder holds a training with another configuration, or this is one of several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
@@ -102,6 +105,7 @@ def make_table(
     configs = {_label(choice): _configured(config, choice) for choice in networks}
     for one in configs.values():
         _check_run(one, folder)
+        check_packages(one.network.name)
         one.network.resolve(len(one.preprocess.modalities), 2, cast(tuple[int, int, int], tuple(one.patch)))
     rows: list[Row] = []
     for name, one in configs.items():
@@ -147,7 +151,7 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
 
 
 def _row(name: str, config: TrainingConfig, run: Path, device: str, test: bool) -> Row:
-    metrics, failure = {}, ""
+    metrics, failure, costs, unmeasured = {}, "", None, ""
     try:
         model = run / "model"
         if not (model / MANIFEST).is_file():
@@ -156,9 +160,18 @@ def _row(name: str, config: TrainingConfig, run: Path, device: str, test: bool) 
     except InputError as error:  # the other networks have their rows all the same
         log.error("%s: %s", name, error)
         failure = str(error)
-    costs = _costs(config, run, device)
+    try:
+        costs = _costs(config, run, device)
+    except InputError as error:
+        log.error("%s: %s", name, error)
+        unmeasured = str(error)
     return Row(
-        network=name, costs=costs, mean=metrics.get("mean", {}), cases=len(metrics.get("cases", {})), failure=failure
+        network=name,
+        costs=costs,
+        mean=metrics.get("mean", {}),
+        cases=len(metrics.get("cases", {})),
+        failure=failure,
+        unmeasured=unmeasured,
     )
 
 
@@ -185,19 +198,31 @@ def format_markdown(rows: Sequence[Row], test: bool = False) -> str:
     header += [f"Dice {region}" for region in [*regions, "mean"]] + [f"HD95 {region}" for region in [*regions, "mean"]]
     lines = [_line([*header, "cases"]), _line(["---"] + ["---:"] * len(header))]
     for row in rows:
-        costs = row.costs
-        cells = [row.network, f"{costs.parameters / 1e6:.2f}", f"{costs.flops / 1e9:.1f}"]
-        cells += [_number(costs.step_seconds, 3), _number(costs.step_mb, 0)]
-        cells += [_number(costs.case_seconds, 2), _number(costs.case_mb, 0)]
+        cells = [row.network, *_cost_cells(row.costs)]
         for metric, scale in (("dice", 100.0), ("hd95", 1.0)):
             values = [scale * row.mean[region][metric] for region in regions if region in row.mean]
             mean = statistics.fmean(values) if values else None
             cells += [_number(value, 2) for value in (values or [None] * len(regions))] + [_number(mean, 2)]
         lines.append(_line([*cells, str(row.cases)]))
-    lines += ["", f"Device: {', '.join(sorted({row.costs.device for row in rows}))}. FLOPs: forward pass of one patch."]
+    devices = ", ".join(sorted({row.costs.device for row in rows if row.costs})) or "-"
+    lines += ["", f"Device: {devices}. FLOPs: forward pass of one patch."]
     lines += [f"Scores: test cases, {MIRRORINGS} mirrorings." if test else "Scores: validation cases, no mirroring."]
     lines += [f"{row.network} has no model: {row.failure}" for row in rows if row.failure]
+    lines += [f"{row.network} has no costs: {row.unmeasured}" for row in rows if row.unmeasured]
     return "\n".join(lines) + "\n"
+
+
+def _cost_cells(costs: Costs | None) -> list[str]:
+    if costs is None:
+        return ["-"] * 6
+    return [
+        f"{costs.parameters / 1e6:.2f}",
+        f"{costs.flops / 1e9:.1f}",
+        _number(costs.step_seconds, 3),
+        _number(costs.step_mb, 0),
+        _number(costs.case_seconds, 2),
+        _number(costs.case_mb, 0),
+    ]
 
 
 def _line(cells: Sequence[str]) -> str:

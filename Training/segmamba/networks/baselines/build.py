@@ -22,7 +22,6 @@ umamba-enc    42.8 M       one in every stage of the encoder
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any, cast
 
 from monai.networks.blocks.transformerblock import TransformerBlock
@@ -30,9 +29,8 @@ from monai.networks.nets import UNETR, MedNeXt, SegResNet, SwinUNETR
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
-from segmamba.errors import InputError
 from segmamba.networks.baselines import nnunet
-from segmamba.networks.baselines.config import TRANSFORMERS, BaselineConfig
+from segmamba.networks.baselines.config import BaselineConfig, check_packages
 from segmamba.networks.baselines.nnformer import NNFormer
 from segmamba.networks.baselines.transbts import TransBTS
 from segmamba.networks.baselines.uxnet import UXNet
@@ -68,8 +66,7 @@ def build_baseline(config: BaselineConfig) -> Baseline:
     Raises:
         InputError: where it needs einops, which is not there.
     """
-    if config.name in TRANSFORMERS and find_spec("einops") is None:
-        raise InputError(f"{config.name} needs einops; install it: pip install einops")
+    check_packages(config.name)
     network = _BUILDERS[config.name](config, config.width or config.limits.width)
     return Baseline(config, use_instance_norm(network))  # torch's gradient is wrong, see segmamba.networks.norm
 

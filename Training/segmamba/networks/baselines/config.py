@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from segmamba.errors import InputError
 
@@ -44,6 +45,12 @@ BASELINES = {
 }
 
 TRANSFORMERS = ("unetr", "swinunetr", "swinunetr-v2", "nnformer", "transbts")  # MONAI makes their layers with einops
+
+
+def check_packages(name: str) -> None:
+    """Raises InputError where a network, of whatever name, needs einops, which is not there."""
+    if name in TRANSFORMERS and find_spec("einops") is None:
+        raise InputError(f"{name} needs einops; install it: pip install einops")
 
 
 @dataclass(frozen=True, kw_only=True)
