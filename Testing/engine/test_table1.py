@@ -173,6 +173,10 @@ def test_networks_are_trained_once_and_then_collected(config, narrow_networks, t
         (folder / "unetr/config.json").write_text(json.dumps(other))
         with pytest.raises(InputError, match=rf"other settings.*{next(iter(changes))}"):
             make_table(config, networks, folder, "cpu")
+    record["cases"] = dict.fromkeys(record["cases"], "another label map")
+    (folder / "unetr/config.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"unetr is of a training on other data \(cases: 2 of 2 are others\)"):
+        make_table(config, networks, folder, "cpu")
 
 
 def test_a_network_that_fails_leaves_the_others_their_rows(config, narrow_networks, tmp_path, monkeypatch):

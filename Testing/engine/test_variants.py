@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from segmamba.cli import main
-from segmamba.datasets.split import read_split
+from segmamba.datasets.split import make_split, read_split
 from segmamba.errors import InputError
 from segmamba.models.package import read_manifest
 from segmamba.training import loop
@@ -76,6 +76,28 @@ def test_what_is_finished_is_collected_and_what_is_missing_is_trained(trained, t
             train_variants(other, again, resume="auto", device="cpu")
         with pytest.raises(InputError, match="holds a training already"):
             train_variants(variants, again, device="cpu")
+
+
+def test_what_is_finished_on_other_data_is_not_collected(trained, tmp_path, monkeypatch):
+    _, variants, run, _ = trained
+    path = shutil.copytree(run, tmp_path / "run") / "fold-1-seed-4/config.json"
+    record = json.loads(path.read_text())
+    record["held_out"] = dict.fromkeys(record["held_out"], "another label map")
+    path.write_text(json.dumps(record))
+    shutil.rmtree(tmp_path / "run/fold-0-seed-4")
+    monkeypatch.setattr("segmamba.training.variants.train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(InputError, match=r"fold-1-seed-4 is of .* other data \(held_out: 1 of 1 are others\)"):
+        train_variants(variants, tmp_path / "run", resume="auto", device="cpu")
+
+
+def test_cases_of_one_id_in_two_data_sets_are_not_folds_of_one(split_dataset, own_phantoms, tmp_path):
+    """In other folds, where each training alone has nothing against them."""
+    other = own_phantoms()
+    make_split(other, folds=3, seed=2)
+    config = small_config(other.folder, tmp_path / "cache")
+    both = tuple(SourceConfig(dataset=dataset.folder) for dataset in (split_dataset, other))
+    with pytest.raises(InputError, match="hold out several cases of one id: phantom-0"):
+        make_variants(replace(config, sources=both), 3)
 
 
 def test_a_resume_that_must_needs_one_that_was_begun(trained, tmp_path):

@@ -27,8 +27,8 @@ from segmamba.training.config import TrainingConfig
 from segmamba.training.distributed import World, cores
 from segmamba.training.optimize import check_patch
 from segmamba.training.packed import prepare_packed
-from segmamba.training.patches import arrange, prepare_patches
-from segmamba.training.plan import Plan, make_plan
+from segmamba.training.patches import prepare_patches
+from segmamba.training.plan import Plan, arrange_patches, make_plan
 from segmamba.training.samples import PatchDataset, TrainingCase, find_case, prepare
 from segmamba.training.stop_signals import StopRequests
 
@@ -217,9 +217,8 @@ def _prepare(
     for number, packed in plan.packed.items():
         indices = range(len(packed.cases))[: config.sources[number].at_most]
         jobs += [(number, "training", partial(prepare_packed, packed, i, cache)) for i in indices]
-    longest = max(side * spacing for side, spacing in zip(config.patch, spec.spacing))
-    for number, file in plan.patches.items():
-        blocks = arrange(file, longest)[: config.sources[number].at_most]
+    for number, blocks in arrange_patches(plan, config).items():
+        file = plan.patches[number]
         jobs += [(number, "training", partial(prepare_patches, file, block, spec, labels, cache)) for block in blocks]
     mine = [(number, kind, make()) for number, kind, make in jobs[world.rank :: world.size] if not stop]
     if stop is not None and world.any(bool(stop)):

@@ -156,6 +156,14 @@ def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
     return [block.reshape(shape) for turn in turns for block in turn.reshape(-1, many)]
 
 
+def name_block(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int) -> tuple[str, str]:
+    """-> the id of a block as a case, and its digest; of the arguments of `prepare_patches`."""
+    layout = block.tolist()
+    settings = {"spec": asdict(spec), "labels": labels, "block": layout, "file": file.sha256, "version": _VERSION}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return file.ids[block.flat[0]] if block.size == 1 else f"block-{digest[:12]}", digest
+
+
 def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int, cache: Path) -> TrainingCase:
     """Brings the patches of a block onto the model's grid, into the cache, or finds them there.
 
@@ -173,10 +181,7 @@ def prepare_patches(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, la
         InputError: where the file has not the modalities of the model, or the block is valid nowhere.
     """
     check_modalities(file, spec)
-    layout = block.tolist()
-    settings = {"spec": asdict(spec), "labels": labels, "block": layout, "file": file.sha256, "version": _VERSION}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    name = file.ids[block.flat[0]] if block.size == 1 else f"block-{digest[:12]}"
+    name, digest = name_block(file, block, spec, labels)
     cached = cache / f"{digest[:32]}.safetensors"
     if not cached.exists():
         from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform

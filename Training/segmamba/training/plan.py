@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from segmamba.cases.labels import LabelScheme, cohort_of
 from segmamba.datasets.manifest import CaseEntry, Dataset, read_dataset
 from segmamba.datasets.split import training_cases, validation_cases
 from segmamba.errors import InputError
 from segmamba.training.config import SourceConfig, TrainingConfig
 from segmamba.training.packed import Packed, check_files, read_packed
-from segmamba.training.patches import PatchFile, check_modalities, read_patches
+from segmamba.training.patches import PatchFile, arrange, check_modalities, read_patches
 
 # A data set, its training and its validation entries
 Planned = tuple[Dataset, tuple[CaseEntry, ...], tuple[CaseEntry, ...]]
@@ -110,6 +112,12 @@ def _read_patches(config: TrainingConfig, labels: int) -> dict[int, PatchFile]:
             files[number] = read_patches(source.patches, labels)
             check_modalities(files[number], config.preprocess)
     return files
+
+
+def arrange_patches(plan: Plan, config: TrainingConfig) -> dict[int, list[np.ndarray]]:
+    """The blocks (training.patches.arrange) of each source of patches that are trained on."""
+    longest = max(side * spacing for side, spacing in zip(config.patch, config.preprocess.spacing))
+    return {number: arrange(file, longest)[: config.sources[number].at_most] for number, file in plan.patches.items()}
 
 
 def may_hold_labels(entry: CaseEntry) -> bool:

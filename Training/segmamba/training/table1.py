@@ -31,6 +31,7 @@ from segmamba.networks.presets import PRESETS
 from segmamba.settings import build, read_json
 from segmamba.training.config import TrainingConfig, resolved, without_empty
 from segmamba.training.costs import Costs, device_name, measure_costs
+from segmamba.training.data_check import check_data
 from segmamba.training.final_score import MIRRORINGS, find_test_cases, score_on_test
 from segmamba.training.loop import train
 from segmamba.training.optimize import check_patch
@@ -92,7 +93,8 @@ def make_table(
 
     Raises:
         InputError: before anything is trained, where a network does not take the patch or needs a package that is
-            missing, a run folder holds a training with another configuration, or this is one of several processes.
+            missing, a run folder holds a training with another configuration or on other data, or this is one of
+            several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
@@ -132,7 +134,7 @@ def _configured(config: TrainingConfig, choice: NetworkChoice) -> TrainingConfig
 
 
 def _check_run(config: TrainingConfig, folder: Path) -> None:
-    """Refuses a run folder of another configuration, so that all rows were made with the same."""
+    """Refuses a run folder of another configuration or other data, so that all rows were made with the same."""
     path = folder / _label(config.network) / CONFIG
     if not path.exists():
         return
@@ -148,6 +150,7 @@ def _check_run(config: TrainingConfig, folder: Path) -> None:
             f"{path} is of a training with other settings ({', '.join(differing)}): "
             "give the configuration it was made with, or another --output"
         )
+    check_data(config, path.parent, "--output")
 
 
 def _row(name: str, config: TrainingConfig, run: Path, device: str, test: bool) -> Row:

@@ -24,7 +24,9 @@ from segmamba.files.atomic import make_folder, write_aside
 from segmamba.models.package import MANIFEST, read_manifest
 from segmamba.training.checkpoint import has_checkpoint, is_resumed
 from segmamba.training.config import SourceConfig, TrainingConfig, resolved
+from segmamba.training.data_check import check_data
 from segmamba.training.loop import train
+from segmamba.training.plan import check_ids
 from segmamba.training.run_folder import changed_settings, read_record
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ def make_variants(config: TrainingConfig, folds: int | None, seeds: Sequence[int
         Name ("fold-0-seed-1") -> configuration.
 
     Raises:
-        InputError: where no source is split into so many folds.
+        InputError: where no source is split into so many folds, or two cases of one id are held out in them.
     """
     found = {}
     for fold in range(folds) if folds else [None]:
@@ -52,7 +54,15 @@ def make_variants(config: TrainingConfig, folds: int | None, seeds: Sequence[int
             parts += [f"seed-{seed}"] if seeds else []
             name = "-".join(parts)
             found[name] = replace(config, name=f"{config.name}-{name}", sources=sources, seed=seed)
+    if folds:
+        _check_names(next(iter(found.values())).sources)
     return found
+
+
+def _check_names(sources: tuple[SourceConfig, ...]) -> None:
+    """Refuses data sets with cases of one id, which the summary of their folds would take for one case."""
+    datasets = [read_dataset(source.dataset) for source in sources if source.validate or source.held_out]
+    check_ids([i for _, i in {(d.folder, case.id) for d in datasets for case in d.cases if case.label}], "hold out")
 
 
 def _sources_of_fold(config: TrainingConfig, folds: int, fold: int) -> tuple[SourceConfig, ...]:
@@ -91,7 +101,7 @@ def train_variants(variants: dict[str, TrainingConfig], run: Path, *, resume: st
 
     Raises:
         InputError: before anything is trained, with "must", where none was begun, with "never", where one was, and
-            where a finished one had other settings; and as `training.loop.train`.
+            where a finished one had other settings or data; and as `training.loop.train`.
     """
     if resume == "must" and not any(
         has_checkpoint(run / n) or (run / n / "model" / MANIFEST).is_file() for n in variants
@@ -130,6 +140,7 @@ def _check_settings(folder: Path, config: TrainingConfig) -> None:
             f"{folder} is of a training with other settings ({', '.join(changed)}): give the configuration it was made "
             "with, or another --run-folder"
         )
+    check_data(config, folder, "--run-folder")
 
 
 def summarize(rows: dict[str, dict]) -> dict:
