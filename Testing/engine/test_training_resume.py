@@ -41,6 +41,15 @@ def test_a_run_folder_is_never_overwritten(finished, tmp_path):
         train(config, tmp_path / "other", resume="must")
 
 
+@pytest.mark.parametrize("resume", ["never", "auto"])
+def test_a_finished_model_whose_checkpoints_are_gone_is_not_overwritten(config, tmp_path, resume):
+    (tmp_path / "run/model").mkdir(parents=True)
+    (tmp_path / "run/model/model.json").write_text("{}")
+    with pytest.raises(InputError, match=r"run holds a finished model and no checkpoint; name another folder"):
+        train(config, tmp_path / "run", resume=resume)
+    assert (tmp_path / "run/model/model.json").read_text() == "{}"
+
+
 def test_a_stop_file_ends_a_run_and_the_next_start_takes_it_away(config, tmp_path, monkeypatch):
     monkeypatch.setattr("segmamba.training.stop_signals._LOOK", 0.0)  # not once a second: four steps may take less
     run = tmp_path / "run"

@@ -14,6 +14,7 @@ import torch
 
 from segmamba.errors import InputError, explain_pickle
 from segmamba.files.atomic import write_aside
+from segmamba.models.package import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,16 @@ def has_checkpoint(run: Path) -> bool:
 def is_resumed(run: Path, resume: str) -> bool:
     """Whether a training in this folder goes on from a checkpoint.
 
-    resume: "never", "auto" or "must", as of `training.loop.train`. Raises InputError where it does not suit the folder.
+    resume: "never", "auto" or "must", as of `training.loop.train`. Raises InputError where it does not suit the folder,
+    and for a finished model without a checkpoint, which a new training would overwrite.
     """
     there = has_checkpoint(run)
     if there and resume == "never":
         raise InputError(f"run folder {run} holds a training already; go on with --resume auto, or name another")
+    if not there and (run / "model" / MANIFEST).exists():
+        raise InputError(
+            f"run folder {run} holds a finished model and no checkpoint; name another folder, or move the model away"
+        )
     if resume == "must" and not there:
         load_checkpoint(run)  # says what is missing
     return there
