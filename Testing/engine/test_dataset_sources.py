@@ -81,6 +81,10 @@ def test_a_json_list(tmp_path):
         ("id,t1n\na,b,c\n", "more columns than the first"),
         ("t1n,t1c,t2w,t2f\na,b,c,d\n", "case 1: no id; expected a column 'id'"),
         ("id,t1n,t1c,t2w,t2f\nx,a,b,c,d\nx,a,b,c,d\n", "two cases have the id x"),
+        ("id,t1n,t1c,t2w,t2f\nx,a,b,c,d\nP1/pre,a,b,c,d\n", "case 2: the id 'P1/pre' is no plain name"),
+        ("id,t1n,t1c,t2w,t2f\nP1\\pre,a,b,c,d\n", "case 1: the id .* is no plain name"),
+        ("id,t1n,t1c,t2w,t2f\n..,a,b,c,d\n", "case 1: the id '..' is no plain name"),
+        ("id,t1n,t1c,t2w,t2f\nP\a1,a,b,c,d\n", "case 1: the id .* is no plain name"),
         ("id,t1n,t1c,t2w\nx,a,b,c\n", "none of 1 cases can be used:\n  x: .*no t2f; expected a column for each"),
     ],
 )

@@ -10,7 +10,7 @@ from segmamba.cases.case import find_case, load_case, load_label_map
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import region_scores
-from segmamba.models.package import load_package
+from segmamba.models.package import load_package, save_package
 from segmamba.models.specs import InferenceSpec, PreprocessSpec
 from segmamba.prediction.segment import segment
 from segmamba.training import loop as training
@@ -19,6 +19,8 @@ from segmamba.training.config import AugmentConfig, OptimizerConfig, SourceConfi
 from segmamba.training.distributed import World
 from segmamba.training.journal import Journal
 from segmamba.training.loop import train
+from segmamba.training.samples import find_case as find_prepared
+from segmamba.training.validation import draw_worst
 from training_runs import lines_of, narrow_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -96,6 +98,18 @@ def test_the_package_holds_the_averaged_weights_and_no_path_of_this_machine(conf
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["versions"]["torch"] == torch.__version__ and record["hardware"]["device"] == "cpu"
     assert record["config"]["optimizer"]["learning_rate"] == 3e-3 and len(record["cases"]) == 3
+
+
+def test_a_case_of_a_name_with_a_slash_is_drawn(phantom_dataset, tiny_model, tmp_path):
+    """As older lists of cases named them."""
+    package = load_package(tiny_model)
+    scores = {"WT": {"dice": 0.5, "hd95": 1.0}}
+    manifest = replace(package.manifest, metrics={"mean": scores, "cases": {"P1/pre": scores}})
+    save_package(tmp_path / "model", package.network, manifest, "")
+    entry = replace(phantom_dataset.cases[0], id="P1/pre")
+    case = find_prepared(phantom_dataset, entry, manifest.preprocess, tmp_path)
+    draw_worst(tmp_path / "model", [case], tmp_path / "overlays", "cpu")
+    assert [path.name for path in (tmp_path / "overlays").iterdir()] == ["P1_pre.png"]
 
 
 def test_accumulation_changes_nothing(config, tmp_path):

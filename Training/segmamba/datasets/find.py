@@ -40,6 +40,7 @@ _GLIOMA_NAMES = {
     "ED": r"o?edema|peritumou?ral[- ]edema|ed",
     "ET": r"enhancing([- ]tumou?r)?|et",
 }
+_NO_PLAIN_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +283,11 @@ def _find_listed(path: Path, task: Task, name_subject: SubjectNamer) -> Found:
         if not case_id:
             raise InputError(
                 f"{where}: no id; expected a column 'id' (or 'folder'), and found {', '.join(row) or 'none'}"
+            )
+        if case_id in (".", "..") or _NO_PLAIN_NAME.search(case_id):
+            raise InputError(
+                f"{where}: the id {case_id!r} is no plain name; expected one without slashes and control characters, "
+                "as files are named by it"
             )
         subject = row.get("subject") or name_subject(case_id)
         try:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import multiprocessing
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -191,4 +192,5 @@ def draw_worst(model: Path, cases: Sequence[TrainingCase], folder: Path, device:
             scheme=manifest.scheme,
         ).label_map
         dices = ", ".join(f"{region} {score['dice']:.2f}" for region, score in scores[entry.id].items())
-        save_picture(case, {"truth": truth, "answer": answer}, folder / f"{entry.id}.png", f"{entry.id}: {dices}")
+        name = re.sub(r"[/\\\x00-\x1f]", "_", entry.id)  # ids of lists that were read before were any text
+        save_picture(case, {"truth": truth, "answer": answer}, folder / f"{name}.png", f"{entry.id}: {dices}")
