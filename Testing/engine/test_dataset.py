@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from case_files import CT, ML, NAMES, labels, make_case
 from image_files import AFFINE, SHAPE, noise, write
+from segmamba.cases.labels import POST_TREATMENT
 from segmamba.cli import main
 from segmamba.datasets.collect import init_dataset, update_dataset
 from segmamba.datasets.find import find_cases
@@ -118,6 +119,16 @@ def test_a_convention_is_for_brain_tumours(tmp_path):
         init_dataset(tmp_path, task=CT, convention="msd")
     with pytest.raises(InputError, match="unknown label convention 'brats'"):
         init_dataset(make_case(tmp_path / "d" / "e").parent, convention="brats")
+
+
+def test_a_cavity_is_told_how_it_becomes_a_label(tmp_path):
+    """The engine's own labels are those of tumours; brats2024 has one more."""
+    make_case(tmp_path / "set/a", label=labels(1))
+    make_case(tmp_path / "set/b", seed=1, label=labels(1, 4))
+    why = init_dataset(tmp_path / "set", convention="brats2024").left_out["b"]
+    told = why.partition("instead of --labels ")[2].split()
+    assert main(["dataset", "init", str(tmp_path / "set"), "--output", str(tmp_path / "out"), *told]) == 0
+    assert read_dataset(tmp_path / "out").scheme == POST_TREATMENT and len(read_dataset(tmp_path / "out").cases) == 2
 
 
 # --- statistics

@@ -20,7 +20,7 @@ from segmamba.datasets.find import CaseFiles, Found, find_cases
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
 from segmamba.datasets.reading import measure, read_case
-from segmamba.datasets.task import Task, glioma_values, settle_convention
+from segmamba.datasets.task import Task, glioma_values, settle_convention, suggest_labels
 from segmamba.datasets.workers import Progress, map_cases
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder
@@ -309,6 +309,7 @@ def name_labels(entry: CaseEntry, dataset: Dataset) -> CaseEntry:
     if unknown := [value for value in raw if str(value) not in names]:
         counts = ", ".join(f"{v} ({raw[v]['voxels']} voxels)" for v in unknown[:5])
         known = ", ".join(f"{v} {n}" for v, n in names.items())
+        known += suggest_labels(names, unknown)
         raise InputError(f"{entry.label and entry.label.path}: label values {counts} are unknown; expected {known}")
     named = {name: {"voxels": 0, "ml": 0.0} for name in dataset.labels}
     for value, measured in raw.items():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmamba import settings
-from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, cohort_of, find_convention
+from segmamba.cases.labels import CONVENTIONS, GLIOMA, SCHEMES, LabelScheme, cohort_of, find_convention
 from segmamba.errors import InputError
 from segmamba.images.modalities import MODALITIES
 
@@ -98,6 +98,24 @@ def glioma_values(convention: str) -> dict[str, str]:
         raise InputError(f"unknown label convention {convention!r}; known are {', '.join(CONVENTIONS)}")
     names = {value: name for name, value in GLIOMA.labels.items()}
     return {str(value): names[label] for value, label in CONVENTIONS[convention].items()}
+
+
+def suggest_labels(known: Mapping[str, str], unknown: Iterable[int]) -> str:
+    """How to make a data set with values that are labels of a convention, beyond those of tumours; "" for others.
+
+    Args:
+        known: value in the label files -> name of the label.
+        unknown: values that were found besides.
+
+    Returns:
+        The end of a sentence, with the options of `segmamba dataset init` last.
+    """
+    for convention, scheme in SCHEMES.items():
+        if known == glioma_values(convention) and set(unknown) <= set(scheme.labels.values()):
+            options = [f"--label {name}={value}" for name, value in scheme.labels.items()]
+            options += [f"--region {name}={'+'.join(labels)}" for name, labels in scheme.regions.items()]
+            return f"; for all labels of {convention} make it anew, instead of --labels {' '.join(options)}"
+    return ""
 
 
 def settle_convention(seen: Mapping[int, list[str]], final: bool) -> str | None:
