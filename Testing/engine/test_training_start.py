@@ -16,6 +16,7 @@ from segmamba.models.specs import PostprocessSpec, PreprocessSpec
 from segmamba.prediction.segment import segment
 from segmamba.training import loop
 from segmamba.training.config import AugmentConfig, SourceConfig, ValidationConfig, load_config
+from segmamba.training.distributed import standing
 from segmamba.training.loop import train
 from segmamba.training.plan import make_plan
 from test_patches import write_patches
@@ -68,6 +69,13 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
         with pytest.raises(InputError, match=message):
             loop.train(config, tmp_path / run, resume=resume)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_of_a_number_is_not_shared_by_all_processes(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"'cuda:1' has a number.*--device cuda"):
+        standing("cuda:1")
 
 
 def test_a_model_of_another_kind_cannot_be_continued(config, tiny_model, tmp_path):

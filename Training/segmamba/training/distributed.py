@@ -91,11 +91,16 @@ class World:
 def standing(device: str = "cpu") -> World:
     """This process's place as torchrun describes it in the environment, before it has joined the others.
 
-    device: "cuda" becomes this process's own GPU. Raises InputError where there is none for it.
+    device: "cuda" becomes this process's own GPU. Raises InputError where there is none for it, and for "cuda:1", which
+    all processes would take.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(device=device)
+    if device.startswith("cuda:"):
+        raise InputError(
+            f"device {device!r} has a number, and every process of torchrun takes a GPU of its own: --device cuda"
+        )
     if device == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:

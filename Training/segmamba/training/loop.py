@@ -59,7 +59,7 @@ def train(
         config: what to train, on what, and how.
         run: folder of checkpoints, log and model; made where it is missing.
         resume: "never" refuses a folder that was begun, "auto" goes on where there is a checkpoint, "must" always.
-        device: "cpu", "cuda" or "cuda:1"; of a `torchrun` training each process takes its own GPU.
+        device: "cpu", "cuda" or "cuda:1"; of a `torchrun` training "cuda", of which each process takes its own.
         on_step: called as on_step(step, loss) after every step, in the first process.
         on_line: called with every line of log.jsonl as it is written: for MLflow, Weights & Biases and the like.
         stop: of a caller who listens already, and has removed run/stop of an earlier start; None: it is done here.
