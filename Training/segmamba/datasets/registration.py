@@ -116,7 +116,7 @@ def _best_place(fixed: np.ndarray, moving: np.ndarray, step: np.ndarray) -> tupl
 
     No shift where no other place is clearly better (_SHIFTED, _MIRRORED).
     """
-    overlap = np.count_nonzero((fixed > 0) & (moving > 0))
+    overlap = int(np.count_nonzero((fixed > 0) & (moving > 0)))
     here = (0, 0, 0)
     if overlap < _FEWEST:
         return None

@@ -157,7 +157,17 @@ def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
 
 
 def name_block(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int) -> tuple[str, str]:
-    """-> the id of a block as a case, and its digest; of the arguments of `prepare_patches`."""
+    """What a block of patches is called.
+
+    Args:
+        file: that holds the patches.
+        block: their indices, as of `prepare_patches`.
+        spec: of the preprocessing.
+        labels: how many the model has.
+
+    Returns:
+        Its id as a case, and the digest of all that it is made from.
+    """
     layout = block.tolist()
     settings = {"spec": asdict(spec), "labels": labels, "block": layout, "file": file.sha256, "version": _VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

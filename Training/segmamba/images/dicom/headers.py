@@ -250,6 +250,7 @@ def _refuse(error: OSError, path: Path | None = None) -> NoReturn:
 
 def _read_file(path: Path) -> list[Frame]:
     import pydicom
+    from pydicom.uid import UID
 
     with path.open("rb") as file, quiet():
         start = file.read(132)
@@ -267,7 +268,7 @@ def _read_file(path: Path) -> list[Frame]:
     if kind and "Rows" in values and (syntax == _DEFLATED or not ended):
         return _frames(path, values, syntax)
     marked = start[128:] == _MARK and data.file_meta.get("MediaStorageSOPClassUID") != _MEDIA_DIRECTORY
-    name = pydicom.uid.UID(kind).name  # as it was for a maker's own class; spectra have rows too, and no pixels
+    name = UID(kind).name  # as it was for a maker's own class; spectra have rows too, and no pixels
     if ("Image Storage" in name or (name == kind and "Rows" in values)) if kind else marked:
         raise ValueError("cut off before its pixels")
     return []
