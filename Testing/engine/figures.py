@@ -13,9 +13,12 @@ def results(name: str) -> dict:
     return json.loads((RESULTS / name).read_text())
 
 
-def table_after(path: Path, first: str) -> list[list[str]]:
-    """Cells of the rows of the Markdown table whose head begins with `first`, the head first, without bold."""
-    lines = path.read_text().splitlines()
+def table_after(path: Path, first: str, heading: str = "") -> list[list[str]]:
+    """Cells of the rows of the Markdown table whose head begins with `first`, the head first, without bold.
+
+    heading: below which it is looked for.
+    """
+    lines = path.read_text().partition(heading)[2].splitlines() if heading else path.read_text().splitlines()
     begin = next(n for n, line in enumerate(lines) if line.startswith(first))
     rows = []
     for line in lines[begin:]:

@@ -3,6 +3,7 @@
 import re
 from statistics import fmean
 
+import pytest
 from figures import README, REGIONS, ROOT, results, same, table_after
 
 CLINIC = ROOT / "Testing" / "benchmarks" / "CLINIC.md"
@@ -24,9 +25,10 @@ def change_of(row, check):
     return float(re.match(r"change of the mean ([+-][\d.]+)", row["checks"][check])[1])
 
 
-def test_the_table_of_a_clinic():
-    before, found = results("clinic_curve.json")["before"], clinic_rows()
-    first, *rows = table_after(CLINIC, "| corrections | order |")[1:]
+@pytest.mark.parametrize("clinic", ["first", "second"])
+def test_the_table_of_a_clinic(clinic):
+    before, found = results(FILES[clinic])["before"], clinic_rows(clinic=clinic)
+    first, *rows = table_after(CLINIC, "| corrections | order |", f"## The {clinic} clinic")[1:]
     assert first[0] == "none"
     candidates = set()
     for name, order, how, *cells in [("none", "", "", *first[3:]), *rows]:
@@ -110,6 +112,31 @@ def test_what_there_is_to_gain_for_a_clinic():
         best = max(best, fmean(dice))
     for text, value in zip(told, (fmean(before["mean"]), five, best), strict=True):
         assert same(text, value)
+
+
+def test_what_is_said_of_the_second_clinic():
+    text = CLINIC.read_text(encoding="utf-8").partition("## The second clinic")[2].replace("\n  ", " ")
+    before, found = results(FILES["second"])["before"], clinic_rows(clinic="second")
+    (told,) = re.findall(
+        r"order 2 ten corrections brought (\S+) and fifteen (\S+) \(.*?order 1 fifteen brought (\S+): .*?brought (\S+) "
+        r"\(.*?lost ([\d.]+) on its own two",
+        text,
+        re.DOTALL,
+    )
+    scored = [found[2, 10], found[2, 15], found[1, 15], found[1, 15]["shares"]["1"]]
+    for value, row in zip(told, scored):
+        assert same(value, fmean(row["unseen"]["mean"]) - fmean(before["unseen"]["mean"]))
+    assert same(told[4], -change_of(found[1, 10], "local Dice"))
+    (told,) = re.findall(r"in use has ([\d.]+) in the mean .*?\) ([\d.]+)\.", text)
+    folds = results("cross_validation.json")["cases"]
+    with_ssa = [folds[case]["after"][region]["dice"] for case in before["unseen"]["cases"] for region in REGIONS]
+    assert same(told[0], fmean(before["unseen"]["mean"])) and same(told[1], fmean(with_ssa))
+    (told,) = re.findall(r"How long\*: (\d+) to (\d+) minutes of CPU, (\d+) to (\d+) by the clock", text)
+    spans = [[row[key] for row in found.values() if row[key]] for key in ("cpu_minutes", "minutes")]
+    assert [int(n) for n in told] == [round(end(span)) for span in spans for end in (min, max)]
+    everything = [*clinic_rows().values(), *found.values()]
+    assert f"refused none of these {len(everything)}" in README.read_text(encoding="utf-8")
+    assert not [row for row in everything if row["verdict"] == "refuse"]
 
 
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
