@@ -1,9 +1,12 @@
 """What a training will work on is known before it is prepared: the record of it, without an image read."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 from segmamba.cases.labels import GLIOMA
+from segmamba.datasets.manifest import write_dataset
+from segmamba.errors import InputError
 from segmamba.training.config import SourceConfig
 from segmamba.training.data_check import planned_data
 from segmamba.training.distributed import World
@@ -32,3 +35,16 @@ def test_the_record_is_known_before_anything_is_prepared(phantom_dataset, split_
     record = planned_data(config)
     assert record == load_experiment(config, World()).data_record()
     assert len(record["held_out"]) == 1 and len(record["cases"]) == 2 + 2 + 3 + 1
+
+
+def test_a_data_set_without_a_modality_is_named(split_dataset, tmp_path):
+    """One that was made anew with fewer."""
+    cases = tuple(
+        replace(case, images={name: file for name, file in case.images.items() if name != "t2f"})
+        for case in split_dataset.cases
+    )
+    folder = shutil.copytree(split_dataset.folder, tmp_path / "fewer")
+    write_dataset(replace(split_dataset, modalities=("t1n", "t1c", "t2w"), cases=cases, folder=str(folder)))
+    config = small_config(folder, tmp_path / "cache")
+    with pytest.raises(InputError, match="has no t2f; it has t1n, t1c, t2w"):
+        planned_data(config)

@@ -106,10 +106,7 @@ def find_case(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec, cache: P
 
     if entry.label is None:
         raise InputError(f"case {entry.id} of data set {dataset.name} has no label map; training needs one")
-    if missing := [m for m in spec.modalities if m not in entry.images]:
-        raise InputError(
-            f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
-        )
+    _check_complete(dataset, entry, spec)
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):
         path = dataset.path(file)
         try:  # of the size and the time that the manifest knows it is unchanged, as for an update of the manifest
@@ -138,13 +135,24 @@ def case_digest(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> str
 
     Returns:
         sha256 over its images, label and preprocessing, as its manifest has them.
+
+    Raises:
+        InputError: where the data set has not all modalities of the model.
     """
+    _check_complete(dataset, entry, spec)
     settings = {"spec": asdict(spec), "labels": dataset.renumbering, "version": _CACHE_VERSION}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in (*(entry.images[m] for m in spec.modalities), entry.label):
         assert file is not None  # the case is labelled
         digest.update(f"{file.sha256}{file.volume}".encode())
     return digest.hexdigest()
+
+
+def _check_complete(dataset: Dataset, entry: CaseEntry, spec: PreprocessSpec) -> None:
+    if missing := [m for m in spec.modalities if m not in entry.images]:
+        raise InputError(
+            f"case {entry.id} of data set {dataset.name} has no {', '.join(missing)}; it has {', '.join(entry.images)}"
+        )
 
 
 def drop_others(cache: Path, datasets: Sequence[Dataset], spec: PreprocessSpec) -> None:
