@@ -41,7 +41,7 @@ def main() -> None:
     seconds, cpu_s = [], []
     for number in range(1 + options.steps):  # the first one loads or compiles the kernels
         start, before = time.perf_counter(), time.process_time()
-        stepper.step(image, shares, config.optimizer.learning_rate)
+        stepper.step(image, shares, config.optimizer.learning_rate, number)
         if number:
             seconds.append(time.perf_counter() - start)
             cpu_s.append(time.process_time() - before)

@@ -96,12 +96,13 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
     }
     for line in lines:
         away = {
-            number: _distance(line, tree)
+            number: _distances(line, tree)
             for number, tree in trees.items()
             if line.region in ("", lesions[number].region)
         }
-        nearest = min(away, key=lambda number: (away[number], number), default=None)
-        if nearest is None or away[nearest] > NEAR_MM + max(measured.spacing) / 2:
+        voxel = max(measured.spacing)
+        nearest = min(away, key=lambda number: (max(away[number][0], voxel), away[number][1], number), default=None)
+        if nearest is None or away[nearest][0] > NEAR_MM + voxel / 2:
             notes.append(f"a line moved by hand ({line.which}, {line.length:.1f} mm) lies on no lesion and is left out")
         elif line.which in lesions[nearest].by_hand:
             notes.append(f"lesion {nearest}: of two lines moved by hand for {line.which} the first is taken")
@@ -110,9 +111,13 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
     return replace(measured, lesions=tuple(lesions.values()), notes=tuple(notes))
 
 
-def _distance(line: Line, tree: cKDTree) -> float:
-    """From a lesion in mm: of the line's middle or, as necrosis may lie there, of its farther end."""
-    return min(tree.query(line.ends.mean(0))[0], tree.query(line.ends)[0].max())
+def _distances(line: Line, tree: cKDTree) -> tuple[float, float]:
+    """From a lesion in mm: of the line's middle or, as necrosis may lie there, of its farther end; then of the middle.
+
+    The second decides where the line's ends lie on one lesion, within a voxel, and its middle on another.
+    """
+    middle = float(tree.query(line.ends.mean(0))[0])
+    return min(middle, float(tree.query(line.ends)[0].max())), middle
 
 
 def _with_line(lesion: Lesion, line: Line, measured: Measured) -> Lesion:
