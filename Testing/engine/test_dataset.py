@@ -54,6 +54,14 @@ def test_a_follow_up_of_ucsf_pdgm_is_of_its_patient(phantom_cases, tmp_path):
     assert sorted(subjects) == ["UCSF-PDGM-0429"] * 3 + ["UCSF-PDGM-0430"]
 
 
+def test_what_was_deleted_on_a_file_server_is_no_case(three):
+    make_case(three / "#recycle" / "BraTS-GLI-00003-000", seed=3, label=labels(1, 2, 3))
+    make_case(three / "$RECYCLE.BIN", seed=4, label=labels(1, 2, 3))
+    found = find_cases(three)
+    assert list(found.cases) == ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"]
+    assert not found.bad and not found.notes
+
+
 def test_a_folder_that_cannot_be_looked_into_is_named_and_stops_none_of_the_others(three, monkeypatch):
     iterdir = Path.iterdir
 

@@ -51,6 +51,7 @@ def test_images_and_leftovers_are_passed_over(tmp_path):
         save(tumour(), tmp_path, name)
     (tmp_path / "._a.nii.gz").write_bytes(b"not an image")
     (tmp_path / "b" / "._b-seg.nii.gz").write_bytes(b"not an image")
+    save(tumour(), tmp_path, "#recycle", "c-seg.nii.gz")
     (tmp_path / "report.json").write_text("{}")
     (tmp_path / "logs").mkdir()
     assert find_label_maps(tmp_path) == {"a": other, "b": expected}

@@ -152,6 +152,7 @@ def test_a_cancelled_case_leaves_nothing(model, phantom_cases, tmp_path):
 def test_a_batch_goes_on_after_a_bad_case_and_skips_what_is_finished(model, phantom_cases, tmp_path):
     cases, output = tmp_path / "cases", tmp_path / "out"
     shutil.copytree(phantom_cases, cases)
+    shutil.copytree(phantom_cases / "phantom-2", cases / "#recycle")  # a case that was deleted on a file server
     truncated = cases / "phantom-1" / "phantom-1-t2w.nii.gz"
     truncated.write_bytes(truncated.read_bytes()[:500])
     rows = predict_batch(model, cases, output, PredictOptions())

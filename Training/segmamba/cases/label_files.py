@@ -17,6 +17,7 @@ import numpy as np
 from nibabel import orientations
 
 from segmamba.errors import InputError
+from segmamba.files.atomic import subfolders
 from segmamba.files.digest import hash_file
 from segmamba.images.image_io import NIFTI, corner_distance, image_suffix, name_without_suffix, read_image
 from segmamba.settings import read_json
@@ -84,7 +85,7 @@ def find_label_maps(where: Path, images: Iterable[str] = ()) -> dict[str, Path]:
         raise InputError(f"{where}: no such file or folder; expected a label map or a folder of them")
     beside = re.compile(rf"(^|[-_])({'|'.join(map(re.escape, (*_BESIDE, *images)))})$", re.IGNORECASE)
     found = [(case_id(file), file) for file in _niftis(where) if not beside.search(name_without_suffix(file))]
-    for folder in sorted(path for path in where.iterdir() if path.is_dir()):
+    for folder in subfolders(where):
         found += [(folder.name, file) for file in _niftis(folder) if _SEG.search(name_without_suffix(file))]
     files: dict[str, Path] = {}
     for case, file in sorted(found):

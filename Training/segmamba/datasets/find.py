@@ -14,7 +14,7 @@ from segmamba.cases.case_folder import find_case, find_label, holds_results_only
 from segmamba.cases.labels import GLIOMA
 from segmamba.datasets.task import Task, custom_task
 from segmamba.errors import InputError, explain
-from segmamba.files.atomic import read_text
+from segmamba.files.atomic import read_text, subfolders
 from segmamba.images.image_io import NIFTI, Source, image_suffix, name_without_suffix
 from segmamba.images.modalities import MODALITIES
 
@@ -170,9 +170,9 @@ def _find_in_folder(root: Path, task: Task, name_subject: SubjectNamer) -> Found
 
 def _case_folders(root: Path, task: Task, found: Found, depth: int = 1) -> Iterator[Path]:
     """Folders that hold images, or are DICOM folders of the modalities; others are searched in turn."""
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for folder in subfolders(root):
         try:
-            below = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+            below = subfolders(folder)
             is_case = bool(_images(folder)) or (bool(below) and _has_all(folder, task))
         except OSError as error:
             found.bad[folder.name] = f"{folder} cannot be looked into ({explain(error)}); ask for the right to read it"

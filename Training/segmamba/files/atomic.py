@@ -218,6 +218,11 @@ def is_clutter_folder(name: str) -> bool:
     return _CLUTTER_FOLDER.fullmatch(name) is not None
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in `folder` by name, but for hidden ones and those that a system makes by itself."""
+    return sorted(p for p in folder.iterdir() if p.name[0] != "." and not is_clutter_folder(p.name) and p.is_dir())
+
+
 def is_mine(path: Path) -> bool:
     """Whether it belongs to the account that asks; on Windows, which has no such number, always."""
     return os.name != "posix" or path.lstat().st_uid == os.getuid()

@@ -9,6 +9,7 @@ from pathlib import Path
 from segmamba.cases.case import find_case
 from segmamba.cases.case_folder import holds_results_only
 from segmamba.errors import InputError, explain, last_line
+from segmamba.files.atomic import subfolders
 from segmamba.models.package import Model
 from segmamba.prediction.options import PredictOptions, check_options, digest_images, output_files, settings_of
 from segmamba.prediction.predict import predict_case
@@ -44,7 +45,7 @@ def predict_batch(
         InputError: where `folder` holds no case at all, or as `check_options`.
     """
     check_options(model.manifest, options)
-    inside = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_dir()) if folder.is_dir() else []
+    inside = subfolders(folder) if folder.is_dir() else []
     # results in between, of this run or of one before, are no cases
     folders = [f for f in inside if f.resolve() != output.resolve() and _may_be_case(f)]
     if not folders:
