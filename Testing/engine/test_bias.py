@@ -63,6 +63,34 @@ def test_what_has_no_field_comes_back(image):
     assert np.array_equal(correct_bias(image, SPACING), image)
 
 
+def test_a_few_negative_values_do_not_stop_it(brain):
+    """A spline overshoots beside edges: what it leaves below 0 stays, and the rest is corrected as without it."""
+    image = brain * field(0.3)
+    air = np.argwhere(image == 0)[::5000]
+    spoilt = image.copy()
+    spoilt[tuple(air.T)] = -0.01
+    corrected = correct_bias(spoilt, SPACING)
+    head = image > 0
+    assert np.array_equal(corrected[head], correct_bias(image, SPACING)[head])
+    assert np.array_equal(corrected[~head], spoilt[~head])
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((3, 52, 48), (5, 3, 3)), ((44, 52, 3), (3, 3, 5)), ((12, 44, 44), (1, 3, 3)), ((2, 40, 40), (5, 3, 3))],
+)
+def test_a_slab_is_corrected(brain, shape, spacing):
+    place = tuple(slice((side - wanted) // 2, (side + wanted) // 2) for side, wanted in zip(brain.shape, shape))
+    image, truth = (brain * field(0.3))[place], brain[place]
+    corrected = correct_bias(image, spacing)
+    assert np.array_equal(corrected == 0, truth == 0)
+    assert unevenness(corrected, truth) < unevenness(image, truth)
+
+
+def test_a_single_slice_comes_back(brain):
+    assert np.array_equal(correct_bias(brain[:1], SPACING), brain[:1])
+
+
 def test_the_manifest_decides_and_the_case_stays_as_it_is():
     phantom = make_phantom(3, spacing=(4, 4, 4))
     images = {"t1n": phantom.images["t1n"], "t2f": phantom.images["t2f"]}

@@ -17,7 +17,7 @@ _CONSTANT = 0.5  # share of the edges' voxels that hold the same value
 _FAINT = 0.005  # of the middle of the image: what an image with its skull has around it is 2 to 8 times as much
 _WIDE = 8.0  # times the mean distance from the middle: beyond every value of normal noise but one in a billion
 _DARK = 0.1  # of the brightest values: below lies no tissue
-_OVERSHOOT = 0.1  # share of negative voxels below which they come from interpolation, and stay
+OVERSHOOT = 0.1  # share of negative voxels below which they come from interpolation, and stay
 _ZEROS = 0.2  # share of the volume that is 0 where 0 is an outside
 
 
@@ -96,7 +96,7 @@ def _above_zero(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """A brain that was normalised by itself, with an outside of 0 among its values, raised above it."""
     inside = array != 0
     count, negative = np.count_nonzero(inside), np.count_nonzero(array < 0)
-    if negative <= _OVERSHOOT * count or count > (1 - _ZEROS) * array.size:
+    if negative <= OVERSHOOT * count or count > (1 - _ZEROS) * array.size:
         return array, []
     low, high = float(array.min()), float(array.max())
     raised = np.where(inside, array - np.float32(low) + np.float32(0.01 * (high - low)), np.float32(0))
