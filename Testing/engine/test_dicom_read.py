@@ -96,7 +96,6 @@ def deflated(data):
 
 
 def jpeg_ls(data):
-    pytest.importorskip("jpeg_ls", reason="needs pyjpegls, which comes with highdicom")
     data.compress(pydicom.uid.JPEGLSLossless)
 
 

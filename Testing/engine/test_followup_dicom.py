@@ -9,11 +9,8 @@ from segmamba.cases.dicom_seg import ModelFacts, write_seg
 from segmamba.errors import InputError
 from segmamba.followup.dates import dicom_facts
 from segmamba.followup.lesions import measure
-from segmamba.images.dicom import find_series
-
-pytest.importorskip("highdicom", reason='needs highdicom (pip install "segmamba[dicom]")')
-
 from segmamba.followup.structured import check_sr, write_sr
+from segmamba.images.dicom import find_series
 
 
 @pytest.fixture(scope="module")

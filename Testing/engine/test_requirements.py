@@ -13,7 +13,7 @@ ENGINE = ROOT / "Training" / "segmamba"
 PROJECT = tomllib.loads((ROOT / "Training" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = {"skimage": "scikit-image", "mamba_ssm": "mamba-ssm", "causal_conv1d": "causal-conv1d", "llvmlite": "numba"}
 PACKAGES |= {"PIL": "pillow"}
-OPTIONAL = {"mamba-ssm", "causal-conv1d", "highdicom", "triton"}  # in extras; the engine says what goes without them
+OPTIONAL = {"mamba-ssm", "causal-conv1d", "triton"}  # in extras; the engine says what goes without them
 
 
 def names(requirements):
@@ -33,8 +33,14 @@ def test_all_that_is_imported_is_asked_for():
     others = {PACKAGES.get(name, name) for name in found - {"segmamba", *sys.stdlib_module_names}}
     asked = names(PROJECT["dependencies"])
     assert others - OPTIONAL == asked
-    extras = names(text for extra in ("cuda", "dicom", "triton") for text in PROJECT["optional-dependencies"][extra])
+    extras = names(text for extra in ("cuda", "triton") for text in PROJECT["optional-dependencies"][extra])
     assert others & OPTIONAL == extras
+
+
+def test_the_readme_installs_this_folder_and_not_a_package_of_that_name():
+    """A bare word is looked for in a registry; and without -e models, configurations and cases stay behind."""
+    lines = (ROOT / "Training" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"pip install [^`]*Training\b", lines) == ["pip install -e ./Training"]
 
 
 @pytest.mark.parametrize("name", sorted(names(PROJECT["dependencies"]) - {"tomli"}))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from processes import in_process
@@ -235,6 +236,26 @@ def test_a_detached_run_outlives_its_parent_and_stops_by_a_file(site, tmp_path):
     status = read_status(folder)
     assert "stopped after step" in (folder / "output.txt").read_text() and not (folder / "stop").exists()
     assert f"stopped after step {status.step}" in (folder / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("may_leave", [True, False], ids=["free", "in a job that lets nobody out"])
+def test_on_windows_a_detached_run_has_a_console_that_nobody_sees(monkeypatch, may_leave):
+    """Without one each console program that it starts would open a window. Windows is not there: its flags alone."""
+    from segmamba.learning.site import detached
+
+    names = ("CREATE_NO_WINDOW", "CREATE_NEW_PROCESS_GROUP", "CREATE_BREAKAWAY_FROM_JOB", "DETACHED_PROCESS")
+    flags = dict(zip(names, (0x8000000, 0x200, 0x1000000, 0x8)))
+    begun = []
+
+    def start(command, *, creationflags, **shared):
+        if creationflags & flags["CREATE_BREAKAWAY_FROM_JOB"] and not may_leave:
+            raise PermissionError(13, "Access is denied")
+        begun.append((command, creationflags))
+
+    monkeypatch.setattr(detached, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(detached, "subprocess", SimpleNamespace(Popen=start, DEVNULL=-3, STDOUT=-2, **flags))
+    detached._start(["improve"], None)
+    assert begun == [(["improve"], 0x8000200 | (0x1000000 if may_leave else 0))]
 
 
 def test_a_detached_run_that_ends_at_once_says_why(site, capsys, monkeypatch):

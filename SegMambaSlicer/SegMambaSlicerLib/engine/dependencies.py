@@ -25,7 +25,7 @@ WHEELS_SETTING = "SegMamba/Wheels"
 # Size of the download in MB, wheels for Linux of 2026, what they draw in included; torch is that for a graphics card.
 _MEGABYTES = {
     "torch": 2500, "monai": 2, "numpy": 17, "numba": 61, "nibabel": 4, "scipy": 35, "scikit-image": 20, "tqdm": 1,
-    "safetensors": 1, "matplotlib": 15, "pillow": 7, "SimpleITK": 53, "pydicom": 3, "nilearn": 35,
+    "safetensors": 1, "matplotlib": 15, "pillow": 7, "SimpleITK": 53, "pydicom": 3, "highdicom": 4, "nilearn": 35,
 }  # fmt: skip
 _OTHER_SIZE = 10
 # Asked in the engine's Python: which requirements it meets. Nothing is imported, for a broken torch crashes on import.

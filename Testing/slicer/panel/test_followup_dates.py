@@ -45,7 +45,6 @@ class Database:
 
 
 def test_volumes_from_dicom_have_dates_and_structured_reports(panel, head, pump, tmp_path, monkeypatch):
-    pytest.importorskip("highdicom", reason='needs highdicom (pip install "segmamba[dicom]")')
     import pydicom
 
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "engine"))

@@ -182,7 +182,9 @@ def _need_highdicom() -> ModuleType:
         import highdicom
         import highdicom.seg
     except ImportError:
-        raise InputError('DICOM SEG needs highdicom: pip install "segmamba[dicom]"') from None
+        raise InputError(
+            'DICOM SEG needs highdicom: in Slicer, Setup installs it; elsewhere pip install "highdicom>=0.28"'
+        ) from None
     return highdicom
 
 

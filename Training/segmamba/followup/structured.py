@@ -161,7 +161,10 @@ def _need_highdicom() -> ModuleType:
         import highdicom
         import highdicom.sr
     except ImportError:
-        raise InputError('a DICOM Structured Report needs highdicom: pip install "segmamba[dicom]"') from None
+        raise InputError(
+            "a DICOM Structured Report needs highdicom: in Slicer, Setup installs it; elsewhere pip install "
+            '"highdicom>=0.28"'
+        ) from None
     return highdicom
 
 

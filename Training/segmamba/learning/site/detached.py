@@ -64,7 +64,8 @@ def _start(command: list[str], output: IO[bytes]) -> subprocess.Popen:
     shared = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT, "cwd": _PACKAGE}
     if os.name != "nt":
         return subprocess.Popen(command, start_new_session=True, **shared)
-    alone = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    # a console that nobody sees, for what it starts itself: git, or a process that prepares cases, would open one else
+    alone = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
     try:
         return subprocess.Popen(command, creationflags=alone | subprocess.CREATE_BREAKAWAY_FROM_JOB, **shared)
     except OSError:  # the job that the caller belongs to lets nobody out
