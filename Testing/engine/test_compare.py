@@ -1,6 +1,7 @@
 """Two predictions against each other: by hand on few cases, and through the command."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -139,3 +140,94 @@ def test_two_that_are_scored_in_different_regions_are_refused(folders):
     both = compare_folders(a, b, truths, convention="brats2024", predicted="brats2024")["comparison"]["dice"]
     assert both["RC"]["a"] == pytest.approx((0.6 + 0.8) / 2)
     assert (both["RC"]["b"], both["ET"]["a"], both["ET"]["b"]) == (0.0, 1.0, 0.5)
+
+
+# ---- Folders of two conventions
+
+
+ENGINE = {"NCR": 1, "ED": 2, "ET": 3}
+OF_2021 = {"NCR": 1, "ED": 2, "ET": 4}
+OF_MSD = {"NCR": 2, "ED": 1, "ET": 3}
+OF_2024 = {**ENGINE, "RC": 4}
+OF_CHILDREN = {"NCR": 3, "ED": 4, "ET": 1}
+
+
+@pytest.fixture
+def two_tools(tmp_path):
+    """Writes truths, a and b of one case, each in values of its own; of every label A has a half and B a quarter."""
+
+    def write(truth, a, b):
+        for folder, values, length in (("truths", truth, 8), ("a", a, 4), ("b", b, 2)):
+            labels = np.zeros((8, 8, 8), np.uint8)
+            for k, value in enumerate(values.values()):
+                labels[:length, 2 * k, :4] = value
+            (tmp_path / folder).mkdir()
+            nib.save(nib.Nifti1Image(labels, AFFINE), tmp_path / folder / "p.nii.gz")
+        return [tmp_path / folder for folder in ("a", "b", "truths")]
+
+    return write
+
+
+HALF, QUARTER = 2 * 4 / (4 + 8), 2 * 2 / (2 + 8)
+
+
+def means(result, region="ET"):
+    return result["a"]["mean"]["dice"][region], result["b"]["mean"]["dice"][region]
+
+
+@pytest.mark.parametrize(
+    ("truth", "convention", "a", "predicted", "b", "predicted_b"),
+    [
+        (ENGINE, "brats2023", ENGINE, None, OF_2021, "brats2021"),
+        (ENGINE, "brats2023", ENGINE, "brats2023", OF_2021, "brats2021"),
+        (ENGINE, "brats2023", OF_2021, "brats2021", ENGINE, "brats2023"),
+        (ENGINE, "brats2023", ENGINE, None, OF_MSD, "msd"),
+        (ENGINE, "brats2023", OF_MSD, "msd", OF_2021, "brats2021"),
+        (OF_2021, "brats2021", OF_2021, "brats2021", OF_MSD, "msd"),
+        (OF_CHILDREN, "brats-ped", ENGINE, "brats2023", OF_CHILDREN, "brats-ped"),
+        (OF_2024, "brats2024", ENGINE, "brats2023", OF_2024, "brats2024"),
+        (OF_2024, "brats2024", OF_2024, None, OF_2021, "brats2021"),
+    ],
+)
+def test_each_folder_is_read_by_its_own_convention(two_tools, truth, convention, a, predicted, b, predicted_b):
+    folders = two_tools(truth, a, b)
+    result = compare_folders(*folders, convention=convention, predicted=predicted, predicted_b=predicted_b)
+    for region in ("WT", "TC", "ET"):
+        assert means(result, region) == pytest.approx((HALF, QUARTER))
+        assert result["comparison"]["dice"][region]["difference"] == pytest.approx(QUARTER - HALF)
+    assert list(result["a"]["mean"]["dice"]) == list(result["b"]["mean"]["dice"]) == ["WT", "TC", "ET"]
+
+
+def test_one_convention_told_is_that_of_both(two_tools):
+    folders = two_tools(ENGINE, OF_2021, OF_2021)
+    assert means(compare_folders(*folders, convention="brats2023", predicted="brats2021")) == pytest.approx(
+        (HALF, QUARTER)
+    )
+
+
+def test_the_command_of_the_readme(two_tools, capsys):
+    """Our model's labels, another tool's with a 4 for ET, corrected cases: each folder by its own option."""
+    arguments = ["compare", *map(str, two_tools(ENGINE, ENGINE, OF_2021)), "--labels", "brats2023", "--json"]
+    assert main([*arguments, "--prediction-labels-b", "brats2021"]) == 0
+    assert means(json.loads(capsys.readouterr().out)) == pytest.approx((HALF, QUARTER))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "file", "option"),
+    [
+        (ENGINE, OF_2021, [], "b/p.nii.gz", "--prediction-labels-b"),
+        (OF_2021, ENGINE, [], "a/p.nii.gz", "--prediction-labels"),
+        (OF_2021, ENGINE, ["--prediction-labels", "brats2021"], "b/p.nii.gz", "--prediction-labels-b"),
+        (OF_2021, ENGINE, ["--prediction-labels-b", "brats2023"], "a/p.nii.gz", "--prediction-labels"),
+        (ENGINE, OF_2021, ["--prediction-labels", "brats2021"], "a/p.nii.gz", "--prediction-labels"),
+        (ENGINE, OF_2021, ["--prediction-labels-b", "msd"], "b/p.nii.gz", "--prediction-labels-b"),
+        (ENGINE, ENGINE, ["--prediction-labels-b", "brats1999"], "brats1999", "--prediction-labels-b"),
+        (ENGINE, ENGINE, ["--prediction-labels", "brats1999"], "brats1999", "--prediction-labels"),
+    ],
+)
+def test_what_does_not_fit_names_the_option_of_its_folder(two_tools, capsys, a, b, options, file, option):
+    arguments = ["compare", *map(str, two_tools(ENGINE, a, b)), "--labels", "brats2023"]
+    assert main([*arguments, *options]) == 1
+    error = capsys.readouterr().err
+    assert file in error
+    assert set(re.findall(r"--[a-z-]*labels[a-z-]*", error)) == {option}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segmamba.cases.label_files import Found, named_as_brats2023
 from segmamba.cases.labels import CONVENTIONS, GLIOMA, SCHEMES, LabelScheme, cohort_of, find_convention, values_of
 from segmamba.errors import InputError
+
+PREDICTION_LABELS = "--prediction-labels"  # the option that says what predictions follow
 
 
 def find_conventions(where: Path, truths: dict[str, Found], otherwise: str | None, notes: list[str]) -> dict[str, str]:
@@ -69,7 +71,13 @@ def _title(convention: str) -> str:
 
 
 def in_common(
-    told: Mapping[str, str], predicted: str | None, predictions: Iterable[Found], notes: list[str]
+    told: Mapping[str, str],
+    predicted: str | None,
+    predictions: Sequence[Found],
+    notes: list[str],
+    *,
+    beside: str | None = None,
+    option: str = PREDICTION_LABELS,
 ) -> tuple[LabelScheme, dict[int, int], dict[str, dict[int, int]]]:
     """The labels in which predictions and truths of different conventions can be compared.
 
@@ -78,6 +86,8 @@ def in_common(
         predicted: convention of the predictions; None: it is found from their values and those of the truths.
         predictions: what their files hold.
         notes: what a reader should know is appended.
+        beside: convention of other predictions, which are to be scored in the same labels.
+        option: that says `predicted`, for errors.
 
     Returns:
         The scheme that is scored; value in a prediction -> label in it; and by convention value in a truth -> label in
@@ -87,16 +97,16 @@ def in_common(
         InputError: where the convention does not follow from what the predictions hold.
     """
     kinds = set(told.values())
-    values = {value for found in predictions for value in found.values}
     if predicted is None:
-        predicted = _predicted(kinds, values)
+        predicted = _predicted(kinds, predictions, option)
         if predicted == "brats2021":
             notes.append("the predictions hold a 4: taken for the labels of BraTS 2021, as the truths have them")
-    if {*kinds} == {predicted} and predicted in SCHEMES:
+    known = {*kinds, predicted, beside or predicted}
+    if len(known) == 1 and predicted in SCHEMES:
         scheme = SCHEMES[predicted]
         same = {value: value for value in scheme.labels.values()}
         return scheme, same, dict.fromkeys(kinds, same)
-    left = sorted(f"{_title(c)}" for c in {*kinds, predicted} if c in SCHEMES)
+    left = sorted(f"{_title(c)}" for c in known if c in SCHEMES)
     if left:
         notes.append(
             f"only WT, TC and ET are scored: the labels that {', '.join(left)} has besides are not those of "
@@ -107,18 +117,19 @@ def in_common(
     return GLIOMA, in_glioma[predicted], in_glioma
 
 
-def _predicted(kinds: set[str], values: set[int]) -> str:
-    if 4 in values:
+def _predicted(kinds: set[str], predictions: Sequence[Found], option: str) -> str:
+    with_a_4 = next((found.file for found in predictions if 4 in found.values), None)
+    if with_a_4:
         with_4 = {convention for convention in kinds if 4 in values_of(convention)}
         if len(kinds) == len(with_4) == 1:
             return with_4.pop()
         raise InputError(
-            "a prediction holds label 4, which is ET in brats2021, a cavity in brats2024 and oedema in brats-ped; say "
-            "which, with --prediction-labels"
+            f"{with_a_4} holds label 4, which is ET in brats2021, a cavity in brats2024 and oedema in brats-ped; say "
+            f"which, with {option}"
         )
     if "brats-ped" in kinds:
         raise InputError(
             "the truths follow brats-ped, whose 1, 2 and 3 are not those of other conventions; say what the "
-            "predictions follow, with --prediction-labels (brats2023 for a model of this program)"
+            f"predictions follow, with {option} (brats2023 for a model of this program)"
         )
     return "brats2023"

@@ -17,6 +17,11 @@ def add(add_command: AddCommand) -> None:
     command.add_argument("prediction_b", metavar="PRED_B", help="the other: a label map, or a folder of them")
     command.add_argument("truths", metavar="TRUTHS")
     add_options(command)
+    command.add_argument(
+        "--prediction-labels-b",
+        metavar="NAME",
+        help="label convention of PRED_B (default: as --prediction-labels, which is then that of both)",
+    )
 
 
 def run(options: Namespace) -> int:
@@ -25,6 +30,6 @@ def run(options: Namespace) -> int:
     from segmamba.evaluation.score_tables import format_comparison
 
     folders = (Path(path) for path in (options.prediction_a, options.prediction_b, options.truths))
-    result = compare_folders(*folders, **read_options(options))
+    result = compare_folders(*folders, predicted_b=options.prediction_labels_b, **read_options(options))
     print(json.dumps(result, indent=2) if options.json else format_comparison(result))
     return 0

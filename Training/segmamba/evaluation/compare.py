@@ -12,23 +12,35 @@ from typing import Any
 import numpy as np
 from scipy.stats import wilcoxon
 
+from segmamba.cases.conventions import PREDICTION_LABELS
 from segmamba.errors import InputError
 from segmamba.evaluation.confidence import mean_interval, sign_flip_test
 from segmamba.evaluation.evaluate import SEED, evaluate_folders
 
 BETTER_BELOW = ("hd95", "lesion_hd95", "false_positives")  # metrics of which less is better
 NOT_COMPARED = ("lesions",)  # a property of the truth
+PREDICTION_LABELS_B = "--prediction-labels-b"
 WORST = 5  # cases that are listed for each score
 
 
-def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **options: Any) -> dict:
+def compare_folders(
+    prediction_a: Path,
+    prediction_b: Path,
+    truths: Path,
+    *,
+    predicted: str | None = None,
+    predicted_b: str | None = None,
+    **options: Any,
+) -> dict:
     """The predictions of two models, scored on the same truths and compared case by case.
 
     Args:
         prediction_a: a folder, or the file of one case.
         prediction_b: likewise, of the same cases.
         truths: a folder, or the file of one case.
-        **options: of `evaluate.evaluate_folders`.
+        predicted: convention of both predictions, or of A alone; None: found from each by itself.
+        predicted_b: convention of B; None: as `predicted`. Where the two differ, the regions that both have are scored.
+        **options: others of `evaluate.evaluate_folders`.
 
     Returns:
         Ready for JSON: {"comparison": of `compare_scores`, "a", "b": {"predictions": where they were, "mean", "ci95",
@@ -38,7 +50,14 @@ def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **opti
         InputError: as `evaluate_folders`, and where the two hold different cases of the truths, or are scored in
             different regions: only one of them holds the label that tells its convention.
     """
-    results = [evaluate_folders(where, truths, **options) for where in (prediction_a, prediction_b)]
+    predicted_b = predicted_b or predicted
+    results = [
+        evaluate_folders(where, truths, predicted=own, beside=other, option=option, **options)
+        for where, own, other, option in (
+            (prediction_a, predicted, predicted_b, PREDICTION_LABELS),
+            (prediction_b, predicted_b, predicted, PREDICTION_LABELS_B),
+        )
+    ]
     cases_a, cases_b = (list(result["cases"]) for result in results)
     if cases_a != cases_b:
         raise InputError(
@@ -49,7 +68,7 @@ def compare_folders(prediction_a: Path, prediction_b: Path, truths: Path, **opti
     if regions_a != regions_b:
         raise InputError(
             f"{prediction_a} is scored in {regions_a} and {prediction_b} in {regions_b}, by the labels that they hold; "
-            "say what both follow, with --prediction-labels"
+            f"say what each follows, with {PREDICTION_LABELS} and, for the second, {PREDICTION_LABELS_B}"
         )
     of_each = ("cases", "mean", "ci95", "without_truth")
     a, b = (

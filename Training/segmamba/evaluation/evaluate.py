@@ -20,7 +20,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
-from segmamba.cases.conventions import find_conventions, in_common
+from segmamba.cases.conventions import PREDICTION_LABELS, find_conventions, in_common
 from segmamba.cases.label_files import Found, check_grid, find_label_maps, look_at, pair_label_maps, read_label_map
 from segmamba.cases.labels import CONVENTIONS, GLIOMA, LabelScheme, renumber, to_regions
 from segmamba.errors import InputError
@@ -58,6 +58,8 @@ def evaluate_folders(
     *,
     convention: str | Mapping[str, str] | None = None,
     predicted: str | None = None,
+    beside: str | None = None,
+    option: str = PREDICTION_LABELS,
     otherwise: str | None = None,
     scheme: LabelScheme = GLIOMA,
     renumbering: Mapping[int, int] | None = None,
@@ -81,6 +83,8 @@ def evaluate_folders(
         predicted: convention of the predictions. None: they hold the engine's labels, or, where one of them holds a 4,
             those of the truths. Where truths and predictions have labels that the others do not know (labels.SCHEMES),
             the regions that both have are scored: WT, TC and ET.
+        beside: convention of other predictions, which are to be scored in the same regions.
+        option: of the command line that says `predicted`, for errors.
         otherwise: convention of labels 1 to 3 where nothing tells it; None: that is an error.
         scheme: labels and regions of another task than glioma.
         renumbering: with it, value in the truths' files -> value in the scheme, as a data set's manifest has them;
@@ -103,7 +107,8 @@ def evaluate_folders(
             convention of either cannot be told, or a prediction does not lie on the grid of its truth.
     """
     predictions, truths = Path(predictions), Path(truths)
-    _check_options(convention, predicted, otherwise, scheme, renumbering, scoring, jobs)
+    _check_conventions(convention, predicted, option, otherwise, renumbering)
+    _check_options(scheme, renumbering, scoring, jobs)
     truth_files = find_label_maps(truths, images)
     pairs, without_truth = pair_label_maps(predictions, find_label_maps(predictions, images), truths, truth_files)
     if isinstance(convention, Mapping) and (untold := [case for case in pairs if case not in convention]):
@@ -123,21 +128,23 @@ def evaluate_folders(
             elif isinstance(convention, str):
                 convention = dict.fromkeys(pairs, convention)
             told = {case: convention[case] for case in pairs}
-            scheme, numbers, renumberings = in_common(told, predicted, [found[p] for p, _ in pairs.values()], notes)
+            scheme, numbers, renumberings = in_common(
+                told, predicted, [found[p] for p, _ in pairs.values()], notes, beside=beside, option=option
+            )
             for case, (prediction, truth) in pairs.items():
-                _check_values(found[truth], renumberings[told[case]], f"{told[case]} labels")
-                _check_values(found[prediction], numbers, "a prediction's labels; --prediction-labels says which")
+                _check_values(found[truth], renumberings[told[case]], f"{told[case]} labels", "--labels")
+                _check_values(found[prediction], numbers, "a prediction's labels", option)
                 work.append((prediction, numbers, truth, renumberings[told[case]]))
             convention = ", ".join(sorted(set(told.values())))
         else:
             convention = "data set"
             for prediction, truth in pairs.values():
-                _check_values(found[truth], renumbering, f"{convention} labels")
+                _check_values(found[truth], renumbering, f"{convention} labels", "--dataset")
                 numbers = {value: value for value in scheme.labels.values()}
                 others = set(found[prediction].values) - set(numbers)
                 if others and others <= set(renumbering):
                     numbers = renumbering
-                _check_values(found[prediction], numbers, "a prediction's labels")
+                _check_values(found[prediction], numbers, "a prediction's labels", "--dataset")
                 work.append((prediction, numbers, truth, renumbering))
         rules = _Rules(scheme, scoring, tolerance)
         cases = {}
@@ -224,21 +231,23 @@ def _workers(jobs: int) -> Iterator[Callable]:
         pool.shutdown(cancel_futures=True)
 
 
-def _check_options(
+def _check_conventions(
     convention: str | Mapping[str, str] | None,
     predicted: str | None,
+    option: str,
     otherwise: str | None,
-    scheme: LabelScheme,
     renumbering: Mapping[int, int] | None,
-    scoring: str,
-    jobs: int,
 ) -> None:
     told = convention.values() if isinstance(convention, Mapping) else (convention,)
-    for name in (*told, predicted, otherwise):
+    for said_by, name in (*(("--labels", name) for name in (*told, otherwise)), (option, predicted)):
         if name is not None and name not in CONVENTIONS:
-            raise InputError(f"--labels {name}: unknown; expected one of {', '.join(CONVENTIONS)}")
+            raise InputError(f"{said_by} {name}: unknown; expected one of {', '.join(CONVENTIONS)}")
     if (convention or predicted) and renumbering is not None:
-        raise InputError("--labels and --dataset both say what the labels mean; give one of them")
+        said_by = "--labels" if convention else option
+        raise InputError(f"{said_by} and --dataset both say what the labels mean; give one of them")
+
+
+def _check_options(scheme: LabelScheme, renumbering: Mapping[int, int] | None, scoring: str, jobs: int) -> None:
     if scheme != GLIOMA and renumbering is None:
         raise InputError(f"labels {', '.join(scheme.labels)}: nothing says which values they have in the truths' files")
     if scoring not in SCORINGS:
@@ -247,10 +256,10 @@ def _check_options(
         raise InputError(f"--jobs {jobs}: expected 1 or more")
 
 
-def _check_values(found: Found, numbers: Mapping[int, int], what: str) -> None:
+def _check_values(found: Found, numbers: Mapping[int, int], what: str, option: str) -> None:
     unknown = sorted(set(found.values) - set(numbers))
     if unknown:
         raise InputError(
             f"{found.file}: label values {unknown[:8]} are none of {sorted(numbers)} ({what}); correct the file, or "
-            "check --labels or --dataset"
+            f"check {option}"
         )
