@@ -7,8 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from segmamba.cases.case import save_image
 from segmamba.cases.labels import GLIOMA, PEDIATRIC, POST_TREATMENT, LabelScheme
-from segmamba.cli import main
+from segmamba.cli import _parser, main
+from segmamba.commands.follow import _given
 from segmamba.commands.follow_dates import Given, make_ready
 from segmamba.errors import InputError
 from segmamba.followup.dates import read_label_map
@@ -122,3 +124,28 @@ def test_of_two_corrected_results_one_has_to_be_named(case, tmp_path):
         (case / f"{name}-summary.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match=r"several results were corrected \(one-seg.nii.gz, two-seg.nii.gz\)"):
         segmented(case, model, tmp_path / "out")
+
+
+def test_each_date_has_labels_of_its_own(tmp_path, capsys):
+    """Another tool's label map, 4 for enhancing tumor, is followed by one of ours."""
+    for name, values in (("one", (1, 2, 4)), ("two", (1, 2, 3))):
+        (tmp_path / name).mkdir()
+        label_map = np.zeros((12, 6, 6), np.uint8)
+        for label, value in enumerate(values):
+            label_map[4 * label : 4 * label + label + 1] = value
+        save_image(label_map, np.eye(4), tmp_path / name / "x_seg.nii.gz", np.uint8)
+        save_image(label_map, np.eye(4), tmp_path / name / "x-t1c.nii.gz", np.float32)
+    line = ["follow", str(tmp_path / "one"), str(tmp_path / "two"), "--dates", "0", "50", "-o", str(tmp_path / "out")]
+
+    def read(*labels):
+        options = _parser().parse_args([*line, *(word for name in labels for word in ("--labels", name))])
+        return [make_ready(one, options, tmp_path / "out")[0].label_map for one in _given(options)[0]]
+
+    for label_map in read("brats2021", "brats2023"):
+        assert np.bincount(label_map.ravel())[1:].tolist() == [36, 72, 108]
+    for label_map, necrosis in zip(read("brats2021", "msd"), (36, 72)):
+        assert (label_map == 1).sum() == necrosis
+    with pytest.raises(InputError, match=r"two/x_seg.nii.gz: .*'brats2021'"):
+        read("brats2021")  # one is that of all
+    assert main([*line, *["--labels", "brats2023"] * 3]) == 1
+    assert "--labels: 3 given for 2 timepoints" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def add(add_command: AddCommand) -> None:
     )
     command.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the report and the numbers")
     add_region(command)
-    add_labels(command)
+    add_labels(command, each=True)
     command.add_argument(
         "--targets",
         type=int,
@@ -144,7 +144,9 @@ def _given(options: Namespace) -> tuple[list[Given], Settings]:
     from segmamba.followup.follow import Settings
 
     places = [Path(place) for place in options.timepoints]
-    for name in ("dates", "t1c", "series", "made_by"):
+    if options.labels and len(options.labels) == 1:
+        options.labels *= len(places)
+    for name in ("dates", "t1c", "series", "made_by", "labels"):
         values = getattr(options, name)
         if values and len(values) != len(places):
             option = name.replace("_", "-")
@@ -166,8 +168,9 @@ def _given(options: Namespace) -> tuple[list[Given], Settings]:
         volumetric_minor=options.volumetric_minor / 100,
     )
     nothing = [None] * len(places)
-    columns = (places, days, options.t1c or nothing, options.series or nothing, options.made_by or nothing)
-    return [Given(p, day, t and Path(t), s and Path(s), m or "") for p, day, t, s, m in zip(*columns)], settings
+    others = (getattr(options, name) or nothing for name in ("t1c", "series", "made_by", "labels"))
+    columns = zip(places, days, *others)
+    return [Given(p, day, t and Path(t), s and Path(s), m or "", c) for p, day, t, s, m, c in columns], settings
 
 
 def _sr_targets(options: Namespace, output: Path, given: list[Given]) -> dict[int, Path]:

@@ -35,6 +35,8 @@ class Given:
     """Folder of the DICOM files of its T1c."""
     made_by: str = ""
     """The model's name."""
+    labels: str | None = None
+    """Convention of a label map; None: found from it."""
 
     @property
     def name(self) -> str:
@@ -112,7 +114,7 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
         facts["scanner"] = dicom_facts(series)[1]
         if options.dicom_sr:
             check_seg(series, seg_path(output, given.name))
-    timepoint = read_timepoint(given.day, label_map, given.t1c, options.labels, **facts)
+    timepoint = read_timepoint(given.day, label_map, given.t1c, given.labels, **facts)
     if corrected:
         note = f"{corrected.name} was corrected since it was written and is taken as it is, not segmented anew"
         timepoint = replace(timepoint, notes=(*timepoint.notes, note))

@@ -34,13 +34,15 @@ def add_region(command: ArgumentParser) -> None:
     )
 
 
-def add_labels(command: ArgumentParser) -> None:
-    """Adds --labels, the convention of a label map."""
+def add_labels(command: ArgumentParser, each: bool = False) -> None:
+    """Adds --labels, the convention of a label map; each: of several, once for all or once for each."""
     command.add_argument(
         "--labels",
+        action="append" if each else "store",
         choices=LABEL_CONVENTIONS,
         metavar="|".join(LABEL_CONVENTIONS),
-        help="label convention of label maps; if left out, it is found from them",
+        help="label convention of label maps; if left out, it is found from them"
+        + ("; given once for all, or once a timepoint, in their order" if each else ""),
     )
 
 
