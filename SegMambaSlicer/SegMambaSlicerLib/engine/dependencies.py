@@ -67,7 +67,7 @@ print(json.dumps(facts))
 
 @dataclass(frozen=True)
 class Package:
-    """requirement: as pip takes it. installed: the version, or None. met: whether it is there and new enough."""
+    """requirement: as pip takes it. installed: the version, or None. met: whether that is one that is asked for."""
 
     requirement: str
     name: str
@@ -77,6 +77,11 @@ class Package:
     @property
     def megabytes(self) -> int:
         return _MEGABYTES.get(self.name, _OTHER_SIZE)
+
+    @property
+    def isReplaced(self) -> bool:
+        """Whether installing takes another version away, on which others may rely."""
+        return self.installed is not None and not self.met
 
 
 def requirements() -> list[str]:
@@ -143,49 +148,78 @@ class Probe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be installed: torch (a requirement or None) and others, into `folder` of an interpreter.
+    """What would be installed: packages that are missing or there in another version, into `folder` of an interpreter.
 
     obstacle: why that cannot be installed there, with what to do instead; "" where it can.
     """
 
     interpreter: Interpreter
-    torch: str | None
-    others: tuple[str, ...]
-    megabytes: int
+    packages: tuple[Package, ...]
     folder: str
     obstacle: str = ""
 
     @property
     def isEmpty(self) -> bool:
-        return self.torch is None and not self.others
+        return not self.packages
+
+    @property
+    def torch(self) -> str | None:
+        """The requirement, where torch is to be installed."""
+        return next((package.requirement for package in self.packages if package.name == "torch"), None)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(package.requirement for package in self.packages if package.name != "torch")
+
+    @property
+    def megabytes(self) -> int:
+        return sum(package.megabytes for package in self.packages)
+
+    @property
+    def _requirements(self) -> list[str]:
+        return [*([self.torch] if self.torch else []), *self.others]
 
     @property
     def question(self) -> str:
         """The one question before anything happens."""
-        names = [*([self.torch] if self.torch else []), *self.others]
-        return _(
+        wanted = _(
             "The engine needs these Python packages:\n\n{packages}\n\nAbout {size} to download, into\n{folder}\n"
-            "({python}). This can take some minutes. Install them now?"
+            "({python}). This can take some minutes."
         ).format(
-            packages="\n".join(f"  {name}" for name in names),
+            packages="\n".join(f"  {self.describe(package)}" for package in self.packages),
             size=sizeText(self.megabytes),
             folder=self.folder,
             python=self.interpreter.title,
         )
+        parts = [wanted, _("Install them now?")]
+        if any(package.isReplaced for package in self.packages):
+            instead = _(
+                "To leave Slicer's packages as they are, create a Python environment, install the packages there, and "
+                "choose it as Own Python in Setup."
+            )
+            parts.insert(1, instead)
+        return "\n\n".join(parts)
+
+    def describe(self, package: Package, *notes: str) -> str:
+        """Its requirement, with the notes and what it replaces in brackets."""
+        said = list(notes)
+        if package.isReplaced:
+            slicers = _("replaces {version}, which other extensions may use")
+            text = slicers if self.interpreter.kind == "slicer" else _("replaces {version}")
+            said.append(text.format(version=package.installed))
+        return f"{package.requirement} ({'; '.join(said)})" if said else package.requirement
 
     @property
     def command(self) -> str:
         """For a terminal: how to install the same by hand."""
-        quoted = " ".join(f'"{name}"' for name in [*([self.torch] if self.torch else []), *self.others])
+        quoted = " ".join(f'"{name}"' for name in self._requirements)
         return f'"{self.interpreter.path}" -m pip install {quoted}'
 
 
 def plan(probe: Probe) -> Plan:
-    missing = [package for package in probe.packages or [] if not package.met]
-    torch = next((package.requirement for package in missing if package.name == "torch"), None)
-    others = tuple(package.requirement for package in missing if package.name != "torch")
-    size = sum(package.megabytes for package in missing)
-    return Plan(probe.interpreter, torch, others, size, probe.prefix, _obstacle(probe, bool(torch)) if missing else "")
+    unmet = tuple(package for package in probe.packages or [] if not package.met)
+    needsTorch = any(package.name == "torch" for package in unmet)
+    return Plan(probe.interpreter, unmet, probe.prefix, _obstacle(probe, needsTorch) if unmet else "")
 
 
 def _obstacle(probe: Probe, needsTorch: bool) -> str:
@@ -241,7 +275,8 @@ def install(planned: Plan, wheels: str = "") -> None:
         logging.debug("Installation failed", exc_info=True)
         text = _(
             "The installation stopped: {reason}\nCheck the network and the disk, then press Install again; it goes on "
-            "from where it was. Behind a closed network choose a folder of wheels, or your own Python."
+            "from where it was. Behind a closed network choose a folder of wheels, or your own Python. If a package "
+            "was in use (Windows cannot replace loaded files), restart Slicer and install before anything else."
         )
         raise InputError(text.format(reason=_reasonOf(error))) from error
 

@@ -57,9 +57,10 @@ class SetupPanel:
             return self._problem
         if self.plan is None or self.plan.isEmpty:
             return ""
-        return _("Python packages are missing ({size} to download). See Setup.").format(
-            size=dependencies.sizeText(self.plan.megabytes)
-        )
+        text = _("Python packages are missing ({size} to download). See Setup.")
+        if all(package.isReplaced for package in self.plan.packages):
+            text = _("Python packages are in versions that do not fit ({size} to download). See Setup.")
+        return text.format(size=dependencies.sizeText(self.plan.megabytes))
 
     def onCheck(self, checked=False):
         """Asks the interpreter what it has; the answer comes in `poll`."""
@@ -150,32 +151,38 @@ class SetupPanel:
 
     def _show(self, probe) -> None:
         self.plan = dependencies.plan(probe)
-        missing = [package for package in probe.packages if not package.met]
         ui = self._ui
         where = f"{probe.interpreter.title} {probe.python}<br>{html.escape(probe.prefix)}"
-        if missing:
-            about = _("{name} (about {size})")
-            names = ", ".join(
-                about.format(name=package.name, size=dependencies.sizeText(package.megabytes)) for package in missing
-            )
-            text = _("Missing: {names}").format(names=names)
-            if probe.interpreter.kind != "slicer":
-                text += "\n" + _("Install there with: {command}").format(command=self.plan.command)
-            if self.plan.obstacle:
-                text += "\n" + self.plan.obstacle
-            text = html.escape(text).replace("\n", "<br>")
-        else:
+        if self.plan.isEmpty:
             text = _("All {count} packages of the engine are installed.").format(count=len(probe.packages))
+        else:
+            text = html.escape("\n".join(self._lacking())).replace("\n", "<br>")
         ui.setupLabel.setText(f"{where}<br>{text}")
-        can = bool(missing) and probe.interpreter.kind == "slicer" and not self.plan.obstacle
+        can = not self.plan.isEmpty and probe.interpreter.kind == "slicer" and not self.plan.obstacle
         says = _("Shows what would be installed, its size and its folder, and asks first.")
         why = (
             _("Nothing is missing.")
-            if not missing
+            if self.plan.isEmpty
             else _("This is your own Python: install the packages there yourself.")
         )
         if not self._isInstalling:
             allow(ui.installButton, can, says, self.plan.obstacle or why)
+
+    def _lacking(self) -> list[str]:
+        """Line by line what is not there, or not as it should be, and what to do where Install does not."""
+        missing = [package for package in self.plan.packages if not package.isReplaced]
+        replaced = [package for package in self.plan.packages if package.isReplaced]
+        lines = [_("Missing: {names}").format(names=self._named(missing))] if missing else []
+        lines += [_("In another version: {names}").format(names=self._named(replaced))] if replaced else []
+        if self.plan.interpreter.kind != "slicer":
+            lines.append(_("Install there with: {command}").format(command=self.plan.command))
+        return [*lines, *([self.plan.obstacle] if self.plan.obstacle else [])]
+
+    def _named(self, packages: list) -> str:
+        """With versions: that is what a folder of wheels has to hold."""
+        about = _("about {size}")
+        sizes = [about.format(size=dependencies.sizeText(package.megabytes)) for package in packages]
+        return ", ".join(self.plan.describe(package, size) for package, size in zip(packages, sizes))
 
     def _tested(self, answer: dict) -> None:
         packages = [f"{name} {version}" for name, version in (answer.get("packages") or {}).items() if version]

@@ -1,5 +1,6 @@
 """Interpreters, packages and installation: what Setup offers, without installing anything."""
 
+import html
 import subprocess
 import sys
 import types
@@ -130,12 +131,31 @@ def test_the_question_says_what_how_much_and_where(app, monkeypatch, pump):
     assert not planned.isEmpty
 
 
+def test_the_question_says_which_versions_of_others_are_replaced(app, module, monkeypatch, pump):
+    """Another extension has put them there, and may need them; a Python of one's own leaves them alone."""
+    import numpy
+
+    planned = dependencies.plan(probe(["numpy<1", "no-such-package>=1"], monkeypatch, pump))
+    assert (planned.packages[0].name, planned.packages[0].installed) == ("numpy", numpy.__version__)
+    assert f"numpy<1 (replaces {numpy.__version__}, which other extensions may use)\n" in planned.question
+    assert "  no-such-package>=1\n" in planned.question
+    ui = module.widget.panel.ui
+    assert f"as {ui.pythonLabel.text} in {ui.setupSection.text}." in planned.question
+    assert planned.question.endswith("Install them now?")
+    harmless = dependencies.plan(probe(["no-such-package>=1"], monkeypatch, pump)).question
+    assert "replaces" not in harmless and ui.pythonLabel.text not in harmless
+
+
 # --- installing
+
+
+def package(requirement, installed=None):
+    return dependencies.Package(requirement, requirement.partition(">")[0], installed, False)
 
 
 @pytest.fixture
 def planned():
-    return dependencies.Plan(PYTHON, "torch>=2.8,!=2.9.*", ("monai>=1.6",), 2502, "/slicer")
+    return dependencies.Plan(PYTHON, (package("torch>=2.8,!=2.9.*"), package("monai>=1.6")), "/slicer")
 
 
 @pytest.fixture
@@ -187,7 +207,9 @@ def test_a_broken_installation_says_why_and_can_be_repeated(app, planned, calls,
         raise RuntimeError("Connection to the index timed out")
 
     monkeypatch.setitem(sys.modules, "slicer.packaging", types.SimpleNamespace(pip_install=broken))
-    with pytest.raises(InputError, match=r"timed out\n.*press Install again"):
+    with pytest.raises(
+        InputError, match=r"timed out\n.*press Install again.*in use.*restart Slicer and install before"
+    ):
         dependencies.install(planned)
 
     def refused(arguments):
@@ -201,7 +223,7 @@ def test_a_broken_installation_says_why_and_can_be_repeated(app, planned, calls,
 
 def test_an_own_python_is_left_to_its_owner(app, calls):
     conda = interpreter.Interpreter("/opt/conda/bin/python", "override", {})
-    own = dependencies.Plan(conda, None, ("monai",), 2, "/opt")
+    own = dependencies.Plan(conda, (package("monai"),), "/opt")
     with pytest.raises(InputError, match='"/opt/conda/bin/python" -m pip install "monai"'):
         dependencies.install(own)
     assert calls == []
@@ -232,6 +254,39 @@ def test_missing_packages_stand_in_the_way_and_are_named(lacking, volumes, pump)
     assert "no-such-package" in panel.ui.setupLabel.text
     assert not panel.ui.setupSection.collapsed
     assert not panel.session.engine.isRunning()  # it would only fail
+
+
+def checked(panel, pump):
+    """What the label says of the packages when they were looked at again."""
+    panel.setup.plan = None
+    panel.ui.checkButton.click()
+    pump(lambda: panel.setup.plan is not None)
+    return html.unescape(panel.ui.setupLabel.text)
+
+
+def test_another_version_is_not_called_missing(lacking, monkeypatch, pump):
+    import numpy
+
+    panel, _answers = lacking
+    monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy<1", "no-such-package>=1"])
+    said = checked(panel, pump)
+    assert "Missing: no-such-package>=1 (about 10 MB)<br>" in said
+    replaced = f"(about 17 MB; replaces {numpy.__version__}, which other extensions may use)"
+    assert said.endswith(f"In another version: numpy<1 {replaced}")
+    assert panel.setup.reason.startswith("Python packages are missing")
+    monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy<1"])
+    assert "Missing" not in checked(panel, pump)
+    assert panel.setup.reason.startswith("Python packages are in versions that do not fit")
+
+
+def test_an_own_python_has_no_other_extensions(lacking, monkeypatch, pump):
+    panel, _answers = lacking
+    own = interpreter.Interpreter(sys.executable, "override", {"PATH": "/usr/bin"})
+    monkeypatch.setattr("SegMambaSlicerLib.panel.setup.findInterpreter", lambda: own)
+    monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy<1"])
+    said = checked(panel, pump)
+    assert "In another version: numpy<1 (about 17 MB; replaces " in said and "extensions" not in said
+    assert said.endswith('-m pip install "numpy<1"')
 
 
 def test_a_refusal_installs_nothing(lacking, monkeypatch):
