@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -47,3 +48,13 @@ def test_the_readme_installs_this_folder_and_not_a_package_of_that_name():
 def test_the_versions_that_the_tests_run_with_are_noted(name):
     noted = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert name.lower() in noted
+
+
+def test_the_tutorial_fills_a_folder_of_wheels_with_all_that_is_asked_for():
+    """On a computer without Slicer, where only the tutorial can say what is needed."""
+    (command,) = re.findall(r"`python -m pip download ([^`]+)`", (ROOT / "TUTORIAL.md").read_text(encoding="utf-8"))
+    options, written = command.split(" WHEELS ")
+    assert options == "--only-binary=:all: -d"
+    written = set(shlex.split(written))
+    asked = {text for text in PROJECT["dependencies"] if ";" not in text}  # what older Pythons need, Slicer's does not
+    assert asked <= written <= asked | set(PROJECT["optional-dependencies"].get("dicom", ()))

@@ -150,12 +150,13 @@ class Probe:
 class Plan:
     """What would be installed: packages that are missing or there in another version, into `folder` of an interpreter.
 
-    obstacle: why that cannot be installed there, with what to do instead; "" where it can.
+    python: its version. obstacle: why that cannot be installed there, with what to do instead; "" where it can.
     """
 
     interpreter: Interpreter
     packages: tuple[Package, ...]
     folder: str
+    python: str
     obstacle: str = ""
 
     @property
@@ -219,7 +220,8 @@ class Plan:
 def plan(probe: Probe) -> Plan:
     unmet = tuple(package for package in probe.packages or [] if not package.met)
     needsTorch = any(package.name == "torch" for package in unmet)
-    return Plan(probe.interpreter, unmet, probe.prefix, _obstacle(probe, needsTorch) if unmet else "")
+    obstacle = _obstacle(probe, needsTorch) if unmet else ""
+    return Plan(probe.interpreter, unmet, probe.prefix, probe.python, obstacle)
 
 
 def _obstacle(probe: Probe, needsTorch: bool) -> str:
@@ -273,12 +275,26 @@ def install(planned: Plan, wheels: str = "") -> None:
         raise
     except Exception as error:  # pip, the network and the extension PyTorch raise what they like
         logging.debug("Installation failed", exc_info=True)
-        text = _(
-            "The installation stopped: {reason}\nCheck the network and the disk, then press Install again; it goes on "
-            "from where it was. Behind a closed network choose a folder of wheels, or your own Python. If a package "
-            "was in use (Windows cannot replace loaded files), restart Slicer and install before anything else."
+        raise InputError(_failure(planned, wheels if options else "", error)) from error
+
+
+def _failure(planned: Plan, wheels: str, error: Exception) -> str:
+    if wheels:
+        advice = _(
+            "The Wheels folder {folder} may lack a wheel that fits this system and Python {version}. The tutorial says "
+            "how to fill it; then press Install again."
+        ).format(folder=wheels, version=planned.python)
+    else:
+        advice = _(
+            "Check the network and the disk, then press Install again; it goes on from where it was. Behind a proxy "
+            "set HTTPS_PROXY before Slicer starts; without a network choose a Wheels folder or an Own Python."
         )
-        raise InputError(text.format(reason=_reasonOf(error))) from error
+    inUse = _(
+        "If a package was in use (Windows cannot replace loaded files), restart Slicer and install before anything "
+        "else."
+    )
+    stopped = _("The installation stopped: {reason}").format(reason=_reasonOf(error))
+    return f"{stopped}\n{advice} {inUse}"
 
 
 def _reasonOf(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """Interpreters, packages and installation: what Setup offers, without installing anything."""
 
+import dataclasses
 import html
+import platform
 import subprocess
 import sys
 import types
@@ -126,6 +128,7 @@ def test_the_question_says_what_how_much_and_where(app, monkeypatch, pump):
     planned = dependencies.plan(probe(["torch>=99", "monai>=99", "numpy>=1"], monkeypatch, pump))
     assert planned.torch == "torch>=99"
     assert planned.others == ("monai>=99",)
+    assert planned.python == platform.python_version()
     for part in ("torch>=99", "monai>=99", "2.5 GB", sys.prefix, "Slicer's Python"):
         assert part in planned.question
     assert not planned.isEmpty
@@ -155,7 +158,7 @@ def package(requirement, installed=None):
 
 @pytest.fixture
 def planned():
-    return dependencies.Plan(PYTHON, (package("torch>=2.8,!=2.9.*"), package("monai>=1.6")), "/slicer")
+    return dependencies.Plan(PYTHON, (package("torch>=2.8,!=2.9.*"), package("monai>=1.6")), "/slicer", "3.12.10")
 
 
 @pytest.fixture
@@ -221,9 +224,24 @@ def test_a_broken_installation_says_why_and_can_be_repeated(app, planned, calls,
         dependencies.install(planned)
 
 
+def test_a_folder_without_the_right_wheels_is_not_blamed_on_the_network(app, planned, monkeypatch, tmp_path, module):
+    def refused(arguments):
+        raise RuntimeError("No matching distribution found for torch")
+
+    monkeypatch.setitem(sys.modules, "slicer.packaging", types.SimpleNamespace(pip_install=refused))
+    with pytest.raises(InputError) as raised:
+        dependencies.install(planned, str(tmp_path))
+    said = str(raised.value)
+    assert f"{tmp_path} may lack a wheel that fits this system and Python 3.12.10" in said
+    assert module.widget.panel.ui.wheelsLabel.text in said and "press Install again" in said
+    assert "restart Slicer and install before" in said and "network and the disk" not in said
+    with pytest.raises(InputError, match=r"network and the disk.* Wheels folder.* Own Python"):
+        dependencies.install(dataclasses.replace(planned, packages=(package("monai"),)))
+
+
 def test_an_own_python_is_left_to_its_owner(app, calls):
     conda = interpreter.Interpreter("/opt/conda/bin/python", "override", {})
-    own = dependencies.Plan(conda, (package("monai"),), "/opt")
+    own = dependencies.Plan(conda, (package("monai"),), "/opt", "3.13.1")
     with pytest.raises(InputError, match='"/opt/conda/bin/python" -m pip install "monai"'):
         dependencies.install(own)
     assert calls == []
@@ -270,6 +288,7 @@ def test_another_version_is_not_called_missing(lacking, monkeypatch, pump):
     panel, _answers = lacking
     monkeypatch.setattr(dependencies, "requirements", lambda: ["numpy<1", "no-such-package>=1"])
     said = checked(panel, pump)
+    assert said.startswith(f"Slicer's Python {platform.python_version()}<br>")  # for which the wheels have to be
     assert "Missing: no-such-package>=1 (about 10 MB)<br>" in said
     replaced = f"(about 17 MB; replaces {numpy.__version__}, which other extensions may use)"
     assert said.endswith(f"In another version: numpy<1 {replaced}")
