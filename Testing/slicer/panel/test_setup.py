@@ -308,6 +308,12 @@ def test_an_own_python_has_no_other_extensions(lacking, monkeypatch, pump):
     assert said.endswith('-m pip install "numpy<1"')
 
 
+def test_what_setup_says_can_be_copied(module):
+    """Requirements, a command for a terminal, what went wrong: nobody types that."""
+    for label in (module.widget.panel.ui.setupLabel, module.widget.panel.ui.testLabel):
+        assert label.textInteractionFlags & qt.Qt.TextSelectableByMouse
+
+
 def test_a_refusal_installs_nothing(lacking, monkeypatch):
     panel, answers = lacking
     monkeypatch.setattr(dependencies, "install", lambda *_: pytest.fail("was not allowed"))
