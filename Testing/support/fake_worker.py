@@ -11,7 +11,7 @@ from pathlib import Path
 
 BEHAVIOURS = (
     "well", "slow", "deaf", "babbling", "dying", "mute", "other-grid", "no-file", "refusing", "broken-model", "missing",
-    "leaving-out",
+    "leaving-out", "broken-gpu",
 )  # fmt: skip
 
 
@@ -138,6 +138,9 @@ def main():
                 sys.stderr.write("Traceback\nMemoryError: Unable to allocate 9 GiB\n")
                 sys.stderr.flush()
                 os._exit(3)
+            elif behaviour == "broken-gpu":  # as CUDA after the computer slept: as long as the process lives
+                say(event="error", id=name, kind="internal", message="CUDA error: unknown error", detail="Traceback")
+                time.sleep(0.2)  # so that what is asked meanwhile is answered after it
             elif behaviour in ("refusing", "broken-model"):
                 kind = "input" if behaviour == "refusing" else "model"
                 say(event="error", id=name, kind=kind, message=f"The {kind} is wrong; mend it.", detail="Traceback")

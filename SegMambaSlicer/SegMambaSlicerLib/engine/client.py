@@ -64,7 +64,7 @@ class Request:
 
 
 class Engine:
-    """One worker process at most, started when first asked and again after it has died.
+    """One worker process at most, started when first asked and again after it has died or failed as nobody foresaw.
 
     log: called with (level, text) for each line worth showing; devicesChanged: called with the worker's news of
     devices. interpreter: a function that returns an Interpreter, for a new process each time.
@@ -80,6 +80,7 @@ class Engine:
         self._log = log
         self._devicesChanged = devicesChanged
         self._process: ChildProcess | None = None
+        self._spent: ChildProcess | None = None  # one that is to be replaced when nobody waits for it
         self._pending: dict[str, Request] = {}
         self._count = 0
         self.lines: deque[str] = deque(maxlen=_LOG_LINES)
@@ -144,6 +145,7 @@ class Engine:
             self._died(process)
         elif process.hasEnded():
             self._died(process)
+        self._retire()
 
     def wait(self, request: Request, seconds: float | None = None) -> dict:
         """Blocks until `request` has ended; returns its result. Raises EngineError, kind "late" after `seconds`."""
@@ -171,6 +173,7 @@ class Engine:
             if self._process is not None:
                 dead, self._process = self._process, None
                 self._died(dead)
+        self._retire()
         if self._process is not None:
             return
         try:
@@ -207,6 +210,8 @@ class Engine:
                 str(event.get("kind", "internal")), str(event.get("message", "")), str(event.get("detail") or "")
             )
             if request is not None:
+                if error.kind == "internal":
+                    self._spent = self._process
                 self._finish(request, error=error)
             else:
                 self._note("error", error.message)
@@ -239,6 +244,13 @@ class Engine:
         if not self._pending:  # else those hear of it who wait for an answer
             self._note("error", "\n".join([text, *tail]))
         self._failAll(EngineError("died", text, "\n".join(last)))
+
+    def _retire(self) -> None:
+        """Ends a worker after what nobody foresaw: an error of CUDA lasts as long as the process, whatever is asked."""
+        isAwaited = any(request.command != "cancel" for request in self._pending.values())
+        if self._process is not None and self._process is self._spent and not isAwaited:
+            self._note("info", _("The engine was ended after this failure; the next run starts it again."))
+            self.stop()
 
     def _failAll(self, error: EngineError) -> None:
         for request in list(self._pending.values()):

@@ -80,6 +80,7 @@ def test_progress_comes_before_the_result_or_error(engine, choose, tmp_path):
     assert raised.value.kind == "input"
     assert "mend it" in raised.value.message
     assert seen == [0.1, 0.5]
+    assert engine.isRunning()  # nothing is wrong with it
 
 
 def test_a_dying_worker_says_its_last_words_and_another_takes_its_place(engine, choose, tmp_path):
@@ -93,6 +94,76 @@ def test_a_dying_worker_says_its_last_words_and_another_takes_its_place(engine, 
     assert not engine.isRunning()
     choose("well")
     assert engine.wait(engine.hello(), 10)["protocol"] == 1
+
+
+def test_a_worker_that_failed_as_nobody_foresaw_is_ended_and_another_takes_its_place(engine, choose, tmp_path):
+    """An error of CUDA lasts as long as its process, which would fail at every later request as well."""
+    choose("broken-gpu")
+    request = askToSegment(engine, tmp_path)
+    pid = engine.pid
+    with pytest.raises(EngineError, match="CUDA error") as raised:
+        engine.wait(request, 10)
+    assert raised.value.kind == "internal"
+    assert not engine.isRunning()
+    assert not alive(pid)
+    choose("well")
+    assert engine.wait(engine.hello(), 10)["protocol"] == 1
+    assert engine.pid != pid
+
+
+def test_who_asks_again_on_hearing_of_the_failure_asks_another_worker(engine, choose, tmp_path):
+    choose("broken-gpu")
+    pids, again = [], []
+
+    def retry(error):
+        choose("well")
+        again.append(engine.hello())
+        pids.append(engine.pid)
+
+    request = askToSegment(engine, tmp_path, onError=retry)
+    pids.append(engine.pid)
+    until(engine, lambda: request.isDone)
+    assert engine.wait(again[0], 10)["protocol"] == 1
+    assert pids[0] != pids[1] == engine.pid
+
+
+def test_a_worker_that_failed_is_ended_only_when_it_has_answered_what_else_was_asked(engine, choose, tmp_path):
+    choose("broken-gpu")
+    request, asked = askToSegment(engine, tmp_path), engine.hello()
+    until(engine, lambda: request.isDone)
+    assert engine.isRunning()
+    assert engine.wait(asked, 10)["protocol"] == 1
+    assert not engine.isRunning()
+
+
+def test_a_worker_that_fails_while_it_is_cancelled_is_ended_too(engine, choose, tmp_path):
+    choose("broken-gpu")
+    request = askToSegment(engine, tmp_path)
+    engine.cancel(request)
+    with pytest.raises(EngineError) as raised:
+        engine.wait(request, 10)
+    assert raised.value.kind == "cancelled"
+    assert not engine.isRunning()
+    assert not engine.isBusy()
+
+
+def test_in_the_panel_a_failure_that_would_last_is_over_with_the_next_run(ready, choose, pump):
+    panel = ready
+    choose("broken-gpu")
+    panel.session.restart()
+    panel.queryEngine()
+    pump(lambda: panel.session.machine)
+    before = panel.ui.stateLabel.text
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    assert "CUDA error" in panel.ui.progressLabel.text
+    assert panel.ui.applyButton.isEnabled() and panel.ui.modelCombo.isEnabled()
+    assert panel.ui.stateLabel.text == before and before.startswith("Ready: ")
+    choose("well")  # the same engine, in another process
+    panel.ui.applyButton.click()
+    pump(lambda: not panel.session.isBusy())
+    assert panel.parameters.result("Segmentation") is not None
+    assert panel.session.engine.isRunning()
 
 
 def test_a_missing_package_is_named(engine, choose):

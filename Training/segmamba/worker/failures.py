@@ -33,4 +33,5 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         return "input", f"{where}: {error.strerror or error}; check the disk, and try again", detail
     if isinstance(error, ImportError):
         return "internal", f"A library cannot be loaded ({error}); install the dependencies again", detail
-    return "internal", f"Something unforeseen failed ({type(error).__name__}: {error}); please report it", detail
+    what = f"{type(error).__name__}: {error}"
+    return "internal", f"Something unforeseen failed ({what}); run it again, and report it", detail
