@@ -84,6 +84,30 @@ def test_folders_of_a_request_are_left_out_of_texts(channel, tmp_path):
     assert channel.events()[0]["message"] == "t1c.nii and ~/lib/x.py"
 
 
+@pytest.mark.parametrize(
+    ("home", "text", "shown"),
+    [
+        ("/", "mean of 12/24 in /data/x.nii", "mean of 12/24 in /data/x.nii"),
+        ("/home/ann", "/home/anna/x, /home/ann-b/x", "/home/anna/x, /home/ann-b/x"),
+        ("/home/ann", "/home/ann.old", "/home/ann.old"),
+        ("/home/ann", "/mnt/home/ann/x", "/mnt/home/ann/x"),
+        ("/home/ann", "'/home/ann/x', -I/home/ann/y and file:///home/ann/z", "'~/x', -I~/y and file://~/z"),
+        ("/home/ann", "no permission for /home/ann. Or '/home/ann': /home/ann", "no permission for ~. Or '~': ~"),
+    ],
+)
+def test_the_home_folder_is_shortened_where_it_is_the_whole_beginning_of_a_path(monkeypatch, home, text, shown):
+    monkeypatch.setattr(Path, "home", lambda: Path(home))
+    assert Channel(-1).clean(text) == shown
+
+
+def test_folders_of_a_request_are_no_part_of_other_paths(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/data"))
+    channel = Channel(-1)
+    channel.hide([Path("/data/t1c.nii"), Path("/t2w.nii"), Path("t1n.nii")])
+    assert channel.clean("/data/t1c.nii in /data, /opt/data/x, 1/2") == "t1c.nii in ~, /opt/data/x, 1/2"
+    assert channel.clean(repr("failed:\n/data/t1c.nii")) == repr("failed:\nt1c.nii")
+
+
 def test_when_nobody_reads_any_more_the_channel_says_so_and_goes_on():
     read_end, write_end = os.pipe()
     os.close(read_end)

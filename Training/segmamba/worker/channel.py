@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import re
 import sys
 import threading
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from segmamba.worker.streams import LineWriter, write_all
+
+_IN_LONGER = r"(?P<more>/[\w.-]{1,255})?"  # what makes a path the end of another one
+_IN_RELATIVE = r"(?P<more>[\w./\\-])?"
+_INSIDE = r"[/\\]+"  # before something in a folder
+_WHOLE = r"(?![\w@~+-]|\.\w)"  # after a name that does not go on
+_Folders = dict[tuple[str, str], re.Pattern[str]]  # folder as it is written, what stands for it -> where it is found
 
 
 class Channel:
@@ -19,7 +25,7 @@ class Channel:
     def __init__(self, file: int):
         self._file = file
         self._lock = threading.Lock()
-        self._hidden: dict[str, str] = {str(Path.home()): "~"}
+        self._hidden = _find([Path.home()], _WHOLE, "~")
         self.closed = False
 
     def send(self, event: str, id: str | None, **values: object) -> None:
@@ -44,14 +50,15 @@ class Channel:
 
     def hide(self, paths: Iterable[Path]) -> None:
         """From now on only the last part of these paths is shown in texts."""
-        folders = {str(parent) for path in paths for parent in (path.parent, path.resolve().parent)}
-        self._hidden = {**self._hidden, **{folder + os.sep: "" for folder in folders if len(folder) > 1}}
+        folders = [parent for path in paths for parent in (path.parent, path.resolve().parent)]
+        self._hidden = {**self._hidden, **_find(folders, _INSIDE, "")}
 
     def clean(self, text: str) -> str:
         """The text with the folders of the user replaced by what stands for them."""
         hidden = self._hidden
-        for folder in sorted(hidden, key=len, reverse=True):
-            text = text.replace(folder, hidden[folder])
+        for folder, instead in sorted(hidden, key=lambda key: (len(key[0]), key[1] == ""), reverse=True):
+            if folder in text:
+                text = _replace(hidden[folder, instead], text, instead)
         return text
 
     def take_logging(self) -> None:
@@ -65,6 +72,20 @@ class Channel:
             setattr(sys, name, writer)
             setattr(sys, f"__{name}__", writer)
         sys.stdin = sys.__stdin__ = None
+
+
+def _find(folders: Iterable[PurePath], then: str, instead: str) -> _Folders:
+    """Where folders stand in a text, with what comes `then`. Not a root, nor ".", which would be found all over it."""
+    found = {}
+    for folder in folders:
+        if folder != folder.parent:
+            before = _IN_LONGER if folder.is_absolute() else _IN_RELATIVE
+            found[str(folder), instead] = re.compile(before + re.escape(str(folder)) + then)
+    return found
+
+
+def _replace(pattern: re.Pattern[str], text: str, instead: str) -> str:
+    return pattern.sub(lambda found: found[0] if found["more"] else instead, text)
 
 
 class _Handler(logging.Handler):
