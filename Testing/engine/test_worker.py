@@ -219,7 +219,7 @@ def test_what_is_wrong_with_a_request_is_said(worker, images, tmp_path, change, 
 
 
 def test_damaged_weights_are_an_error_of_the_model(worker, images, tmp_path):
-    folder = tmp_path / "damaged"
+    folder = tmp_path / "Doe John" / "damaged"
     shutil.copytree(shipped_models()["quick"], folder)
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1
@@ -227,6 +227,7 @@ def test_damaged_weights_are_an_error_of_the_model(worker, images, tmp_path):
     worker.ask("damaged", "segment", images=images[0], output=str(tmp_path), model=str(folder))
     error = worker.answer("damaged")
     assert error["kind"] == "model" and "sha256" in error["message"]
+    assert "Doe John" not in "".join(map(str, worker.seen))
 
 
 @posix

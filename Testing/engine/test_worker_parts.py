@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import nibabel
 import numpy as np
@@ -18,7 +18,7 @@ from segmamba.prediction.options import PredictOptions, digest_images
 from segmamba.prediction.windows import predict
 from segmamba.worker.channel import Channel
 from segmamba.worker.failures import ModelError, describe
-from segmamba.worker.job import Job, _are_apart, _publish, _refuse_others, remove_files
+from segmamba.worker.job import Job, Shelf, _are_apart, _publish, _refuse_others, remove_files
 from segmamba.worker.requests import parse
 from segmamba.worker.streams import Captured, LineWriter
 from torch import nn
@@ -106,6 +106,49 @@ def test_folders_of_a_request_are_no_part_of_other_paths(monkeypatch):
     channel.hide([Path("/data/t1c.nii"), Path("/t2w.nii"), Path("t1n.nii")])
     assert channel.clean("/data/t1c.nii in /data, /opt/data/x, 1/2") == "t1c.nii in ~, /opt/data/x, 1/2"
     assert channel.clean(repr("failed:\n/data/t1c.nii")) == repr("failed:\nt1c.nii")
+
+
+class WindowsPath(PureWindowsPath):
+    """One on another computer."""
+
+    def resolve(self):
+        return self
+
+
+def test_folders_are_left_out_however_windows_writes_them(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: PureWindowsPath("C:\\Users\\ann"))
+    channel, image = Channel(-1), WindowsPath("C:\\Users\\ann\\Doe John\\t1c.nii")
+    channel.hide([image, WindowsPath("D:\\t2w.nii")])
+    for text in (str(image), image.as_posix(), f"{image.parent}/t1c.nii"):
+        assert channel.clean(text) == "t1c.nii"
+        assert channel.clean(f"no such file: {text!r}") == "no such file: 't1c.nii'"
+    home = "C:\\Users\\ann\\x"
+    assert channel.clean(f"{home} {home!r} D:\\x C:\\Users\\anna") == "~\\x '~\\\\x' D:\\x C:\\Users\\anna"
+
+
+def test_a_folder_with_backslashes_is_left_out_of_what_repr_makes_of_it(channel, tmp_path):
+    image = tmp_path / "Doe\\John" / "t1c.nii"
+    channel.hide([image])
+    assert channel.clean(f"{image} {str(image)!r}") == "t1c.nii 't1c.nii'"
+
+
+@pytest.mark.parametrize(
+    "folder", ["Doe John/model", "./Doe John//model/", "{here}/Doe John/model", "{here}//Doe John/model"]
+)
+def test_the_folder_of_a_model_is_left_out_of_texts(channel, tmp_path, folder):
+    values = json.loads(segment_request(tmp_path)) | {"model": folder.format(here=tmp_path)}
+    request = parse(json.dumps(values).encode())
+    channel.hide(request.paths)
+    job = Job(request, channel)
+    with pytest.raises(ModelError) as raised:
+        Shelf().get(request.model)
+    job.fail(raised.value)
+    assert "there is no model 'model'" in channel.events()[-1]["message"]
+
+
+def test_the_name_of_a_model_is_no_path(channel):
+    channel.hide(parse(segment_request("/out/of/one")).paths)
+    assert channel.clean(f"{Path.cwd()}/x/quick") == f"{Path.cwd()}/x/quick".replace(str(Path.home()), "~")
 
 
 def test_when_nobody_reads_any_more_the_channel_says_so_and_goes_on():

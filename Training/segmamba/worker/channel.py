@@ -80,8 +80,15 @@ def _find(folders: Iterable[PurePath], then: str, instead: str) -> _Folders:
     for folder in folders:
         if folder != folder.parent:
             before = _IN_LONGER if folder.is_absolute() else _IN_RELATIVE
-            found[str(folder), instead] = re.compile(before + re.escape(str(folder)) + then)
+            for text in _spellings(folder):
+                found[text, instead] = re.compile(before + re.escape(text) + then)
     return found
+
+
+def _spellings(folder: PurePath) -> set[str]:
+    """As it is, with slashes, as some libraries write it on Windows, and as both are in a repr()."""
+    plain = {str(folder), folder.as_posix()}
+    return plain | {repr(text)[1:-1] for text in plain}
 
 
 def _replace(pattern: re.Pattern[str], text: str, instead: str) -> str:

@@ -58,6 +58,13 @@ class Segment(Request):
     brain_mask: Path | None = None
     """a file, or None."""
 
+    @property
+    def paths(self) -> list[Path]:
+        """All that name a file or folder; `model` where it is more than a name."""
+        model = Path(self.model)
+        given = [*self.images.values(), self.output, *([self.brain_mask] if self.brain_mask else [])]
+        return given if model.name == self.model else [*given, model]
+
 
 @dataclass(frozen=True)
 class Cancel(Request):
@@ -143,6 +150,8 @@ def _segment(values: dict, id: str) -> Segment:
     if prepare == "never" and mask:
         raise ProtocolError("brain_mask goes with prepare auto, not never", id)
     names: dict[str, Any] = {key: _text(values, key, id) for key in ("model", "device") if key in values}
+    if "model" in names:
+        names["model"] = str(Path(names["model"]))  # in errors as it is hidden from them, without doubled slashes
     return Segment(
         id,
         "segment",

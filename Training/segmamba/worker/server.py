@@ -146,8 +146,7 @@ class Server:
             if any(not job.is_cancelled() for job in self._jobs):
                 self._refuse("busy", "Another case is running; ask again when it has ended", request.id)
                 return
-            given = [*request.images.values(), *([request.brain_mask] if request.brain_mask else [])]
-            self._channel.hide([*given, request.output, request.output / "file"])
+            self._channel.hide([*request.paths, request.output / "file"])
             job = Job(request, self._channel)
             self._jobs.append(job)
         self._waiting.put(job)
