@@ -34,7 +34,7 @@ def scored(dices, false_positives=0.0, finite=True, truth_mm3=1000.0):
     found = {}
     for number, dice in enumerate(dices):
         values = by_region(dice)
-        scores = {"dice": values, "lesion_dice": values, "false_positives": dict.fromkeys(REGIONS, false_positives)}
+        scores = {"dice": values, "lesion_dice": values, "false_positives": by_region(false_positives)}
         found[f"case{number:03}"] = Scored(scores, finite, 1.0, by_region(truth_mm3))
     return found
 
@@ -110,12 +110,42 @@ def test_false_spots(rise, holds):
     assert "1 false spot(s) of WT more" in verdict((pair[0], scored([0.8] * 30, 2.0)), BETTER).look_first[0].text
 
 
+def test_false_spots_on_its_own_cases_are_for_a_person():
+    """Twelve patients after an operation, without ET: better in WT and TC, and four spots of ET in each."""
+    anchor = scored([0.8] * 5), scored([0.8] * 5)
+    volumes = {"truth_mm3": (1000.0, 1000.0, 0.0)}
+    before = scored([(0.80, 0.70, 1.0)] * 12, **volumes)
+    after = scored([(0.82, 0.71, 0.0)] * 12, (0.0, 0.0, 4.0), **volumes)
+    found = verdict(anchor, (before, after))
+    assert found.verdict == "confirm" and failed(found) == ["local false positives ET"] and found.harm == 0
+    (text,) = (check.text for check in found.checks if check.name == "local false positives ET")
+    assert text == "0.00 to 4.00 a case; allowed +0.25"
+    fewer = dict(list(before.items())[:1]), dict(list(after.items())[:1])  # of one case nothing is known of chance
+    assert failed(verdict(anchor, fewer)) == ["local false positives ET"]
+
+
+def test_what_false_spots_may_vary_by_is_the_same_at_home():
+    """Spots 0 and 2 in turn in 16 cases, 1 a case: twice the standard error is 2 x sqrt(16 / 15) / 4 = 0.516."""
+    before = scored([0.7] * 16)
+    for number, case in enumerate(before.values()):
+        case.scores["false_positives"]["ET"] = 2.0 * (number % 2)
+    for after, grade in ((1.5, "promote"), (1.52, "confirm")):
+        assert verdict(SAME, (before, scored([0.75] * 16, (0.0, 0.0, after)))).verdict == grade
+    one_in_four = {**BETTER[1], "case000": scored([0.75], 1.0)["case000"]}
+    assert verdict(SAME, (BETTER[0], one_in_four)).verdict == "promote"
+
+
 def test_three_grades_at_home():
     """What may be lost on the anchor set, 0.01, may be lost here too before it is worse."""
     grades = {after: verdict(SAME, (BETTER[0], scored([after] * 4))).verdict for after in (0.71, 0.7, 0.695, 0.68)}
     assert list(grades.values()) == ["promote", "confirm", "confirm", "refuse"]
     found = verdict(SAME, ({}, {}))
-    assert found.verdict == "confirm" and failed(found) == ["local Dice"]
+    assert not any(check.name.startswith("local false") for check in found.checks)
+    without = scored([1.0] * 3, truth_mm3=0.0)
+    for pair, text in ((({}, {}), "no local validation case yet"), ((without, without), "none of 3 local validation")):
+        found = verdict(SAME, pair)
+        assert failed(found) == ["local Dice"] and found.verdict == "confirm"
+        assert any(check.text.startswith(text) for check in found.checks)
 
 
 def test_with_enough_local_cases_the_improvement_must_be_sure():

@@ -3,7 +3,8 @@
 The form is that of a predetermined change control plan (FDA, December 2024): quantitative acceptance criteria on cases
 that are never trained on. What may be lost follows from the spread of the champion's own scores on the anchor cases,
 which no candidate can widen: other cases of the same kind would move its mean by the standard error. Dice counts where
-a region truly is (scores.present_dice), false spots everywhere.
+a region truly is (scores.present_dice), false spots everywhere, on the site's own cases too: Dice sees none where
+nothing is.
 """
 
 from __future__ import annotations
@@ -96,13 +97,14 @@ def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Crite
             f"an anchor set of {len(anchor[0])} case(s), {len(seen.means)} with a tumour; expected two at the very "
             "least, better 100"
         )
-    losses = [*_dice_losses(seen, criteria), *_spot_losses(anchor)]
+    losses = [*_dice_losses(seen, criteria), *_spot_losses("anchor", anchor, otherwise="refuse")]
     margin = criteria.margin_for(seen.means[:, 0])
     checks = [
         _finite(anchor, local),
         *(loss.check() for loss in losses),
         _sure(seen, margin),
-        _better_at_home(_Dice.of(local, spots), margin, criteria),
+        _better_at_home(_Dice.of(local, spots), len(local[0]), margin, criteria),
+        *(loss.check() for loss in _spot_losses("local", local, otherwise="confirm")),
         _no_case_lost((anchor, local), seen, spots),
     ]
     failed = {check.otherwise for check in checks if not check.holds}
@@ -186,15 +188,16 @@ def _standard_error(values: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Loss:
-    """Of a region on the anchor set: what the candidate loses, and may lose."""
+    """Of a region on one of the two sets: what the candidate loses, and may lose."""
 
     name: str
     found: float
     allowed: float
     text: str
+    otherwise: str = "refuse"
 
     def check(self) -> Check:
-        return Check(name=self.name, holds=self.found <= self.allowed + 1e-9, otherwise="refuse", text=self.text)
+        return Check(name=self.name, holds=self.found <= self.allowed + 1e-9, otherwise=self.otherwise, text=self.text)
 
 
 def _dice_losses(seen: _Dice, criteria: Criteria) -> list[_Loss]:
@@ -208,14 +211,19 @@ def _dice_losses(seen: _Dice, criteria: Criteria) -> list[_Loss]:
     return losses
 
 
-def _spot_losses(anchor: Pair) -> list[_Loss]:
-    champion, candidate = (table(model, "false_positives") for model in anchor)
-    regions = next(iter(anchor[0].values())).scores["false_positives"]
+def _spot_losses(part: str, pair: Pair, *, otherwise: str) -> list[_Loss]:
+    """Of the cases of "anchor" or "local"; none where there are none."""
+    if not pair[0]:
+        return []
+    champion, candidate = (table(model, "false_positives") for model in pair)
+    regions = next(iter(pair[0].values())).scores["false_positives"]
     losses = []
     for region, before, after in zip(regions, champion.T, candidate.T):
-        rise, allowed = float((after - before).mean()), max(_SPOTS, 2 * _standard_error(before))
+        spread = 2 * _standard_error(before) if len(before) > 1 else 0.0
+        rise, allowed = float((after - before).mean()), max(_SPOTS, spread)
         text = f"{before.mean():.2f} to {after.mean():.2f} a case; allowed {allowed:+.2f}"
-        losses.append(_Loss(name=f"anchor false positives {region}", found=rise, allowed=allowed, text=text))
+        name = f"{part} false positives {region}"
+        losses.append(_Loss(name=name, found=rise, allowed=allowed, text=text, otherwise=otherwise))
     return losses
 
 
@@ -234,10 +242,12 @@ def _sure(seen: _Dice, margin: float) -> Check:
     return Check(name="anchor Dice", holds=bound >= -margin - 1e-9, otherwise="confirm", text=text)
 
 
-def _better_at_home(local: _Dice, margin: float, criteria: Criteria) -> Check:
+def _better_at_home(local: _Dice, cases: int, margin: float, criteria: Criteria) -> Check:
+    """cases: all that were kept for judging; `local` has those with a tumour."""
     name, count = "local Dice", len(local.means)
     if not count:
-        text = "no local validation case yet: nothing shows that it is better here"
+        found = f"none of {cases} local validation case(s) has a tumour larger than a spot"
+        text = f"{found if cases else 'no local validation case yet'}: nothing shows that it is better here"
         return Check(name=name, holds=False, otherwise="confirm", text=text)
     champion, candidate = local.means.T
     mean = float((candidate - champion).mean())
