@@ -164,7 +164,7 @@ def test_a_champion_that_the_disk_damaged_gives_way_to_the_one_before(folder, mo
     path = in_use.current(folder).folder / file
     path.write_bytes(path.read_bytes()[:-9])
     found = in_use.current(folder)
-    assert read_manifest(found.folder).id == "tiny" and "damaged" in found.note
+    assert read_manifest(found.folder).id == "tiny" and "cannot be read here" in found.note
     change.rollback(folder)
     assert in_use.current(folder).note == ""
 

@@ -3,23 +3,28 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
+from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 from processes import in_process, kill
+from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
 from segmamba.errors import InputError, Stopped
-from segmamba.learning.registry import in_use, state
+from segmamba.learning.registry import change, in_use, state
 from segmamba.learning.site import Site, ask_to_stop, stages, summarise
 from segmamba.learning.site import improve as work
+from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.site.status import read_status
 from segmamba.learning.submissions.intake import ingest
 from segmamba.models.package import load_package, read_manifest
 from segmamba.training import experiment, stop_signals
 from segmamba.training.checkpoint import has_checkpoint, load_checkpoint
-from site_runs import improve, wait_for
+from site_runs import improve, save_model, wait_for
 from training_runs import narrow_network, single_precision
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
@@ -157,6 +162,51 @@ def test_a_stop_while_data_are_read_or_prepared_ends_the_run_before_a_step(
     run = site.run(RUN)
     assert read_status(run).state == "stopped" and not (run / "stop").exists()
     assert len(list(site.cache.glob("*"))) <= 1 and not has_checkpoint(run)
+
+
+def by_newer_program(folder):
+    """A manifest with a key of a version to come, added there: its hash is right."""
+    manifest = folder / "model.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "of_2031": 1}))
+    registry = folder.parents[1] / "registry.json"
+    values = json.loads(registry.read_text())
+    values["models"][folder.name]["manifest_sha256"] = state.hash_of(manifest)
+    registry.write_text(json.dumps(values))
+    return "of_2031"
+
+
+def by_disk(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    return "is damaged"
+
+
+@pytest.mark.parametrize("spoil", [by_newer_program, by_disk])
+def test_nothing_is_learnt_from_the_model_before_one_that_cannot_be_read_here(small_site, tmp_path, capsys, spoil):
+    """Nor judged against it: what is better than a retired model may be worse than the one in use."""
+    site = small_site
+    with narrow_network():
+        old = change.start(site.models, tmp_path / "old")
+        new = change.adopt(site.models, save_model(tmp_path / "new", name="new", seed=6), "better")
+        why = spoil(site.models / "models" / new)
+        said = f"the model in use, {new}, cannot be read here .*{why}.*update the program.*segmamba models .* rollback"
+        with pytest.raises(InputError, match=said) as caught:
+            work(site, RUN, steps=2)
+        assert ("damaged" in str(caught.value)) == (spoil is by_disk)
+        run = site.run(RUN)
+        assert read_status(run).state == "failed" and not (run / "model").exists()
+        plan = replace(begin_plan(run, None, None), candidate=old)
+        late = stages.Stages(site, run, plan, mock.Mock(), mock.Mock(), "quick", lambda: "cpu")
+        with pytest.raises(InputError, match=said):
+            late._judge()
+        given = ["--models", str(site.models), "--device", "cpu"]
+        assert main(["gate", old, "--anchor", str(site.anchor), *given]) == 1
+        assert re.search(said, capsys.readouterr().err)
+        assert main(["train", "--finetune", str(site.corrections), "--run-folder", str(tmp_path / "run"), *given]) == 1
+        assert re.search(said, capsys.readouterr().err)
+        assert new in in_use.current(site.models).note  # what segments goes on
+        change.rollback(site.models)
+        assert in_use.champion(site.models).name == old
 
 
 # --- withdrawn

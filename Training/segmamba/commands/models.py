@@ -47,8 +47,8 @@ def add(add_command: AddCommand) -> None:
 
 def _gate(options: Namespace) -> int:
     from segmamba.learning.gate import Criteria, format_report, run_gate
+    from segmamba.learning.registry import in_use
     from segmamba.learning.registry.change import promote, refuse
-    from segmamba.learning.registry.in_use import current, find_package
     from segmamba.models.package import find_model, shipped_models
 
     if not (options.models or options.champion) or (options.apply and not options.models):
@@ -57,14 +57,15 @@ def _gate(options: Namespace) -> int:
         raise InputError("--apply goes by the model in use: leave --champion out")
     if options.apply and options.margin is not None:
         raise InputError("--apply goes by margins from the spread of the anchor set: leave --margin out")
-    candidate = find_package(options.models, options.candidate) if options.models else find_model(options.candidate)
+    name = options.candidate
+    candidate = in_use.find_package(options.models, name) if options.models else find_model(name)
     if candidate.resolve() in {folder.resolve() for folder in shipped_models().values()}:
         raise InputError(
             f"{options.candidate} comes with the program, in whose folder the gate's report would be; add it to a "
             f"registry (`segmamba models MODELS add {options.candidate}`), and name the copy there with --models"
         )
     ready_for_output(candidate)  # where the report goes
-    champion = find_model(options.champion) if options.champion else current(options.models).folder
+    champion = find_model(options.champion) if options.champion else in_use.champion(options.models).folder
     report = run_gate(
         candidate,
         champion,

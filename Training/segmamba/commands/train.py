@@ -138,9 +138,9 @@ def _config(options: Namespace) -> TrainingConfig:
 
 
 def _initial(options: Namespace) -> Path:
-    from segmamba.learning.registry.in_use import current, find_package
+    from segmamba.learning.registry.in_use import champion, find_package
     from segmamba.models.package import find_model
 
     if options.models and options.model:
         return find_package(options.models, options.model)
-    return current(options.models).folder if options.models else find_model(options.model or "quick")
+    return champion(options.models).folder if options.models else find_model(options.model or "quick")

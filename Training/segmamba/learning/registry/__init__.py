@@ -5,7 +5,8 @@
 
 registry.json is written aside and renamed while a lock is held, and only after the package it will name has been loaded
 and found to be the one that was added. So it names a model that loads, whoever is killed when. Where the disk has
-since damaged that model, `current` takes the one before it, and says so.
+since damaged that model, or a newer program wrote it, `current` takes the one before it, and says so; `champion`, for
+learning and judging, takes no other.
 
 state    what registry.json says; can be read without torch
 in_use   the model in use, found and checked

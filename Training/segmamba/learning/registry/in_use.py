@@ -26,26 +26,51 @@ class Current:
 
 
 def current(folder: Path | str) -> Current:
-    """The champion; where its files are damaged, the newest champion before it that loads, with a note.
+    """The champion; where it cannot be read here, the newest champion before it that can, with a note.
 
     Raises InputError where there is no champion, or none that loads.
     """
     folder = Path(folder)
-    registry = read_registry(folder)
-    if registry.champion is None:
-        raise InputError(f"{folder} has no model in use yet; begin with `segmamba models {folder} start quick`")
+    registry, first = _read(folder)
     problems = []
-    for name in dict.fromkeys([registry.champion, *reversed(registry.before)]):
+    for name in dict.fromkeys([first, *reversed(registry.before)]):
         try:
             check_model(folder, name, registry)
         except InputError as error:
             problems.append(str(error))
             continue
-        note = "" if not problems else f"the model in use is damaged, {name} takes its place: {problems[0]}"
+        note = "" if not problems else f"the model in use cannot be read here, {name} takes its place: {problems[0]}"
         if note:
             log.warning(note)
         return Current(name=name, folder=folder / MODELS / name, note=note)
     raise InputError(f"no model of {folder} can be loaded: {'; '.join(problems)}")
+
+
+def champion(folder: Path | str) -> Current:
+    """The champion and no other, for what learns from it or is judged against it.
+
+    What is better than a retired model may be worse than the one in use.
+
+    Raises InputError where there is no champion, or it cannot be read here.
+    """
+    folder = Path(folder)
+    registry, name = _read(folder)
+    try:
+        check_model(folder, name, registry)
+    except InputError as error:
+        raise InputError(
+            f"the model in use, {name}, cannot be read here ({error}); update the program if a newer one wrote it, or "
+            f"go back to the model before it: `segmamba models {folder} rollback`"
+        ) from None
+    return Current(name=name, folder=folder / MODELS / name)
+
+
+def _read(folder: Path) -> tuple[Registry, str]:
+    """What a registry holds, and its champion's name. Raises InputError where it has none."""
+    registry = read_registry(folder)
+    if registry.champion is None:
+        raise InputError(f"{folder} has no model in use yet; begin with `segmamba models {folder} start quick`")
+    return registry, registry.champion
 
 
 def check_model(folder: Path, name: str, registry: Registry) -> None:

@@ -106,7 +106,7 @@ class Stages:
         if self.plan.initial is None:
             if state.read_registry(self.site.models).champion is None:
                 change.start(self.site.models, find_model(self.model))
-            self._done(initial=in_use.current(self.site.models).name)
+            self._done(initial=in_use.champion(self.site.models).name)
         assert self.plan.initial is not None
         return in_use.find_package(self.site.models, self.plan.initial)
 
@@ -220,7 +220,7 @@ class Stages:
         candidate = in_use.find_package(self.site.models, self.plan.candidate)
         report = run_gate(
             candidate,
-            in_use.current(self.site.models).folder,
+            in_use.champion(self.site.models).folder,
             self.site.anchor,
             self.folder / DATA,
             device=self.device,
