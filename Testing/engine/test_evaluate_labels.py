@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from label_maps import LABELS, SHAPE, save, tumour
+from segmamba.cases.labels import GLIOMA, LabelScheme
 from segmamba.cli import main
 from segmamba.errors import InputError
 from segmamba.evaluation.evaluate import evaluate_folders
@@ -161,6 +162,45 @@ def test_truths_of_several_conventions_under_names_that_tell_nothing_need_a_tabl
     for text in ("old,brats2021\nold,msd\n", "a,b\nold,brats1999\n", "old\n\nnew;msd\n"):
         table.write_text(text)
         assert main(command) == 1 and "table.csv" in capsys.readouterr().err
+
+
+OWN = {2: 1, 1: 2, 4: 3}  # as of a data set made with --label ED=2 --label NCR=1 --label ET=4
+OF_OWN = LabelScheme(labels={"ED": 1, "NCR": 2, "ET": 3}, regions=GLIOMA.regions)
+
+
+def test_one_case_with_a_4_settles_all_predictions_of_a_data_set(folders):
+    predictions, truths = folders
+    for case, et in (("c0", False), ("c1", True)):
+        for folder in folders:
+            save(tumour("brats2021", et=et), folder, f"{case}.nii.gz")
+    result = evaluate_folders(predictions, truths, scheme=OF_OWN, renumbering=OWN)
+    assert [set(scores["dice"].values()) for scores in result["cases"].values()] == [{1.0}, {1.0}]
+    assert any(note.startswith("the predictions hold a 4: taken for the values of the") for note in result["notes"])
+
+
+def test_predictions_with_the_labels_of_a_model_are_read_as_such(folders):
+    predictions, truths = folders
+    for case, et in (("c0", False), ("c1", True)):
+        labels = tumour("brats2021", et=et)
+        save(labels, truths, f"{case}.nii.gz")
+        save(np.array([0, 2, 1, 0, 3], np.uint8)[labels], predictions, f"{case}.nii.gz")
+    result = evaluate_folders(predictions, truths, scheme=OF_OWN, renumbering=OWN)
+    assert result["mean"]["dice"] == {"WT": 1.0, "TC": 1.0, "ET": 1.0}
+    assert not any("the predictions" in note for note in result["notes"])
+    save(tumour("brats2021"), predictions, "c1.nii.gz")  # some with a model's labels, others with the files'
+    save(tumour("msd"), predictions, "c0.nii.gz")
+    with pytest.raises(InputError, match=r"c1\.nii\.gz: label values \[4\]"):
+        evaluate_folders(predictions, truths, scheme=OF_OWN, renumbering=OWN)
+
+
+def test_what_is_open_in_the_predictions_of_a_data_set_is_said(folders):
+    predictions, truths = folders
+    for folder in folders:
+        save(tumour("brats2021", et=False), folder, "c0.nii.gz")
+    result = evaluate_folders(predictions, truths, scheme=OF_OWN, renumbering=OWN)
+    assert result["mean"]["dice"]["TC"] == 0
+    (note,) = (note for note in result["notes"] if "the predictions" in note)
+    assert "1 ED, 2 NCR, 3 ET" in note and "the files have 1 NCR, 2 ED, 4 ET" in note
 
 
 def test_unknown_convention_is_refused(folders):

@@ -70,9 +70,9 @@ def evaluate_folders(
 ) -> dict:
     """Scores every case of `truths`.
 
-    For another task than glioma, predictions hold the scheme's values; one that has a value which only the data set's
-    files have follows those. Where `predictions` is one file, only its case is scored; two single files are paired
-    whatever their names.
+    For another task than glioma, predictions hold the scheme's values; where one of them has a value which only the
+    data set's files have, and none has others, all follow those. Where `predictions` is one file, only its case is
+    scored; two single files are paired whatever their names.
 
     Args:
         predictions: a file or a folder (`label_files` says which files are taken).
@@ -138,12 +138,9 @@ def evaluate_folders(
             convention = ", ".join(sorted(set(told.values())))
         else:
             convention = "data set"
+            numbers = _numbers([found[p] for p, _ in pairs.values()], scheme, renumbering, notes)
             for prediction, truth in pairs.values():
                 _check_values(found[truth], renumbering, f"{convention} labels", "--dataset")
-                numbers = {value: value for value in scheme.labels.values()}
-                others = set(found[prediction].values) - set(numbers)
-                if others and others <= set(renumbering):
-                    numbers = renumbering
                 _check_values(found[prediction], numbers, "a prediction's labels", "--dataset")
                 work.append((prediction, numbers, truth, renumbering))
         rules = _Rules(scheme, scoring, tolerance)
@@ -254,6 +251,30 @@ def _check_options(scheme: LabelScheme, renumbering: Mapping[int, int] | None, s
         raise InputError(f"--convention {scoring}: unknown; expected one of {', '.join(SCORINGS)}")
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: expected 1 or more")
+
+
+def _numbers(
+    predictions: Iterable[Found], scheme: LabelScheme, renumbering: Mapping[int, int], notes: list[str]
+) -> Mapping[int, int]:
+    """Value in the predictions -> label of a data set, the same for all of them: one case without a label tells less.
+
+    notes: what a reader should know is appended.
+    """
+    same = {value: value for value in scheme.labels.values()}
+    values = {value for found in predictions for value in found.values}
+    others = sorted(values - set(same))
+    if others and values <= set(renumbering):
+        held = ", ".join(map(str, others[:8]))
+        notes.append(f"the predictions hold a {held}: taken for the values of the data set's files, as the truths are")
+        return renumbering
+    if not others and values <= set(renumbering) and any(renumbering[value] != value for value in values):
+        names = {value: name for name, value in scheme.labels.items()}
+        ours, files = (
+            ", ".join(f"{value} {names[numbers[value]]}" for value in sorted(numbers) if numbers[value] in names)
+            for numbers in (same, renumbering)
+        )
+        notes.append(f"the values of the predictions are taken for a model's ({ours}); the files have {files}")
+    return same
 
 
 def _check_values(found: Found, numbers: Mapping[int, int], what: str, option: str) -> None:
