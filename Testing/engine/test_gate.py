@@ -131,8 +131,11 @@ def test_what_false_spots_may_vary_by_is_the_same_at_home():
         case.scores["false_positives"]["ET"] = 2.0 * (number % 2)
     for after, grade in ((1.5, "promote"), (1.52, "confirm")):
         assert verdict(SAME, (before, scored([0.75] * 16, (0.0, 0.0, after)))).verdict == grade
-    one_in_four = {**BETTER[1], "case000": scored([0.75], 1.0)["case000"]}
-    assert verdict(SAME, (BETTER[0], one_in_four)).verdict == "promote"
+    for count in (1, 3, 4):  # one spot in all is chance, two are for a person
+        few = scored([0.7] * count)
+        for spots, grade in ((1.0, "promote"), (2.0, "confirm")):
+            spoilt = {**scored([0.75] * count), "case000": scored([0.75], spots)["case000"]}
+            assert verdict(SAME, (few, spoilt)).verdict == grade
 
 
 def test_three_grades_at_home():

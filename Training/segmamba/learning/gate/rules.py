@@ -23,7 +23,7 @@ SEED = 2023  # the same scores give the same bounds
 ENOUGH = 25  # anchor cases; of fewer, chance moves the means
 _MARGINS = 0.01, 0.05  # of a mean Dice, however narrow or wide the spread
 _FEW = 5  # anchor cases with a region, below which little is known of it
-_SPOTS = 0.25  # false spots a case, however narrow the spread
+_SPOTS = 0.25  # false spots a case, however narrow the spread; of fewer cases than four one spot in all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ def _spot_losses(part: str, pair: Pair, *, otherwise: str) -> list[_Loss]:
     losses = []
     for region, before, after in zip(regions, champion.T, candidate.T):
         spread = 2 * _standard_error(before) if len(before) > 1 else 0.0
-        rise, allowed = float((after - before).mean()), max(_SPOTS, spread)
+        rise, allowed = float((after - before).mean()), max(_SPOTS, 1 / len(before), spread)
         text = f"{before.mean():.2f} to {after.mean():.2f} a case; allowed {allowed:+.2f}"
         name = f"{part} false positives {region}"
         losses.append(_Loss(name=name, found=rise, allowed=allowed, text=text, otherwise=otherwise))
