@@ -33,6 +33,11 @@ def grown(voxels: np.ndarray) -> np.ndarray:
     return np.where(further, 2, voxels)
 
 
+def corrected(case: Path, folder: Path) -> Path:
+    """The label map of a case, corrected, as a file in `folder`."""
+    return edited(find_label(case), folder / f"{case.name}-corrected.nii.gz", grown)
+
+
 def small_case(folder: Path, seed: int = 0) -> Path:
     """Four random images of 9 x 11 x 7 voxels and a label map: enough to be written, not to be believed."""
     rng = np.random.default_rng(seed)
@@ -54,6 +59,14 @@ def send(folder: Path, case: Path, *, labels: Path | None = None, subject: str |
     proposal = options.pop("proposal", find_label(case))
     images = options.pop("images", find_case(case))
     return write_case(folder, images, labels or find_label(case), proposal, subject=subject, consent=True, **options)
+
+
+def send_under_two_patients(folder: Path, case: Path, tmp_path: Path) -> list[Path]:
+    """One examination, and again with another FLAIR as of patient B: two cases, in the order of their names."""
+    first = send(folder, case, labels=corrected(case, tmp_path), subject="A")
+    t2f = edited(find_case(case)["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
+    images = {**find_case(case), "t2f": t2f}
+    return sorted([first, send(folder, case, images=images, labels=corrected(case, tmp_path), subject="B")])
 
 
 def send_for_ever(folder: Path, case: Path, sign: Path) -> None:

@@ -12,7 +12,7 @@ from unittest import mock
 import nibabel as nib
 import numpy as np
 import pytest
-from correction_runs import edited, grown, send
+from correction_runs import corrected, edited, grown, send, send_under_two_patients
 from segmamba.cases.case import find_case, find_label
 from segmamba.cli import main
 from segmamba.datasets.manifest import read_dataset
@@ -36,10 +36,6 @@ def phantoms(tmp_path_factory) -> list[Path]:
         folder.mkdir()
         save_phantom(make_phantom(seed, spacing=(4, 4, 4), enhancing=True), folder, folder.name)
     return [root / f"p{seed}" for seed in SOUND]
-
-
-def corrected(case: Path, tmp_path: Path) -> Path:
-    return edited(find_label(case), tmp_path / f"{case.name}-corrected.nii.gz", grown)
 
 
 def only_row(result):
@@ -202,14 +198,6 @@ def test_a_submission_that_is_wrong_is_refused_and_no_reason_helps(tmp_path, pha
     assert only_row(ingest(tmp_path / "to", accept={place.name: "it will do"})).status == "refused"
 
 
-def send_under_two_patients(folder: Path, case: Path, tmp_path: Path) -> list[Path]:
-    """One examination, and again with another FLAIR as of patient B: two cases, in the order of their names."""
-    first = send(folder, case, labels=corrected(case, tmp_path), subject="A")
-    t2f = edited(find_case(case)["t2f"].path, tmp_path / "t2f.nii.gz", lambda voxels: np.clip(voxels // 9, 0, 255))
-    images = {**find_case(case), "t2f": t2f}
-    return sorted([first, send(folder, case, images=images, labels=corrected(case, tmp_path), subject="B")])
-
-
 def test_one_examination_under_two_patients_is_refused(tmp_path, phantoms):
     send_under_two_patients(tmp_path / "to", phantoms[0], tmp_path)
     result = ingest(tmp_path / "to")
@@ -352,6 +340,14 @@ def test_unchanged_cases_wait_for_corrected_ones(tmp_path, phantoms):
     result = ingest(folder)
     statuses = {row.name: row.status for row in result.rows}
     assert statuses[untouched.name] == "train" and "waiting" not in statuses.values()
+
+
+def test_a_correction_that_a_later_proposal_repeats_stays_in_use(tmp_path, phantoms):
+    folder, labels = tmp_path / "to", corrected(phantoms[0], tmp_path)
+    first = send(folder, phantoms[0], labels=labels, subject="A")
+    second = send(folder, phantoms[0], labels=labels, proposal=labels, subject="A")
+    assert {row.name: row.status for row in ingest(folder).rows} == {first.name: "replaced", second.name: "train"}
+    assert {row.name: row.status for row in ingest(folder, withdraw=[first.name]).rows} == {second.name: "waiting"}
 
 
 # --- the place of a case

@@ -180,8 +180,10 @@ def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
     accepted = {name: v.examined for name, v in verdicts.items() if v.state == "accepted"}
     newest = {entry_of(examined).id: name for name, examined in accepted.items()}  # in order of version
     chosen = {name: accepted[name] for name in sorted(newest.values())}
-    split = _place_subjects(output, chosen.values())
-    waiting = _waiting(chosen, split)
+    # a later proposal that needs no correction any more confirms the correction before it
+    corrected = {entry_of(examined).id for examined in accepted.values() if not examined.unchanged}
+    split = _place_subjects(output, chosen.values(), corrected)
+    waiting = _waiting(chosen, split, corrected)
     used = [examined for name, examined in chosen.items() if name not in waiting]
     rows = []
     for name, verdict in verdicts.items():
@@ -197,10 +199,10 @@ def _settle(output: Path, verdicts: Mapping[str, Verdict]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _place_subjects(output: Path, chosen: Collection[Examined]) -> Split:
+def _place_subjects(output: Path, chosen: Collection[Examined], corrected: Collection[str]) -> Split:
     """The places as they were, and new ones for new subjects; on the disk before anything is made of them.
 
-    Those with a corrected case come first, so that the first to validate on is not one that waits.
+    Those with a corrected case (`corrected`: ids) come first, so that the first to validate on is not one that waits.
     """
     if (output / SPLIT).exists():
         old = read_split(Dataset(name=output.name, modalities=(), labels={}, regions={}, label_values={}, cases=(),
@@ -213,19 +215,19 @@ def _place_subjects(output: Path, chosen: Collection[Examined]) -> Split:
     else:
         shares = {"train": 1 - VALIDATION, "validation": VALIDATION, "test": 0.0}
         old = Split(seed=1, shares=shares, subjects={})
-    new = extend(old, {examined.subject for examined in chosen if not examined.unchanged})
+    new = extend(old, {examined.subject for examined in chosen if entry_of(examined).id in corrected})
     new = extend(new, {examined.subject for examined in chosen})
     if new != old or not (output / SPLIT).exists():
         write_split(new, output)
     return new
 
 
-def _waiting(chosen: Mapping[str, Examined], split: Split) -> set[str]:
-    """Names of unchanged cases that are too many beside the corrected ones; which, a hash decides."""
+def _waiting(chosen: Mapping[str, Examined], split: Split, corrected: Collection[str]) -> set[str]:
+    """Names of unchanged cases that are too many beside the `corrected` ones (ids); which, a hash decides."""
     waiting: set[str] = set()
     for part in split.parts:
         here = {name: examined for name, examined in chosen.items() if split.part_of(examined.subject) == part}
-        unchanged = sorted(name for name, examined in here.items() if examined.unchanged)
+        unchanged = sorted(name for name, examined in here.items() if entry_of(examined).id not in corrected)
         allowed = int((len(here) - len(unchanged)) * UNCHANGED / (1 - UNCHANGED) + 1e-9)
         waiting.update(unchanged[allowed:])
     return waiting
