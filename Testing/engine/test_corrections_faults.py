@@ -49,6 +49,44 @@ def test_a_writer_killed_at_random_moments_leaves_whole_submissions_only(tmp_pat
     assert len(result.rows) == len(versions) and len(result.unfinished) == len(broken)
 
 
+@pytest.fixture
+def doubtful(tmp_path):
+    """(folder of corrections, the one submission in it, which was examined: its images are noise)."""
+    place = send(tmp_path / "to", small_case(tmp_path / "case"))
+    assert ingest(tmp_path / "to").names("doubtful") == [place.name]
+    return tmp_path / "to", place
+
+
+def test_a_picture_that_a_viewer_holds_stops_no_intake_and_keeps_no_withdrawn_image(doubtful):
+    folder, place = doubtful
+    held = folder / "verdicts" / f"{place.name}.png"
+    held.unlink()
+    held.mkdir()  # stands for a file that another program holds open
+    assert not ingest(folder, accept={place.name: "looked at"}).names("doubtful")
+    with pytest.raises(InputError, match=rf"{place.name} is withdrawn, but .*: remove {held}, and run the intake"):
+        ingest(folder, withdraw=[place.name])
+    assert not list((folder / "incoming").iterdir())
+    assert list((folder / "verdicts").iterdir()) == [held]
+    assert not ingest(folder).rows
+
+
+def test_images_that_a_withdrawal_left_behind_are_swept_by_a_later_intake(doubtful, monkeypatch):
+    folder, place = doubtful
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path / "t1c.nii.gz"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segmamba.learning.submissions.doubtful.shutil.rmtree", forbidden)
+        with pytest.raises(InputError, match=r"is withdrawn, but .*: remove \S+\.tmp, and"):
+            ingest(folder, withdraw=[place.name])
+    (left,) = (folder / "incoming").iterdir()
+    assert not list((folder / "verdicts").iterdir())
+    for path in (left, *left.iterdir()):
+        os.utime(path, (1e9, 1e9))
+    assert ingest(folder).unfinished == () and not left.exists()
+
+
 def test_two_writers_of_one_case_make_versions_without_a_gap(tmp_path):
     case, folder = small_case(tmp_path / "case"), tmp_path / "to"
     both = [in_process(send_times, folder, case, 15) for _ in range(2)]  # they make the salt at once, too

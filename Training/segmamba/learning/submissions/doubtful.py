@@ -64,17 +64,20 @@ def withdraw(incoming: Path, verdicts: Path, name: str) -> None:
     submission = incoming / name
     if not FOLDER.fullmatch(name) or not submission.is_dir():
         raise InputError(f"--withdraw {name}: no such submission in {incoming}")
-    gone = incoming / f".{secrets.token_hex(8)}.tmp"  # in one step; what is left of it by a kill is swept later
+    gone = incoming / f".{secrets.token_hex(8)}.tmp"  # in one step; what is left of it is swept by a later intake
     try:
         submission.rename(gone)
     except OSError as error:
         raise InputError(f"{name} cannot be withdrawn ({explain(error)}); ask who may delete there") from error
-    for file in (verdicts / f"{name}.json", picture_file(verdicts, name)):
-        file.unlink(missing_ok=True)
-    try:
-        shutil.rmtree(gone)
-    except OSError as error:
+    left = {}
+    for path in (gone, verdicts / f"{name}.json", picture_file(verdicts, name)):  # the images first
+        try:
+            shutil.rmtree(path) if path == gone else path.unlink(missing_ok=True)
+        except OSError as error:
+            left[path] = error
+    if left:
+        error = next(iter(left.values()))
         raise InputError(
-            f"{name} is withdrawn, but its files are not all deleted ({explain(error)}): remove {gone}, and run the "
-            "intake again"
+            f"{name} is withdrawn, but its files are not all deleted ({explain(error)}): remove "
+            f"{', '.join(map(str, left))}, and run the intake again"
         ) from error

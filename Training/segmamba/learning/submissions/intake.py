@@ -1,6 +1,6 @@
 """Intake: submissions become a data set to train on. Each is examined once, and each subject is assigned once.
 
-    FOLDER/incoming/CASE-vN/      submissions, only ever read
+    FOLDER/incoming/CASE-vN/      submissions, only ever read; what was broken off beside them is swept away
     OUTPUT/verdicts/CASE-vN.json  what was found, by which a killed intake resumes
     OUTPUT/verdicts/CASE-vN.png   of a doubtful one, for the person who decides
     OUTPUT/splits.json            subject -> train or validation; only ever added to
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -111,7 +112,7 @@ def ingest(
     folder = Path(folder)
     output = Path(output) if output is not None else folder
     check_sent(folder)
-    for swept in (output, make_folder(output / VERDICTS)):
+    for swept in (output, make_folder(output / VERDICTS), folder / INCOMING):
         sweep(swept)
     with exclusive(output / LOCK):
         for name in withdraw:
@@ -154,7 +155,8 @@ def _show(submission: Path, is_doubtful: bool, verdicts: Path) -> None:
     """A picture of what waits for a person, and of nothing else."""
     picture = picture_file(verdicts, submission.name)
     if not is_doubtful:
-        picture.unlink(missing_ok=True)
+        with suppress(OSError):  # a viewer may hold it: the next intake tries again
+            picture.unlink(missing_ok=True)
     elif not picture.exists():
         draw(submission, picture)
 
