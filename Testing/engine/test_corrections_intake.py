@@ -68,6 +68,12 @@ def test_sound_cases_are_taken(tmp_path, phantoms):
     for entry in dataset.cases:
         assert all(hash_file(dataset.path(file)) == file.sha256 for file in [*entry.images.values(), entry.label])
     assert "2 train, 1 validation" in format_intake(result)
+    placed = read_split(dataset).subjects
+    ingest(tmp_path / "to", withdraw=[row.name for row in result.rows])
+    for case in phantoms[:3]:  # withdrawn patients keep no other from being validated on
+        send(tmp_path / "to", case, labels=corrected(case, tmp_path), subject=f"{case.name} again")
+    assert sorted(row.status for row in ingest(tmp_path / "to").rows) == ["train", "train", "validation"]
+    assert placed.items() < read_split(read_dataset(tmp_path / "to")).subjects.items()
 
 
 def mirror(voxels):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from segmamba.cli import main
 from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry, write_dataset
-from segmamba.datasets.split import Split, make_split, read_split, test_cases, training_cases, validation_cases
+from segmamba.datasets.split import Split, extend, make_split, read_split, test_cases, training_cases, validation_cases
 from segmamba.errors import InputError
 
 
@@ -100,6 +100,18 @@ def test_a_subject_that_went_keeps_its_place(tmp_path):
     first, _ = make_split(make(tmp_path, names(10)), folds=5)
     second, added = make_split(make(tmp_path, names(5)), folds=5)
     assert (second.subjects, added) == (first.subjects, 0)
+
+
+def test_only_subjects_that_are_present_fill_a_part():
+    shares = {"train": 0.8, "validation": 0.2, "test": 0.0}
+    placed = {"s000": "train", "s001": "train", "s002": "validation"}
+    split = Split(seed=1, shares=shares, subjects=placed)
+    new = set(names(3, start=10))
+    alone = extend(split, new, present=new).subjects
+    assert {subject: alone[subject] for subject in placed} == placed
+    assert sorted(alone[subject] for subject in new) == ["train", "train", "validation"]
+    for beside in (extend(split, new), extend(split, new, present=new | {"s002"})):
+        assert {beside.subjects[subject] for subject in new} == {"train"}
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,21 @@ class Split:
         return "/".join(f"{100 * shares[part]:g}" for part in PARTS) + f" of {'/'.join(PARTS)}, seed {self.seed}"
 
 
-def extend(split: Split, subjects: set[str]) -> Split:
-    """The split with `subjects` that were missing from it; all others stay."""
+def extend(split: Split, subjects: set[str], present: set[str] | None = None) -> Split:
+    """The split with `subjects` that were missing from it; all others stay.
+
+    Args:
+        split: as it was.
+        subjects: that need a place.
+        present: of which there are cases; what the others left is filled again. None: all that have a place count.
+
+    Returns:
+        The split, in which absent subjects too are where they were.
+    """
     placed = dict(split.subjects)
     share: dict[Any, float] = dict(split.shares) if split.shares else dict.fromkeys(split.parts, 1 / len(split.parts))
-    count = {part: sum(p == part for p in placed.values()) for part in split.parts}
+    taken = [part for subject, part in placed.items() if present is None or subject in present]
+    count = {part: taken.count(part) for part in split.parts}
     for subject in sorted(subjects - set(placed), key=lambda s: _hash(split.seed, s)):
         total = sum(count.values()) + 1
         part = max(split.parts, key=lambda p: share[p] * total - count[p])  # of equals the first

@@ -205,6 +205,7 @@ def _place_subjects(output: Path, chosen: Collection[Examined], corrected: Colle
     """The places as they were, and new ones for new subjects; on the disk before anything is made of them.
 
     Those with a corrected case (`corrected`: ids) come first, so that the first to validate on is not one that waits.
+    Those that were withdrawn keep their places, and keep no new ones from being validated on.
     """
     if (output / SPLIT).exists():
         old = read_split(Dataset(name=output.name, modalities=(), labels={}, regions={}, label_values={}, cases=(),
@@ -217,8 +218,9 @@ def _place_subjects(output: Path, chosen: Collection[Examined], corrected: Colle
     else:
         shares = {"train": 1 - VALIDATION, "validation": VALIDATION, "test": 0.0}
         old = Split(seed=1, shares=shares, subjects={})
-    new = extend(old, {examined.subject for examined in chosen if entry_of(examined).id in corrected})
-    new = extend(new, {examined.subject for examined in chosen})
+    present = {examined.subject for examined in chosen}
+    new = extend(old, {examined.subject for examined in chosen if entry_of(examined).id in corrected}, present)
+    new = extend(new, present, present)
     if new != old or not (output / SPLIT).exists():
         write_split(new, output)
     return new
