@@ -87,6 +87,29 @@ def test_images_that_a_withdrawal_left_behind_are_swept_by_a_later_intake(doubtf
     assert ingest(folder).unfinished == () and not left.exists()
 
 
+def strange(folder):
+    """What an intake says of files and folders that do not belong into the one submission."""
+    (row,) = ingest(folder).rows
+    return [finding.text for finding in row.findings if finding.kind == "identifying"]
+
+
+def test_a_folder_that_a_file_server_makes_is_passed_by_and_any_other_is_refused_while_it_is_there(
+    doubtful,
+):
+    folder, place = doubtful
+    for name in ("@eaDir", ".@__thumb", ".AppleDouble"):
+        (place / name).mkdir()
+        (place / name / "t1c.nii.gz@SynoEAStream").write_bytes(b"of a file server")
+    os.utime(place / "case.json", (1e9, 1e9))  # so that it is examined again
+    assert strange(folder) == []
+    (place / "of a person").mkdir()
+    assert strange(folder) == [f"{place.name} holds files that do not belong there: of a person"]
+    (place / "of a person").rmdir()
+    assert strange(folder) == []
+    (place / "#recycle").write_bytes(b"a file of such a name is none of a server's")
+    assert strange(folder) == [f"{place.name} holds files that do not belong there: #recycle"]
+
+
 def test_two_writers_of_one_case_make_versions_without_a_gap(tmp_path):
     case, folder = small_case(tmp_path / "case"), tmp_path / "to"
     both = [in_process(send_times, folder, case, 15) for _ in range(2)]  # they make the salt at once, too

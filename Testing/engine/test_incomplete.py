@@ -141,6 +141,7 @@ def test_folders_beside_the_images_of_an_incomplete_case_may_be_none_of_it(toler
         (folder / name / "x").touch()
     (folder / "notes").mkdir()
     (folder / "notes" / ".DS_Store").touch()
+    (folder / "notes" / "@eaDir").mkdir()
     assert list(find_case(folder, incomplete=True)) == ["t1n", "t1c", "t2f"]
     (folder / "notes" / "IM0001").touch()
     with pytest.raises(InputError, match=r"no file for t2w; found: .*notes"):

@@ -60,6 +60,7 @@ def set_anchor(site, cases):
 
 
 def test_cases_of_ones_own_take_the_place_of_those_that_ship(site, own, capsys):
+    (site.anchor / "@eaDir" / "SYNO").mkdir(parents=True)  # of a file server: nobody's own
     before = tree(own)
     assert set_anchor(site, own) == 0
     said = capsys.readouterr().out
@@ -115,6 +116,7 @@ def test_an_empty_folder_that_a_system_has_looked_into_gets_the_cases_that_ship(
     for name in ("anchor", "replay"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".DS_Store").write_bytes(b"of macOS")
+        (tmp_path / name / "@eaDir" / "SYNO").mkdir(parents=True)
         copy_shipped(tmp_path / name)
         assert shipped_cases(read_dataset(tmp_path / name))
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmamba.errors import InputError
-from segmamba.files.atomic import is_clutter, is_clutter_folder
+from segmamba.files.atomic import is_clutter_folder, is_left_by_system
 from segmamba.images.image_io import NIFTI, Source, count_volumes, image_suffix, name_without_suffix
 from segmamba.images.modalities import MODALITIES
 from segmamba.settings import read_json
@@ -150,7 +150,7 @@ def _is_aside(path: Path) -> bool:
         return (
             is_clutter_folder(path.name)
             or holds_results_only(path)
-            or all(is_clutter(entry.name) for entry in path.iterdir())
+            or all(is_left_by_system(entry) for entry in path.iterdir())
         )
     except OSError:  # what may not be looked into may be the image
         return False

@@ -22,7 +22,9 @@ from segmamba.errors import InputError, explain
 _LEFT = re.compile(r"\.(\d+\..+|[0-9a-f]{16}|segmamba-.+)\.tmp(\.nii(\.gz)?)?")
 # what systems leave in every folder that is looked into
 _CLUTTER = re.compile(r"\._.*|\.DS_Store|\.directory|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini", re.IGNORECASE)
-_CLUTTER_FOLDER = re.compile(r"@eaDir|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found", re.IGNORECASE)
+_CLUTTER_FOLDER = re.compile(
+    r"@eaDir|\.@__thumb|\.AppleDouble|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found", re.IGNORECASE
+)
 
 
 def check_regular(path: Path) -> None:
@@ -216,6 +218,11 @@ def is_clutter(name: str) -> bool:
 def is_clutter_folder(name: str) -> bool:
     """Whether a folder's name is one that Windows, a disk or a file server makes by itself."""
     return _CLUTTER_FOLDER.fullmatch(name) is not None
+
+
+def is_left_by_system(path: Path) -> bool:
+    """Whether it is a file or a folder that is there by no person's will: `is_clutter`, `is_clutter_folder`."""
+    return is_clutter(path.name) or (is_clutter_folder(path.name) and path.is_dir() and not path.is_symlink())
 
 
 def subfolders(folder: Path) -> list[Path]:

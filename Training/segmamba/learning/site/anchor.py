@@ -13,7 +13,7 @@ from segmamba.datasets.manifest import MANIFEST, Dataset, read_dataset
 from segmamba.datasets.split import SPLIT
 from segmamba.datasets.workers import Progress
 from segmamba.errors import InputError
-from segmamba.files.atomic import aside, is_clutter, make_folder
+from segmamba.files.atomic import aside, is_left_by_system, make_folder
 from segmamba.files.shares import exclusive, publish_folder
 from segmamba.learning.gate.comparison import check_fits
 from segmamba.learning.gate.rules import ENOUGH
@@ -108,7 +108,7 @@ def _refuse_own(folder: Path) -> None:
     """Raises InputError where a folder holds anything but the cases that `copy_shipped` put there."""
     if folder.is_symlink():
         raise InputError(f"{folder} is a link, which is not replaced; move it away, and try again")
-    names = sorted(path.name for path in folder.iterdir() if not is_clutter(path.name)) if folder.exists() else []
+    names = sorted(path.name for path in folder.iterdir() if not is_left_by_system(path)) if folder.exists() else []
     if not names:
         return
     dataset = read_dataset(folder) if MANIFEST in names else None

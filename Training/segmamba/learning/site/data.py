@@ -11,7 +11,7 @@ from segmamba.datasets.collect import init_dataset
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, FileEntry, read_dataset, write_dataset
 from segmamba.datasets.split import read_split, write_split
 from segmamba.errors import InputError
-from segmamba.files.atomic import is_clutter, make_folder, write_aside
+from segmamba.files.atomic import is_left_by_system, make_folder, write_aside
 from segmamba.files.shares import publish_folder
 from segmamba.learning.provenance import SHIPPED
 
@@ -50,10 +50,10 @@ def copy_shipped(folder: Path) -> None:
     """
     if folder.exists():
         inside = list(folder.iterdir())
-        if not all(is_clutter(path.name) for path in inside):
+        if not all(is_left_by_system(path) for path in inside):
             return
         for path in inside:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         folder.rmdir()
     source = _CASES / folder.name
     if not source.is_dir():

@@ -20,7 +20,7 @@ from segmamba.datasets.manifest import CaseEntry, Dataset, FileEntry
 from segmamba.datasets.reading import foreground, measure, read_case
 from segmamba.datasets.registration import find_misplaced
 from segmamba.errors import InputError
-from segmamba.files.atomic import is_clutter
+from segmamba.files.atomic import is_left_by_system
 from segmamba.files.digest import hash_file
 from segmamba.images.digest import size_and_time
 from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
@@ -123,7 +123,7 @@ def _outside(folder: Path, record: CaseRecord) -> Iterator[tuple[str, str]]:
     if not (record.consent and record.deidentified):
         yield "consent", f"{folder.name} does not say that it may be used and is de-identified"
     expected = {RECORD, *(file.file for file in record.files)}
-    present = {path.name for path in folder.iterdir() if not is_clutter(path.name)}
+    present = {path.name for path in folder.iterdir() if not is_left_by_system(path)}
     if strange := sorted(present - expected):
         yield "identifying", f"{folder.name} holds files that do not belong there: {', '.join(strange[:5])}"
     for text in find_identifying_text(read_json(folder / RECORD, most=limits.RECORD_BYTES)):

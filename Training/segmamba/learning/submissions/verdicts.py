@@ -12,7 +12,7 @@ from segmamba import __version__, limits, settings
 from segmamba.datasets.fingerprint import fingerprint
 from segmamba.datasets.manifest import CaseEntry
 from segmamba.errors import explain, last_line
-from segmamba.files.atomic import is_clutter, write_aside
+from segmamba.files.atomic import is_left_by_system, write_aside
 from segmamba.files.digest import hash_file
 from segmamba.images.digest import size_and_time
 from segmamba.learning.submissions.checks import Examined, examine, same_task
@@ -35,7 +35,7 @@ class Verdict:
     examined: Examined
     """The submission as found."""
     stamp: dict[str, tuple[int, int]]
-    """File -> (bytes, ns since 1970) when it was examined."""
+    """File -> (bytes, ns since 1970) when it was examined; (0, 0) for a folder."""
     record_sha256: str
     """Of case.json when it was examined."""
     reason: str = ""
@@ -66,8 +66,9 @@ def make_verdict(submission: Path, output: Path) -> Verdict:
 
 
 def _stamp(submission: Path) -> dict[str, tuple[int, int]]:
-    files = [path for path in sorted(submission.iterdir()) if path.is_file() and not is_clutter(path.name)]
-    return {path.name: size_and_time(path) for path in files}
+    """Also of what is no file, which is refused only while it is there."""
+    present = [path for path in sorted(submission.iterdir()) if not is_left_by_system(path)]
+    return {path.name: size_and_time(path) if path.is_file() else (0, 0) for path in present}
 
 
 def _record_hash(submission: Path) -> str:
