@@ -117,24 +117,31 @@ def test_false_spots_on_its_own_cases_are_for_a_person():
     before = scored([(0.80, 0.70, 1.0)] * 12, **volumes)
     after = scored([(0.82, 0.71, 0.0)] * 12, (0.0, 0.0, 4.0), **volumes)
     found = verdict(anchor, (before, after))
-    assert found.verdict == "confirm" and failed(found) == ["local false positives ET"] and found.harm == 0
-    (text,) = (check.text for check in found.checks if check.name == "local false positives ET")
+    name = "local false positives ET where none is"
+    assert found.verdict == "confirm" and failed(found) == [name] and found.harm == 0
+    (text,) = (check.text for check in found.checks if check.name == name)
     assert text == "0.00 to 4.00 a case; allowed +0.25"
     fewer = dict(list(before.items())[:1]), dict(list(after.items())[:1])  # of one case nothing is known of chance
-    assert failed(verdict(anchor, fewer)) == ["local false positives ET"]
+    assert failed(verdict(anchor, fewer)) == [name]
+
+
+def test_false_spots_where_a_region_is_are_judged_by_dice():
+    """A better segmentation of every tumour with a spot more is better."""
+    assert verdict(SAME, (BETTER[0], scored([0.75] * 4, (0.0, 0.0, 2.0)))).verdict == "promote"
 
 
 def test_what_false_spots_may_vary_by_is_the_same_at_home():
     """Spots 0 and 2 in turn in 16 cases, 1 a case: twice the standard error is 2 x sqrt(16 / 15) / 4 = 0.516."""
-    before = scored([0.7] * 16)
+    volumes = {"truth_mm3": (1000.0, 1000.0, 0.0)}
+    before = scored([0.7] * 16, **volumes)
     for number, case in enumerate(before.values()):
         case.scores["false_positives"]["ET"] = 2.0 * (number % 2)
     for after, grade in ((1.5, "promote"), (1.52, "confirm")):
-        assert verdict(SAME, (before, scored([0.75] * 16, (0.0, 0.0, after)))).verdict == grade
+        assert verdict(SAME, (before, scored([0.75] * 16, (0.0, 0.0, after), **volumes))).verdict == grade
     for count in (1, 3, 4):  # one spot in all is chance, two are for a person
-        few = scored([0.7] * count)
+        few = scored([0.7] * count, **volumes)
         for spots, grade in ((1.0, "promote"), (2.0, "confirm")):
-            spoilt = {**scored([0.75] * count), "case000": scored([0.75], spots)["case000"]}
+            spoilt = {**scored([0.75] * count, **volumes), "case000": scored([0.75], spots, **volumes)["case000"]}
             assert verdict(SAME, (few, spoilt)).verdict == grade
 
 

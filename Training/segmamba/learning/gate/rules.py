@@ -3,8 +3,8 @@
 The form is that of a predetermined change control plan (FDA, December 2024): quantitative acceptance criteria on cases
 that are never trained on. What may be lost follows from the spread of the champion's own scores on the anchor cases,
 which no candidate can widen: other cases of the same kind would move its mean by the standard error. Dice counts where
-a region truly is (scores.present_dice), false spots everywhere, on the site's own cases too: Dice sees none where
-nothing is.
+a region truly is (scores.present_dice), false spots everywhere; on the site's own cases they count where no region is,
+which Dice cannot see: where one is, it says whether the answer is better, spots and all.
 """
 
 from __future__ import annotations
@@ -97,14 +97,14 @@ def judge(anchor: Pair, local: Pair, spots: Mapping[str, float], criteria: Crite
             f"an anchor set of {len(anchor[0])} case(s), {len(seen.means)} with a tumour; expected two at the very "
             "least, better 100"
         )
-    losses = [*_dice_losses(seen, criteria), *_spot_losses("anchor", anchor, otherwise="refuse")]
+    losses = [*_dice_losses(seen, criteria), *_spot_losses(anchor)]
     margin = criteria.margin_for(seen.means[:, 0])
     checks = [
         _finite(anchor, local),
         *(loss.check() for loss in losses),
         _sure(seen, margin),
         _better_at_home(_Dice.of(local, spots), len(local[0]), margin, criteria),
-        *(loss.check() for loss in _spot_losses("local", local, otherwise="confirm")),
+        *(loss.check() for loss in _spots_where_none_is(local, spots)),
         _no_case_lost((anchor, local), seen, spots),
     ]
     failed = {check.otherwise for check in checks if not check.holds}
@@ -211,20 +211,32 @@ def _dice_losses(seen: _Dice, criteria: Criteria) -> list[_Loss]:
     return losses
 
 
-def _spot_losses(part: str, pair: Pair, *, otherwise: str) -> list[_Loss]:
-    """Of the cases of "anchor" or "local"; none where there are none."""
-    if not pair[0]:
+def _spot_losses(anchor: Pair) -> list[_Loss]:
+    counts = np.stack([table(model, "false_positives") for model in anchor], axis=-1)  # (cases, regions, 2)
+    regions = next(iter(anchor[0].values())).scores["false_positives"]
+    return [_spot_loss(f"anchor false positives {region}", counts[:, k], "refuse") for k, region in enumerate(regions)]
+
+
+def _spots_where_none_is(local: Pair, spots: Mapping[str, float]) -> list[_Loss]:
+    """Of each region that some of the site's own cases do not have, over these."""
+    if not local[0]:
         return []
-    champion, candidate = (table(model, "false_positives") for model in pair)
-    regions = next(iter(pair[0].values())).scores["false_positives"]
-    losses = []
-    for region, before, after in zip(regions, champion.T, candidate.T):
-        spread = 2 * _standard_error(before) if len(before) > 1 else 0.0
-        rise, allowed = float((after - before).mean()), max(_SPOTS, 1 / len(before), spread)
-        text = f"{before.mean():.2f} to {after.mean():.2f} a case; allowed {allowed:+.2f}"
-        name = f"{part} false positives {region}"
-        losses.append(_Loss(name=name, found=rise, allowed=allowed, text=text, otherwise=otherwise))
-    return losses
+    counts = np.stack([table(model, "false_positives") for model in local], axis=-1)
+    absent = np.isnan(present_dice(local[0], spots))  # (cases, regions)
+    return [
+        _spot_loss(f"local false positives {region} where none is", counts[absent[:, k], k], "confirm")
+        for k, region in enumerate(spots)
+        if absent[:, k].any()
+    ]
+
+
+def _spot_loss(name: str, counts: np.ndarray, otherwise: str) -> _Loss:
+    """counts: of false spots, (cases, 2): champion and candidate."""
+    before, after = counts.T
+    spread = 2 * _standard_error(before) if len(before) > 1 else 0.0
+    rise, allowed = float((after - before).mean()), max(_SPOTS, 1 / len(before), spread)
+    text = f"{before.mean():.2f} to {after.mean():.2f} a case; allowed {allowed:+.2f}"
+    return _Loss(name=name, found=rise, allowed=allowed, text=text, otherwise=otherwise)
 
 
 def _finite(anchor: Pair, local: Pair) -> Check:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 _VERDICTS = {
-    "promote": "Better: the new model is recommended. It is better on this site's own cases, with no more "
-    "false spots there than are allowed, and no worse on the anchor cases. Whether it is taken, a person decides.",
+    "promote": "Better: the new model is recommended. It is better on this site's own cases and no worse on the "
+    "anchor cases. Whether it is taken, a person decides.",
     "confirm": "Not worse: a person decides. Nothing forbids the new model, but {failed}.",
     "refuse": "Worse: the new model should not be taken: {failed}.",
 }
