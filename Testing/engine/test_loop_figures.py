@@ -134,9 +134,45 @@ def test_what_is_said_of_the_second_clinic():
     (told,) = re.findall(r"How long\*: (\d+) to (\d+) minutes of CPU, (\d+) to (\d+) by the clock", text)
     spans = [[row[key] for row in found.values() if row[key]] for key in ("cpu_minutes", "minutes")]
     assert [int(n) for n in told] == [round(end(span)) for span in spans for end in (min, max)]
-    everything = [*clinic_rows().values(), *found.values()]
-    assert f"refused none of these {len(everything)}" in README.read_text(encoding="utf-8")
+    (lost, by_one) = re.findall(r"In order 3 five cost ([\d.]+): .*? own that gained ([\d.]+)\.", text)[0]
+    assert same(lost, fmean(before["unseen"]["mean"]) - fmean(found[3, 5]["unseen"]["mean"]))
+    assert same(by_one, change_of(found[3, 5], "local Dice")) and "over 1 case" in found[3, 5]["checks"]["local Dice"]
+
+
+def test_how_often_the_gate_recommends_what_sound_corrections_bring():
+    text, second = README.read_text(encoding="utf-8"), clinic_rows(clinic="second")
+    everything = [*clinic_rows().values(), *second.values()]
+    assert f"refused none of these {len(everything)}" in text
     assert not [row for row in everything if row["verdict"] == "refuse"]
+    today = {key: row["today"]["failed"] for key, row in second.items()}
+    assert len(today) == 8 and {key: failed for key, failed in today.items() if failed} == {(1, 10): ["local Dice"]}
+    assert "seven of the eight of the second clinic are recommended" in text
+    then = {key: row["failed"] for key, row in second.items() if row["failed"]}
+    assert sum("doubtful cases" in failed for failed in then.values()) == 4
+
+
+def test_the_gains_of_all_orders_in_the_mean():
+    (told,) = re.findall(r"the gains are (\S+) and (\S+) in the mean of all orders", README.read_text(encoding="utf-8"))
+    for text, sent in zip(told, (5, 15), strict=True):
+        gains = [
+            fmean(row["unseen"]["mean"]) - fmean(results(FILES[clinic])["before"]["unseen"]["mean"])
+            for clinic in FILES
+            for (_order, corrections), row in clinic_rows(clinic=clinic).items()
+            if corrections == sent
+        ]
+        assert same(text, fmean(gains)), sent
+
+
+def test_the_table_of_one_damaged_correction():
+    rows = [row for row in results(FILES["second"])["rows"] if row["damage"] != "sound"]
+    found = {row["damage"]: row for row in rows}
+    table = table_after(CLINIC, "| damage | the gate's word |")[1:]
+    assert {name for name, *_ in table} == found.keys() and len(found) == 4
+    for name, word, why, anchor, local in table:
+        row = found[name]
+        assert (VERDICTS[word], why.split("; ")) == (row["verdict"], row["failed"]) and row["doubtful"] == 1
+        assert row["verdict"] != "promote" and (row["order"], row["sent"], row["damaged"]) == (0, 5, 0.1)
+        assert same(anchor, change_of(row, "anchor Dice")) and same(local, change_of(row, "local Dice"))
 
 
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
