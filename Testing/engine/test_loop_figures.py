@@ -99,6 +99,18 @@ def test_what_muon_brings_to_a_fine_tuning():
     assert all(same(text, value) for text, value in zip(told, expected, strict=True))
 
 
+def test_what_muon_brings_in_the_second_clinic():
+    found = results("finetune_optimizer_second.json")
+    rows = {(row["optimizer"], row["order"] + 1, row["sent"]): row for row in found["rows"]}
+    table = table_after(CLINIC, "| corrections | order | SSA: AdamW |")[1:]
+    assert len(rows) == 2 * len(table) == 6
+    for corrections, order, *changes in table:
+        columns = [(name, cohort) for cohort in ("unseen", "others") for name in ("adamw", "muon")]
+        for text, (name, cohort) in zip(changes, columns, strict=True):
+            mean = rows[name, int(order), WORDS[corrections]][cohort]["mean"]
+            assert same(text, fmean(mean) - fmean(found["before"][cohort]["mean"])), (corrections, order, name)
+
+
 def test_what_there_is_to_gain_for_a_clinic():
     (told,) = re.findall(
         r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",
