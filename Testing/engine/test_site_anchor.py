@@ -117,8 +117,11 @@ def test_an_empty_folder_that_a_system_has_looked_into_gets_the_cases_that_ship(
         (tmp_path / name).mkdir()
         (tmp_path / name / ".DS_Store").write_bytes(b"of macOS")
         (tmp_path / name / "@eaDir" / "SYNO").mkdir(parents=True)
+        (tmp_path / name / "#recycle").mkdir()
+        (tmp_path / name / "#recycle" / "letter.txt").write_text("of somebody")
         copy_shipped(tmp_path / name)
         assert shipped_cases(read_dataset(tmp_path / name))
+        assert (tmp_path / name / "#recycle" / "letter.txt").read_text() == "of somebody"
 
 
 # --- nobody's own files are removed

@@ -48,13 +48,9 @@ def copy_shipped(folder: Path) -> None:
     Raises:
         InputError: where the cases are missing.
     """
-    if folder.exists():
-        inside = list(folder.iterdir())
-        if not all(is_left_by_system(path) for path in inside):
-            return
-        for path in inside:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        folder.rmdir()
+    inside = list(folder.iterdir()) if folder.exists() else []
+    if not all(is_left_by_system(path) for path in inside):
+        return
     source = _CASES / folder.name
     if not source.is_dir():
         raise InputError(
@@ -69,4 +65,8 @@ def copy_shipped(folder: Path) -> None:
         write_aside(target, path.read_bytes())
     dataset = init_dataset(making, name=folder.name, convention="brats2023").dataset
     write_dataset(replace(dataset, made={**dataset.made, SHIPPED: [case.id for case in dataset.cases]}))
+    for path in inside:  # a recycle bin may hold what somebody wants back
+        path.rename(making / path.name) if path.is_dir() else path.unlink()
+    if folder.exists():
+        folder.rmdir()
     publish_folder(making, folder)
