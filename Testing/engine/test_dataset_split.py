@@ -110,8 +110,16 @@ def test_only_subjects_that_are_present_fill_a_part():
     alone = extend(split, new, present=new).subjects
     assert {subject: alone[subject] for subject in placed} == placed
     assert sorted(alone[subject] for subject in new) == ["train", "train", "validation"]
-    for beside in (extend(split, new), extend(split, new, present=new | {"s002"})):
-        assert {beside.subjects[subject] for subject in new} == {"train"}
+    beside = extend(split, new, present=new | {"s002"})
+    assert {beside.subjects[subject] for subject in new} == {"train"}
+
+
+def test_folds_are_of_equal_size_among_the_subjects_that_are_left(tmp_path):
+    first, _ = make_split(make(tmp_path, names(10)), folds=5)
+    left = [subject for subject, fold in first.subjects.items() if fold != 0]
+    now, added = make_split(make(tmp_path, [*left, *names(2, start=50)]), folds=5)
+    assert added == 2 and {now.subjects[subject] for subject in names(2, start=50)} == {0}
+    assert {subject: now.subjects[subject] for subject in first.subjects} == first.subjects
 
 
 @pytest.mark.parametrize(

@@ -72,20 +72,20 @@ class Split:
         return "/".join(f"{100 * shares[part]:g}" for part in PARTS) + f" of {'/'.join(PARTS)}, seed {self.seed}"
 
 
-def extend(split: Split, subjects: set[str], present: set[str] | None = None) -> Split:
+def extend(split: Split, subjects: set[str], present: set[str]) -> Split:
     """The split with `subjects` that were missing from it; all others stay.
 
     Args:
         split: as it was.
         subjects: that need a place.
-        present: of which there are cases; what the others left is filled again. None: all that have a place count.
+        present: of which there are cases; what the others left is filled again.
 
     Returns:
         The split, in which absent subjects too are where they were.
     """
     placed = dict(split.subjects)
     share: dict[Any, float] = dict(split.shares) if split.shares else dict.fromkeys(split.parts, 1 / len(split.parts))
-    taken = [part for subject, part in placed.items() if present is None or subject in present]
+    taken = [part for subject, part in placed.items() if subject in present]
     count = {part: taken.count(part) for part in split.parts}
     for subject in sorted(subjects - set(placed), key=lambda s: _hash(split.seed, s)):
         total = sum(count.values()) + 1
@@ -129,7 +129,7 @@ def make_split(
         old = Split(seed=seed, folds=folds, shares=dict(shares) if shares else None, subjects={})
         if len(subjects) < (folds or 1):
             raise InputError(f"{len(subjects)} subjects are too few for {folds} folds")
-    new = extend(old, subjects)
+    new = extend(old, subjects, subjects)
     if new.subjects != old.subjects or not path.exists():
         write_split(new, Path(dataset.folder))
     return new, len(new.subjects) - len(old.subjects)
