@@ -185,6 +185,12 @@ def test_the_table_of_one_damaged_correction():
         assert (VERDICTS[word], why.split("; ")) == (row["verdict"], row["failed"]) and row["doubtful"] == 1
         assert row["verdict"] != "promote" and (row["order"], row["sent"], row["damaged"]) == (0, 5, 0.1)
         assert same(anchor, change_of(row, "anchor Dice")) and same(local, change_of(row, "local Dice"))
+    damaged = [*rows, *(row for row in results(FILES["first"])["rows"] if row["damage"] != "sound")]
+    alone = [row for row in damaged if row["failed"] == ["doubtful cases"]]
+    assert (len(damaged), len(alone)) == (6, 5) and all(row["verdict"] == "confirm" for row in damaged)
+    assert re.search(
+        r"Of six from damaged corrections, .* none was recommended, five of them by\s+doubts", README.read_text()
+    )
 
 
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
