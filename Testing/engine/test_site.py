@@ -269,7 +269,7 @@ def test_a_site_without_old_data_gets_the_cases_that_ship(tmp_path, name):
     full = mock.patch("segmamba.learning.site.data.init_dataset", side_effect=OSError(28, "No space left on device"))
     with full, pytest.raises(OSError, match="No space"):
         copy_shipped(folder)
-    assert not folder.exists()
+    assert not list(folder.iterdir())
     copy_shipped(folder)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     dataset = read_dataset(folder)
