@@ -80,7 +80,7 @@ def write_seg(
         InputError: for a grid other than the series', labels that have no code, a series without a frame of reference,
             a file that already exists, and where highdicom is missing.
     """
-    hd, output = _need_highdicom(), Path(output)
+    hd, output = need_highdicom("DICOM SEG"), Path(output)
     names = list(scheme.regions) if regions else sorted(scheme.labels, key=scheme.labels.__getitem__)
     check_seg(series, output, names)
     if isinstance(label_map, Path):
@@ -150,7 +150,7 @@ def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> 
     Raises:
         InputError: says what stands against it, and what to do instead.
     """
-    _need_highdicom()
+    need_highdicom("DICOM SEG")
     output = Path(output)
     if output.exists():
         raise InputError(
@@ -177,13 +177,15 @@ def check_seg(series: Series, output: Path | str, names: Sequence[str] = ()) -> 
         raise InputError(f"series {series.name} is spread over several multi-frame files; a DICOM SEG refers to one")
 
 
-def _need_highdicom() -> ModuleType:
+def need_highdicom(what: str) -> ModuleType:
+    """highdicom with its parts for segmentations and reports. Raises InputError saying that `what` needs it."""
     try:
         import highdicom
         import highdicom.seg
+        import highdicom.sr
     except ImportError:
         raise InputError(
-            'DICOM SEG needs highdicom: in Slicer, Setup installs it; elsewhere pip install "highdicom>=0.28"'
+            f'{what} needs highdicom: in Slicer, Setup installs it; elsewhere pip install "highdicom>=0.28"'
         ) from None
     return highdicom
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segmamba import __version__
+from segmamba.cases.dicom_seg import need_highdicom
 from segmamba.cases.labels import LABELS
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
@@ -32,7 +33,7 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 
 def check_sr(output: Path) -> None:
     """Refuses what would stop `write_sr`, before there is anything to write. Raises InputError."""
-    _need_highdicom()
+    need_highdicom("a DICOM Structured Report")
     if output.exists():
         raise InputError(
             f"{output}: already exists, and DICOM files are never overwritten; move it, or choose another name"
@@ -60,7 +61,7 @@ def write_sr(
         InputError: where the series' attributes do not suffice, and as `check_sr`.
     """
     check_sr(output)
-    hd = _need_highdicom()
+    hd = need_highdicom("a DICOM Structured Report")
     import pydicom
 
     try:
@@ -154,18 +155,6 @@ def _groups(hd: ModuleType, lesion: Lesion, segmentation: Dataset, tracking: Map
     if measurements:
         groups.append(hd.sr.MeasurementsAndQualitativeEvaluations(measurements=measurements, **common))
     return groups
-
-
-def _need_highdicom() -> ModuleType:
-    try:
-        import highdicom
-        import highdicom.sr
-    except ImportError:
-        raise InputError(
-            "a DICOM Structured Report needs highdicom: in Slicer, Setup installs it; elsewhere pip install "
-            '"highdicom>=0.28"'
-        ) from None
-    return highdicom
 
 
 def tracking(result: FollowUp) -> dict[int, dict[int, tuple[str, str]]]:
