@@ -21,6 +21,14 @@ def test_cases_are_found_in_every_naming_in_the_models_order(tmp_path, endings):
     assert names == [[f"{case}{ending}.nii.gz" for ending in order] for case in ("a", "b")]
 
 
+@pytest.mark.parametrize("name", ["#recycle", "$RECYCLE.BIN", "@eaDir", ".Trash-1000"])
+def test_what_was_deleted_is_no_case(tmp_path, name):
+    for folder in (tmp_path / "a", tmp_path / name):
+        folder.mkdir()
+        (folder / "image-t1n.nii.gz").touch()
+    assert find_cases(str(tmp_path), ("t1n",)) == [{"image": [str(tmp_path / "a" / "image-t1n.nii.gz")]}]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

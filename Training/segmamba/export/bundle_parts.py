@@ -34,6 +34,7 @@ _SPELLINGS = {
     "t2f": r"t2[-_]?f|flair",
 }
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_NOT_OF_CASES = ".#@$"  # first letters of hidden folders and of a file server's: #recycle, @eaDir, $RECYCLE.BIN
 
 
 class ClearBackgroundd(MapTransform):
@@ -227,13 +228,14 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     """What LoadImaged takes for every case in `folder`: {"image": one file a modality, in their order}.
 
     `folder` holds a folder a case (`CASE/CASE-t1c.nii.gz`, `CASE/CASE_flair.nii.gz`, ...), or is one itself, or holds
-    files with one channel a modality. Raises ValueError for a case with a modality missing or there twice, and for two
-    cases whose label maps would have one name.
+    files with one channel a modality. Hidden folders and a file server's (recycle bins, previews) are passed by. Raises
+    ValueError for a case with a modality missing or there twice, and for two cases whose label maps would have one
+    name.
     """
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")]
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in _NOT_OF_CASES)]
     cases: list[dict[str, list[str] | str]] = [
         {"image": files} for each in folders if (files := _find_modalities(each, modalities))
     ]
