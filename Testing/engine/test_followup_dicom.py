@@ -249,6 +249,20 @@ def test_label_maps_over_series_have_reports_and_an_empty_one_says_why_not(subfo
     assert seg.ManufacturerModelName == "quick"
 
 
+def test_no_free_text_of_the_files_is_in_what_a_date_has_to_say(tmp_path):
+    """A series may be called by the patient's name; the notes of a date stand in the report and the record."""
+    from segmamba.followup.dates import read_timepoint
+
+    array, affine = head()
+    write_series(tmp_path / "t1c", array, affine, 5, SeriesDescription="T1 KM Doe", ProtocolName="Doe")
+    more = {"SeriesDescription": "localizer Doe", "ProtocolName": "Doe"}
+    write_series(tmp_path / "t1c", array[..., :3], affine, 6, **more)
+    label_map_over(tmp_path / "t1c", tmp_path / "x-seg.nii.gz", [np.s_[3:7, 4:8, 5:8]])
+    notes = read_timepoint(0, tmp_path / "x-seg.nii.gz", tmp_path / "t1c").notes
+    assert "read from series 5; left aside: series 6 (localizer)" in notes
+    assert "Doe" not in " ".join(notes)
+
+
 @pytest.mark.parametrize("fault", ["a SEG of the second date", "no frame of reference"])
 def test_what_stops_a_seg_is_told_before_anything_is_measured(subfolders, tmp_path, capsys, fault):
     from segmamba.cli import main

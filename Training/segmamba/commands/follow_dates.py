@@ -116,7 +116,9 @@ def make_ready(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
             check_seg(series, seg_path(output, given.name))
     timepoint = read_timepoint(given.day, label_map, given.t1c, given.labels, **facts)
     if corrected:
-        note = f"{corrected.name} was corrected since it was written and is taken as it is, not segmented anew"
+        # the file may be called as the patient is: its name is for the terminal alone
+        print(f"day {given.day}: taken from {corrected.name}", file=sys.stderr, flush=True)
+        note = "the result was corrected since it was written and is taken as it is, not segmented anew"
         timepoint = replace(timepoint, notes=(*timepoint.notes, note))
     made_by = ModelFacts(name=given.made_by or "label map as given", version="unknown", software=__version__)
     return timepoint, Refers(series, made_by) if series else None

@@ -19,9 +19,9 @@ def read_folder(folder: Path | str) -> Image:
     """The volume in the DICOM files that lie in `folder` itself: voxels (X, Y, Z) and affine as `read_series` gives.
 
     A folder with one volume is that volume, whatever it looks like. Of several it is the one that could be of a case
-    (see Series.left_out), and the notes say what else there is: localizers, maps, projections. Raises InputError for
-    no DICOM, for files that look like it and cannot be read, for several volumes that could be meant, and where
-    `read_series` does.
+    (see Series.left_out), and the notes say what else there is: localizers, maps, projections. They are written into
+    reports, and call no series by its description, which is free text. Raises InputError for no DICOM, for files that
+    look like it and cannot be read, for several volumes that could be meant, and where `read_series` does.
     """
     folder = Path(folder)
     series, found = find_in_folder(folder)
@@ -31,8 +31,9 @@ def read_folder(folder: Path | str) -> Image:
             "slices of something else, or resample the series to an upright grid first"
         )
     image = read_series(series)
-    left = "; ".join(f"{_named(s)} ({s.left_out})" for s in found if s is not series)
-    return replace(image, notes=image.notes + ((f"read from {_named(series)}; left aside: {left}",) if left else ()))
+    left = "; ".join(f"series {s.name} ({s.left_out})" for s in found if s is not series)
+    told = (f"read from series {series.name}; left aside: {left}",) if left else ()
+    return replace(image, notes=image.notes + told)
 
 
 def find_in_folder(folder: Path | str) -> tuple[Series, list[Series]]:
