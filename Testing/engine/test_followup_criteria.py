@@ -140,3 +140,11 @@ def test_a_new_lesion_that_is_not_measurable_is_said_and_no_progression():
     date = twice([square(15)], [square(15), square(6, (40, 40, 3))])
     assert date.matches.new == (2,) and date.suggestions["bidimensional"].category == "SD"
     assert twice([square(15)], [square(15), square(11, (40, 40, 3))]).suggestions["bidimensional"].category == "PD"
+
+
+@pytest.mark.parametrize(("other", "kept", "spd"), [(12, 20, 2 * 19**2), (6, 6, 0)])
+def test_a_target_that_went_beside_another_lesion_is_gone_and_that_one_does_not_stand_for_it(other, kept, spd):
+    """3 mm of nothing lie between them: the second box is a target of 12 x 12, or too small to be one."""
+    places = {20: square(20), other: square(other, (28, 5, 3))}
+    date = twice(places.values(), [places[kept]])
+    assert date.matches.merged == {} and date.burdens[0].spd == pytest.approx(spd)

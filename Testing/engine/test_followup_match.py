@@ -43,6 +43,19 @@ def test_a_lesion_4_mm_away_is_the_same_and_one_6_mm_away_is_new():
     assert match(first, far, MM).new == (1,)
 
 
+@pytest.mark.parametrize(("width", "merged"), [(24, {2: 1}), (23, {})])
+def test_a_lesion_has_merged_where_another_lies_on_a_quarter_of_it(width, merged):
+    """Of its 12 columns 3 are a quarter; the later date's slices are twice as thick, and lie elsewhere."""
+    first = boxes(((5, 5, 2), (13, 20, 4)), ((26, 5, 2), (12, 12, 4)))
+    there = np.array([[1.0, 0, 0, 30], [0, 1, 0, -20], [0, 0, 2, 7.5], [0, 0, 0, 1]])
+    mask = np.zeros((60, 60, 6), bool)
+    mask[5 : 5 + width, 5:25, 1:3] = True
+    shift = np.eye(4)
+    shift[:3, 3] = (-30, 20, -7)
+    found = match(first, measure_mask(mask, there, "ET"), shift)
+    assert found.parts == {1: (1,), 2: ()} and found.merged == merged
+
+
 def test_other_borders_of_a_box():
     """12 x 12 in 4 slices, diagonals of 11 sqrt(2); a voxel less in the slices leaves 10 x 10."""
     measured = boxes(((10, 10, 3), (12, 12, 4)))

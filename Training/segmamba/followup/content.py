@@ -25,7 +25,8 @@ _METHOD = (
     "that, half a voxel at its end; a note says so.",
     "Measurable: D1 and D2 of 10 mm or more (twice the slice thickness above 5 mm), on 2 slices or more.",
     "Targets: the largest measurable lesions at baseline. At later dates a lesion belongs to the one that it lies on "
-    "or within 5 mm of, after rigid registration of the T1c images; label maps are measured where they were made.",
+    "or within 5 mm of, after rigid registration of the T1c images; one to which none belongs has merged into another "
+    "that lies on a quarter of it or more, and is gone otherwise. Label maps are measured where they were made.",
     "Other borders: one voxel less or more in the slices; where probabilities are at hand, 0.3 and 0.7 instead of "
     "0.5; the same at all dates. Near a threshold: where one of these gives another category.",
 )

@@ -16,6 +16,7 @@ from segmamba.preparation.pyramid import make_levels
 from segmamba.preparation.register import Registration, register
 
 NEAR_MM = 5.0
+TAKEN_UP = 0.25  # share of a lost lesion that another has to lie on
 Registered = tuple[Registration | None, str]  # and why it is not to be used, or ""
 
 
@@ -56,8 +57,10 @@ def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
     """Which lesions of a later date are those of the first.
 
     A later lesion belongs to the lesion of the same region and the first date that it lies on or, within 5 mm, nearest
-    to. Where it comes that near to others, of which nothing else is left, they have merged. The label maps stay as they
-    are.
+    to. A lesion to which none belongs has merged into the one that lies on most of it, where that is a quarter of its
+    voxels or more, and is gone otherwise. What has grown together covers much of what it was, though parts of that may
+    have shrunk or died; a neighbour, which need be 2 mm away only, comes to lie on the rim of it, if at all, by the
+    millimetre or so that registration is off. The label maps stay as they are.
 
     Args:
         first: lesions of the first date.
@@ -70,7 +73,6 @@ def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
     trees = {lesion.number: cKDTree(_points(first, lesion.number)) for lesion in first.lesions}
     parts: dict[int, list[int]] = {number: [] for number in trees}
     regions = {lesion.number: lesion.region for lesion in first.lesions}
-    touched: dict[int, list[tuple[float, int]]] = {number: [] for number in trees}
     new = []
     for lesion in later.lesions:
         points = apply_affine(transform, _points(later, lesion.number))
@@ -81,13 +83,25 @@ def match(first: Measured, later: Measured, transform: np.ndarray) -> Matches:
             away, _ = tree.query(points, distance_upper_bound=NEAR_MM)
             if np.isfinite(away).any():
                 close[number] = float((NEAR_MM - away[np.isfinite(away)]).sum())
-                touched[number].append((close[number], lesion.number))
         if close:
             parts[max(close, key=lambda number: (close[number], -number))].append(lesion.number)
         else:
             new.append(lesion.number)
-    merged = {number: max(touched[number])[1] for number, own in parts.items() if not own and touched[number]}
+    lost = [lesion for lesion in first.lesions if not parts[lesion.number]]
+    into = {lesion.number: _taken_up(_points(first, lesion.number), lesion.region, later, transform) for lesion in lost}
+    merged = {number: other for number, other in into.items() if other}
     return Matches({number: tuple(own) for number, own in parts.items()}, merged, tuple(new))
+
+
+def _taken_up(points: np.ndarray, region: str, later: Measured, transform: np.ndarray) -> int:
+    """The later lesion that lies on most of the points of the first date, and on enough of them; 0 where none does."""
+    to_voxels = np.linalg.inv(transform @ later.affine)
+    index = np.rint(apply_affine(to_voxels, points)).astype(int)
+    inside = ((index >= 0) & (index < later.labelled.shape)).all(axis=1)
+    found = np.bincount(later.labelled[tuple(index[inside].T)], minlength=int(later.labelled.max()) + 1)
+    shares = {one.number: found[one.number] / len(points) for one in later.lesions if one.region == region}
+    most = max(shares, key=lambda number: (shares[number], -number), default=0)
+    return most if most and shares[most] >= TAKEN_UP else 0
 
 
 def _points(measured: Measured, number: int) -> np.ndarray:
