@@ -1,12 +1,15 @@
 """Suggested categories of response: thresholds, which lesions are targets, what is said of doubtful changes."""
 
+import csv
+
 import numpy as np
 import pytest
 from followup_lesions import MM, drawn
-from segmamba.followup.criteria import suggest
+from segmamba.followup.criteria import NO_DISEASE, suggest
 from segmamba.followup.dates import Timepoint
 from segmamba.followup.follow import Settings, follow
 from segmamba.followup.match import fingerprint
+from segmamba.followup.record import write_csv
 from segmamba.images.image_io import Image
 from segmamba.preparation.register import Registration
 
@@ -81,6 +84,19 @@ def test_what_was_not_followed_is_not_assessed():
     assert category("bidimensional", [100, None, 80]).from_nadir == pytest.approx(-0.2)
 
 
+def test_where_it_is_not_known_what_is_new_neither_response_nor_stability_is_said():
+    """Growth and nothing left are seen without following a lesion."""
+    for values, expected in (([100, 10], "not assessed"), ([100, 60], "not assessed"), ([100, 140], "PD")):
+        assert category("volumetric", values, new_measurable=None, minor=0.4).category == expected
+    gone = category("volumetric", [100, 0], new_measurable=None, lesions=0)
+    assert gone.category == "CR" and "not assessed" not in {rule.category for rule in gone.rules}
+    assert category("volumetric", [0, 1], new_measurable=None, measurable_again=False).category == NO_DISEASE
+    found = category("volumetric", [100, 10], new_measurable=None)
+    assert next(rule for rule in found.rules if rule.met).category == "not assessed"
+    (new,) = (rule for rule in found.rules if "did not have" in rule.text)
+    assert "not known, lesions were not followed" in new.text and not new.met
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])
 def test_the_volumetric_minor_response_is_a_setting(share, expected):
     settings = Settings(region="non-enhancing", volumetric_minor=share)
@@ -89,13 +105,19 @@ def test_the_volumetric_minor_response_is_a_setting(share, expected):
     assert settings.minor("non-enhancing")["bidimensional"] == 0.25
 
 
-def twice(first, later, **settings):
-    """Two dates, 60 x 60 x 12 of 1 mm, with boxes of ET; the T1c are one image, registered as what they are."""
+def followed(*dates, lost=(), **settings):
+    """Dates 60 days apart, 60 x 60 x 12 of 1 mm, with boxes of ET; registered as they are but those in `lost`."""
     shape, found = (60, 60, 12), Registration(np.eye(4), 1, 1, 1, 1, 9, 10, 0)
-    image = Image(np.zeros(shape, np.float32), MM)
-    timepoints = [Timepoint(day, drawn(shape, *places), MM, image) for day, places in ((0, first), (60, later))]
-    known = {(fingerprint(image), fingerprint(image)): (found, "")}
-    return follow(timepoints, Settings(**settings), known=known).dates[1]
+    images = [Image(np.full(shape, k in lost, np.float32), MM) for k in range(len(dates))]
+    timepoints = [Timepoint(60 * k, drawn(shape, *dates[k]), MM, image) for k, image in enumerate(images)]
+    results = [(None, "of no use") if k in lost else (found, "") for k in range(len(dates))]
+    known = {(fingerprint(images[0]), fingerprint(image)): result for image, result in zip(images, results)}
+    return follow(timepoints, Settings(**settings), known=known)
+
+
+def twice(first, later, **settings):
+    """The second of two dates that are registered."""
+    return followed(first, later, **settings).dates[1]
 
 
 def square(n, corner=(5, 5, 3)):
@@ -148,3 +170,29 @@ def test_a_target_that_went_beside_another_lesion_is_gone_and_that_one_does_not_
     places = {20: square(20), other: square(other, (28, 5, 3))}
     date = twice(places.values(), [places[kept]])
     assert date.matches.merged == {} and date.burdens[0].spd == pytest.approx(spd)
+
+
+def test_a_date_that_was_not_registered_has_no_response_in_volume(tmp_path):
+    """24 x 24 to 9 x 9 is -86 % of volume or, where the 12 x 12 elsewhere is new, PD: which of both is not known."""
+    first, later = [square(24)], [square(9), square(12, (40, 40, 3))]
+    assert twice(first, later).suggestions["volumetric"].category == "PD"
+    result = followed(first, later, lost=(1,))
+    assert {found.category for found in result.dates[1].suggestions.values()} == {"not assessed"}
+    write_csv(result, tmp_path / "x.csv")
+    rows = list(csv.DictReader((tmp_path / "x.csv").open()))
+    assert [(row["baseline_lesion"], row["target"]) for row in rows] == [("1", "yes"), ("", ""), ("", "")]
+
+
+def test_by_volume_any_lesion_that_is_measurable_again_is_progression():
+    """Whether it could be followed, and whether it was a target."""
+    date = followed([square(24)], [], [square(12)], lost=(2,)).dates[2]
+    assert (date.suggestions["volumetric"].category, date.suggestions["bidimensional"].category) == (
+        "PD",
+        "not assessed",
+    )
+    target, other = square(20), (40, 40, 3)
+    back = followed([target, square(6, other)], [], [square(20, other)]).dates[2]
+    assert back.matches.parts == {1: (), 2: (1,)} and back.suggestions["volumetric"].category == "PD"
+    assert (
+        followed([target, square(6, other)], [], [square(6, other)]).dates[2].suggestions["volumetric"].category == "PR"
+    )

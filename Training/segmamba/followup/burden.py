@@ -39,7 +39,7 @@ class Burden:
 
 
 def judge(
-    burden: Burden, earlier: Sequence[Burden], days: Sequence[int], minor: Mapping[str, float | None], **facts: Any
+    burden: Burden, earlier: Sequence[Burden], days: Sequence[int], own: Mapping[str, Mapping[str, Any]], **facts: Any
 ) -> Burden:
     """A burden with what each set of criteria says of it.
 
@@ -47,8 +47,8 @@ def judge(
         burden: of the date that is judged.
         earlier: of the same region, the baseline first.
         days: of these and of `burden`.
-        minor: by criterion set, as `criteria.suggest` has it.
-        **facts: further arguments of `criteria.suggest`.
+        own: by criterion set, those arguments of `criteria.suggest` that are of one set.
+        **facts: further ones, which are of all.
 
     Returns:
         The same with suggestions, and with the categories that other borders would give.
@@ -57,7 +57,7 @@ def judge(
     borders = [v for v in burden.spread if all(v in other.spread for other in earlier)]
     suggestions, variants = {}, {}
     for name in SETS:
-        more = {**facts, "minor": minor[name]}
+        more = {**facts, **own[name]}
         suggestions[name] = suggest(name, days, [one.value(name) for one in both], **more)
         variants[name] = {
             v: suggest(name, days, [one.value(name, v) for one in both], **more).category for v in borders

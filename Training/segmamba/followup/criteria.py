@@ -74,7 +74,7 @@ def suggest(
     values: Sequence[float | None],
     *,
     lesions: int,
-    new_measurable: int,
+    new_measurable: int | None,
     measurable_again: bool,
     minor: float | None = None,
     early: str = "",
@@ -86,8 +86,9 @@ def suggest(
         days: of every date from baseline to the one that is judged, which is the last.
         values: of these dates, in the set's unit; None where the lesions could not be followed.
         lesions: how many there are now, of any size.
-        new_measurable: of these, how many measurable ones the baseline did not have.
-        measurable_again: whether one of the followed lesions is measurable now.
+        new_measurable: of these, how many measurable ones the baseline did not have; None where they were not
+            followed. Then growth is still growth, but what does not grow may be progression all the same.
+        measurable_again: whether a lesion that the quantity is of is measurable now.
         minor: share of decrease from which MR is, inclusive; None: there is no MR.
         early: why progression needs a confirming scan, or "".
 
@@ -105,7 +106,11 @@ def suggest(
     from_nadir = now / nadir - 1 if nadir > 0 else None
     rules = [_growth(rule_set, now, nadir, nadir_day, from_nadir, measurable_again), _new(new_measurable)]
     if from_baseline is not None:
-        rules += _decrease(rule_set, now, baseline, from_baseline, lesions, minor)
+        rules.append(Rule("CR", lesions == 0, f"lesions of any size left: {lesions}; CR where there is none"))
+        if lesions and new_measurable is None:
+            text = "lesions were not followed: a measurable one may be new, which would be PD"
+            rules.append(Rule(NOT_ASSESSED, met=True, text=text))
+        rules += _decrease(rule_set, now, baseline, from_baseline, minor)
     met = next((rule.category for rule in rules if rule.met), "SD" if baseline > 0 else NO_DISEASE)
     if met == "SD":
         rules.append(Rule("SD", met=True, text="none of the above"))
@@ -144,17 +149,16 @@ def _growth(
     return Rule("PD", from_nadir >= limit - _SLACK, text)
 
 
-def _new(count: int) -> Rule:
-    return Rule("PD", count > 0, f"measurable lesions that the baseline did not have: {count}; PD from 1")
+def _new(count: int | None) -> Rule:
+    known = "not known, lesions were not followed" if count is None else str(count)
+    text = f"measurable lesions that the baseline did not have: {known}; PD from 1"
+    return Rule("PD", bool(count), text)
 
 
-def _decrease(
-    rule_set: CriterionSet, now: float, baseline: float, change: float, lesions: int, minor: float | None
-) -> list[Rule]:
+def _decrease(rule_set: CriterionSet, now: float, baseline: float, change: float, minor: float | None) -> list[Rule]:
     against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
     against += _amount(rule_set, baseline)
-    rules = [Rule("CR", lesions == 0, f"lesions of any size left: {lesions}; CR where there is none")]
-    rules.append(Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}"))
+    rules = [Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}")]
     if minor is not None:
         rules.append(Rule("MR", change <= -minor + _SLACK, f"{against}; MR from {-minor:+.0%}"))
     return rules

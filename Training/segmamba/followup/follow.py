@@ -188,17 +188,18 @@ def _judged(date: Date, earlier: Sequence[Date], counted: Sequence[int], setting
         return date
     days, burdens = [*(other.day for other in earlier), date.day], []
     for place, burden in enumerate(date.burdens):
-        lesions = {lesion.number: lesion for lesion in date.measured.lesions if lesion.region == burden.region}
+        own = [lesion for lesion in date.measured.lesions if lesion.region == burden.region]
+        measurable = {lesion.number for lesion in own if lesion.measurable}
         facts = {
-            "lesions": len(lesions),
-            "new_measurable": sum(n in lesions and lesions[n].measurable for n in date.matches.new)
-            if date.matches
-            else 0,
-            "measurable_again": any(n in lesions and lesions[n].measurable for n in counted),
+            "lesions": len(own),
+            "new_measurable": len(measurable.intersection(date.matches.new)) if date.matches else None,
             "early": _early(date.day, settings),
         }
-        before = [other.burdens[place] for other in earlier]
-        burdens.append(judge(burden, before, days, settings.minor(burden.region), **facts))
+        # a sum is of targets alone, a volume of every lesion
+        again = {"bidimensional": not measurable.isdisjoint(counted), "volumetric": bool(measurable)}
+        minor = settings.minor(burden.region)
+        of_set = {name: {"minor": minor[name], "measurable_again": again[name]} for name in SETS}
+        burdens.append(judge(burden, [other.burdens[place] for other in earlier], days, of_set, **facts))
     baseline = earlier[0].measured.lesions
     suggestions, near = together(burdens, {lesion.region for lesion in baseline if lesion.measurable})
     return replace(date, burdens=tuple(burdens), suggestions=suggestions, near=near)

@@ -152,7 +152,8 @@ def _rows(date: Date, targets: tuple[int, ...], regions: dict[int, str]) -> list
     for lesion in date.measured.lesions:
         number = origin.get(lesion.number)
         row = {**_row(lesion), "day": date.day, "baseline_lesion": number or ("new" if lesion.number in new else "")}
-        rows.append({**row, "target": "yes" if number in targets else "no"})
+        target = "yes" if number in targets else "no"
+        rows.append({**row, "target": target if date.matches else ""})  # not known where lesions were not followed
     parts_of, merged = (date.matches.parts, date.matches.merged) if date.matches else ({}, {})
     for number, parts in parts_of.items():
         if not parts:
