@@ -196,3 +196,16 @@ def test_by_volume_any_lesion_that_is_measurable_again_is_progression():
     assert (
         followed([target, square(6, other)], [], [square(6, other)]).dates[2].suggestions["volumetric"].category == "PR"
     )
+
+
+def test_specks_that_no_rule_calls_measurable_have_no_response_in_volume():
+    """4 x 4 to 4 x 6 voxels in one slice are +50 %; what is new and measurable is progression all the same."""
+    first, corner = [((5, 5, 3), (4, 4, 1))], (5, 5, 3)
+    date = twice(first, [(corner, (4, 6, 1))])
+    assert {found.category for found in date.suggestions.values()} == {NO_DISEASE} and date.near == {}
+    (burden,) = date.burdens
+    assert burden.volume_ml == pytest.approx(0.024)
+    assert burden.suggestions["volumetric"].from_baseline == pytest.approx(0.5)
+    new = twice(first, [*first, square(12, (40, 40, 3))])
+    assert {found.category for found in new.suggestions.values()} == {"PD"}
+    assert twice([square(12)], [square(15)]).suggestions["volumetric"].from_baseline == pytest.approx(15**2 / 12**2 - 1)

@@ -70,15 +70,19 @@ def together(
 ) -> tuple[dict[str, Suggestion], dict[str, tuple[str, ...]]]:
     """Suggestions, and `near`, of a date: those of its only burden, or overall of several.
 
-    measurable: regions with targets. What is not measurable has no response in volume either; a new lesion counts.
+    measurable: regions with targets. What is not measurable has no response in volume either, and is judged by sums;
+    a new lesion counts.
     """
-    if len(burdens) == 1 or not all(burden.suggestions for burden in burdens):
-        return dict(burdens[0].suggestions), burdens[0].near
     suggestions, variants = {}, {}
     for name in SETS:
         sets = {one.region: name if one.region in measurable else "bidimensional" for one in burdens}
-        suggestions[name] = overall({one.region: one.suggestions[sets[one.region]].category for one in burdens})
+        found = {one.region: one.suggestions[sets[one.region]] for one in burdens}
         own = {one.region: one.variants[sets[one.region]] for one in burdens}
+        if len(burdens) == 1:
+            (region,) = found
+            suggestions[name], variants[name] = found[region], own[region]
+            continue
+        suggestions[name] = overall({region: one.category for region, one in found.items()})
         borders = [v for v in next(iter(own.values())) if all(v in categories for categories in own.values())]
         variants[name] = {v: overall({region: own[region][v] for region in own}).category for v in borders}
     return suggestions, near(suggestions, variants)
