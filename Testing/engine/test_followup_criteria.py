@@ -1,6 +1,7 @@
 """Suggested categories of response: thresholds, which lesions are targets, what is said of doubtful changes."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from followup_lesions import MM, drawn
 from segmamba.followup.criteria import NO_DISEASE, suggest
 from segmamba.followup.dates import Timepoint
 from segmamba.followup.follow import Settings, follow
+from segmamba.followup.lesions import unmeasurable_reason
 from segmamba.followup.match import fingerprint
 from segmamba.followup.record import write_csv
 from segmamba.images.image_io import Image
@@ -95,6 +97,44 @@ def test_where_it_is_not_known_what_is_new_neither_response_nor_stability_is_sai
     assert next(rule for rule in found.rules if rule.met).category == "not assessed"
     (new,) = (rule for rule in found.rules if "did not have" in rule.text)
     assert "not known, lesions were not followed" in new.text and not new.met
+
+
+NEAR_LIMITS = [
+    ("bidimensional", [1000, 1249.6]),
+    ("bidimensional", [1000.4, 1250.5]),
+    ("bidimensional", [1000, 500.4]),
+    ("bidimensional", [1000, 750.49]),
+    ("volumetric", [10, 13.996]),
+    ("volumetric", [0.003, 0.0042]),
+    ("volumetric", [0.016, 0.024]),
+    ("volumetric", [10, 3.504]),
+    ("volumetric", [10, 5.9504]),
+]
+
+
+@pytest.mark.parametrize(("name", "values"), NEAR_LIMITS, ids=str)
+def test_the_numbers_that_a_rule_is_printed_with_are_on_its_side_of_the_limit(name, values):
+    """The change as it is printed, and that of the two amounts as they are printed."""
+    found = category(name, values, minor=0.25 if name == "bidimensional" else 0.405)
+    changes = [rule for rule in found.rules if "against" in rule.text]
+    assert len(changes) == 3
+    for rule in changes:
+        now, change, before, limit = (
+            float(re.search(pattern, rule.text)[1])
+            for pattern in (r"([0-9.]+) m", r"([-+0-9.]+)% against", r"against.* ([0-9.]+) m", r"from ([-+0-9.]+)%")
+        )
+        for shown in (change, 100 * (now / before - 1)):
+            assert (abs(shown) >= abs(limit) - 1e-6 and shown * limit > 0) == rule.met, rule.text
+
+
+def test_no_more_decimals_than_a_limit_asks_for():
+    texts = [rule.text for rule in category("bidimensional", [1000, 1249.6]).rules]
+    assert "sum of products 1249.6 mm2, +24.96% against the nadir, 1000.0 mm2 on day 0; PD from +25%" in texts
+    assert "1300 mm2, +30.0% against the nadir, 1000 mm2" in category("bidimensional", [1000, 1300.2]).rules[0].text
+    assert unmeasurable_reason(12, 9.9996, 2, 1) == "12.00 x 9.9996 mm, below 10 mm"
+    assert unmeasurable_reason(9.994, 8, 2, 1) == "9.99 x 8.00 mm, below 10 mm"
+    early = followed([square(11)], [square(21)], radiotherapy_end=60 - 83, confirm_weeks=11.9).dates[1]
+    assert "11.86 weeks after radiotherapy, fewer than 11.9" in early.suggestions["bidimensional"].rules[-1].text
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.40, "MR"), (0.45, "SD")])

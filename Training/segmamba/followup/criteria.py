@@ -7,8 +7,11 @@ not measured are for a physician to weigh.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from segmamba.followup.rounding import beside, decimals_beside
 
 _SLACK = 1e-9
 NO_DISEASE, NOT_ASSESSED = "no measurable disease", "not assessed"
@@ -32,11 +35,13 @@ class CriterionSet:
     """The decrease from baseline of a partial response, as a share; inclusive."""
     progression: float
     """The increase over the nadir of progression, as a share; inclusive."""
+    decimals: int
+    """Of the quantity in texts, where no limit asks for more."""
 
 
 SETS = {
-    "bidimensional": CriterionSet("Bidimensional", "sum of products", "mm2", 0.50, 0.25),
-    "volumetric": CriterionSet("Volumetric", "volume", "mL", 0.65, 0.40),
+    "bidimensional": CriterionSet("Bidimensional", "sum of products", "mm2", 0.50, 0.25, 0),
+    "volumetric": CriterionSet("Volumetric", "volume", "mL", 0.65, 0.40, 2),
 }
 
 
@@ -142,10 +147,10 @@ def _growth(
     limit = rule_set.progression
     if from_nadir is None:
         met = now > 0 and measurable_again
-        text = f"{_amount(rule_set, now)}, after 0 on day {nadir_day}; PD where a lesion is measurable again"
-        return Rule("PD", met, text)
-    text = f"{rule_set.quantity} {_amount(rule_set, now)}, {from_nadir:+.1%} against the nadir, "
-    text += f"{_amount(rule_set, nadir)} on day {nadir_day}; PD from {limit:+.0%}"
+        text = f"{now:.{rule_set.decimals}f} {rule_set.unit}, after 0 on day {nadir_day}"
+        return Rule("PD", met, f"{text}; PD where a lesion is measurable again")
+    change, before = _compared(rule_set, now, nadir, from_nadir, limit)
+    text = f"{change} against the nadir, {before} on day {nadir_day}; PD from {_percent(limit)}"
     return Rule("PD", from_nadir >= limit - _SLACK, text)
 
 
@@ -156,13 +161,27 @@ def _new(count: int | None) -> Rule:
 
 
 def _decrease(rule_set: CriterionSet, now: float, baseline: float, change: float, minor: float | None) -> list[Rule]:
-    against = f"{rule_set.quantity} {_amount(rule_set, now)}, {change:+.1%} against the baseline's "
-    against += _amount(rule_set, baseline)
-    rules = [Rule("PR", change <= -rule_set.response + _SLACK, f"{against}; PR from {-rule_set.response:+.0%}")]
-    if minor is not None:
-        rules.append(Rule("MR", change <= -minor + _SLACK, f"{against}; MR from {-minor:+.0%}"))
+    limits = {"PR": -rule_set.response} if minor is None else {"PR": -rule_set.response, "MR": -minor}
+    rules = []
+    for category, limit in limits.items():
+        text, before = _compared(rule_set, now, baseline, change, limit)
+        text += f" against the baseline's {before}; {category} from {_percent(limit)}"
+        rules.append(Rule(category, change <= limit + _SLACK, text))
     return rules
 
 
-def _amount(rule_set: CriterionSet, value: float) -> str:
-    return f"{value:.0f} {rule_set.unit}" if rule_set.unit == "mm2" else f"{value:.2f} {rule_set.unit}"
+def _compared(rule_set: CriterionSet, now: float, before: float, change: float, limit: float) -> tuple[str, str]:
+    """The quantity with its change, and what it was before; as exact as the limit asks for."""
+
+    def shown(decimals: int) -> float:
+        was = round(before, decimals)
+        return round(now, decimals) / was - 1 if was else math.nan
+
+    digits = decimals_beside(change, limit, rule_set.decimals, shown, _SLACK)
+    percent = beside(100 * change, 100 * limit, 1, 100 * _SLACK, "+")
+    text = f"{rule_set.quantity} {now:.{digits}f} {rule_set.unit}, {percent}%"
+    return text, f"{before:.{digits}f} {rule_set.unit}"
+
+
+def _percent(limit: float) -> str:
+    return f"{100 * limit:+g}%"

@@ -14,6 +14,7 @@ from segmamba.followup.criteria import SETS, Suggestion
 from segmamba.followup.dates import Timepoint
 from segmamba.followup.lesions import MIXED, Measured, measure, regions_of
 from segmamba.followup.match import Matches, Registered, fingerprint, match, register_dates
+from segmamba.followup.rounding import beside
 from segmamba.followup.spread import spread
 from segmamba.preparation.register import Registration
 
@@ -223,7 +224,7 @@ def _early(day: int, settings: Settings) -> str:
     weeks = (day - settings.radiotherapy_end) / 7
     if not 0 <= weeks < settings.confirm_weeks:
         return ""
-    return f"{weeks:.1f} weeks after radiotherapy, fewer than {settings.confirm_weeks:g}"
+    return f"{beside(weeks, settings.confirm_weeks, 1)} weeks after radiotherapy, fewer than {settings.confirm_weeks:g}"
 
 
 def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[int, Clinician]) -> list[str]:

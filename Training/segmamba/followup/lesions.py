@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from segmamba.cases.labels import GLIOMA
 from segmamba.errors import InputError
 from segmamba.followup.diameters import OFF_RIGHT_ANGLE, TOLERANCE_MM, diameters
+from segmamba.followup.rounding import beside
 from segmamba.preparation.grids import upright
 
 # label values of what may be followed: the regions of a glioma, and what of it does not enhance
@@ -235,7 +236,8 @@ def unmeasurable_reason(d1: float, d2: float, slices: int, thickness: float) -> 
     """
     least, reasons = least_mm(thickness), []
     if d1 < least - TOLERANCE_MM or d2 < least - TOLERANCE_MM:
-        reasons.append(f"{d1:.2f} x {d2:.2f} mm, below {least:g} mm")
+        shown = " x ".join(beside(one, least, 2, TOLERANCE_MM) for one in (d1, d2))
+        reasons.append(f"{shown} mm, below {least:g} mm")
     if slices < LEAST_SLICES:
         reasons.append(f"seen on {slices} slice")
     return "; ".join(reasons)
