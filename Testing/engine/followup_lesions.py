@@ -6,12 +6,12 @@ from segmamba.followup.lesions import measure_mask
 MM = np.eye(4)
 
 
-def boxes(*places, shape=(60, 60, 12)):
+def boxes(*places, shape=(60, 60, 12), affine=MM):
     """Each place: first corner and size."""
     mask = np.zeros(shape, bool)
     for corner, size in places:
         mask[tuple(slice(c, c + s) for c, s in zip(corner, size))] = True
-    return measure_mask(mask, MM, "ET")
+    return measure_mask(mask, affine, "ET")
 
 
 def drawn(shape, *places):

@@ -17,12 +17,15 @@ from nibabel.affines import apply_affine
 from scipy.spatial import cKDTree
 
 from segmamba.errors import InputError
+from segmamba.followup.diameters import OFF_RIGHT_ANGLE, TOLERANCE_MM
 from segmamba.followup.lesions import REGIONS, Lesion, Measured, unmeasurable_reason
+from segmamba.followup.rounding import beside
 from segmamba.settings import read_json, shown
 
 STEROIDS, STATUS = ("less", "same", "more"), ("better", "same", "worse")
 NEAR_MM = 5.0  # a line belongs to the lesion that has its middle, or both of its ends, within so much
 _LINES = {"D1": ("d1", "line1"), "D2": ("d2", "line2")}
+_HALF = 0.5 + 1e-6  # a slice or a voxel
 _MOST_TEXT = 500
 _FARTHEST_MM = 10_000  # from the scanner's middle
 
@@ -88,7 +91,7 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
     """The same lesions with the lines of a person in place of the measured ones, each marked in `by_hand`.
 
     Lesions keep their numbers. A line that lies on no lesion is left out, and so is the second of two for one diameter;
-    the notes say so.
+    the notes say so. What was drawn counts, and a lesion's notes say what is odd about its two lines.
     """
     lesions, notes = {lesion.number: lesion for lesion in measured.lesions}, list(measured.notes)
     trees = {
@@ -108,7 +111,40 @@ def with_lines(measured: Measured, lines: Sequence[Line]) -> Measured:
             notes.append(f"lesion {nearest}: of two lines moved by hand for {line.which} the first is taken")
         else:
             lesions[nearest] = _with_line(lesions[nearest], line, measured)
-    return replace(measured, lesions=tuple(lesions.values()), notes=tuple(notes))
+    found = (replace(one, notes=_odd(one, measured)) if one.by_hand else one for one in lesions.values())
+    return replace(measured, lesions=tuple(found), notes=tuple(notes))
+
+
+def _odd(lesion: Lesion, measured: Measured) -> tuple[str, ...]:
+    """What makes the product of a lesion's two lines, of which one at least is drawn, none of two crossed diameters."""
+    lines = {name: line for name, line in (("D1", lesion.line1), ("D2", lesion.line2)) if line is not None}
+    voxels = {name: apply_affine(np.linalg.inv(measured.affine), line) for name, line in lines.items()}
+    odd = [f"{name} runs through slices" for name, ends in voxels.items() if np.ptp(ends[:, 2]) > _HALF]
+    if len(lines) < len(_LINES):
+        return tuple(odd)
+    one, other = voxels.values()
+    apart = abs(one[:, 2].mean() - other[:, 2].mean())
+    if apart > _HALF:
+        odd.append(f"D1 and D2 are {beside(apart, _HALF, 1)} slices apart")
+    first, second = (line[1] - line[0] for line in lines.values())
+    off = np.degrees(np.arcsin(min(1.0, abs(first @ second) / max(lesion.d1 * lesion.d2, TOLERANCE_MM))))
+    if off > OFF_RIGHT_ANGLE + TOLERANCE_MM:
+        odd.append(f"D2 is {beside(off, OFF_RIGHT_ANGLE, 1)} degrees off a right angle to D1")
+    if not _cross(one[:, :2], other[:, :2]):
+        odd.append("D2 does not cross D1")
+    if lesion.d2 > lesion.d1 + TOLERANCE_MM:
+        odd.append("D2 is longer than D1")
+    return tuple(odd)
+
+
+def _cross(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two lines in a slice (2, 2) meet, in voxels; half a voxel may be lacking, as lines end in middles."""
+    along = np.array([one[1] - one[0], other[0] - other[1]])
+    lengths = np.linalg.norm(along, axis=1)
+    if abs(np.linalg.det(along)) <= TOLERANCE_MM * lengths.prod():
+        return False
+    places = np.linalg.solve(along.T, other[0] - one[0]) * lengths  # of the meeting point, from each line's start
+    return bool((places >= -_HALF).all() and (places <= lengths + _HALF).all())
 
 
 def _distances(line: Line, tree: cKDTree) -> tuple[float, float]:

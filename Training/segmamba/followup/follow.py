@@ -249,7 +249,7 @@ def _warnings(dates: Sequence[Date], targets: Sequence[int], clinician: Mapping[
             f"{day}, lesion {one.number}: {note}"
             for one in date.measured.lesions
             for note in one.notes
-            if one.number in _counted(date, targets)
+            if one.by_hand or one.number in _counted(date, targets)
         ]
         drawn = [one for one in date.measured.lesions if one.by_hand]
         found += [f"{day}, lesion {one.number}: {', '.join(one.by_hand)} drawn by hand" for one in drawn]
