@@ -148,6 +148,10 @@ def test_two_dates_of_dicom_go_all_the_way(phantom_cases, tiny_model, tmp_path, 
     for date in record["dates"]:
         seg = output / "segmentations" / f"day-{date['day']:04d}-seg.dcm"
         assert (output / f"day-{date['day']:04d}-sr.dcm").exists() == seg.exists()
+    capsys.readouterr()
+    assert main([*arguments, "--device", "cpu", "--targets", "1", "-o", str(output)]) == 0
+    shown = capsys.readouterr().err
+    assert "segmenting" not in shown and "registering" not in shown  # the voxels of the series are the same
     text = (output / "follow-up.json").read_text() + (output / "report.html").read_text()
     assert "Secret" not in text and "4711" not in text and "19501231" not in text and "202604" not in text
 

@@ -117,6 +117,31 @@ def test_a_result_that_was_corrected_beside_its_images_is_followed_as_it_is(case
     assert not (tmp_path / "again").exists()
 
 
+def test_a_date_is_segmented_once_by_one_model(case, tmp_path, capsys):
+    """Another model's result is made anew, and one that somebody has changed in its place is not taken for it."""
+    one, other, output = model_of(tmp_path / "one", GLIOMA, "ET"), tmp_path / "other", tmp_path / "out"
+    first = segmented(case, one, output)
+    written = {
+        path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (output / "segmentations").iterdir()
+    }
+    assert "day 0: segmenting" in capsys.readouterr().err
+    again = segmented(case, one, output)
+    shown = capsys.readouterr().err
+    assert "segmenting" not in shown and "day 0: segmented before" in shown
+    for path in (output / "segmentations").iterdir():
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == written[path.name]
+    np.testing.assert_array_equal(again.label_map, first.label_map)
+    np.testing.assert_array_equal(again.probabilities["ET"], first.probabilities["ET"])
+    assert (again.made_by, again.notes, again.absent) == (first.made_by, first.notes, first.absent)
+    segmented(case, model_of(other, GLIOMA, "ED"), output)
+    assert "segmenting" in capsys.readouterr().err
+    result = output / "segmentations" / "day-0000-seg.nii.gz"
+    image = nib.load(result)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), result)
+    with pytest.raises(InputError, match="was changed since it was written here"):
+        segmented(case, other, output)
+
+
 def test_of_two_corrected_results_one_has_to_be_named(case, tmp_path):
     model = model_of(tmp_path / "model", PEDIATRIC, "ET")
     for name in ("one", "two"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from segmamba.commands.shared import Bar, choose_device
 from segmamba.errors import InputError
 
 if TYPE_CHECKING:
+    from segmamba.cases.case import Source
     from segmamba.cases.dicom_seg import ModelFacts
     from segmamba.followup.dates import Timepoint
     from segmamba.images.dicom import Series
+    from segmamba.models.package import Model
 
 SEGMENTATIONS = "segmentations"  # folder in that of the results
 
@@ -136,14 +139,12 @@ def _corrected(place: Path) -> Path | None:
 
 
 def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoint, Refers | None]:
-    from segmamba import __version__
     from segmamba.cases.case import find_case
     from segmamba.cases.dicom_seg import ModelFacts, check_seg
     from segmamba.cases.labels import convention_with
     from segmamba.followup.dates import dicom_facts, read_probability, read_timepoint
     from segmamba.followup.lesions import regions_of
     from segmamba.models.package import find_model, load_package
-    from segmamba.prediction.predict import PredictOptions, predict_case
     from segmamba.prediction.result import find_warnings
 
     model = load_package(find_model(options.model))
@@ -166,11 +167,7 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
         series = case.reference if case else _series_of_t1c(place)
         if series and options.dicom_sr:
             check_seg(series, seg_path(output, given.name))
-        settings = PredictOptions(device=choose_device(options.device), probabilities=True)
-        bar = Bar()
-        print(f"day {given.day}: segmenting", file=sys.stderr, flush=True)
-        summary = predict_case(model, sources, folder, given.name, settings, bar)
-        bar.close()
+        summary = _result(model, sources, folder, given, choose_device(options.device))
         probabilities = folder / summary["files"]["probabilities"]
         timepoint = read_timepoint(
             given.day,
@@ -180,15 +177,38 @@ def _segmented(given: Given, options: Namespace, output: Path) -> tuple[Timepoin
             probabilities={
                 name: read_probability(probabilities, name, convention) for name in regions_of(options.region)
             },
-            made_by={"model": manifest.id, "weights": manifest.weights_sha256[:16], "software": __version__},
+            made_by={"model": manifest.id, "weights": manifest.weights_sha256[:16], "software": summary["segmamba"]},
             absent=tuple(summary["absent"]),
             scanner=dicom_facts(series)[1] if series else "",
         )
         for line in case.lines() if case else ():
             print(f"note: day {given.day}: {line}", file=sys.stderr)
     timepoint = replace(timepoint, notes=tuple(dict.fromkeys((*timepoint.notes, *find_warnings(summary)))))
-    facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=__version__)
+    software = summary["segmamba"]
+    facts = ModelFacts(name=manifest.id, version=manifest.weights_sha256[:16] or "unknown", software=software)
     return timepoint, Refers(series, facts) if series else None
+
+
+def _result(model: Model, sources: Mapping[str, Source], folder: Path, given: Given, device: str) -> dict:
+    """The summary of a date's result in `folder`, which is made unless it is there of the same images and model.
+
+    Raises InputError where it was changed since, and as predict_case.
+    """
+    from segmamba.prediction.options import PredictOptions, digest_images, output_files, settings_of
+    from segmamba.prediction.predict import predict_case
+    from segmamba.prediction.result import check_place, finished
+
+    options = PredictOptions(device=device, probabilities=True)
+    files, images_sha256 = output_files(folder, given.name, options), digest_images(sources)
+    check_place(files, images_sha256)
+    if summary := finished(files, settings_of(model, options, images_sha256)):
+        print(f"day {given.day}: segmented before", file=sys.stderr, flush=True)
+        return summary
+    print(f"day {given.day}: segmenting", file=sys.stderr, flush=True)
+    bar = Bar()
+    summary = predict_case(model, sources, folder, given.name, options, bar)
+    bar.close()
+    return summary
 
 
 def seg_path(output: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from segmamba.files.atomic import subfolders
 from segmamba.models.package import Model
 from segmamba.prediction.options import PredictOptions, check_options, digest_images, output_files, settings_of
 from segmamba.prediction.predict import predict_case
-from segmamba.settings import read_json
+from segmamba.prediction.result import finished
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def predict_batch(
         try:
             manifest = model.manifest
             sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
-            if summary := _finished(output, case_id, settings_of(model, options, digest_images(sources)), options):
+            files = output_files(output, case_id, options)
+            if summary := finished(files, settings_of(model, options, digest_images(sources))):
                 rows.append({"case": case_id, "status": "skipped", "summary": summary})
                 continue
             summary = predict_case(model, sources, output, case_id, options, report)
@@ -109,17 +110,3 @@ def _may_be_case(folder: Path) -> bool:
         return not holds_results_only(folder)
     except OSError:
         return True
-
-
-def _finished(output: Path, case_id: str, settings: dict, options: PredictOptions) -> dict | None:
-    """The summary of an earlier run with the same model and settings whose files are all there, else None."""
-    files = output_files(output, case_id, options)
-    try:
-        summary = read_json(files["summary"])
-        network = settings["manifest"]["network"]
-        summary["settings"]["manifest"].setdefault("network", network)  # earlier versions did not say it
-        # by name too: a map that this run was not asked for may lie there from another one
-        written = all(summary["files"].get(kind) == path.name and path.is_file() for kind, path in files.items())
-        return summary if written and summary["settings"] == settings else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
-        return None

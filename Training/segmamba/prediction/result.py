@@ -117,6 +117,27 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
             )
 
 
+def finished(files: Mapping[str, Path], settings: dict) -> dict | None:
+    """The summary of an earlier run with the same model and settings whose files are all there, else None.
+
+    Args:
+        files: as `options.output_files` gives them.
+        settings: as `options.settings_of` gives them.
+
+    Returns:
+        What `write_summary` gave then.
+    """
+    try:
+        summary = read_json(files["summary"])
+        network = settings["manifest"]["network"]
+        summary["settings"]["manifest"].setdefault("network", network)  # earlier versions did not say it
+        # by name too: a map that this run was not asked for may lie there from another one
+        written = all(summary["files"].get(kind) == path.name and path.is_file() for kind, path in files.items())
+        return summary if written and summary["settings"] == settings else None
+    except (ValueError, KeyError, TypeError, AttributeError):  # InputError is a ValueError
+        return None
+
+
 def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
     """Says in the summary whose files are about to be written: what a kill leaves of them may be written over.
 
