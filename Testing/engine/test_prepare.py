@@ -240,6 +240,30 @@ def test_the_rim_of_brains_in_thick_slices_is_not_taken_for_tissue(phantom, head
         assert found.std() < 1.1 * true.std() and 0.8 < size < 1.05, modality
 
 
+@pytest.mark.parametrize(("noise", "own_grid"), [(True, False), (False, False), (False, True)])
+def test_fluid_that_is_0_in_one_image_stays_in_the_others(phantom, heads, noise, own_grid):
+    """As in images windowed to 0..1. T1c says what is brain where others have noise around it or another grid."""
+    middle = (slice(28, 33), slice(30, 35), slice(18, 22))
+    images = {m: phantom.images[m].copy() for m in ("t1c", "t2f")}
+    assert images["t1c"][middle].all() and images["t2f"][middle].all()
+    images["t1c"][middle] = 0
+    affine = heads.affine.copy()
+    if noise:
+        air = np.abs(np.random.default_rng(0).standard_normal(images["t2f"].shape)) * 0.05 * images["t2f"].max()
+        images["t2f"] = np.where(images["t2f"] == 0, air, images["t2f"]).astype(np.float32)
+    else:
+        affine[:3, 3] += 1.5  # mm, off the grid
+    images = {"t1c": Image(images["t1c"], heads.affine), "t2f": Image(images["t2f"], affine)}
+    plan = make_plan(images)
+    assert [a.kind for a in plan.actions] == (["outside"] if noise else ["grid", "register"])
+    case = prepare(images, {m: Source(f"{m}.nii") for m in images}, "case", plan, own_grid=own_grid).case
+    hole = np.zeros(phantom.label_map.shape, np.float32)
+    hole[middle] = 1
+    there = resample(hole, heads.affine, Grid(case.shape, case.affine)) > 0.9
+    assert there.any() and not case.images["t1c"][there].any() and case.images["t2f"][there].all()
+    assert not case.images["t2f"][0, 0].any()
+
+
 def test_a_brain_of_which_one_image_shows_a_part_keeps_the_rest(phantom, heads):
     """Where an image is 0 altogether the others stay as they are; all of them lose a rim."""
     images = images_of({m: phantom.images[m] for m in ("t1c", "t2f")}, heads.affine)

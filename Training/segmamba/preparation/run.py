@@ -173,11 +173,11 @@ def _brain(
 ) -> np.ndarray | None:
     """Where the brain is in `image` on the working grid, of the reference or of plan.brain_of, and how that was found.
 
-    Without a skull it is what is not 0: the same for images that were cut out each by itself.
+    Without a skull it is what `image` shows: the same for images that were cut out each by itself.
     """
     name, head = title(plan.reference), plan.levels[plan.reference][1]
     if not plan.has("brain"):
-        return image != 0 if plan.needed else None
+        return _shown(image) if plan.needed else None
     if mask is not None:
         next(parts)
         brain, step = take_mask(mask, plan.grid, head, name)
@@ -186,6 +186,11 @@ def _brain(
         notes += found
     steps.append(step)
     return brain
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: where an image without skull shows a brain, with its holes, for fluid may be 0 in it."""
+    return ndimage.binary_fill_holes(np.asarray(image) != 0)
 
 
 def _rim(images: Mapping[str, Image], transforms: Mapping[str, np.ndarray], grid: Grid) -> np.ndarray:
@@ -200,8 +205,7 @@ def _rim(images: Mapping[str, Image], transforms: Mapping[str, np.ndarray], grid
         own = Grid(image.array.shape, np.asarray(image.affine, float))
         if own.is_on(grid) and np.array_equal(transforms[modality], np.eye(4)):
             continue
-        outside = ~ndimage.binary_fill_holes(np.asarray(image.array) != 0)  # fluid that is 0 is brain
-        share = resample(outside, image.affine, grid, transforms[modality])
+        share = resample(~_shown(image.array), image.affine, grid, transforms[modality])
         rim |= (share > _ROUNDING) & (share < 1 - _ROUNDING)
     return rim
 
@@ -211,7 +215,7 @@ def _on_own_grid(
 ) -> np.ndarray | None:
     """`brain`, found on `grid`, on the grid of the reference, on which `image` is: voxels of which half are brain."""
     if brain is None or not plan.has("brain"):
-        return None if brain is None else image != 0
+        return None if brain is None else _shown(image)
     if mask is not None:
         return resample(np.asarray(mask.array) > 0, mask.affine, own) > 0.5
     return resample(brain, grid.affine, own) > 0.5
