@@ -122,6 +122,13 @@ def test_a_t1_that_says_both_is_asked_about(tmp_path):
         find_case(tmp_path)
 
 
+def test_a_native_t1_after_radiation_is_no_t1c(tmp_path):
+    names = {"t1n": "P1_post_radiation_T1.nii.gz", "t2w": "P1_T2.nii.gz", "t2f": "P1_FLAIR.nii.gz"}
+    for name in names.values():
+        (tmp_path / name).touch()
+    assert find_case(tmp_path, incomplete=True) == {m: Source(tmp_path / name) for m, name in names.items()}
+
+
 def test_words_of_agent_in_every_name_are_no_proof_that_t1c_is_missing(tmp_path):
     for name in ("Gd_T1.nii.gz", "Gd_T2.nii.gz", "Gd_FLAIR.nii.gz"):
         (tmp_path / name).touch()

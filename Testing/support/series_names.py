@@ -30,7 +30,7 @@ T1 com contraste|T1 pós contraste|T1 após contraste|T1 POS GD|T1 con mdc|T1 do
 T1 met contrast|T1 na contrast|T1 na Gd|T1 med kontrast|T1 efter kontrast|T1 etter kontrast|T1 tehosteinen
 T1 po kontraście|T1 z kontrastem|T1 po k.l.|T1 s kontrastem|T1 cu contrast|T1 kontrastlı|T1 с контрастом|T1 с КУ
 T1 после контраста|T1 με σκιαγραφικό|T1 增强|T1 增強|T1 造影|T1 造影後|T1 조영증강|T1 조영 후|T1 مع صبغة
-T1 بعد صبغة|ce-gadolinium_T1w
+T1 بعد صبغة|ce-gadolinium_T1w|T1 POST RADIAL|T1 POST CRANIAL|T1 post radiation +C|T1 post SRS post Gd
 """
 BOTH = """
 AX T1 +/- C|AX T1 +/-C|AX T1 ±C|T1 C+/-|AX T1 (+/-) GD|T1 W/WO|AX T1 W & W/O|AX T1 W/ AND W/O CONTRAST
@@ -42,7 +42,11 @@ NOTHING = """
 AX T1|t1_mprage_sag_p2_iso|T1w post op|T1 post-op|ses-post_T1w|T1 SE TRA|T1 FLAIR|T1 W|T1 with FS
 T1 without fat sat|AX T1 W/ FATSAT|T1 w/o FS|t1_tse_tra|SAG 3D BRAVO|T1 TFE|T1 Ax 3mm|T1_se_tra_320|WIP T1W_SE
 T1 post RT|T1 C-SPINE|t1_vibe_fs_tra|T1w|Ax T1 MEMP|3D T1 TFE sag|t1_fl2d_tra|T1 SPIR|T1 post treatment
-T1 pre-op|T1 COR|AX T1 SE|O-Ax T1|T1 IR|T1 mit FS
+T1 pre-op|T1 COR|AX T1 SE|O-Ax T1|T1 IR|T1 mit FS|P1_post_radiation_T1|T1 pre radiation|T1 post irradiation
+T1 post craniotomy|T1 pre craniotomy|T1 post Kraniotomie|T1 post craniectomy|T1 post SRS|T1 post SRT|T1 post WBRT
+T1 post gamma knife|T1 post GammaKnife|T1 post GKRS|T1 post CyberKnife|T1 post stroke|T1 post trauma|T1 posttraumatic
+T1 post Avastin|T1 post bevacizumab|T1 post TMZ|T1 post temozolomide|T1 post chemoradiation|T1 post chemotherapy
+T1 post radchemo|T1 post CCRT|T1 post immunotherapy|T1 post embolization|T1 post ablation|T1 post debulking
 """
 SAID = [
     (name, said)

@@ -52,11 +52,14 @@ _SIGNS_WITHOUT = re.compile(
     "بدون\\s?\\w*|قبل\\s?\\w*"
 )
 _SIGNS_WITH = re.compile("增[强強]|造影|조영|증강|بعد|مع|تزریق|صبغة")
-# "post" of an operation or a therapy, or of a visit in the names of BIDS
-_TIME = re.compile(
-    r"\b(?:pre|post)\s?(?:op|operat\w*|surg\w*|rt|rtx|xrt|chemo|radio\w*|therap\w*|treat\w*|tx|proc\w*|biops\w*|resect\w*|"
-    r"lp|ictal|contour\w*|process\w*)\b|\b(?:ses|sub|run|visit|tp)\s(?!t[12])\w+"
+# "post" of an operation, a therapy or an illness, or of a visit in the names of BIDS
+_EVENT = (
+    r"op|operat\w*|surg\w*|[ck]rani[eo]\w*|biops\w*|resect\w*|debulk\w*|ablat\w*|emboli[sz]\w*|lp|proc\w*|"
+    r"(?:x|s|fs|wb|c|cc)?rt|rtx|radio\w*|radia(?!l\b)\w*|irrad\w*|srs|gk\w*|gamma(?:\s?knife)?|cyber\s?knife|"
+    r"(?:rad)?chemo\w*|tmz|temozol\w*|avastin|bevaciz\w*|immunoth\w*|therap\w*|treat\w*|tx|"
+    r"stroke|traum\w*|ictal|contour\w*|process\w*"
 )
+_TIME = re.compile(rf"\b(?:pre|post)\s?(?:{_EVENT})\b|\b(?:ses|sub|run|visit|tp)\s(?!t[12])\w+")
 _GLUED_WITH = re.compile(rf"(?:w|wi)?(?:pc|cplus|post\w*|{_AGENT})")
 _GLUED_WITHOUT = re.compile(r"(?:w|wi)?(?:n|nc|nat\w*|pre\w*|wo|woc|nogd|nogad)")
 _BEFORE_WITH = r"c|ce|gd|gad|gado|km|post"
