@@ -101,6 +101,23 @@ def test_no_orientation_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("form", ["sform", "qform", ""])
+@pytest.mark.parametrize("zeros", [1, 3])
+def test_no_size_is_told(tmp_path, zeros, form, order):
+    """Volumes are then of no use. An sform says it by itself."""
+    image = nib.Nifti1Image(noise(0), None, nib.Nifti1Header(endianness=order))
+    image.set_sform(AFFINE, code=int(form == "sform"))
+    image.set_qform(AFFINE, code=int(form == "qform"))
+    data = bytearray(image.to_bytes())
+    data[92 - 4 * zeros : 92] = bytes(4 * zeros)  # the last of pixdim[1], [2], [3]
+    (tmp_path / "a.nii").write_bytes(data)
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(data))
+    for name in ("a.nii", "b.nii.gz"):
+        said = "x: the file says nothing about the size of its voxels: 1 mm is assumed" in notes_of(tmp_path / name)
+        assert said == (form != "sform")
+
+
 @pytest.mark.parametrize(("unit", "scale"), [("meter", 1e-3), ("micron", 1e3)])
 def test_other_units_are_turned_into_mm(tmp_path, unit, scale):
     image = nib.Nifti1Image(noise(0), np.diag([scale, scale, scale, 1]) @ AFFINE)

@@ -22,7 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from segmamba import limits
 from segmamba.errors import InputError, blame
 from segmamba.files.atomic import aside, check_regular, share
-from segmamba.images.itk_header import NO_ORIENTATION
+from segmamba.images.itk_header import NO_ORIENTATION, NO_SIZE
 from segmamba.images.itk_io import read_itk
 
 NIFTI = (".nii.gz", ".nii")
@@ -260,18 +260,31 @@ def _is_packed(path: Path) -> bool:
     return packed
 
 
-def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
-    """-> the class of a NIfTI file, its shape, the bytes that it should have unpacked, from its header alone.
-
-    Raises InputError for more than segmamba.limits allow, and whatever nibabel does.
-    """
+def _header_of(path: Path) -> tuple[type[nib.Nifti1Image], bytes]:
+    """-> the class of a NIfTI file, and its header as it stands there. Raises ValueError where it has none."""
     with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
         start = file.read(max(_HEADER))
     sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")} & set(_HEADER)
     if not sizes:
         raise ValueError("it does not begin as one")
     form = _HEADER[sizes.pop()]
-    header = form.header_class(start[: form.header_class.template_dtype.itemsize])
+    return form, start[: form.header_class.template_dtype.itemsize]
+
+
+def _says_size(path: Path) -> bool:
+    """Whether a NIfTI file says how large its voxels are: nibabel takes 1 mm where it says 0."""
+    form, start = _header_of(path)
+    header = form.header_class(start, check=False)
+    return int(header["sform_code"]) > 0 or bool(header["pixdim"][1:4].all())
+
+
+def _peek(path: Path) -> tuple[type[nib.Nifti1Image], tuple[int, ...], int]:
+    """-> the class of a NIfTI file, its shape, the bytes that it should have unpacked, from its header alone.
+
+    Raises InputError for more than segmamba.limits allow, and whatever nibabel does.
+    """
+    form, start = _header_of(path)
+    header = form.header_class(start)
     magic = bytes(header["magic"]).rstrip(b"\0\r\n\x1a")
     if magic not in (b"n+1", b"n+2"):
         kind = "of a pair (.hdr with .img)" if magic in (b"ni1", b"ni2") else "of Analyze, which knows no orientation"
@@ -340,7 +353,8 @@ def _read_nifti(source: Source) -> Image:
         array = np.asanyarray(image.dataobj[(..., *np.unravel_index(volume, shape[3:], order="F"))])
     else:
         array = np.asanyarray(image.dataobj).reshape(shape[:3], order="F")
-    return Image(array, *_nifti_geometry(image))
+    affine, notes = _nifti_geometry(image)
+    return Image(array, affine, notes if _says_size(path) else (*notes, NO_SIZE))
 
 
 def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]]:

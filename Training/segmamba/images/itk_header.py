@@ -32,7 +32,7 @@ _BODY = "right-anterior-superior|ras|left-anterior-superior|las|left-posterior-s
 _NRRD_SPACE = re.compile(rf"({_BODY})(-time|t)?", re.IGNORECASE)  # others, as scanner-xyz, ITK takes for LPS
 _LONGEST_LINE = 4096
 NO_ORIENTATION = "the file says nothing about orientation: left and right may be swapped"
-_NO_SIZE = "the file says nothing about the size of its voxels: 1 mm is assumed"
+NO_SIZE = "the file says nothing about the size of its voxels: 1 mm is assumed"
 
 
 def check_header(path: Path) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def _check_nrrd(path: Path) -> tuple[str, ...]:
 
 
 def _left_out(oriented: bool, sized: bool) -> tuple[str, ...]:
-    return (() if oriented else (NO_ORIENTATION,)) + (() if sized else (_NO_SIZE,))
+    return (() if oriented else (NO_ORIENTATION,)) + (() if sized else (NO_SIZE,))
 
 
 def _check_unit(path: Path, unit: str) -> None:
