@@ -94,6 +94,21 @@ def test_a_list_that_is_wrong(tmp_path, text, message):
         init_dataset(tmp_path / "list.csv")
 
 
+@pytest.mark.parametrize("sound", ["", "A", "B"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_two_cases_of_one_id_are_told_whichever_is_sound(tmp_path, sound, listed):
+    """One of them would be left out for what the other lacks, or be named alone."""
+    rows = ["id,folder"]
+    for patient in "AB":
+        folder = make_case(tmp_path / patient / "2024-01-01")
+        if patient != sound:
+            (folder / "2024-01-01-t2w.nii.gz").unlink()
+        rows.append(f"x,{patient}/2024-01-01")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"two cases have the id (x|2024-01-01)"):
+        init_dataset(tmp_path / "list.csv" if listed else tmp_path)
+
+
 def make_decathlon(root, description=None, count=2, volumes=4, values=(1, 2, 3), suffix=""):
     (root / "imagesTr").mkdir(parents=True)
     (root / "labelsTr").mkdir()
@@ -122,6 +137,13 @@ def test_the_decathlon_names_its_labels(tmp_path):
     assert dataset.renumbering == {1: 2, 2: 1, 3: 3}  # edema is ED, which the engine calls 2
     assert dataset.cases[1].label.path == "../labelsTr/BRATS_002.nii.gz"
     assert json.loads((root / "dataset.json").read_text()) == MSD
+
+
+def test_two_files_of_one_id_are_told(tmp_path):
+    root = make_decathlon(tmp_path / "Task01", MSD)
+    write(root / "imagesTr" / "BRATS_001.nii", noise(1, (*SHAPE, 4)))
+    with pytest.raises(InputError, match="two cases have the id BRATS_001"):
+        init_dataset(root, output=root / "segmamba")
 
 
 def test_the_decathlon_without_its_description(tmp_path):

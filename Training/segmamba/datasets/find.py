@@ -85,9 +85,27 @@ class Found:
         Raises:
             InputError: for an id that was there before.
         """
-        if case_id in self.cases or case_id in self.bad:
-            raise InputError(f"two cases have the id {case_id}; rename a folder, or give ids in a list")
+        self._check_new(case_id)
         self.cases[case_id] = CaseFiles(id=case_id, subject=subject, images=images, label=label)
+
+    def refuse(self, case_id: str, why: str) -> None:
+        """Leaves out one case.
+
+        Args:
+            case_id: names the case in the data set.
+            why: what is wrong with it, and what helps.
+
+        Raises:
+            InputError: for an id that was there before.
+        """
+        self._check_new(case_id, why)
+        self.bad[case_id] = why
+
+    def _check_new(self, case_id: str, why: str = "") -> None:
+        if case_id in self.cases or case_id in self.bad:
+            text = f"two cases have the id {case_id}; rename a folder, or give ids in a list"
+            why = why or self.bad.get(case_id, "")
+            raise InputError(f"{text}. One cannot be used: {why}" if why else text)
 
 
 def find_cases(source: Path, task: Task | None = None, subject_pattern: str | None = None) -> Found:
@@ -175,7 +193,8 @@ def _case_folders(root: Path, task: Task, found: Found, depth: int = 1) -> Itera
             below = subfolders(folder)
             is_case = bool(_images(folder)) or (bool(below) and _has_all(folder, task))
         except OSError as error:
-            found.bad[folder.name] = f"{folder} cannot be looked into ({explain(error)}); ask for the right to read it"
+            why = f"{folder} cannot be looked into ({explain(error)}); ask for the right to read it"
+            found.refuse(folder.name, why)
             continue
         if is_case:
             yield folder
@@ -203,7 +222,7 @@ def _try(found: Found, case_id: str, path: Path, name_subject: SubjectNamer) -> 
     try:
         images, label = find_case(path, found.task.modalities), find_label(path)
     except InputError as error:
-        found.bad[case_id] = str(error)
+        found.refuse(case_id, str(error))
     else:
         found.add(case_id, subject, images, label)
 
@@ -228,9 +247,8 @@ def _find_described(description: Path, described: dict, task: Task | None, name_
     if unknown := [m for m in task.modalities if m not in names]:
         raise InputError(f"{description} knows no modality {', '.join(unknown)}; it has {', '.join(names)}")
     found = Found(task=task)
-    ids = {name_without_suffix(p)[: -len("_0000") if split else None]: p for p in images}
-    for case_id, path in sorted(ids.items()):
-        suffix = image_suffix(path)
+    ids = {(name_without_suffix(p)[: -len("_0000") if split else None], image_suffix(p)): p for p in images}
+    for (case_id, suffix), path in sorted(ids.items()):
         place = {m: names.index(m) for m in task.modalities}
         if split:
             sources = {m: Source(path.with_name(f"{case_id}_{i:04d}{suffix}")) for m, i in place.items()}
@@ -300,7 +318,7 @@ def _find_listed(path: Path, task: Task, name_subject: SubjectNamer) -> Found:
                 images |= {m: s for m, s in find_case(folder, missing).items()}
             label = label or (find_label(folder) if folder is not None else None)
         except InputError as error:
-            found.bad[case_id] = str(error)
+            found.refuse(case_id, str(error))
         else:
             found.add(case_id, subject, {m: images[m] for m in task.modalities}, label)
     return found
