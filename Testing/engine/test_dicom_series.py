@@ -99,6 +99,22 @@ def test_anonymized_slices_of_one_identity_are_all_there(tmp_path, caplog, name,
         assert "4 files are copies" in caplog.text and "have the identity" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("places", "folders"), [(("1.2.1", "1.2.2"), "AB"), (("1.2.1", "1.2.2"), "AA"), (("", ""), "AB")]
+)
+def test_anonymized_series_of_two_patients_stay_two(tmp_path, places, folders):
+    """Half a slice apart they would make one volume, in which two heads alternate."""
+    for k, (place, folder) in enumerate(zip(places, folders)):
+        array, affine = head(SMALL, SPACING, seed=k)
+        affine[:3, 3] += k * affine[:3, 2] / 2
+        blank = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID"), "") | {"FrameOfReferenceUID": place}
+        more = {"SeriesDescription": "AX T2", "PatientID": str(k)}
+        write_series(tmp_path / folder, array, affine, 5, 1 + 50 * k, each=lambda j, blank=blank: blank, **more)
+    found = find_series(tmp_path)
+    assert [(s.name, len(s.frames), s.geometry.fault) for s in found] == [("5.1", 13, ""), ("5.2", 13, "")]
+    assert {frozenset(f.instance // 50 for f in s.frames) for s in found} == {frozenset({0}), frozenset({1})}
+
+
 def test_other_slices_at_the_same_places_are_refused(tmp_path):
     array, affine = head(SMALL, SPACING)
     uid = generate_uid()

@@ -106,8 +106,7 @@ def series_of(frames: Sequence[Frame]) -> list[Series]:
     found = []
     for study, own in studies.items():
         by_number = defaultdict(list)
-        # an anonymized series may have lost its identity, as a rule not its number
-        for series in _group(own, lambda f: f.header.series_uid or (f.header.number, f.header.description)).values():
+        for series in _group(own, _identity).values():
             by_number[series[0].header.number].extend((part, study) for part in split(series))
         # a missing number sorts last and is called "x"
         for number, parts in sorted(by_number.items(), key=lambda item: (item[0] is None, item[0])):
@@ -115,6 +114,15 @@ def series_of(frames: Sequence[Frame]) -> list[Series]:
                 name = f"{letters[study]}{'x' if number is None else number}" + (f".{k}" if len(parts) > 1 else "")
                 found.append(_series(name, part, letters[study]))
     return _after_agent(found)
+
+
+def _identity(frame: Frame) -> Any:
+    """What the slices of one series share: an anonymized one may have lost its UID, as a rule not its number.
+
+    Another patient's may have that too, but not its frame of reference, nor, where that is lost as well, its folder.
+    """
+    header = frame.header
+    return header.series_uid or (header.number, header.description, header.frame_of_reference or header.path.parent)
 
 
 def _series(name: str, part: Part, study: str) -> Series:
