@@ -13,7 +13,7 @@ from scipy import ndimage
 from segmamba.datasets.phantom import make_phantom
 from segmamba.datasets.phantom.head import add_head
 from segmamba.errors import Cancelled, InputError
-from segmamba.preparation.brain import brain_mask, external
+from segmamba.preparation.brain import atlas, brain_mask, external
 from segmamba.preparation.brain.lattice import back_in_order, in_order
 
 STEP = 3.0
@@ -72,6 +72,24 @@ def test_brain_and_tumour_are_found(head, found):
     assert np.count_nonzero(tumour & result.mask) > 0.98 * np.count_nonzero(tumour)
     assert result.method == "atlas" and 0.3 < result.quality <= 1
     assert told == list(result.seconds) and len(told) > 4
+
+
+def test_a_bright_tumour_at_the_surface_that_is_cut_is_told(head, found, monkeypatch):
+    """As bright as fat, it is taken for scalp where it is near the surface; what else is bright there is not told."""
+    image, mask, _, affine = head
+    depth = ndimage.distance_transform_edt(mask, sampling=STEP)
+    rim = np.argwhere((depth > 8.5) & (depth <= 11.5))
+    middle = rim[((rim - np.argwhere(mask).mean(0)) @ (-0.5, 0.8, 0.5)).argmax()]
+    ball = mask & (np.linalg.norm(np.moveaxis(np.indices(mask.shape), 0, -1) - middle, axis=-1) * STEP < 12)
+    bright = np.where(ball, 3 * np.median(image[mask]), image)
+    cut = brain_mask(bright, affine, method="atlas")
+    assert np.count_nonzero(ball & ~cut.mask) * STEP**3 > 1000
+    told = "at the brain's surface are not in the brain mask"
+    assert told in " ".join(cut.notes) and told not in " ".join(found[0].notes)
+    monkeypatch.setattr(atlas, "extract", lambda *arguments: (cut.mask, 9.0))
+    for modality in ("t1c", "t2w"):  # in which fluid is bright too
+        notes = brain_mask(bright, affine, method="atlas", modality=modality).notes
+        assert (told in " ".join(notes)) == (modality == "t1c")
 
 
 def test_it_is_one_piece_without_holes(found):

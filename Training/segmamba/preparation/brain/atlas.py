@@ -21,9 +21,11 @@ FIT = 0.2  # least score of the pose; heads have 0.22 (T2) to 0.29, heads that l
 _FAR = 40.0  # mm
 _SHARE = 0.45  # Dice as with 0.5, and a fifth less of the brain missed: a rim too much is better than a tumour cut
 _OPEN, _CLOSE = 4.5, 5.0  # mm
+_BRIGHT = 1.5  # times the brain: beyond white matter, as enhancing tumour, fat and sinuses are
+_KEPT = 0.2  # share of a bright piece in the mask from which the rest of it was cut off; of sinuses hardly any is
 
 
-def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[str], None]) -> np.ndarray:
+def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[str], None]) -> tuple[np.ndarray, float]:
     """The brain in a head, by the MNI152 atlas laid over it.
 
     Args:
@@ -33,7 +35,7 @@ def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[s
         begin: told each step in words; what it raises ends the search.
 
     Returns:
-        (X, Y, Z) bool.
+        (X, Y, Z) bool, and the mL of `bright_cut`.
 
     Raises:
         InputError: where the template fits nowhere.
@@ -62,7 +64,29 @@ def extract(what: str, image: np.ndarray, affine: np.ndarray, begin: Callable[[s
     edge = share - _SHARE
     edge = np.where(found, np.maximum(edge, 0.01), np.minimum(edge, -0.01))
     mask = from_work(edge, work, turned.shape, upright) > 0
-    return back_in_order(mask, orientation)
+    return back_in_order(mask, orientation), bright_cut(work, depth, found)
+
+
+def bright_cut(work: WorkImage, depth: np.ndarray, found: np.ndarray) -> float:
+    """mL of the largest part that a mask leaves of something brighter than brain at the brain's surface.
+
+    What is as bright as fat is taken for it to some mm below the surface, and an enhancing tumour may be. It is told
+    from fat and sinuses by the part of it that lies deeper, in the mask.
+
+    Args:
+        work: the image on its lattice.
+        depth: mm inside the template's surface, on that lattice.
+        found: the mask, bool, on that lattice.
+
+    Returns:
+        mL, 0 where there is none.
+    """
+    level = float(np.median(work.values[(depth > 5) & work.seen]))
+    pieces, count = ndimage.label((depth > 0) & work.seen & (work.values > _BRIGHT * level))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    kept = np.bincount(pieces[found], minlength=count + 1)[1:]
+    cut = (sizes - kept)[kept >= _KEPT * sizes]
+    return float(cut.max(initial=0)) * work.step**3 / 1000
 
 
 def tidy(mask: np.ndarray, step: float) -> np.ndarray:

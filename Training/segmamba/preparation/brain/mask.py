@@ -20,6 +20,7 @@ QUALITY = 0.18  # least; heads have 0.27 to 0.67, balls, cylinders and noise 0.0
 
 _SMALLEST_ML, _LARGEST_ML = 700, 2000  # of an adult's brain; a child's of one year has 900
 _STEP = 2.0  # mm
+_CUT_ML = 1.0  # of something bright; less is no tumour worth a look
 _WAY_OUT = (
     "give a brain mask, or install HD-BET (pip install hd-bet) and try again; an image without its skull needs no "
     "brain extraction"
@@ -57,7 +58,7 @@ def brain_mask(
     Args:
         image: (X, Y, Z), a head with its skull on.
         affine: (4, 4), voxel indices to RAS mm.
-        modality: t1n, t1c, t2w or t2f; only named in messages: no method needs to know it.
+        modality: t1n, t1c, t2w or t2f; for messages: no method needs to know it.
         method: "atlas", "hd-bet", "synthstrip", or "auto": the first of HD-BET and SynthStrip that is installed and
             works, else the atlas.
         progress: told each step in words.
@@ -80,7 +81,7 @@ def brain_mask(
     turned, upright, _ = in_order(image, affine)
     work = to_work(turned, upright, _STEP)
     head = find_head(what, work)
-    mask, chosen, notes = _extract(method, image, affine, steps)
+    mask, chosen, notes = _extract(method, image, affine, modality, steps)
     steps.begin("Checking the brain mask")
     turned, _, _ = in_order(mask, affine)
     on_work = to_work(turned.astype(np.float32), upright, _STEP).values > 0.5
@@ -91,7 +92,7 @@ def brain_mask(
 
 
 def _extract(
-    method: str, image: np.ndarray, affine: np.ndarray, steps: _Steps
+    method: str, image: np.ndarray, affine: np.ndarray, modality: str, steps: _Steps
 ) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """-> mask, the method that made it, notes."""
     notes: tuple[str, ...] = ()
@@ -106,7 +107,14 @@ def _extract(
                 raise
             _log.warning("%s; the atlas is used instead", error)
             notes = (f"{name} is installed but failed, so the atlas was used: {error}",)
-    return atlas.extract(steps.what, image, affine, steps.begin), "atlas", (*notes, "Brain mask by the MNI152 atlas.")
+    mask, cut_ml = atlas.extract(steps.what, image, affine, steps.begin)
+    notes += ("Brain mask by the MNI152 atlas.",)
+    if modality == "t1c" and cut_ml >= _CUT_ML:  # elsewhere fluid or fat is as bright
+        notes += (
+            f"{cut_ml:.1f} mL of something bright at the brain's surface are not in the brain mask: it may be "
+            "enhancing tumor that was cut off; look at the mask before relying on the result, or give a brain mask.",
+        )
+    return mask, "atlas", notes
 
 
 def _check(what: str, image: np.ndarray, affine: np.ndarray) -> None:
