@@ -119,6 +119,8 @@ class ModelsPanel:
         self._filling = True
         try:
             fillCombo(combo, choices, "" if isNew else before)
+            if self.candidate != before:
+                self._ui.modelReasonEdit.setText("")  # it was for the one before
         finally:
             self._filling = False
 
@@ -215,6 +217,7 @@ class ModelsPanel:
     def onCandidate(self, index=0):
         if not self._filling:
             self._message = ""
+            self._ui.modelReasonEdit.setText("")
             self._showEvidence()
             self._showButtons()
 
@@ -247,12 +250,17 @@ class ModelsPanel:
             self._shown = None
             self._showEvidence()
             self._showButtons()
-        name, isWorse = self.candidate, self._evidence.verdict == "refuse"
+        # while the question stands, an answer may bring another one forward
+        name, reason = self.candidate, self._ui.modelReasonEdit.text.strip()
+        isWorse = self._evidence.verdict == "refuse"
         text = _("The gate found {name} worse than {other}. Take it into use all the same?")
         text = text.format(name=plainName(name), other=self._evidence.comparedWith)
         if isWorse and not slicer.util.confirmOkCancelDisplay(text):
             return
-        reason = self._ui.modelReasonEdit.text.strip()
+        if self._ui.candidateCombo.findData(name) < 0:
+            text = _("Nothing was changed: {name} is no longer in the list.")
+            self._failed(text.format(name=plainName(name)))
+            return
         self._act("adopt", name, reason, _("{name} is in use now."), againstGate=isWorse)
 
     def onBack(self, checked=False):
@@ -269,16 +277,16 @@ class ModelsPanel:
             self._message, self._isWrong = done.format(name=plainName(name or inUse)), False
             self._ui.modelReasonEdit.setText("")
 
-        def failed(text):
-            self._message, self._isWrong = text, True
-            self.show()
-
         self._message = ""
         try:
             call = self._watch.site.modelsCommand(action, name, reason, againstGate=againstGate)
-            self._watch.act(call, _("The models are being changed..."), finished, failed)
+            self._watch.act(call, _("The models are being changed..."), finished, self._failed)
         except InputError as error:
-            failed(str(error))
+            self._failed(str(error))
+
+    def _failed(self, text: str) -> None:
+        self._message, self._isWrong = text, True
+        self.show()
 
     def _folder(self) -> Path | None:
         if not self.candidate or self._watch.isSilent:

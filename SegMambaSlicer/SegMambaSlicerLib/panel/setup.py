@@ -74,7 +74,12 @@ class SetupPanel:
             self._fail(error)
 
     def onInstall(self, checked=False):
-        if self._isInstalling or self.plan is None or self.plan.isEmpty or not self._confirm(self.plan.question):
+        plan = self.plan
+        if self._isInstalling or plan is None or plan.isEmpty or not self._confirm(plan.question):
+            return
+        if self.plan != plan:  # a check has ended while the question stood
+            text = _("Nothing was installed: what is needed has changed meanwhile. Press Install again.")
+            self._ui.testLabel.setText(text)
             return
         wheels = slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str)
         self._isInstalling = True  # up to Slicer 5.10 the panel can be used meanwhile
@@ -82,7 +87,7 @@ class SetupPanel:
         self._ui.testLabel.setText(_("Installing... What pip says is in Slicer's Python console."))
         problem = ""
         try:
-            dependencies.install(self.plan, wheels)
+            dependencies.install(plan, wheels)
         except InputError as error:
             problem = str(error)
         finally:

@@ -44,9 +44,11 @@ class WaitingPanel:
         names = [str(row.get("name", "?")) for row in self._rows]
         title = _("Case {number} of {count} to decide on: {name}")
         titles = [title.format(number=n, count=len(names), name=_short(name)) for n, name in enumerate(names, 1)]
-        self._filling = True
+        chosen, self._filling = self._name, True
         try:
-            fillCombo(ui.waitingCombo, list(zip(titles, names)), self._name)
+            fillCombo(ui.waitingCombo, list(zip(titles, names)), chosen)
+            if self._name != chosen:
+                self._startAnew()
         finally:
             self._filling = False
         ui.waitingWidget.setVisible(bool(names))
@@ -66,6 +68,11 @@ class WaitingPanel:
             return self._watch.site.path / "corrections" / "verdicts" / f"{checkedName(self._name)}.png"
         except InputError:
             return None
+
+    def _startAnew(self) -> None:
+        """With another case: what was typed and said is about the one before."""
+        self._message = ""
+        self._ui.waitingReasonEdit.setText("")
 
     def _showCase(self) -> None:
         ui, row = self._ui, self._rows[max(0, self._ui.waitingCombo.currentIndex)]
@@ -107,8 +114,7 @@ class WaitingPanel:
 
     def onCase(self, index=0):
         if not self._filling and self._rows:
-            self._message = ""
-            self._ui.waitingReasonEdit.setText("")
+            self._startAnew()
             self._showCase()
             self._showButtons()
 
@@ -125,9 +131,15 @@ class WaitingPanel:
         self._act(lambda site: site.intakeCommand(accept=self._name, reason=reason), _("The case is being accepted..."))
 
     def onWithdraw(self, checked=False):
+        name = self._name  # while the question stands, an answer may bring another one forward
         text = _("Delete the corrected case {name} from the training folder? This cannot be undone.")
-        if slicer.util.confirmOkCancelDisplay(text.format(name=self._name), windowTitle=_("SegMamba: withdraw a case")):
-            self._act(lambda site: site.intakeCommand(withdraw=self._name), _("The case is being withdrawn..."))
+        if not slicer.util.confirmOkCancelDisplay(text.format(name=name), windowTitle=_("SegMamba: withdraw a case")):
+            return
+        if self._ui.waitingCombo.findData(name) < 0:
+            text = _("Nothing was deleted: {name} is no longer among the cases to decide on.")
+            self._refused(text.format(name=name))
+            return
+        self._act(lambda site: site.intakeCommand(withdraw=name), _("The case is being withdrawn..."))
 
     def _act(self, call, text: str) -> None:
         self._message = ""

@@ -272,6 +272,17 @@ def test_a_new_candidate_is_shown_and_a_choice_is_kept(commands, site):
     assert [ui.candidateCombo.itemData(i) for i in range(ui.candidateCombo.count)] == ["third-1", NEW, OLD]
 
 
+def test_a_reason_holds_for_the_model_it_was_typed_for(commands, site):
+    ui = show(commands, site)
+    ui.modelReasonEdit.setText("our scanner")
+    assert show(commands, site).modelReasonEdit.text == "our scanner"
+    ui = show(commands, site, states={NEW: "refused", CHAMPION: "champion", "third-1": "candidate"})
+    assert ui.modelReasonEdit.text == "" and not ui.adoptButton.isEnabled()
+    ui.modelReasonEdit.setText("our scanner")
+    ui.candidateCombo.setCurrentIndex(1)
+    assert ui.modelReasonEdit.text == "" and not ui.refuseButton.isEnabled()
+
+
 def test_broken_evidence_breaks_nothing(commands, site):
     folder = judge(site, "promote", pictures=["case-01"])
     (folder / "gate-case-01.png").write_bytes(b"no picture")

@@ -166,6 +166,38 @@ def test_a_doubtful_case_is_shown_accepted_and_withdrawn(commands, site, monkeyp
     assert ui.waitingWidget.isHidden()
 
 
+def test_a_reason_holds_for_the_case_it_was_typed_for(commands):
+    """Another comes forward where that case is gone, as when somebody else has decided on it."""
+    ui = commands.panel.ui
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+    ui.waitingReasonEdit.setText("seen by two readers")
+    ui = show(commands, corrections=doubtful(NAMES))
+    assert ui.waitingReasonEdit.text == "seen by two readers" and ui.acceptButton.isEnabled()
+    ui = show(commands, corrections=doubtful(NAMES[1:]))
+    assert ui.waitingReasonEdit.text == "" and not ui.acceptButton.isEnabled()
+
+
+def test_withdrawn_is_the_case_that_was_asked_about(commands, site, monkeypatch):
+    """An answer of the engine may come while the question stands, and another case into the first one's place."""
+    ui, left = commands.panel.ui, [NAMES[1:], NAMES[::-1]]
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+
+    def confirm(text, **options):
+        assert NAMES[0] in text
+        show(commands, corrections=doubtful(left.pop(0)))
+        return True
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm)
+    ui.withdrawButton.click()
+    assert not commands.open
+    assert ui.waitingMessageLabel.text == f"Nothing was deleted: {NAMES[0]} is no longer among the cases to decide on."
+    show(commands, corrections=doubtful(NAMES))
+    ui.waitingCombo.setCurrentIndex(0)
+    assert ui.waitingMessageLabel.isHidden()
+    ui.withdrawButton.click()
+    assert commands.open[-1].arguments[2] == f"--withdraw={NAMES[0]}"
+
+
 def test_the_picture_of_a_case_is_not_read_while_nobody_knows_whether_the_drive_answers(commands, site, monkeypatch):
     """A drive that is gone holds up who reads from it; what is shown stays, and is read again once it answers."""
     ui, read, pixmap = commands.panel.ui, [], qt.QPixmap
