@@ -94,7 +94,7 @@ class FollowUpPanel:
 
     def refresh(self) -> None:
         """The results that there are now, and what can be pressed."""
-        if slicer.mrmlScene.IsClosing():
+        if self._node is not None and slicer.mrmlScene.IsClosing():
             return
         self._results = [] if self._node is None else dates.findResults()
         present = [result.segmentation for result in self._results]

@@ -144,3 +144,15 @@ def test_regions_instead_of_labels_are_no_edit(measured, pump):
     compare(measured, pump)
     ui.regionsRadio.click()
     assert "segments have changed" in ui.followUpStateLabel.text and ui.followUpLesionsTable.rowCount == 0
+
+
+def test_nothing_of_a_closed_scene_is_listed_or_kept(module, head, scene):
+    """What belongs to the next patient is what the next scene brings."""
+    panel = module.widget.panel
+    ui = panel.ui
+    panel.parameters.setResult("Segmentation", two_dates.addDate(head, two_dates.LATER, "only"))
+    assert ui.followUpDatesTable.rowCount == 1 and ui.followUpMeasureButton.isEnabled()
+    scene.Clear(0)
+    assert ui.followUpDatesTable.rowCount == 0 and panel.followUp._results == []
+    assert not ui.followUpMeasureButton.isEnabled()
+    assert ui.followUpMeasureButton.toolTip == "There is no result yet."
