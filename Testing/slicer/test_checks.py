@@ -96,15 +96,26 @@ def test_without_voxels(volumes, scene):
 
 
 def test_sheared(volumes):
-    transform = synth.addTransform("Sheared")
-    matrix = np.eye(4)
-    matrix[0, 1] = np.tan(np.radians(5))
-    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    transform = synth.addShear(np.tan(np.radians(5)))
     volumes["t2w"] = synth.addVolume("T2", "RAS", seed=9)
     volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
     problem = _only(volumes)
     assert problem.kind == "sheared"
-    assert "sheared by 5.0 degrees" in problem.text
+    assert "sheared by 5 degrees" in problem.text
+
+
+def test_a_reference_is_sheared_where_its_result_would_not_lie_on_it(scene):
+    """Slicer writes and reads NIfTI with axes at right angles: what that moves depends on the size of the volume."""
+    shear = synth.addShear(1e-4)
+    node, other = (slicer.util.addVolumeFromArray(synth.fullSize(seed), name=name) for seed, name in enumerate("AB"))
+    node.SetAndObserveTransformNodeID(shear.GetID())
+    problem = _only({"t1c": node, "t2w": other}, required=("t1c", "t2w"), prepare="auto")
+    assert (problem.kind, problem.blocking) == ("sheared", True)
+    assert problem.text.startswith("T1c (A) is sheared by 0.0057 degrees. Resample it first")
+    assert checkVolumes({"t1c": other, "t2w": node}, ("t1c", "t2w"), prepare="auto") == []  # it is registered
+    small = synth.addVolume("C", "RAS")
+    small.SetAndObserveTransformNodeID(shear.GetID())
+    assert checkVolumes({"t1c": small}, ("t1c",)) == []
 
 
 def test_warped(volumes, scene):

@@ -119,14 +119,23 @@ def test_nonlinear_transform_is_refused(scene, tmp_path):
 
 def test_shear_is_refused(scene, tmp_path):
     node = synth.addVolume("T1c", "RAS")
-    shear = synth.addTransform()
-    matrix = np.eye(4)
-    matrix[0, 1] = 0.1
-    shear.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-    node.SetAndObserveTransformNodeID(shear.GetID())
+    node.SetAndObserveTransformNodeID(synth.addShear(0.1).GetID())
     with pytest.raises(InputError, match="T1c has axes that are not at right angles"):
         exchange.exportVolume(node, tmp_path / "t1c.nii")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shear", [2e-5, 1e-4, 9e-4])
+def test_what_a_case_is_computed_on_comes_back_or_is_refused_before(scene, tmp_path, shear):
+    """However slight: what is written has axes at right angles, and the far corner of a full-size grid is elsewhere."""
+    node = slicer.util.addVolumeFromArray(synth.fullSize(), name="T1c")
+    node.SetAndObserveTransformNodeID(synth.addShear(shear).GetID())
+    exchange.exportCase({"t1c": synth.addVolume("T1c"), "t2w": node}, tmp_path, ownGrids=True)  # registered, no more
+    if shear > 5e-5:
+        with pytest.raises(InputError, match="T1c has axes that are not at right angles"):
+            exchange.exportCase({"t1c": node}, tmp_path)
+    else:
+        exchange.readScalarMap(exchange.exportCase({"t1c": node}, tmp_path)["t1c"], node)
 
 
 def test_folder_with_spaces_and_other_letters(scene, tmp_path):

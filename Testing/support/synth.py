@@ -53,6 +53,20 @@ def addTransform(name: str = "Moved", scale: float = 1.0):
     return node
 
 
+def addShear(tangent: float):
+    """A linear transform in the scene that moves what lies in front (y) to the right (x)."""
+    matrix = np.eye(4)
+    matrix[0, 1] = tangent
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Sheared")
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+def fullSize(seed: int = 0) -> np.ndarray:
+    """Random uint8 voxels (K, J, I), as many as a prepared head has."""
+    return np.random.default_rng(seed).integers(0, 255, (155, 240, 240), np.uint8)
+
+
 def addSeries():
     """A phantom's four series in the scene: thick slices, the patient moved before FLAIR, which has another grid."""
     from scipy import ndimage

@@ -14,7 +14,7 @@ from ..i18n import _
 from .dicomtags import dicomTags
 from .incomplete import costSentence, isAllowed
 from .judging import isOfAnother, isPlainVolume, judge
-from .scene import SHEAR_TOLERANCE, cornerDistance, ijkToWorld, shearOf, turnBetween
+from .scene import cornerDistance, ijkToWorld, isSheared, shearOf, turnBetween
 
 REQUIRED = ("t1n", "t1c", "t2w", "t2f")
 TITLES = {"t1n": "T1", "t1c": "T1c", "t2w": "T2", "t2f": "FLAIR"}
@@ -59,7 +59,7 @@ def checkVolumes(
             problems.append(Problem("duplicate", text.format(one=_title(one, present), other=_title(other, present))))
     sound = {}
     for name, node in present.items():
-        found = _checkOne(_title(name, present), node)
+        found = _checkOne(_title(name, present), node, name == referenceOf(present))
         problems += found
         if not any(problem.blocking for problem in found):
             sound[name] = node
@@ -144,7 +144,7 @@ def _checkMissing(absent: list[str], incomplete: Mapping) -> list[Problem]:
     return [Problem("missing", text.format(modality=TITLES.get(name, name))) for name in absent]
 
 
-def _checkOne(title: str, node) -> list[Problem]:
+def _checkOne(title: str, node, isReference: bool) -> list[Problem]:
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
         return [Problem("empty", _("{volume} has no voxels. Load it again.").format(volume=title))]
@@ -157,8 +157,8 @@ def _checkOne(title: str, node) -> list[Problem]:
         matrix = ijkToWorld(node)
     except InputError as error:
         return [Problem("transform", str(error))]
-    if shearOf(matrix) > SHEAR_TOLERANCE:
-        text = _("{volume} is sheared by {angle:.1f} degrees. Resample it first (Resample Scalar Volume).")
+    if isSheared(_shape(node), matrix, isReference):
+        text = _("{volume} is sheared by {angle:.2g} degrees. Resample it first (Resample Scalar Volume).")
         angle = float(np.degrees(np.arcsin(shearOf(matrix))))
         return [Problem("sheared", text.format(volume=title, angle=angle))]
     array = slicer.util.arrayFromVolume(node)

@@ -22,7 +22,7 @@ from .nifti import whatIsMissing
 
 # Grids are one where no corner of the volume is farther away than this; NIfTI files hold float32 matrices.
 GRID_TOLERANCE_MM = 1e-2
-# Largest cosine between two axes of a grid that still counts as no shear (0.06 degrees).
+# Largest cosine between two axes that still counts as no shear (0.06 degrees); less of a volume that a result lies on.
 SHEAR_TOLERANCE = 1e-3
 LABEL_VALUES = (0, 1, 2, 3)
 DERIVED = "SegMamba.Derived"  # attribute of a volume that was computed here and is no image of a patient: what it is
@@ -73,16 +73,35 @@ def cornerDistance(shape: tuple[int, int, int], matrix: np.ndarray, other: np.nd
     return float(np.linalg.norm(((matrix - other) @ corners)[:3], axis=0).max())
 
 
-def exportVolume(node, path: str | Path) -> Path:
+def isSheared(shape: tuple[int, int, int], matrix: np.ndarray, isReference: bool = False) -> bool:
+    """Whether a grid of `shape` (K, J, I) is too far from one with right angles, which is all that NIfTI holds.
+
+    Of a reference a result comes back on the grid that was written, and has to lie on its own.
+    """
+    if shearOf(matrix) > SHEAR_TOLERANCE:
+        return True
+    return isReference and cornerDistance(shape, matrix, _atRightAngles(matrix)) > GRID_TOLERANCE_MM
+
+
+def _atRightAngles(matrix: np.ndarray) -> np.ndarray:
+    """The nearest matrix without shear, as Slicer writes it."""
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    left, _lengths, right = np.linalg.svd(matrix[:3, :3] / spacing)
+    nearest = matrix.copy()
+    nearest[:3, :3] = left @ right * spacing
+    return nearest
+
+
+def exportVolume(node, path: str | Path, isReference: bool = False) -> Path:
     """Writes a scalar volume as NIfTI (.nii, .nii.gz) as it stands in the scene; returns the path.
 
     Linear parent transforms are applied to the geometry of a copy outside the scene, which stays as it is. The file
-    appears under its name when it is whole. Raises InputError for what NIfTI cannot hold (shear, a warp) and where
-    the file cannot be written.
+    appears under its name when it is whole. isReference: a result will come back on its grid. Raises InputError for
+    what NIfTI cannot hold (shear, a warp) and where the file cannot be written.
     """
     path = Path(path)
     matrix = ijkToWorld(node)
-    if shearOf(matrix) > SHEAR_TOLERANCE:
+    if isSheared(node.GetImageData().GetDimensions()[::-1], matrix, isReference):
         raise InputError(
             _("{volume} has axes that are not at right angles. Resample it first (Resample Scalar Volume).").format(
                 volume=node.GetName()
@@ -121,7 +140,7 @@ def exportCase(volumes: dict, folder: str | Path, reference: str = "t1c", ownGri
         array, own = slicer.util.arrayFromVolume(node), ijkToWorld(node)
         if not ownGrids or turnBetween(array.shape, own, shape, matrix) is not None:
             node = _copyOf(target, toVolumeGrid(array, own, target, node.GetName()), node.GetName())
-        paths[modality] = exportVolume(node, Path(folder) / f"{modality}.nii")
+        paths[modality] = exportVolume(node, Path(folder) / f"{modality}.nii", modality == reference)
     return paths
 
 
