@@ -71,22 +71,19 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def kill(self) -> None:
-        """Ends it at once, and what it started: Slicer's own Python may be behind a launcher."""
+    def kill(self, sparing: bool = False) -> None:
+        """Ends it at once, and what it started: Slicer's own Python may be behind a launcher.
+
+        sparing: not what it has detached, which Windows counts among what it started.
+        """
         if self._process.poll() is None:
-            if _IS_WINDOWS:
-                # it may be missing, or wait for something: what is below kills the process itself
-                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                    subprocess.run(
-                        ["taskkill", "/F", "/T", "/PID", str(self.pid)],
-                        capture_output=True,
-                        creationflags=_NO_WINDOW,
-                        timeout=_KILL_SECONDS,
-                        check=False,
-                    )
-            else:
+            if not _IS_WINDOWS:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, 9)
+            elif sparing:
+                self._process.kill()
+            else:
+                self._killTree()
             try:
                 self._process.wait(1)
             except subprocess.TimeoutExpired:
@@ -94,6 +91,17 @@ class ChildProcess:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(1)
         self._close()
+
+    def _killTree(self) -> None:
+        """The way of Windows; it may be missing, or wait for something: `kill` then kills the process itself."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                ["taskkill", "/F", "/T", "/PID", str(self.pid)],
+                capture_output=True,
+                creationflags=_NO_WINDOW,
+                timeout=_KILL_SECONDS,
+                check=False,
+            )
 
     def end(self, seconds: float = 1.0) -> None:
         """Closes its input, on which a worker ends by itself, and kills it if it takes longer than `seconds`."""

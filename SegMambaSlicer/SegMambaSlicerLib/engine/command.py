@@ -36,6 +36,7 @@ class Command:
         variables: dict[str, str] | None = None,
     ):
         self._onDone, self._onError = onDone, onError
+        self._isDetaching = "--detach" in arguments
         self._lines: list[str] = []
         self.answer: object = None
         self.error: EngineError | None = None
@@ -72,9 +73,9 @@ class Command:
         return self.answer
 
     def cancel(self) -> None:
-        """Ends it; nothing is called back."""
+        """Ends it; nothing is called back. What it has detached, as a training, goes on."""
         self.isDone = True
-        self._process.kill()
+        self._process.kill(sparing=self._isDetaching)
 
     def _finish(self) -> None:
         self.isDone = True

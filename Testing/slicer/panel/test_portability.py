@@ -14,6 +14,7 @@ import pytest
 from SegMambaSlicerLib.engine import childprocess, client, dependencies, interpreter
 from SegMambaSlicerLib.engine.childprocess import ChildProcess
 from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.session import Session
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "Übung ä ß 脳 with spaces"
@@ -93,12 +94,16 @@ PARENT = "import subprocess, sys; c = subprocess.Popen(['sleep', '60']); print(c
 
 def started(code):
     process = ChildProcess([sys.executable, "-c", code])
+    return process, firstNumber(process)
+
+
+def firstNumber(process):
     lines, end = [], time.monotonic() + 20
     while not lines:
         assert time.monotonic() < end
         lines = process.lines()
         time.sleep(0.005)
-    return process, int(lines[0])
+    return int(lines[0])
 
 
 def gone(pid):
@@ -115,6 +120,22 @@ def test_on_windows_the_whole_tree_is_ended(windows):
     assert gone(child)
     assert process.exitCode() is not None
     assert Path(f"{windows}.asked").read_text().split() == ["/F", "/T", "/PID", str(process.pid)]
+
+
+@pytest.mark.parametrize("end", ["command", "session"])
+@pytest.mark.parametrize("option", ["--detach", "--stop=finetune-0001"])
+def test_on_windows_a_training_that_was_just_started_outlives_slicer(windows, app, option, end):
+    """`improve --detach` waits for the first word of the training, which is below it in the tree of processes."""
+    session = Session()
+    command = session.command(["improve", "site", option], program=[sys.executable, "-c", PARENT])
+    child = firstNumber(command._process)
+    command.cancel() if end == "command" else session.stop()
+    assert command._process.exitCode() is not None
+    if option == "--detach":
+        time.sleep(0.2)
+        assert alive(child)
+        os.kill(child, 9)
+    assert gone(child)
 
 
 @pytest.mark.parametrize("fault", ["missing", "hangs"])
