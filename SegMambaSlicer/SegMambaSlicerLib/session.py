@@ -34,6 +34,7 @@ class Session:
         self._sampleCalls: tuple = ()
         self._commands: list[Command] = []
         self._stale = False  # the worker is to be replaced when it is free
+        self._isAsked = False  # the one that takes its place is to be asked what this machine has
         self._isLeft = False  # the worker is to end when it is free
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MILLISECONDS)
@@ -43,7 +44,14 @@ class Session:
         return self.run is not None or self.sample is not None
 
     def queryEngine(self) -> None:
-        """Asks the worker, starting it if need be, what this machine has; the answer goes to onMachine."""
+        """Asks the worker, starting it if need be, what this machine has; the answer goes to onMachine.
+
+        One that is to be replaced is not asked any more, but the next one. Raises EngineError where none starts.
+        """
+        if self._stale:
+            self._isAsked = True
+            self.keepTicking()
+            return
 
         def failed(error: EngineError):
             if error.kind != "cancelled":
@@ -135,7 +143,7 @@ class Session:
         if self.run is not None:
             self.run.advance()
         if self._stale and self.run is None:
-            self.restart()
+            self._replace()
         if self.sample is not None and self.sample.poll():
             sample, self.sample = self.sample, None
             done, failed = self._sampleCalls
@@ -153,6 +161,16 @@ class Session:
             self.stop()
         elif not (self._isAtWork() or self.engine.isRunning() or any(needed)):
             self._timer.stop()
+
+    def _replace(self) -> None:
+        """What was put off until the run had ended."""
+        self.restart()
+        isAsked, self._isAsked = self._isAsked, False
+        try:
+            if isAsked:
+                self.queryEngine()
+        except EngineError as error:
+            self._log("error", error.message)
 
     def _isAtWork(self) -> bool:
         return self.isBusy() or bool(self._commands)

@@ -301,15 +301,17 @@ class Panel:
         self.session.restart()
         if self.setup.plan is None and not self.setup.reason:
             self.setup.onCheck()
-        elif not self.setup.reason:
+        else:
             self.queryEngine()
         if self.setup.reason:
             self.ui.setupSection.setProperty("collapsed", False)
         self.showState()
 
     def queryEngine(self) -> None:
+        """Where nothing stands in its way; it would only fail."""
         try:
-            self.session.queryEngine()
+            if not self.setup.reason:
+                self.session.queryEngine()
         except EngineError as error:
             self.log("error", error.message)
 

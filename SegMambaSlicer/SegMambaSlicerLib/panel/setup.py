@@ -78,6 +78,7 @@ class SetupPanel:
         if self._isInstalling or plan is None or plan.isEmpty or not self._confirm(plan.question):
             return
         if self.plan != plan:  # a check has ended while the question stood
+            self.onCheck()
             text = _("Nothing was installed: what is needed has changed meanwhile. Press Install again.")
             self._ui.testLabel.setText(text)
             return

@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+import qt
 from SegMambaSlicerLib.engine.client import CANCEL_SECONDS, Engine, EngineError, explain
 
 
@@ -166,6 +167,33 @@ def test_in_the_panel_a_failure_that_would_last_is_over_with_the_next_run(ready,
     assert panel.session.engine.isRunning()
 
 
+@pytest.mark.parametrize("behaviour", ["well", "slow"])
+def test_in_the_panel_a_check_during_a_run_leaves_the_machine_known_after_it(ready, choose, pump, behaviour):
+    """The worker is replaced once the run has ended, however it ends, and what the machine has is asked again."""
+    panel, known = ready, ready.ui.stateLabel.text
+    choose(behaviour)
+    panel.session.restart()
+    panel.ui.applyButton.click()
+    pid = panel.session.engine.pid
+    panel.onSetupChanged()  # as where Check has its answer
+    assert panel.session.engine.pid == pid
+    if behaviour == "slow":
+        panel.ui.cancelButton.click()
+    pump(lambda: not panel.session.isBusy())
+    pump(lambda: panel.session.machine, 20)
+    assert panel.session.engine.pid != pid and panel.ui.stateLabel.text == known
+
+
+def test_in_the_panel_an_engine_that_does_not_start_after_the_run_is_said(ready, pump):
+    panel = ready
+    panel.ui.applyButton.click()
+    panel.onSetupChanged()
+    qt.QSettings().setValue("SegMamba/Python", "/nowhere/python")
+    pump(lambda: not panel.session.isBusy())
+    pump(lambda: "The engine did not start" in panel.ui.logText.toPlainText(), 20)
+    assert panel.session.machine is None
+
+
 def test_a_missing_package_is_named(engine, choose):
     choose("missing")
     with pytest.raises(EngineError, match="The Python package torch is missing"):
@@ -223,8 +251,6 @@ def test_stopping_ends_the_process_and_what_is_under_way(engine, choose, tmp_pat
 
 
 def test_a_program_that_is_none_is_reported(app, tmp_path):
-    import qt
-
     qt.QSettings().setValue("SegMamba/Python", str(tmp_path / "nothing"))
     with pytest.raises(EngineError, match="is not a Python program") as raised:
         Engine().hello()
