@@ -183,7 +183,7 @@ class Session:
     def _devicesChanged(self, news: dict) -> None:
         if self.machine is not None:
             known = {name: news[name] for name in ("devices", "scan_backend", "models") if name in news}
-            self._heardMachine({**self.machine, **known})
+            self._heardMachine({**self.machine, **known, "complete": True})
 
     def _log(self, level: str, text: str) -> None:
         for listener in list(self.onLog):

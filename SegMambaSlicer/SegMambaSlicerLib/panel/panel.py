@@ -166,7 +166,7 @@ class Panel:
                 parameters.volumes(),
                 model=self.running.model(),
                 mirrorings=parameters.mirrorings,
-                device=parameters.get("Device"),
+                device=self.running.device(),
                 mode=parameters.get("Mode"),
                 prepare=parameters.prepare,
                 postprocess=parameters.postprocess,

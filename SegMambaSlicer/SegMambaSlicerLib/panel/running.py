@@ -39,8 +39,9 @@ class RunPanel:
         self._incomplete: dict = {}
         self.isWaitingForSite = False  # to know what the chosen model does without
         self.machine: dict | None = None
-        for combo in (ui.modelCombo, ui.qualityCombo, ui.deviceCombo):
-            combo.currentIndexChanged.connect(self.onChosen)
+        ui.modelCombo.currentIndexChanged.connect(self.onModel)
+        ui.qualityCombo.currentIndexChanged.connect(self.onQuality)
+        ui.deviceCombo.currentIndexChanged.connect(self.onDevice)
         ui.postprocessBox.clicked.connect(self.onPostprocess)
         ui.applyButton.clicked.connect(start)
         ui.cancelButton.clicked.connect(cancel)
@@ -75,7 +76,10 @@ class RunPanel:
         self._ui.modelCombo.setToolTip("\n".join([_("The model that segments the tumor."), *broken]))
         devices = [(self._deviceTitle(device), device["name"]) for device in machine.get("devices", [])]
         devices = [(_("Automatic"), "auto"), *devices]
-        self._fill(self._ui.deviceCombo, devices, self._parameters.get("Device"))
+        wanted = self._parameters.get("Device")
+        if not machine.get("complete") and wanted not in [name for _title, name in devices]:
+            devices.append((wanted, wanted))  # the worker has not answered yet, or does not know all of them
+        self._fill(self._ui.deviceCombo, devices, wanted)
         names = dict(zip(QUALITIES, (_("Fast"), _("Standard"), _("Best"))))
         expected = self._expected()
         qualities = []
@@ -85,18 +89,28 @@ class RunPanel:
         self._fill(self._ui.qualityCombo, qualities, self._parameters.mirrorings)
         self._ui.postprocessBox.setChecked(self._parameters.postprocess == "auto")
 
-    def onChosen(self, index=0):
-        if self._filling or self._parameters is None:
-            return
-        combos = {"Model": self._ui.modelCombo, "Device": self._ui.deviceCombo, "Mirrorings": self._ui.qualityCombo}
-        with self._parameters.together():
-            for name, combo in combos.items():
-                value = combo.itemData(combo.currentIndex)
-                self._parameters.set(name, "" if value is None else value)
+    def onModel(self, index=0):
+        self._keep("Model", self._ui.modelCombo)
+
+    def onQuality(self, index=0):
+        self._keep("Mirrorings", self._ui.qualityCombo)
+
+    def onDevice(self, index=0):
+        self._keep("Device", self._ui.deviceCombo)
+
+    def _keep(self, name: str, combo) -> None:
+        """What was chosen, and that alone: the others may show what there is instead of what is wanted."""
+        value = combo.itemData(combo.currentIndex)
+        if not self._filling and self._parameters is not None:
+            self._parameters.set(name, "" if value is None else value)
 
     def onPostprocess(self, checked=False):
         if self._parameters is not None:
             self._parameters.set("Postprocess", "auto" if self._ui.postprocessBox.isChecked() else "never")
+
+    def device(self) -> str:
+        """The chosen one; "auto" in place of one that this machine has not."""
+        return self._ui.deviceCombo.itemData(self._ui.deviceCombo.currentIndex) or "auto"
 
     def model(self) -> str:
         """Name or folder of the chosen model; of the one in use at the site what its registry says at this moment.

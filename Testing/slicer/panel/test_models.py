@@ -341,8 +341,6 @@ def test_the_next_segmentation_uses_what_is_in_use_at_that_moment(ready, site, p
     ready.watch.refresh()
     ready.asked.reply("status", answer(site, NEW))
     assert titles(combo)[0] == f"In use here: {plainName(NEW)}"
-    ready.ui.qualityCombo.setCurrentIndex(1)
-    assert ready.parameters.get("Model") == "site"
     combo.setCurrentIndex(1)
     assert segmentOnce(ready, pump) == "quick"
     assert ready.parameters.get("Model") == "quick"
@@ -388,8 +386,7 @@ def test_a_site_without_a_model_leaves_the_choice_to_the_shipped_ones(ready, sit
 def test_a_scene_saved_with_the_sites_model_opens_where_there_is_no_site(ready, site, pump):
     register(site, CHAMPION)
     ready.asked.reply("status", answer(site))
-    ready.ui.qualityCombo.setCurrentIndex(2)
-    assert ready.parameters.get("Model") == "site"
+    ready.parameters.set("Model", "site")
     qt.QSettings().setValue("SegMamba/Site", "")
     ready.watch.refresh()
     assert titles(ready.ui.modelCombo) == ["Quick model"]
