@@ -167,7 +167,7 @@ class Panel:
                 model=self.running.model(),
                 mirrorings=parameters.mirrorings,
                 device=self.running.device(),
-                mode=parameters.get("Mode"),
+                mode=self.results.mode,
                 prepare=parameters.prepare,
                 postprocess=parameters.postprocess,
                 previous=self._resultOf(parameters.volumes()),
@@ -246,7 +246,7 @@ class Panel:
 
     def onMode(self, checked=False):
         if self.parameters is not None:
-            self.parameters.set("Mode", "regions" if self.ui.regionsRadio.isChecked() else "labels")
+            self.parameters.set("Mode", self.results.mode)
 
     # --- the sample
 

@@ -60,6 +60,11 @@ class ResultsPanel:
     def segmentation(self):
         return self._node
 
+    @property
+    def mode(self) -> str:
+        """ "labels" or "regions": as the buttons show the present result, and as the next one comes."""
+        return "regions" if self._ui.regionsRadio.isChecked() else "labels"
+
     def setSegmentation(self, node) -> None:
         """Shows the result in `node`, or that there is none."""
         if node is not self._node:
@@ -163,9 +168,8 @@ class ResultsPanel:
         if self._node is None:
             return
         shown3D = self._ui.show3DButton.isChecked()
-        mode = "regions" if self._ui.regionsRadio.isChecked() else "labels"
         try:
-            notes = switchRepresentation(self._node, mode, surfaces=False)
+            notes = switchRepresentation(self._node, self.mode, surfaces=False)
         except InputError as error:
             self._ui.placeLabel.setText(str(error))
             self.show()

@@ -172,6 +172,17 @@ def test_labels_and_regions_can_be_exchanged(ready, pump):
     assert list(segmentation.GetSegmentation().GetSegmentIDs()) == ["NCR", "ED", "ET"]
 
 
+def test_a_new_result_comes_as_the_buttons_say(ready, pump):
+    """They follow the result that is shown; what was clicked last may have been for another one."""
+    segment(ready, pump)
+    ready.ui.regionsRadio.click()
+    segment(ready, pump)
+    ready.ui.labelsRadio.click()
+    ready.ui.undoButton.click()
+    assert ready.ui.regionsRadio.isChecked()
+    assert representation(segment(ready, pump)) == "regions"
+
+
 def test_segments_that_are_surfaces_alone_are_not_measured_as_nothing(choose, panel, module, volumes, pump):
     """As where somebody made the surfaces the source in the module Segmentations, and removed the voxels."""
     choose("leaving-out")
