@@ -92,6 +92,18 @@ def test_small_patches_lie_side_by_side_each_in_four_blocks(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(blocks, arrange(file, 64.0)))
 
 
+@pytest.mark.parametrize("count", [28, 64, 100, 127])
+def test_no_patch_is_left_out_of_all_blocks(tmp_path, count):
+    """What a turn leaves over is laid with patches of the next one, none of them twice in a block."""
+    file = read_patches(write_patches(tmp_path / "patches.npz", count=count, side=8), labels=3)
+    for training_patch, side in ((40.0, 4), (32.0, 3)):
+        blocks = arrange(file, training_patch)
+        numbers = [set(block.ravel().tolist()) for block in blocks]
+        assert set.union(*numbers) == set(range(count))
+        assert all(len(inside) == block.size for inside, block in zip(numbers, blocks))
+        assert len(blocks) == (4 * count // side**3 if count >= side**3 else count)
+
+
 @pytest.mark.parametrize(("count", "training_patch"), [(30, 32.0), (26, 64.0)])
 def test_patches_as_large_as_those_of_the_training_or_too_few_stand_alone(tmp_path, count, training_patch):
     file = read_patches(write_patches(tmp_path / "patches.npz", count=count), labels=3)

@@ -144,16 +144,30 @@ def arrange(file: PatchFile, training_patch_mm: float) -> list[np.ndarray]:
     """Which patches lie side by side: blocks of numbers of patches, (A, B, C) along the axes of the file.
 
     training_patch_mm: longest side of what the network is trained on; a block is longer by half. Each patch comes in up
-    to _TURNS blocks, in other company each time; one that is as long, or of too few to fill a block, is its own block.
+    to _TURNS blocks, in other company each time, and in one at least; one that is as long, or of too few to fill a
+    block, is its own block.
     """
     sides = np.asarray(file.labels.shape[1:]) * file.spacing
     shape = np.ceil(_REACH * training_patch_mm / sides).astype(int) if (sides < training_patch_mm).all() else (1, 1, 1)
     count, many = len(file.ids), int(np.prod(shape))
     if many == 1 or count < many:
         return [np.full((1, 1, 1), number) for number in range(count)]
+    return [block.reshape(shape) for block in _draw_blocks(count, many)]
+
+
+def _draw_blocks(count: int, many: int) -> np.ndarray:
+    """_TURNS permutations of all numbers behind one another, cut into blocks of different ones; a last rest is left.
+
+    What a turn leaves over begins a block that the next one fills: were it dropped, a patch could be in no block.
+    """
     rng = np.random.default_rng(0)  # the blocks of a file are the same in every training, and cached once
-    turns = (rng.permutation(count)[: count - count % many] for _ in range(_TURNS))
-    return [block.reshape(shape) for turn in turns for block in turn.reshape(-1, many)]
+    order = np.empty(0, int)
+    for _ in range(_TURNS):
+        turn = rng.permutation(count)
+        over = order[len(order) - len(order) % many :]
+        filling = turn[~np.isin(turn, over)][: many - len(over)]
+        order = np.concatenate([order, filling, turn[~np.isin(turn, filling)]])
+    return order[: len(order) - len(order) % many].reshape(-1, many)
 
 
 def name_block(file: PatchFile, block: np.ndarray, spec: PreprocessSpec, labels: int) -> tuple[str, str]:
