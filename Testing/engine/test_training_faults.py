@@ -1,5 +1,6 @@
 """Training in processes of their own: killed again and again, stopped by signals, shared by two."""
 
+import json
 import os
 import random
 import signal
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmamba.datasets.split import make_split
+from processes import in_process, kill
+from segmamba.datasets.split import make_split, validation_cases
 from segmamba.models.package import load_package
+from segmamba.training import loop
 from segmamba.training.checkpoint import LAST, load_checkpoint
 from segmamba.training.config import ValidationConfig
-from training_runs import start_training
+from segmamba.training.distributed import join, leave, standing
+from training_runs import narrow_network, start_training, without_curves
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -96,6 +100,12 @@ def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number, workers
     assert "by a signal" in log.read_text()
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def test_two_processes_learn_what_one_does(config, own_phantoms, tmp_path):
     dataset = own_phantoms()
     make_split(dataset, folds=3, seed=1)
@@ -109,10 +119,7 @@ def test_two_processes_learn_what_one_does(config, own_phantoms, tmp_path):
         optimizer=replace(config.optimizer, name="sgd", learning_rate=1e-2),
     )
     finish(start_training(config, tmp_path / "one"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = tmp_path / "two"
+    run, port = tmp_path / "two", free_port()
     both = [start_training(config, run, rank=rank, world=2, port=port) for rank in range(2)]
     for process in both:
         finish(process)
@@ -120,3 +127,37 @@ def test_two_processes_learn_what_one_does(config, own_phantoms, tmp_path):
     one, two = (load_package(tmp_path / name / "model").manifest.metrics for name in ("one", "two"))
     assert one["cases"].keys() == two["cases"].keys()
     assert one["mean"]["WT"]["dice"] == pytest.approx(two["mean"]["WT"]["dice"], abs=0.01)
+
+
+def resume_late(config, run, rank, port):
+    """One of two processes that go on with a run; the second reads its record a second after the first."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    read = loop.read_record
+    loop.read_record = lambda run: (time.sleep(rank), read(run))[1]
+    world = standing()
+    join(world)
+    with narrow_network(), without_curves():
+        training = loop.Training(config, run, world, "must", [])
+        training.train()
+    (run / f"{rank}.json").write_text(json.dumps([training.best, training.since_best, training.metrics]))
+    leave(world)
+
+
+def test_processes_that_resume_with_other_held_out_cases_agree_on_what_to_validate(config, split_dataset, tmp_path):
+    """One of them would wait for the others in a validation that they do not make."""
+    run, port = tmp_path / "run", free_port()
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True)
+    validation = ValidationConfig(every=1, at_start=False)
+    folds = [replace(config, sources=(replace(source, fold=n),), steps=1, validation=validation) for n in range(2)]
+    finish(start_training(folds[0], run))
+    both = [in_process(resume_late, folds[1], run, rank, port) for rank in range(2)]
+    deadline = time.monotonic() + 240
+    for process in both:
+        process.join(max(0, deadline - time.monotonic()))
+    if hung := [process for process in both if process.is_alive()]:
+        for process in hung:
+            kill(process)
+    assert not hung and [process.exitcode for process in both] == [0, 0]
+    one, two = (json.loads((run / f"{rank}.json").read_text()) for rank in range(2))
+    assert one == two and list(one[2]["cases"]) == [case.id for case in validation_cases(split_dataset, 1)]

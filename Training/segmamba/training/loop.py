@@ -134,6 +134,7 @@ class Training:
             self._restore(state)
             self._report(f"resumed after step {self.step}" + (f"; {note}" if note else ""))
             self._record_changes()
+            world.wait()  # until all have read the record, which the first now replaces
         if world.is_first:
             write_record(run, self.record)
         slow = config.precision == "bf16" and not self.stepper.autocast
