@@ -68,6 +68,32 @@ def test_shares_as_in_the_paper(tmp_path):
         training_cases(dataset, 0)
 
 
+@pytest.mark.parametrize(
+    ("options", "empty"),
+    [
+        (["--shares", "80/20/0"], []),
+        (["--shares", "90/10/0"], ["validation"]),
+        (["--shares", "90/5/5"], ["validation", "test"]),
+        (["--folds", "3"], []),
+    ],
+)
+def test_a_part_that_stays_empty_is_said(tmp_path, capsys, options, empty):
+    """Three subjects: a training that validates on such a part validates on nothing. A share of 0 is wanted so."""
+    dataset = make(tmp_path, names(3))
+    assert main(["dataset", "split", dataset.folder, *options]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert said == [f"note: no labelled case is in {part}" for part in empty]
+
+
+def test_a_fold_without_labelled_cases_is_said(tmp_path, capsys):
+    first, _ = make_split(make(tmp_path, names(6)), folds=3)
+    dataset = make(tmp_path, names(6))
+    gone = [case if first.subjects[case.subject] else replace(case, label=None) for case in dataset.cases]
+    write_dataset(replace(dataset, cases=tuple(gone)))
+    assert main(["dataset", "split", dataset.folder]) == 0
+    assert "note: no labelled case is in fold 0\n" in capsys.readouterr().out
+
+
 def test_the_split_depends_on_seed_and_names_alone(tmp_path):
     """Not on the order of cases, nor on Python's hash, which differs between runs: one place is written down."""
     for folder in ("a", "b", "c"):

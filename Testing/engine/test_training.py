@@ -8,6 +8,7 @@ import pytest
 import torch
 from segmamba.cases.case import find_case, load_case, load_label_map
 from segmamba.datasets.phantom import make_phantom, save_phantom
+from segmamba.datasets.split import make_split
 from segmamba.errors import InputError
 from segmamba.evaluation.metrics import region_scores
 from segmamba.models.package import load_package, save_package
@@ -60,6 +61,19 @@ def test_held_out_cases_are_validated_whole_and_never_trained_on(config, split_d
     assert [line["step"] for line in lines_of(tmp_path / "run", "validation")] == [0, 2, 4]
     assert (tmp_path / "run" / "overlays" / f"{held_out[0]}.png").is_file()
     assert (tmp_path / "run" / "progress.png").is_file()
+
+
+NOTHING = "nothing is held out: no validation, the last weights are released"
+
+
+def test_a_validation_on_nothing_is_said(config, own_phantoms, tmp_path):
+    """A young site has none to validate on; whoever asked for the best weights should know."""
+    dataset = own_phantoms()
+    make_split(dataset, shares={"train": 0.9, "validation": 0.1, "test": 0.0})
+    source = replace(config.sources[0], dataset=str(dataset.folder), validate=True)
+    manifest = load_package(train(replace(config, sources=(source,), steps=1), tmp_path / "run")).manifest
+    assert not manifest.training["held_out"]
+    assert [line["step"] for line in lines_of(tmp_path / "run", "event") if line["text"] == NOTHING] == [0]
 
 
 def test_the_best_validation_is_what_is_released(config, split_dataset, tmp_path, monkeypatch):

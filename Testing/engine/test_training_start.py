@@ -48,6 +48,10 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
     parent = replace(own, regions={**own.regions, "RC": ("NCR",)}, postprocess=limits)
     limited = tmp_path / "limited"
     save_package(limited, load_package(first).network, parent, "")
+    bare_set = tmp_path / "unlabelled"
+    bare_set.mkdir()
+    cases = tuple(replace(case, label=None) for case in phantom_dataset.cases)
+    write_dataset(replace(phantom_dataset, cases=cases, folder=str(bare_set)))
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "last.pt").touch()
     for settings, message in (
@@ -55,6 +59,7 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
         ({"sources": (whole, SourceConfig(patches=str(other)))}, "other.npz has no t2f"),
         ({"sources": (replace(split, held_out=True), SourceConfig(patches=str(named)))}, "which is validated on"),
         ({"sources": (whole, *2 * (replace(split, held_out=True),))}, "trained on as"),
+        ({"sources": (whole, SourceConfig(dataset=str(bare_set), held_out=True))}, "no labelled case to validate on"),
         ({"sources": (SourceConfig(packed=str(tmp_path)),)}, "there are no packed cases"),
         ({"initial_model": str(tiny_model)}, "another preprocessing than the configuration"),
         ({"initial_model": str(tmp_path)}, "there is no model"),

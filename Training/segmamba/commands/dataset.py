@@ -196,9 +196,13 @@ def _split(options: Namespace) -> int:
     shares = _shares(options.shares) if options.shares else None
     split, added = make_split(dataset, folds=options.folds, shares=shares, seed=options.seed)
     print(f"{split.describe()}: {len(split.subjects)} subjects, {added} of them new")
-    for part in split.parts:
-        inside = [case for case in dataset.cases if split.subjects[case.subject] == part]
+    parts = {part: [c for c in dataset.cases if split.subjects[c.subject] == part] for part in split.parts}
+    for part, inside in parts.items():
         print(f"{part!s:>10}  {len({c.subject for c in inside})} subjects, {len(inside)} cases")
+    for part, inside in parts.items():
+        wanted = split.shares is None or split.shares[str(part)] > 0
+        if wanted and not any(case.label for case in inside):
+            print(f"note: no labelled case is in {part if split.shares else f'fold {part}'}")
     print(Path(dataset.folder) / SPLIT)
     return 0
 

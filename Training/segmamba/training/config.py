@@ -39,7 +39,8 @@ class SourceConfig:
     """Weight with which a training sample comes from here."""
     validate: bool = False
     """Leave out of training, and validate on, what the data set's split (`segmamba dataset split`) keeps for that: its
-    `fold`, or the validation part of a split by shares. Without it every labelled case is trained on."""
+    `fold`, or the validation part of a split by shares, where the log says if nothing is there. Without it every
+    labelled case is trained on."""
     fold: int | None = None
     """Number of the fold that is kept for validation, from 0; None: a split by shares."""
     at_most: int | None = None

@@ -140,6 +140,8 @@ class Training:
         slow = config.precision == "bf16" and not self.stepper.autocast
         reason = "; bf16 is slow or missing on this device" if slow else ""
         self._report(f"training in {'bf16' if self.stepper.autocast else 'fp32'}{reason}")
+        if not self.experiment.held_out and any(source.validate for source in config.sources):
+            self._report("nothing is held out: no validation, the last weights are released")
 
     def train(self) -> Path:
         """Trains to the end, or to a stop signal; returns the folder of the model."""

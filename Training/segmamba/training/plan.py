@@ -81,8 +81,9 @@ def _select(source: SourceConfig) -> Planned:
         training, validation = training_cases(dataset, source.fold), validation_cases(dataset, source.fold)
     else:
         training, validation = labelled, ()
-    if not training and not source.held_out:
-        raise InputError(f"data set {dataset.name} has no labelled case to train on")
+    if not (validation if source.held_out else training):
+        use = "validate on" if source.held_out else "train on"
+        raise InputError(f"data set {dataset.name} has no labelled case to {use}")
     return dataset, training[: source.at_most], validation
 
 
