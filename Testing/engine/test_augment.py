@@ -29,6 +29,7 @@ from segmamba.training.intensity import (
     shade,
     shift,
 )
+from segmamba.training.run_folder import changed_settings
 from segmamba.training.warp import Elastic, Warp, draw_elastic
 
 PATCH = (12, 16, 20)
@@ -377,3 +378,22 @@ def test_shading_of_a_coil_is_alike_in_every_modality_and_comes_by_half():
     assert several and all((a != b).any() for values in several for a, b in pairwise(values))
     fields = shade(torch.zeros((len(shaded), *PATCH)), np.stack([values[0] for values in shaded]))
     assert 0.2 < float(fields.std((1, 2, 3)).mean()) < 0.6
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_without_mirrors_all_else_is_drawn_as_with_them(name):
+    found = []
+    for mirror in (True, False):
+        rng = np.random.default_rng(3)
+        changes = [build_augmentation(name, mirror=mirror).draw(4, rng) for _ in range(40)]
+        found.append(([change.warp is None for change in changes], rng.bit_generator.state))
+        assert any(change.mirrored for change in changes) == mirror
+    assert found[0] == found[1]
+
+
+def test_mirrors_that_a_record_says_nothing_of_were_there():
+    """Records of earlier versions have no such setting."""
+    said, unsaid = ({"config": {"augment": values}} for values in ({"set": "paper", "mirror": True}, {"set": "paper"}))
+    assert not changed_settings(unsaid, said)
+    never = {"config": {"augment": {"set": "paper", "mirror": False}}}
+    assert changed_settings(unsaid, never) == {"augment.mirror": None}

@@ -71,7 +71,13 @@ def model(tmp_path_factory):
         network=config,
         preprocess=PreprocessSpec(modalities=MODALITIES, spacing=(4.0, 4.0, 4.0)),
         inference=InferenceSpec(window=(64, 64, 64)),
-        training={"config": {"patch": [32, 32, 32], "precision": "fp32", "augment": {"modality_dropout": 0.4}}},
+        training={
+            "config": {
+                "patch": [32, 32, 32],
+                "precision": "fp32",
+                "augment": {"modality_dropout": 0.4, "mirror": False},
+            }
+        },
         incomplete=Incomplete(measured_on="old", cases=9, dice={"WT": 0.9}, without={"t2w": {"WT": 0.8}}),
     )
     folder = tmp_path_factory.mktemp("old-model") / "old"
@@ -98,6 +104,7 @@ def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dat
     assert config.optimizer.warmup == 15
     assert config.foreground == 0.4  # what the model that ships ended with: with more, tumours are invented
     assert config.augment.modality_dropout == 0.4  # what the model does without, it learns to do without again
+    assert config.augment.mirror is False  # nor are its labels mirrored now
 
 
 @pytest.mark.parametrize("word", ["pad_to_window", "fixed"])

@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from segmamba.cases.labels import CONVENTIONS, SCHEMES, find_convention, from_regions, to_regions, to_standard
+from segmamba.cases.labels import (
+    CONVENTIONS,
+    GLIOMA,
+    SCHEMES,
+    LabelScheme,
+    find_convention,
+    from_regions,
+    to_regions,
+    to_standard,
+)
 from segmamba.cli import main
 from segmamba.commands.shared import LABEL_CONVENTIONS
 from segmamba.errors import InputError
@@ -158,3 +167,39 @@ def test_every_convention_is_named_where_one_is_asked_for(command, capsys):
         main([*command, "--help"])
     words = "".join(capsys.readouterr().out.split())  # a name may be broken between lines
     assert [name for name in CONVENTIONS if name not in words] == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("left_kidney", "right_kidney"),
+        ("Kidney (right)", "kidney (Left)"),
+        ("kidney_l", "kidney_r"),
+        ("R-lung", "L-lung"),
+        ("kidneyL", "kidneyR"),
+        ("LKidney", "RKidney"),
+        ("leftlung", "rightlung"),
+        ("left", "right"),
+    ],
+)
+def test_names_that_tell_sides_apart_are_known_and_refused_to_mirrors(names):
+    labels = {"liver": 1, names[0]: 2, names[1]: 3}
+    schemes = (
+        LabelScheme(labels=labels, regions={"all": tuple(labels)}),
+        LabelScheme(labels={"a": 1, "b": 2}, regions={names[0]: ("a",), names[1]: ("b",)}),
+    )
+    for scheme in schemes:
+        assert scheme.sides() == names
+        with pytest.raises(InputError) as found:
+            scheme.check_mirroring("do something else")
+        assert names[0] in str(found.value) and names[1] in str(found.value) and "do something" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("LV", "RV"), ("left_kidney", "right_lung"), ("lesion", "resion"), ("a_l", "b_r"), ("bright", "blight")]
+)
+def test_other_names_tell_no_sides_apart(names):
+    scheme = LabelScheme(labels={name: n for n, name in enumerate(names, 1)}, regions={"all": names})
+    for unsided in (scheme, GLIOMA, *SCHEMES.values()):
+        assert unsided.sides() is None
+        unsided.check_mirroring("")

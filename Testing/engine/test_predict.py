@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from segmamba.cases.case import find_case
+from segmamba.cases.case import find_case, load_case
 from segmamba.errors import Cancelled, InputError
 from segmamba.models.package import load_package
 from segmamba.models.specs import PostprocessSpec
@@ -20,6 +20,7 @@ from segmamba.prediction.demo import remove_earlier
 from segmamba.prediction.options import digest_images, output_files
 from segmamba.prediction.predict import PredictOptions, predict_case
 from segmamba.prediction.result import begin
+from segmamba.prediction.segment import segment
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,22 @@ def test_the_summary_says_what_was_done(model, phantom_cases, tmp_path):
     voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
     counted = np.count_nonzero(np.asarray(label_map.dataobj)) * voxel_ml
     assert summary["volumes_ml"]["WT"] == pytest.approx(counted, abs=2e-3)
+
+
+def test_labels_of_two_sides_are_not_segmented_on_mirror_images(model, phantom_cases, tmp_path):
+    """In a mirror image the left one is on the right: the mean would be half of each."""
+    labels = {"left_kidney": 1, "right_kidney": 2, "liver": 3}
+    manifest = replace(model.manifest, label_map=labels, regions={name: (name,) for name in labels})
+    sided, folder = replace(model, manifest=manifest), phantom_cases / "phantom-0"
+    with pytest.raises(InputError, match=r"left_kidney and right_kidney .*without mirrorings"):
+        predict_case(sided, find_case(folder), tmp_path, "a", PredictOptions(mirrorings=1))
+    with pytest.raises(InputError, match=r"left_kidney and right_kidney .*without mirrorings"):
+        predict_batch(sided, phantom_cases, tmp_path, PredictOptions(mirrorings=1))
+    case, specs = load_case(find_case(folder)), (manifest.preprocess, manifest.inference)
+    with pytest.raises(InputError, match=r"left_kidney and right_kidney .*without mirrorings"):
+        segment(case, model.network, *specs, mirrorings=7, scheme=manifest.scheme)
+    summary = predict_case(sided, find_case(folder), tmp_path, "a", PredictOptions())
+    assert summary["settings"]["mirrorings"] == 0
 
 
 def test_the_images_are_gone_while_the_network_runs(model, phantom_cases, tmp_path):

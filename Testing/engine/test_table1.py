@@ -275,6 +275,18 @@ def test_the_command_refuses_unknown_networks(tmp_path, phantom_dataset, capsys)
 # --- the test part
 
 
+def test_a_test_part_with_labels_of_two_sides_is_refused_before_anything_is_trained(phantom_dataset, tmp_path):
+    labels = {"left_kidney": 1, "right_kidney": 2, "liver": 3}
+    values = {str(value): name for name, value in labels.items()}
+    sided = {"labels": labels, "regions": {name: (name,) for name in labels}, "label_values": values}
+    dataset = replace(phantom_dataset, folder=str(tmp_path), **sided)
+    write_dataset(dataset)
+    make_split(dataset, shares={"train": 0.34, "validation": 0.33, "test": 0.33}, seed=1)
+    config = small_config(tmp_path, tmp_path / "cache", sources=(SourceConfig(dataset=str(tmp_path), validate=True),))
+    with pytest.raises(InputError, match=r"left_kidney and right_kidney .*segmamba evaluate"):
+        find_test_cases(config)
+
+
 def test_the_test_part_is_scored_once_with_mirrorings(
     phantom_cases, make_dataset, tmp_path, narrow_networks, monkeypatch
 ):

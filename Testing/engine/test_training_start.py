@@ -16,7 +16,8 @@ from segmamba.models.specs import PostprocessSpec, PreprocessSpec
 from segmamba.prediction.segment import segment
 from segmamba.training import loop
 from segmamba.training.config import AugmentConfig, SourceConfig, ValidationConfig, load_config
-from segmamba.training.distributed import standing
+from segmamba.training.distributed import World, standing
+from segmamba.training.experiment import begin
 from segmamba.training.loop import train
 from segmamba.training.plan import make_plan
 from test_patches import write_patches
@@ -74,6 +75,27 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_a_case_is_prepared(
         with pytest.raises(InputError, match=message):
             loop.train(config, tmp_path / run, resume=resume)
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_two_sides_are_not_trained_on_with_mirrors(config, phantom_dataset, tmp_path):
+    """The mirror image of a left kidney is a right one, and would be taught as a left one."""
+    labels = {"left_kidney": 1, "right_kidney": 2, "liver": 3}
+    write_dataset(
+        replace(
+            phantom_dataset,
+            labels=labels,
+            regions={name: (name,) for name in labels},
+            label_values={str(value): name for name, value in labels.items()},
+            folder=str(tmp_path),
+        )
+    )
+    config = replace(config, sources=(SourceConfig(dataset=str(tmp_path)),))
+    remedy = r"left_kidney and right_kidney .*augment.mirror = false and augment.carve = 0"
+    for refused in (AugmentConfig(), AugmentConfig(mirror=False, carve=0.1), AugmentConfig(set="none", carve=0.1)):
+        with pytest.raises(InputError, match=remedy):
+            begin(replace(config, augment=refused), World())
+    for taken in (AugmentConfig(mirror=False), AugmentConfig(set="none")):
+        assert begin(replace(config, augment=taken), World()).plan.scheme.labels == labels
 
 
 def test_a_gpu_of_a_number_is_not_shared_by_all_processes(monkeypatch):

@@ -19,6 +19,8 @@ from segmamba.errors import InputError
 
 LABELS = {"NCR": 1, "ED": 2, "ET": 3}
 REGIONS = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
+# left and right in a name, and l and r that stand alone or as in kidneyL and LKidney; LV and RV are no two of a kind
+_SIDE = re.compile(r"(?i:left|right)|(?<![A-Za-z])(?:[LRlr](?![A-Za-z])|[LR](?=[A-Z][a-z]))|(?<=[a-z])[LR](?![A-Za-z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,21 @@ class LabelScheme:
     def values(self, region: str) -> tuple[int, ...]:
         """The values of the labels that make up a region."""
         return tuple(self.labels[name] for name in self.regions[region])
+
+    def sides(self) -> tuple[str, str] | None:
+        """Two labels, or two regions, whose names differ in left and right alone; None where there are none."""
+        for names in (self.labels, self.regions):
+            known: dict[str, str] = {}
+            for name in names:
+                unsided, found = _SIDE.subn("", name)
+                if found and known.setdefault(unsided.casefold(), name) != name:
+                    return known[unsided.casefold()], name
+        return None
+
+    def check_mirroring(self, remedy: str) -> None:
+        """Raises InputError where names tell sides apart, which mirror images exchange. remedy: what to do instead."""
+        if pair := self.sides():
+            raise InputError(f"{pair[0]} and {pair[1]} name sides, which a mirror image exchanges: {remedy}")
 
 
 GLIOMA = LabelScheme(labels=LABELS, regions=REGIONS)

@@ -63,8 +63,14 @@ class PredictOptions:
 
 
 def check_options(manifest: Manifest, options: PredictOptions) -> None:
-    """Raises InputError where `options` name regions that the model does not have, or sizes that are none."""
+    """Refuses what the model does not take.
+
+    Raises InputError where `options` name regions that the model does not have, or sizes that are none, and where they
+    ask for mirrorings of labels that name sides.
+    """
     check_limits(options.remove_small_mm3 or {}, manifest.scheme)
+    if options.mirrorings:
+        manifest.scheme.check_mirroring("segment without mirrorings")
 
 
 def limits_of(manifest: Manifest, options: PredictOptions) -> PostprocessSpec:

@@ -92,8 +92,10 @@ def segment(
         The label map, with what the probabilities of the whole case are made of where they are asked for.
 
     Raises:
-        InputError: for a case without a modality that the model needs.
+        InputError: for a case without a modality that the model needs, and mirrorings of labels that name sides.
     """
+    if mirrorings:
+        scheme.check_mirroring("segment without mirrorings")
     stages = Stages()
     with stages.time("preprocess"):
         prepared = preprocess(case, preprocess_spec, absent)

@@ -152,12 +152,13 @@ def _shares(label: Tensor, count: int) -> Tensor:
     return label == values.view(-1, 1, 1, 1)
 
 
-def build_augmentation(name: str, modality_dropout: float = 0.0) -> Augmentation:
-    """One of the sets above."""
+def build_augmentation(name: str, modality_dropout: float = 0.0, mirror: bool = True) -> Augmentation:
+    """One of the sets above. mirror: whether it flips axes where the set does."""
     if name == "none":
         return Augmentation(modality_dropout=modality_dropout)
     chances = {"paper": (0.2, 0.2, 0.2), "released": (0.2, 0.2, 0.0), "segmamba": (0.3, 0.3, 0.0)}[name]
-    return Augmentation(*chances, mirror=0.5, intensity=alterations(name), modality_dropout=modality_dropout)
+    chance = 0.5 if mirror else 0.0
+    return Augmentation(*chances, mirror=chance, intensity=alterations(name), modality_dropout=modality_dropout)
 
 
 def _draw_missing(count: int, rng: np.random.Generator) -> tuple[int, ...]:

@@ -72,13 +72,20 @@ class AugmentConfig:
     """Of chances and ranges (training.augment): "paper" and "released" as published, "segmamba" ours, "none"."""
     modality_dropout: float = 0.0
     """Chance that one modality or more of a sample is missing, which are then 0 everywhere."""
+    mirror: bool = True
+    """Flip samples along each axis, where the set does; false where labels tell left from right."""
     carve: float = 0.0
-    """Chance that a tumour of another training case is carved into a sample (training.carve)."""
+    """Chance that a tumour of another training case is carved into a sample, or its mirror image (training.carve)."""
 
     def __post_init__(self) -> None:
         _choice("augment.set", self.set, ("none", "paper", "released", "segmamba"))
         _check(0 <= self.modality_dropout < 1, f"augment.modality_dropout {self.modality_dropout} must be 0 to below 1")
         _check(0 <= self.carve <= 1, f"augment.carve {self.carve} must be 0 to 1")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether something of a sample may be a mirror image."""
+        return self.carve > 0 or (self.mirror and self.set != "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +288,10 @@ _SWITCHES = ("deep_supervision", "keep_right")  # that not every version has, or
 def without_empty(values: dict) -> dict:
     """A resolved configuration without keys that say nothing: records of other versions have none."""
     augment, sources = values.get("augment"), values.get("sources")
-    if isinstance(augment, dict) and augment.get("carve") == 0:
-        values = {**values, "augment": {key: value for key, value in augment.items() if key != "carve"}}
+    if isinstance(augment, dict):
+        usual = {"carve": 0, "mirror": True}
+        kept = {key: value for key, value in augment.items() if key not in usual or value != usual[key]}
+        values = {**values, "augment": kept}
     values = {key: value for key, value in values.items() if not (key in _SWITCHES and value is False)}
     if not isinstance(sources, list | tuple) or not all(isinstance(source, dict) for source in sources):
         return values

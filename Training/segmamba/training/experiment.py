@@ -110,6 +110,8 @@ def begin(config: TrainingConfig, world: World) -> Beginning:
     if config.augment.carve:
         check_background(config.preprocess)
     plan = make_plan(config)
+    if config.augment.mirrors:
+        plan.scheme.check_mirroring("set augment.mirror = false and augment.carve = 0")
     nested = nested_labels(plan.scheme) if config.head == "regions" else ()
     channels = count_channels(len(plan.scheme.labels), nested)
     network_config = config.network.resolve(
@@ -148,7 +150,7 @@ def load_experiment(
         groups,
         shares,
         cast(tuple[int, int, int], tuple(config.patch)),
-        build_augmentation(config.augment.set, config.augment.modality_dropout),
+        build_augmentation(config.augment.set, config.augment.modality_dropout, config.augment.mirror),
         config.foreground,
         config.seed,
         Carving(chance, config.preprocess, groups, shares, config.seed) if chance else None,

@@ -27,7 +27,8 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
     """Of the sources that are validated on, whose training leaves their test part out.
 
     Raises InputError where there is none, where another source keeps a test part, of which its training knows nothing,
-    where an image of a test part is trained on, where two cases have one id, and for what a training would refuse.
+    where an image of a test part is trained on, where two cases have one id, where labels name sides, and for what a
+    training would refuse.
     """
     kept: list[tuple[Dataset, tuple[CaseEntry, ...]]] = []
     for source in config.sources:
@@ -48,6 +49,8 @@ def find_test_cases(config: TrainingConfig) -> list[TrainingCase]:
             "no data set of the configuration keeps cases for a test; `segmamba dataset split DATASET --shares "
             "70/10/20` does, before anything is trained"
         )
+    for dataset, _ in kept:
+        dataset.scheme.check_mirroring(f"the test has {MIRRORINGS} mirrorings; score with `segmamba evaluate`")
     check_ids([entry.id for _, entries in kept for entry in entries], "keep for a test")
     check_test_apart(config, kept)
     spec, cache = config.preprocess, Path(config.cache)

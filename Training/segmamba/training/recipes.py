@@ -75,8 +75,11 @@ def finetune(
     values.setdefault("optimizer", {})
     values["optimizer"]["warmup"] = min(values["optimizer"].get("warmup", 100), values["steps"] // 10)
     values.update(_like(manifest))
-    dropout = manifest.training.get("config", {}).get("augment", {}).get("modality_dropout", 0.0)
-    values["augment"] = {**values.get("augment", {}), "modality_dropout": dropout}  # what it does without, it keeps so
+    learnt = manifest.training.get("config", {}).get("augment", {})
+    kept = {"modality_dropout": learnt.get("modality_dropout", 0.0)}  # what it does without, it keeps so
+    if learnt.get("mirror") is False:  # nor do its labels take mirror images now
+        kept["mirror"] = False
+    values["augment"] = {**values.get("augment", {}), **kept}
     if count < _FEW:
         log.info("%d corrected case(s): consider --set freeze=encoder", count)
     return _build(values, overrides, "fine-tuning")
