@@ -119,6 +119,24 @@ def test_a_model_continued_is_named_as_parent_and_scored_before_the_first_step(c
     assert lines_of(tmp_path / "second", "validation")[0]["step"] == 0
 
 
+def test_validating_on_what_the_initial_model_has_learnt_is_said(config, first, split_dataset, tmp_path):
+    """Of a parent, and of its parents: `first` has learnt all cases, a model continued from it only those of a fold."""
+    parents = {"second": first, "third": tmp_path / "second" / "model"}
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=2)
+    for name, parent in (*parents.items(), ("fresh", ""), ("on from fresh", tmp_path / "fresh" / "model")):
+        settings = {"name": name, "initial_model": str(parent), "sources": (source,), "steps": 1}
+        record = load_package(train(replace(config, **settings), tmp_path / name)).manifest.training
+        notes = [line["text"] for line in lines_of(tmp_path / name, "event") if "trained on by" in line["text"]]
+        if name in parents:
+            assert record["held_out_learnt_before"] == list(record["held_out"]) != []
+            assert notes == [
+                "1 of the 1 cases that are validated on were trained on by the initial model or one before it: "
+                "their scores say too much"
+            ]
+        else:
+            assert "held_out_learnt_before" not in record and not notes
+
+
 def test_a_model_of_labels_goes_on_as_one_of_regions_and_not_back(config, first, tmp_path):
     second = replace(config, name="second", head="regions", initial_model=str(first), steps=1)
     model = load_package(train(second, tmp_path / "second"))

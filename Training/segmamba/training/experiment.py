@@ -76,6 +76,19 @@ class Experiment:
             "held_out": {case.id: case.digest for case in self.held_out},
         }
 
+    def ancestry_record(self) -> dict:
+        """What the initial model, and those before it, were trained on; empty for fresh weights.
+
+        {"learnt_before": hashes as of `data_record`, "held_out_learnt_before": ids of the held-out cases among them},
+        each where there are any.
+        """
+        earlier = self.parent.training if self.parent else {}
+        cases, before = earlier.get("cases"), earlier.get("learnt_before")
+        learnt = {*(cases.values() if isinstance(cases, dict) else ()), *(before if isinstance(before, list) else ())}
+        seen = [case.id for case in self.held_out if case.digest in learnt]
+        found = {"learnt_before": sorted(learnt), "held_out_learnt_before": seen}
+        return {name: entries for name, entries in found.items() if entries}
+
 
 @dataclass(frozen=True, eq=False)
 class Beginning:

@@ -127,7 +127,8 @@ class Training:
         self.best = -1.0
         self.since_best = 0
         self.metrics = {}
-        self.record = {"config": resolved(config), **surroundings(world.device), **self.experiment.data_record()}
+        data = {**self.experiment.data_record(), **self.experiment.ancestry_record()}
+        self.record = {"config": resolved(config), **surroundings(world.device), **data}
         self.journal = Journal(run, world, config.steps, on_step, on_line)
         if resuming:
             state, note = load_checkpoint(run)
@@ -142,6 +143,11 @@ class Training:
         self._report(f"training in {'bf16' if self.stepper.autocast else 'fp32'}{reason}")
         if not self.experiment.held_out and any(source.validate for source in config.sources):
             self._report("nothing is held out: no validation, the last weights are released")
+        if seen := self.record.get("held_out_learnt_before"):
+            self._report(
+                f"{len(seen)} of the {len(self.experiment.held_out)} cases that are validated on were trained on by "
+                "the initial model or one before it: their scores say too much"
+            )
 
     def train(self) -> Path:
         """Trains to the end, or to a stop signal; returns the folder of the model."""
