@@ -18,7 +18,7 @@ from segmamba.training import loop
 from segmamba.training.checkpoint import LAST, load_checkpoint
 from segmamba.training.config import ValidationConfig
 from segmamba.training.distributed import join, leave, standing
-from training_runs import narrow_network, start_training, without_curves
+from training_runs import lines_of, narrow_network, start_training, without_curves
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -98,6 +98,23 @@ def test_a_signal_saves_the_step_that_was_done(config, tmp_path, number, workers
     finish(process, 3)
     assert load_checkpoint(tmp_path / "run")[0]["step"] >= 2
     assert "by a signal" in log.read_text()
+
+
+def killed_while_validating(config, run):
+    loop.validate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    with narrow_network(), without_curves():
+        loop.train(config, run)
+
+
+def test_a_run_killed_in_a_validation_loses_no_step(config, split_dataset, tmp_path):
+    """As torchrun does half a minute after a stop signal; the validation is made at the next start."""
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
+    validation = ValidationConfig(every=2, at_start=False)
+    config, run = replace(config, sources=(source,), validation=validation, checkpoint_minutes=1e9), tmp_path / "run"
+    finish(in_process(killed_while_validating, config, run), -signal.SIGKILL)
+    assert load_checkpoint(run)[0]["step"] == 2
+    finish(start_training(config, run, resume="auto"))
+    assert [line["step"] for line in lines_of(run, "validation")] == [2, 4]
 
 
 def free_port():

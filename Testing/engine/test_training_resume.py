@@ -166,6 +166,27 @@ def test_a_validation_that_a_stop_came_before_is_made_at_the_next_start(
     assert [line["step"] for line in lines_of(run, "validation")] == [2, 4]
 
 
+def test_a_stop_that_comes_while_a_validation_s_checkpoint_is_written_is_obeyed_before_it(
+    config, split_dataset, tmp_path, fast_validation, monkeypatch
+):
+    source = replace(config.sources[0], dataset=str(split_dataset.folder), validate=True, fold=0)
+    config = replace(config, sources=(source,), validation=replace(config.validation, every=2))
+    run, caught, save = tmp_path / "run", [], loop.save_checkpoint
+
+    def asked_meanwhile(run, step, **values):
+        save(run, step=step, **values)
+        if step == 2:
+            caught.append(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "save_checkpoint", asked_meanwhile)
+    with pytest.raises(Stopped):
+        train(config, run, stop=StopRequests(caught, run))
+    assert load_checkpoint(run)[0]["step"] == 2 and not lines_of(run, "validation")
+    with pytest.raises(Stopped):  # the one that it owes is not begun either
+        train(config, run, resume="auto", stop=StopRequests([signal.SIGTERM], run))
+    assert not lines_of(run, "validation")
+
+
 def test_other_held_out_cases_are_validated_anew(config, split_dataset, tmp_path, fast_validation):
     """The best score of others is no measure for them."""
     run, config = tmp_path / "run", replace(config, steps=1, validation=replace(config.validation, every=1))

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch.utils.data import DataLoader
@@ -187,9 +188,9 @@ class Training:
             stop, due = self.world.any_of(bool(self.stop), due)
             if stop:
                 self._save()
-                self._report(f"stopped after step {self.step} by a signal")
-                raise Stopped(self.step, self.stop.number)
-            if validating:
+                self._end_by_signal()
+            if validating and self.experiment.held_out:
+                self._save()  # a validation takes long: who is killed in it loses no step, and owes it
                 self._validate()
             if validating or self.step == self.config.steps or due:
                 self._save()
@@ -238,9 +239,16 @@ class Training:
         """Processes that this one, beside a GPU, may have work for it."""
         return max(1, cores() // self.world.local_size - 1)
 
+    def _end_by_signal(self) -> NoReturn:
+        self._report(f"stopped after step {self.step} by a signal")
+        raise Stopped(self.step, self.stop.number)
+
     def _validate(self) -> None:
+        """Of a state that was saved; not begun where a stop was asked for."""
         if not self.experiment.held_out:
             return
+        if self.world.any(bool(self.stop)):
+            self._end_by_signal()
         start, known = time.perf_counter(), self.experiment
         found = validate(
             self.stepper.ema.module,
