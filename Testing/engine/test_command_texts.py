@@ -58,3 +58,11 @@ def test_a_mistake_would_be_found():
 def test_every_output_has_a_short_option():
     """Of most commands it had: whoever learnt `-o` there types it everywhere."""
     assert [words for words, options in COMMANDS.items() if "--output" in options and "-o" not in options] == []
+
+
+def test_the_slurm_script_hands_its_cores_to_srun():
+    """Since Slurm 22.05 srun does not take --cpus-per-task from sbatch: a training would have one core."""
+    lines = (ROOT / "Training" / "slurm" / "train.sbatch").read_text("utf-8").splitlines()
+    (srun,) = [number for number, line in enumerate(lines) if line.startswith("srun ")]
+    assert any(line.startswith("#SBATCH --cpus-per-task=") for line in lines)
+    assert 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"' in [line.partition(" #")[0] for line in lines[:srun]]
