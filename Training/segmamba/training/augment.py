@@ -153,7 +153,16 @@ def _shares(label: Tensor, count: int) -> Tensor:
 
 
 def build_augmentation(name: str, modality_dropout: float = 0.0, mirror: bool = True) -> Augmentation:
-    """One of the sets above. mirror: whether it flips axes where the set does."""
+    """One of the sets above.
+
+    Args:
+        name: of the set.
+        modality_dropout: chance that a sample is without channels.
+        mirror: whether axes are flipped, where the set does it.
+
+    Returns:
+        The augmentation.
+    """
     if name == "none":
         return Augmentation(modality_dropout=modality_dropout)
     chances = {"paper": (0.2, 0.2, 0.2), "released": (0.2, 0.2, 0.0), "segmamba": (0.3, 0.3, 0.0)}[name]
