@@ -89,12 +89,12 @@ def sources(config):
     return {source.dataset: source for source in config.sources}
 
 
-def test_half_of_a_fine_tuning_is_new_and_half_old(intake, old_data, phantom_dataset, model):
+def test_most_of_a_fine_tuning_is_new_and_the_rest_old(intake, old_data, phantom_dataset, model):
     with narrow_network():
         config = recipes.finetune(intake, model, replay=[old_data.folder, phantom_dataset.folder])
     found = sources(config)
-    assert found[str(intake)].share == 0.5 and found[str(intake)].validate
-    assert [found[d.folder].share for d in (old_data, phantom_dataset)] == [0.25, 0.25]
+    assert found[str(intake)].share == 0.8 and found[str(intake)].validate
+    assert [found[d.folder].share for d in (old_data, phantom_dataset)] == pytest.approx([0.1, 0.1])
     assert config.initial_model == str(model) and config.preprocess.spacing == (4.0, 4.0, 4.0)
     assert config.precision == "fp32"  # bf16 on a CPU does not take this patch
     assert config.patch == (32, 32, 32) and config.inference.window == (64, 64, 64)
@@ -157,7 +157,7 @@ def test_packed_cases_and_crops_of_a_configuration_are_replayed(intake, old_data
     assert [source.share for source in config.sources] == pytest.approx([2, 1, 2, 0.2 * 5])
     with narrow_network():
         config = recipes.finetune(intake, model, config=tmp_path / "a.toml")
-    assert [source.share for source in config.sources] == pytest.approx([0.5, *[0.5 / 3] * 3])
+    assert [source.share for source in config.sources] == pytest.approx([0.8, *[0.2 / 3] * 3])
     (tmp_path / "packed/packed.json").unlink()
     with narrow_network():
         config = recipes.finetune(intake, model, config=tmp_path / "a.toml")

@@ -111,6 +111,42 @@ def test_what_muon_brings_in_the_second_clinic():
             assert same(text, fmean(mean) - fmean(found["before"][cohort]["mean"])), (corrections, order, name)
 
 
+def test_what_harder_fine_tuning_brings():
+    found = results("finetune_harder.json")
+    rows = {(row["new"], row["learning_rate"], row["order"] + 1, row["sent"], row["way"]): row for row in found["rows"]}
+    recipes, cohorts, told = ((0.5, 4e-4), (0.8, 4e-4), (0.8, 1e-3)), ("unseen", "others"), set()
+
+    def change(row, cohort):
+        return fmean(row[cohort]["mean"]) - fmean(found["before"][cohort]["mean"])
+
+    for corrections, order, way, *changes in table_after(CLINIC, "| corrections | order | way |")[1:]:
+        columns = [(recipe, cohort) for cohort in cohorts for recipe in recipes]
+        for text, (recipe, cohort) in zip(changes, columns, strict=True):
+            key = (*recipe, int(order), WORDS[corrections], SHARES[way])
+            assert (text == "") == (key not in rows), key
+            told |= {key} & rows.keys()
+            assert text == "" or same(text, change(rows[key], cohort)), (key, cohort)
+    assert told == rows.keys()
+    text = " ".join(CLINIC.read_text(encoding="utf-8").split())
+    of_half = r"half of the way brought (\S+) on SSA and (\S+) on BraTS .*?, by 1e-3 (\S+) and (\S+); "
+    of_half += r".*? chosen by one case (\S+) and (\S+)\."
+    (half,), (of_all,) = (re.findall(pattern, text) for pattern in (of_half, r"by the recipe above \((\S+)\)"))
+    (now,) = re.findall(
+        r"clinic bring (\S+) on SSA and (\S+) on BraTS in\s+the mean of the three orders, instead of (\S+) and (\S+),",
+        README.read_text(encoding="utf-8"),
+    )
+
+    def mean_of_five(recipe, way, cohort):
+        return fmean(change(rows[(*recipe, order, 5, way)], cohort) for order in (1, 2, 3))
+
+    before, hard = ([mean_of_five(recipe, 0.5, cohort) for cohort in cohorts] for recipe in (recipes[0], recipes[2]))
+    second = clinic_rows(clinic="second")
+    chosen = [fmean(change(second[order, 5], cohort) for order in (1, 2, 3)) for cohort in cohorts]
+    said = [*half, *now, of_all]
+    expected = [*before, *hard, *chosen, *hard, *chosen, mean_of_five(recipes[0], 1.0, "unseen")]
+    assert all(same(figure, value) for figure, value in zip(said, expected, strict=True))
+
+
 def test_what_there_is_to_gain_for_a_clinic():
     (told,) = re.findall(
         r"in use has ([\d.]+) in the mean .*? corrections ([\d.]+), and .*? no more than ([\d.]+)\.",

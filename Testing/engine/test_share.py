@@ -53,8 +53,8 @@ def test_other_networks_have_no_line_between_them():
         interpolate(SegMamba(TINY), SegMamba(replace(TINY, full_features=8)), 0.5)
 
 
-def choose(tiny_model, tuned, folder, lost, gained):
-    """choose_share with a judge that knows what a package of each share loses on 30 anchor cases and gains on 4 local
+def choose(tiny_model, tuned, folder, lost, gained, local_cases=5):
+    """choose_share with a judge that knows what a package of each share loses on 30 anchor cases and gains on local
     ones; the share is read from the package. -> (share, shares that were asked about)."""
     asked = []
 
@@ -63,7 +63,7 @@ def choose(tiny_model, tuned, folder, lost, gained):
         share = training.get("interpolation", {"share": 1.0})["share"]
         asked.append(share)
         anchor = scored([0.8] * 30), scored([0.8 - lost[share]] * 30)
-        local = scored([0.7] * 4), scored([0.7 + gained[share]] * 4)
+        local = scored([0.7] * local_cases), scored([0.7 + gained[share]] * local_cases)
         sets = [CaseSet(name=name, dataset=None, entries=(), pair=pair) for name, pair in (("a", anchor), ("l", local))]
         judgement = judge(anchor, local, SPOTS, Criteria())
         return Comparison(models=(), sets=tuple(sets), spots=SPOTS, judgement=judgement, notes=[])
@@ -91,6 +91,18 @@ NOTHING = dict.fromkeys(SHARES, 0.0)
 )
 def test_the_best_at_home_that_the_anchor_allows(tiny_model, tuned, tmp_path, lost, gained, expected):
     assert choose(tiny_model, tuned, tmp_path, lost, gained) == (expected, list(SHARES))
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "expected"),
+    [
+        (NOTHING, {1.0: 0.05, 0.5: 0.024, 0.25: 0.03}, 0.5),
+        (NOTHING, {1.0: 0.05, 0.5: -0.01, 0.25: 0.01}, 1.0),  # half of the way would not be recommended
+        ({1.0: 0.02, 0.5: 0.015, 0.25: 0.005}, {1.0: 0.05, 0.5: 0.04, 0.25: 0.01}, 0.25),  # nor allowed
+    ],
+)
+def test_few_cases_do_not_choose_among_what_the_gate_likes_alike(tiny_model, tuned, tmp_path, lost, gained, expected):
+    assert choose(tiny_model, tuned, tmp_path, lost, gained, local_cases=4) == (expected, list(SHARES))
 
 
 def test_what_was_taught_wrong_is_not_hidden_by_taking_little_of_it(tiny_model, tuned, tmp_path):

@@ -25,6 +25,7 @@ from segmamba.training.packed import read_packed
 log = logging.getLogger(__name__)
 
 _STEPS, _STEPS_A_CASE = 50, 50  # a fine-tuning of few cases ends sooner: it would learn them by heart
+_NEW = 0.8  # of the patches are from corrected cases: half of the way back to the model in use is against forgetting
 _FEW = 5  # corrected cases below which `freeze = "encoder"` is worth a try
 
 
@@ -39,8 +40,8 @@ def finetune(
 ) -> TrainingConfig:
     """The configuration of a fine-tuning of `model`.
 
-    Half of the patches are from corrected cases, half from `replay`; validated on what intake keeps for it and on the
-    anchor set. Network, preprocessing, window and patch are the model's own.
+    Four of five patches are from corrected cases, the rest from `replay`; validated on what intake keeps for it and on
+    the anchor set. Network, preprocessing, window and patch are the model's own.
 
     Args:
         corrections: the folder of an intake.
@@ -64,10 +65,10 @@ def finetune(
     known = [source for source in old if replay is not None or _is_there(source)]
     if not known:
         log.warning("nothing to replay: the model may forget what it knew; name its data with --replay")
-    new_share = 0.5 if known else 1.0
+    new_share = _NEW if known else 1.0
     values["sources"] = [
         {"dataset": dataset.folder, "share": new_share, "validate": True},
-        *({**source, "share": 0.5 / len(known), "validate": False, "fold": None} for source in known),
+        *({**source, "share": (1 - _NEW) / len(known), "validate": False, "fold": None} for source in known),
         *_anchor(anchor),
     ]
     values["initial_model"] = str(model)
