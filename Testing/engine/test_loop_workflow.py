@@ -1,7 +1,7 @@
 """The loop by its commands alone, with real trainings: what is taught rightly is recommended, what is taught wrongly
 is refused.
 
-A site's first model was trained for ten steps and knows little. Corrected cases with their true labels, which intake
+A site's first model was trained for four steps and knows little. Corrected cases with their true labels, which intake
 takes as they are: the gate recommends what is learnt from them, and it is promoted. The same cases are sent again with
 everything but the tumour labelled (the segment was inverted) and accepted against the advice of intake: the gate must
 refuse what is learnt from them. Somebody takes it all the same, and goes back. Nobody touches a file of the site.
@@ -29,7 +29,7 @@ from site_runs import save_model, without_pictures
 from training_runs import narrow_network
 
 WIDTHS = (8, 8, 16, 16)
-FIRST_STEPS, STEPS = 10, 30
+FIRST_STEPS, STEPS = 4, 50
 ED = 2
 SMALL_MM3 = 40000.0  # what is smaller is left out of answers: models of so few steps make many spots
 # The cores of those that are judged by are 87 mL or more.
