@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from segmamba.datasets.split import validation_cases
+from segmamba.datasets.split import make_split, validation_cases
 from segmamba.errors import InputError, Stopped
 from segmamba.models.package import load_package
 from segmamba.networks.baselines import BaselineConfig
 from segmamba.networks.choice import NetworkChoice
-from segmamba.training import loop
+from segmamba.training import loop, validation
 from segmamba.training.checkpoint import load_checkpoint
 from segmamba.training.distributed import World
 from segmamba.training.loop import Training, train
@@ -185,6 +185,30 @@ def test_a_stop_that_comes_while_a_validation_s_checkpoint_is_written_is_obeyed_
     with pytest.raises(Stopped):  # the one that it owes is not begun either
         train(config, run, resume="auto", stop=StopRequests([signal.SIGTERM], run))
     assert not lines_of(run, "validation")
+
+
+def test_a_stop_in_a_validation_is_obeyed_before_its_next_case(config, own_phantoms, tmp_path, monkeypatch):
+    """A validation of many cases takes many minutes; who presses Stop waits for one case."""
+    dataset = own_phantoms()
+    make_split(dataset, folds=2, seed=1)
+    fold = max((0, 1), key=lambda number: len(validation_cases(dataset, number)))
+    source = replace(config.sources[0], dataset=str(dataset.folder), validate=True, fold=fold)
+    config = replace(config, sources=(source,), steps=2, validation=replace(config.validation, every=2))
+    run, caught, scored, score = tmp_path / "run", [], [], validation._score
+
+    def asked_meanwhile(prepared, *rest):
+        scored.append(prepared)
+        caught[:] = [signal.SIGTERM] if len(scored) == 1 else []
+        return score(prepared, *rest)
+
+    monkeypatch.setattr(validation, "_score", asked_meanwhile)
+    with pytest.raises(Stopped) as stopped:
+        train(config, run, stop=StopRequests(caught, run))
+    assert (stopped.value.step, stopped.value.signal_number) == (2, signal.SIGTERM) and len(scored) == 1
+    assert not lines_of(run, "validation")
+    train(config, run, resume="auto")
+    (line,) = lines_of(run, "validation")
+    assert line["step"] == 2 and len(line["cases"]) == 2 and len(scored) == 3
 
 
 def test_other_held_out_cases_are_validated_anew(config, split_dataset, tmp_path, fast_validation):

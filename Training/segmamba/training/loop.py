@@ -244,19 +244,23 @@ class Training:
         raise Stopped(self.step, self.stop.number)
 
     def _validate(self) -> None:
-        """Of a state that was saved; not begun where a stop was asked for."""
+        """Of a state that was saved. Where a stop is asked for it is not begun, or given up at its next case."""
         if not self.experiment.held_out:
             return
         if self.world.any(bool(self.stop)):
             self._end_by_signal()
         start, known = time.perf_counter(), self.experiment
-        found = validate(
-            self.stepper.ema.module,
-            known.held_out,
-            ModelSpecs(self.config.preprocess, known.inference, known.postprocess, known.scheme),
-            self.world,
-            jobs=0 if torch.device(self.world.device).type == "cpu" else min(_MOST_SCORERS, self._helpers()),
-        )
+        try:
+            found = validate(
+                self.stepper.ema.module,
+                known.held_out,
+                ModelSpecs(self.config.preprocess, known.inference, known.postprocess, known.scheme),
+                self.world,
+                jobs=0 if torch.device(self.world.device).type == "cpu" else min(_MOST_SCORERS, self._helpers()),
+                stop=self.stop,
+            )
+        except Stopped:
+            self._end_by_signal()
         score = mean_dice(found)
         better = score > self.best
         self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import multiprocessing
 import re
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,12 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from segmamba.errors import Stopped
 from segmamba.files.atomic import make_folder
 from segmamba.models.package import load_package
 from segmamba.models.specs import ModelSpecs, PreprocessSpec
 from segmamba.training.distributed import World
 from segmamba.training.samples import TrainingCase
-from segmamba.training.stop_signals import ignore_stop_signals
+from segmamba.training.stop_signals import StopRequests, ignore_stop_signals
 
 if TYPE_CHECKING:
     from segmamba.prediction.preprocess import Prepared
@@ -39,6 +41,7 @@ def validate(
     world: World,
     mirrorings: int = 0,
     jobs: int = 0,
+    stop: StopRequests | None = None,
 ) -> dict:
     """Dice and HD95 of whole held-out cases, the cases shared among processes.
 
@@ -49,16 +52,20 @@ def validate(
         world: the processes of the training.
         mirrorings: extra passes with flipped axes.
         jobs: processes that read cases and score them while the network runs; 0: this process does it in between.
+        stop: asks for an end between two cases; None: nobody does.
 
     Returns:
         {"mean": {region: {"dice", "hd95"}}, "cases": {id: ...}}, the same in every process.
+
+    Raises:
+        Stopped: in every process, where an end was asked for in any of them before its last case.
     """
     mine = cases[world.rank :: world.size]
     training = network.training
     network.eval()
 
     def rows(jobs: int) -> list[tuple[str, dict]]:
-        return _rows(network, mine, specs, world.device, mirrorings, min(jobs, len(mine)))
+        return _rows(network, mine, specs, world.device, mirrorings, min(jobs, len(mine)), stop)
 
     try:
         found = rows(jobs)
@@ -66,6 +73,8 @@ def validate(
         log.warning("a process that scores was ended, most likely because memory ran out; scoring goes on in this one")
         found = rows(0)
     network.train(training)
+    if world.any(len(found) < len(mine)):
+        raise Stopped(None, stop.number if stop else signal.SIGTERM)
     per_case = dict(sorted(world.gather(found)))
     mean = {
         region: {metric: float(np.mean([scores[region][metric] for scores in per_case.values()])) for metric in first}
@@ -81,15 +90,19 @@ def _rows(
     device: str,
     mirrorings: int,
     jobs: int,
+    stop: StopRequests | None,
 ) -> list[tuple[str, dict]]:
-    """Ids and scores. While the network runs, other processes read the next cases and score those before."""
+    """Ids and scores, fewer than cases where a stop was asked for.
+
+    While the network runs, other processes read the next cases and score those before.
+    """
     from segmamba.prediction.windows import predict  # here: a training that validates nothing reads no images
 
     with _processes(jobs) as submit:
         waiting = iter(cases)
         read = deque(submit(_read, entry, specs.preprocess) for entry in itertools.islice(waiting, max(1, jobs)))
         scored: list[Future] = []
-        while read:
+        while read and not stop:
             prepared, truth, affine = read.popleft().result()
             found = predict(network, prepared.tensor, specs.inference, device=device, mirrorings=mirrorings)
             given = _without_image(prepared), found.probabilities.numpy(), truth, affine
