@@ -1,12 +1,14 @@
 """What stays of a patient in a site once the case was withdrawn: no picture, wherever one was drawn."""
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 from correction_runs import send, small_case
 from segmamba.cli import main
 from segmamba.datasets.manifest import write_dataset
+from segmamba.files.shares import exclusive
 from segmamba.learning.site import Site
 from segmamba.learning.site.withdrawn import drop_pictures
 
@@ -67,6 +69,18 @@ def test_a_case_that_is_withdrawn_takes_its_pictures_along(site, capsys):
     files = draw(site, own)
     assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 0
     assert not any(file.exists() for file in files)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_case_that_is_withdrawn_takes_its_prepared_images_along(site, at_work):
+    """They stay where a run is at work, which needs them; the next one drops what is of no case."""
+    (own,) = names_of(site)
+    prepared = site.cache / f"{'a' * 32}.safetensors"
+    prepared.parent.mkdir()
+    prepared.write_bytes(b"tensors")
+    with exclusive(site.lock) if at_work else nullcontext():
+        assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 0
+    assert prepared.exists() == at_work
 
 
 def test_a_picture_that_cannot_be_deleted_is_named_and_the_others_go(site, caplog):

@@ -154,7 +154,7 @@ def _about(options: Namespace) -> Provenance:
 
 
 def _intake(options: Namespace) -> int:
-    from segmamba.learning.site.withdrawn import drop_pictures_beside
+    from segmamba.learning.site.withdrawn import drop_traces_beside
     from segmamba.learning.submissions.intake import format_intake, ingest
 
     if options.reason and not options.accept:
@@ -171,7 +171,7 @@ def _intake(options: Namespace) -> int:
         progress=lambda name: print(f"examining {name}", file=sys.stderr, flush=True),
     )
     if options.withdraw:
-        drop_pictures_beside(Path(options.folder))
+        drop_traces_beside(Path(options.folder))
     print(json.dumps(asdict(result), indent=2) if options.json else format_intake(result))
     if options.json:  # it says so itself
         return 0

@@ -169,7 +169,7 @@ def drop_others(cache: Path, datasets: Sequence[Dataset], spec: PreprocessSpec) 
 
 
 def drop_all(cache: Path) -> None:
-    """As `drop_others`, where no case is left that anything could be learnt from."""
+    """As `drop_others`, of every case; what is needed is prepared again."""
     _keep(cache, set())
 
 

@@ -1,4 +1,4 @@
-"""What was withdrawn from a site's corrections: a run that knows it ends, and the pictures of it go."""
+"""What was withdrawn from a site's corrections: a run that knows it ends, pictures and prepared cases of it go."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset
 from segmamba.errors import InputError, explain
+from segmamba.files.shares import is_held
 from segmamba.learning.site.layout import Site
 from segmamba.learning.submissions.record import FOLDER, INCOMING, check_sent, read_record
 from segmamba.learning.submissions.verdicts import VERDICTS
+from segmamba.training.samples import drop_all
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,17 @@ def _delete(file: Path) -> None:
         log.warning("%s, of a withdrawn case, cannot be deleted (%s); delete it", file, explain(error))
 
 
-def drop_pictures_beside(corrections: Path) -> None:
-    """As `drop_pictures`, where a folder of corrections is that of a site in which something was improved."""
+def drop_traces_beside(corrections: Path) -> None:
+    """As `drop_pictures`, where a folder of corrections is that of a site in which something was improved.
+
+    Prepared cases go too; a run that is at work needs them, and what begins after it drops them.
+    """
     site = Site(corrections.absolute().parent)
-    if site.corrections == corrections.absolute() and site.lock.exists():
-        drop_pictures(site)
+    if site.corrections != corrections.absolute() or not site.lock.exists():
+        return
+    drop_pictures(site)
+    if not is_held(site.lock):
+        drop_all(site.cache)
 
 
 def refuse_withdrawn(site: Site, run: str, dataset: Dataset, way: str) -> None:
