@@ -41,11 +41,19 @@ def test_regions_that_no_head_can_have(regions):
         nested_labels(LabelScheme(labels=GLIOMA.labels, regions=regions))
 
 
-def test_regions_become_probabilities_of_labels():
-    """WT 0.9, TC 0.6, ET 0.7: ET is limited to TC. Background 0.1, ED 0.3, NCR 0, ET 0.6."""
-    logits = torch.logit(torch.tensor([0.9, 0.6, 0.7])).reshape(1, 3, 1, 1, 1)
+@pytest.mark.parametrize(
+    ("regions", "labels"),
+    [
+        ((0.9, 0.6, 0.7), (0.1, 0.0, 0.3, 0.6)),  # ET is limited to TC
+        ((0.5, 0.9, 0.7), (0.5, 0.0, 0.0, 0.5)),  # both are limited to WT
+        ((0.9, 0.6, 0.2), (0.1, 0.4, 0.3, 0.2)),
+    ],
+)
+def test_regions_become_probabilities_of_labels(regions, labels):
+    """WT, TC, ET -> background, NCR, ED, ET."""
+    logits = torch.logit(torch.tensor(regions)).reshape(1, 3, 1, 1, 1)
     found = label_probabilities(logits, NESTED).flatten()
-    torch.testing.assert_close(found, torch.tensor([0.1, 0.0, 0.3, 0.6]))
+    torch.testing.assert_close(found, torch.tensor(labels))
 
 
 def test_probabilities_of_any_logits_sum_to_1_and_none_is_negative():

@@ -48,12 +48,13 @@ def label_probabilities(logits: Tensor, nested: tuple[int, ...]) -> Tensor:
     """
     if not nested:
         return torch.softmax(logits.float(), dim=1)
-    regions = torch.cummin(torch.sigmoid(logits.float()), dim=1).values
-    shells = regions - torch.cat([regions[:, 1:], torch.zeros_like(regions[:, :1])], dim=1)
+    regions = list(torch.sigmoid(logits.float()).unbind(1))
+    for inner in range(1, len(regions)):  # torch.cummin over so few channels takes seventy times as long
+        regions[inner] = torch.minimum(regions[inner - 1], regions[inner])
     result = torch.empty((len(logits), 1 + len(nested), *logits.shape[2:]), device=logits.device)
-    result[:, 0] = 1 - regions[:, 0]
-    for channel, label in enumerate(nested):
-        result[:, label] = shells[:, channel]
+    result[:, 0] = 1 - regions[0]
+    for label, outer, inner in zip(nested, regions, [*regions[1:], torch.zeros((), device=logits.device)]):
+        result[:, label] = outer - inner
     return result
 
 
