@@ -8,12 +8,13 @@ from figures import README, REGIONS, ROOT, results, same, table_after
 
 CLINIC = ROOT / "Testing" / "benchmarks" / "CLINIC.md"
 
-WORDS = {"one": 1, "three": 3, "five": 5, "ten": 10, "fifteen": 15}
+WORDS = {"one": 1, "three": 3, "five": 5, "ten": 10, "fifteen": 15}  # corrections
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 SHARES = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
 VERDICTS = {"better": "promote", "not worse": "confirm", "worse": "refuse"}
 
 
-FILES = {"first": "clinic_curve.json", "second": "clinic_curve_second.json"}
+FILES = {"first": "clinic_curve.json", "second": "clinic_curve_second.json", "third": "clinic_curve_third.json"}
 
 
 def clinic_rows(damage="sound", clinic="first"):
@@ -21,11 +22,20 @@ def clinic_rows(damage="sound", clinic="first"):
     return {(row["order"] + 1, row["sent"]): row for row in rows}
 
 
+def said_of(clinic):
+    text = CLINIC.read_text(encoding="utf-8").partition(f"## The {clinic} clinic")[2]
+    return text.partition("\n## ")[0].replace("\n  ", " ")
+
+
+def gain(row, cohort, clinic):
+    return fmean(row[cohort]["mean"]) - fmean(results(FILES[clinic])["before"][cohort]["mean"])
+
+
 def change_of(row, check):
     return float(re.match(r"change of the mean ([+-][\d.]+)", row["checks"][check])[1])
 
 
-@pytest.mark.parametrize("clinic", ["first", "second"])
+@pytest.mark.parametrize("clinic", FILES)
 def test_the_table_of_a_clinic(clinic):
     before, found = results(FILES[clinic])["before"], clinic_rows(clinic=clinic)
     first, *rows = table_after(CLINIC, "| corrections | order |", f"## The {clinic} clinic")[1:]
@@ -163,7 +173,7 @@ def test_what_there_is_to_gain_for_a_clinic():
 
 
 def test_what_is_said_of_the_second_clinic():
-    text = CLINIC.read_text(encoding="utf-8").partition("## The second clinic")[2].replace("\n  ", " ")
+    text = said_of("second")
     before, found = results(FILES["second"])["before"], clinic_rows(clinic="second")
     (told,) = re.findall(
         r"order 2 ten corrections brought (\S+) and fifteen (\S+) \(.*?order 1 fifteen brought (\S+): .*?brought (\S+) "
@@ -188,13 +198,16 @@ def test_what_is_said_of_the_second_clinic():
 
 
 def test_how_often_the_gate_recommends_what_sound_corrections_bring():
-    text, second = README.read_text(encoding="utf-8"), clinic_rows(clinic="second")
-    everything = [*clinic_rows().values(), *second.values()]
+    text, second, third = README.read_text(encoding="utf-8"), clinic_rows(clinic="second"), clinic_rows(clinic="third")
+    everything = [*clinic_rows().values(), *second.values(), *third.values()]
     assert f"refused none of these {len(everything)}" in text
     assert not [row for row in everything if row["verdict"] == "refuse"]
     today = {key: row["today"]["failed"] for key, row in second.items()}
     assert len(today) == 9 and {key: failed for key, failed in today.items() if failed} == {(1, 10): ["local Dice"]}
     assert "eight of the nine of the second clinic are recommended" in text
+    better = sum(row["verdict"] == "promote" for row in third.values())
+    (told,) = re.findall(r"recommended (\w+) of the (\w+) of the third clinic", text)
+    assert [NUMBERS[word] for word in told] == [better, len(third)]
     then = {key: row["failed"] for key, row in second.items() if row["failed"]}
     assert sum("doubtful cases" in failed for failed in then.values()) == 4
 
@@ -203,8 +216,8 @@ def test_the_gains_of_all_orders_in_the_mean():
     (told,) = re.findall(r"the gains are (\S+) and (\S+) in the mean of all orders", README.read_text(encoding="utf-8"))
     for text, sent in zip(told, (5, 15), strict=True):
         gains = [
-            fmean(row["unseen"]["mean"]) - fmean(results(FILES[clinic])["before"]["unseen"]["mean"])
-            for clinic in FILES
+            gain(row, "unseen", clinic)
+            for clinic in ("first", "second")
             for (_order, corrections), row in clinic_rows(clinic=clinic).items()
             if corrections == sent
         ]
@@ -221,12 +234,54 @@ def test_the_table_of_one_damaged_correction():
         assert (VERDICTS[word], why.split("; ")) == (row["verdict"], row["failed"]) and row["doubtful"] == 1
         assert row["verdict"] != "promote" and (row["order"], row["sent"], row["damaged"]) == (0, 5, 0.1)
         assert same(anchor, change_of(row, "anchor Dice")) and same(local, change_of(row, "local Dice"))
-    damaged = [*rows, *(row for row in results(FILES["first"])["rows"] if row["damage"] != "sound")]
+
+
+def test_no_damaged_corrections_are_recommended():
+    damaged = [row for file in FILES.values() for row in results(file)["rows"] if row["damage"] != "sound"]
     alone = [row for row in damaged if row["failed"] == ["doubtful cases"]]
-    assert (len(damaged), len(alone)) == (6, 5) and all(row["verdict"] == "confirm" for row in damaged)
-    assert re.search(
-        r"Of six from damaged corrections, .* none was recommended, five of them by\s+doubts", README.read_text()
+    assert not [row for row in damaged if row["verdict"] == "promote"]
+    (told,) = re.findall(
+        r"Of (\w+) from damaged corrections, .* none was recommended, (\w+) of them by\s+doubts", README.read_text()
     )
+    assert [NUMBERS[word] for word in told] == [len(damaged), len(alone)]
+
+
+def test_what_is_said_of_the_third_clinic():
+    text, rows, clinic = said_of("third"), clinic_rows(clinic="third"), "third"
+    (told,) = re.findall(
+        r"SSA gains (\S+) in the mean of \w+ orders .*? BraTS (\S+); after fifteen (\S+) .*? and (\S+) in", text
+    )
+    means = [
+        fmean(gain(row, cohort, clinic) for (_order, sent), row in rows.items() if sent == corrections)
+        for corrections in (5, 15)
+        for cohort in ("unseen", "others")
+    ]
+    (shown,) = re.findall(r"brings (\S+) on SSA after five and (\S+) after fifteen", README.read_text(encoding="utf-8"))
+    assert all(same(said, mean) for said, mean in zip((*told, *shown), (*means, means[0], means[2]), strict=True))
+    cases, folds = results(FILES[clinic])["before"]["unseen"], results("cross_validation.json")["cases"]
+    with_ssa = fmean(folds[case]["after"][region]["dice"] for case in cases["cases"] for region in REGIONS)
+    (told,) = re.findall(r"use has ([\d.]+) on these .*? for hours ([\d.]+)\.", text)
+    assert same(told[0], fmean(cases["mean"])) and same(told[1], with_ssa)
+    (more,) = re.findall(r"eight cases, ([\d.]+) more on the third's", README.read_text(encoding="utf-8"))
+    assert same(more, with_ssa - fmean(cases["mean"]))
+    minutes = {n: [row["minutes"] for (_order, sent), row in rows.items() if sent == n] for n in (5, 15)}
+    in_both = re.findall(r"took (\d+) to (\d+) minutes of one core, after fifteen (\d+)", text)
+    in_both += re.findall(
+        r"recipe (\d+) to (\d+) minutes after five and (\d+) after", README.read_text(encoding="utf-8")
+    )
+    expected = [round(min(minutes[5])), round(max(minutes[5])), round(min(minutes[15]))]
+    assert [[int(n) for n in told] for told in in_both] == [expected, expected]
+
+
+def test_the_table_of_damaged_corrections_in_the_third_clinic():
+    found = {row["damage"]: row for row in results(FILES["third"])["rows"] if row["damage"] != "sound"}
+    table = table_after(CLINIC, "| damage | of five |")[1:]
+    assert {name for name, *_ in table} == found.keys()
+    for name, share, word, why, anchor, local in table:
+        row = found[name]
+        assert {"all": 1.0, "one": 0.1}[share] == row["damaged"] and row["sent"] == 5
+        assert (VERDICTS[word], why.split("; ")) == (row["verdict"], row["failed"])
+        assert same(anchor, change_of(row, "anchor Dice")) and same(local, change_of(row, "local Dice"))
 
 
 def test_what_the_gate_said_of_sound_corrections_and_how_long_it_took():
