@@ -11,6 +11,7 @@ from segmamba.datasets.manifest import write_dataset
 from segmamba.files.shares import exclusive
 from segmamba.learning.site import Site
 from segmamba.learning.site.withdrawn import drop_pictures
+from segmamba.learning.submissions import doubtful
 
 GONE, OTHER = "0" * 20, "f" * 20
 
@@ -81,6 +82,34 @@ def test_a_case_that_is_withdrawn_takes_its_prepared_images_along(site, at_work)
     with exclusive(site.lock) if at_work else nullcontext():
         assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 0
     assert prepared.exists() == at_work
+
+
+def test_a_case_that_is_deleted_in_part_only_leaves_no_prepared_images_either(site, monkeypatch, capsys):
+    """As where another program holds a file of the submission open."""
+    (own,) = names_of(site)
+    prepared, picture = site.cache / f"{'a' * 32}.safetensors", draw(site, own)[0]
+    prepared.parent.mkdir()
+    prepared.write_bytes(b"tensors")
+
+    def held(path):
+        raise PermissionError(13, "held", str(path))
+
+    monkeypatch.setattr(doubtful.shutil, "rmtree", held)
+    assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 1
+    assert "not all deleted" in capsys.readouterr().err
+    assert not prepared.exists() and not picture.exists()
+
+
+def test_old_data_that_cannot_be_read_do_not_stop_a_withdrawal(site, caplog):
+    """Which of the pictures are theirs nobody knows then: all stay."""
+    (own,) = names_of(site)
+    prepared, picture = site.cache / f"{'a' * 32}.safetensors", draw(site, own)[0]
+    for path, text in ((prepared, "tensors"), (site.anchor / "dataset.json", "{")):
+        path.parent.mkdir()
+        path.write_text(text)
+    assert main(["intake", str(site.corrections), "--withdraw", f"{own}-v1"]) == 0
+    assert not prepared.exists() and picture.exists()
+    assert "pictures of withdrawn cases stay" in caplog.text and "anchor" in caplog.text
 
 
 def test_a_picture_that_cannot_be_deleted_is_named_and_the_others_go(site, caplog):

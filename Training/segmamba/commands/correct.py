@@ -163,15 +163,17 @@ def _intake(options: Namespace) -> int:
         if Path(folder).is_dir() or folder == options.output:
             ready_for_output(folder)
     accept = {name: str(options.reason) for name in options.accept}
-    result = ingest(
-        options.folder,
-        options.output,
-        accept=accept,
-        withdraw=options.withdraw,
-        progress=lambda name: print(f"examining {name}", file=sys.stderr, flush=True),
-    )
-    if options.withdraw:
-        drop_traces_beside(Path(options.folder))
+    try:
+        result = ingest(
+            options.folder,
+            options.output,
+            accept=accept,
+            withdraw=options.withdraw,
+            progress=lambda name: print(f"examining {name}", file=sys.stderr, flush=True),
+        )
+    finally:  # a case that is withdrawn may be only in part deleted, or another one be refused after it
+        if options.withdraw:
+            drop_traces_beside(Path(options.folder))
     print(json.dumps(asdict(result), indent=2) if options.json else format_intake(result))
     if options.json:  # it says so itself
         return 0
