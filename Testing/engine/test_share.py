@@ -53,9 +53,12 @@ def test_other_networks_have_no_line_between_them():
         interpolate(SegMamba(TINY), SegMamba(replace(TINY, full_features=8)), 0.5)
 
 
-def choose(tiny_model, tuned, folder, lost, gained, local_cases=5):
+def choose(tiny_model, tuned, folder, lost, gained, local_cases=5, healthy=0):
     """choose_share with a judge that knows what a package of each share loses on 30 anchor cases and gains on local
-    ones; the share is read from the package. -> (share, shares that were asked about)."""
+    ones, beside which `healthy` ones hold no tumour; the share is read from the package.
+
+    -> (share, shares that were asked about).
+    """
     asked = []
 
     def judged(package):
@@ -63,7 +66,8 @@ def choose(tiny_model, tuned, folder, lost, gained, local_cases=5):
         share = training.get("interpolation", {"share": 1.0})["share"]
         asked.append(share)
         anchor = scored([0.8] * 30), scored([0.8 - lost[share]] * 30)
-        local = scored([0.7] * local_cases), scored([0.7 + gained[share]] * local_cases)
+        free = scored([1.0] * (local_cases + healthy), truth_mm3=0.0)
+        local = tuple({**free, **scored([dice] * local_cases)} for dice in (0.7, 0.7 + gained[share]))
         sets = [CaseSet(name=name, dataset=None, entries=(), pair=pair) for name, pair in (("a", anchor), ("l", local))]
         judgement = judge(anchor, local, SPOTS, Criteria())
         return Comparison(models=(), sets=tuple(sets), spots=SPOTS, judgement=judgement, notes=[])
@@ -103,6 +107,13 @@ def test_the_best_at_home_that_the_anchor_allows(tiny_model, tuned, tmp_path, lo
 )
 def test_few_cases_do_not_choose_among_what_the_gate_likes_alike(tiny_model, tuned, tmp_path, lost, gained, expected):
     assert choose(tiny_model, tuned, tmp_path, lost, gained, local_cases=4) == (expected, list(SHARES))
+
+
+@pytest.mark.parametrize(("local_cases", "gained"), [(1, {1.0: 0.05, 0.5: 0.024, 0.25: 0.03}), (0, NOTHING)])
+def test_cases_without_a_tumour_do_not_choose(tiny_model, tuned, tmp_path, local_cases, gained):
+    """After a complete resection Dice says nothing of a share."""
+    found = choose(tiny_model, tuned, tmp_path, NOTHING, gained, local_cases=local_cases, healthy=5 - local_cases)
+    assert found == (0.5, list(SHARES))
 
 
 def test_what_was_taught_wrong_is_not_hidden_by_taking_little_of_it(tiny_model, tuned, tmp_path):

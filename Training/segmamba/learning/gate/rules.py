@@ -150,7 +150,12 @@ def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
 
 def is_guard(anchor: Pair, spots: Mapping[str, float]) -> bool:
     """Whether so many anchor cases hold a tumour that more than chance moves their means."""
-    return len(_Dice.of(anchor, spots).means) >= ENOUGH
+    return count_telling(anchor, spots) >= ENOUGH
+
+
+def count_telling(pair: Pair, spots: Mapping[str, float]) -> int:
+    """How many cases hold a tumour, of which Dice says something."""
+    return len(_Dice.of(pair, spots).means)
 
 
 def local_change(local: Pair, spots: Mapping[str, float]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segmamba.learning.gate import Comparison
-from segmamba.learning.gate.rules import local_change
+from segmamba.learning.gate.rules import count_telling, local_change
 from segmamba.models.package import copy_package
 from segmamba.training.interpolation import save_between
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.5, 0.25)
 _USUAL = 0.5
-_ENOUGH = 5  # local validation cases; of fewer, chance decides which share is best of them
+_ENOUGH = 5  # local validation cases with a tumour; of fewer, chance decides which share is best of them
 _MISTAUGHT = 3.0  # times what may be lost on the anchor set
 _RANK = {"refuse": 0, "confirm": 1, "promote": 2}
 
@@ -54,7 +54,7 @@ def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path
 
 
 def _merit(share: float, found: Comparison) -> tuple[int, bool, float]:
-    few = len(found.sets[1].pair[0]) < _ENOUGH
+    few = count_telling(found.sets[1].pair, found.spots) < _ENOUGH
     return _RANK[found.judgement.verdict], few and share == _USUAL, _local_change(found)
 
 
