@@ -79,7 +79,7 @@ class SetupPanel:
             return
         if self.plan != plan:  # a check has ended while the question stood
             self.onCheck()
-            text = _("Nothing was installed: what is needed has changed meanwhile. Press Install again.")
+            text = _("Nothing was installed: what is needed has changed meanwhile. See what Check says now.")
             self._ui.testLabel.setText(text)
             return
         wheels = slicer.util.settingsValue(dependencies.WHEELS_SETTING, "", converter=str)

@@ -48,7 +48,7 @@ class WaitingPanel:
         try:
             fillCombo(ui.waitingCombo, list(zip(titles, names)), chosen)
             if self._name != chosen:
-                self._startAnew()
+                ui.waitingReasonEdit.setText("")  # what was typed is about the case before; what went wrong there stays
         finally:
             self._filling = False
         ui.waitingWidget.setVisible(bool(names))
@@ -68,11 +68,6 @@ class WaitingPanel:
             return self._watch.site.path / "corrections" / "verdicts" / f"{checkedName(self._name)}.png"
         except InputError:
             return None
-
-    def _startAnew(self) -> None:
-        """With another case: what was typed and said is about the one before."""
-        self._message = ""
-        self._ui.waitingReasonEdit.setText("")
 
     def _showCase(self) -> None:
         ui, row = self._ui, self._rows[max(0, self._ui.waitingCombo.currentIndex)]
@@ -114,7 +109,8 @@ class WaitingPanel:
 
     def onCase(self, index=0):
         if not self._filling and self._rows:
-            self._startAnew()
+            self._message = ""
+            self._ui.waitingReasonEdit.setText("")
             self._showCase()
             self._showButtons()
 

@@ -68,5 +68,5 @@ def test_installed_is_what_the_question_named(module, monkeypatch, isSame):
     monkeypatch.setattr(dependencies, "install", lambda plan, wheels: installed.append(plan.others))
     setup.onInstall()
     assert installed == ([("monai",)] if isSame else [])
-    changed = "Nothing was installed: what is needed has changed meanwhile. Press Install again."
+    changed = "Nothing was installed: what is needed has changed meanwhile. See what Check says now."
     assert panel.ui.testLabel.text == ("" if isSame else changed)

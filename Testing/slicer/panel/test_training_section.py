@@ -177,6 +177,19 @@ def test_a_reason_holds_for_the_case_it_was_typed_for(commands):
     assert ui.waitingReasonEdit.text == "" and not ui.acceptButton.isEnabled()
 
 
+@pytest.mark.parametrize("left", [NAMES[1:], []])
+def test_what_went_wrong_with_a_case_is_said_when_it_is_no_longer_there(commands, monkeypatch, left):
+    """A case of which another program holds a file is withdrawn, and its images have to be deleted by hand."""
+    ui, text = commands.panel.ui, f"{NAMES[0]} is withdrawn, but its files are not all deleted: remove them"
+    commands.reply("status", answer(corrections=doubtful(NAMES)))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **options: True)
+    ui.withdrawButton.click()
+    commands.fail("intake", text)
+    commands.reply("status", answer(corrections=doubtful(left) if left else {**COUNTS, "sent": 1}))
+    assert ui.waitingMessageLabel.text == text and not ui.waitingMessageLabel.isHidden()
+    assert ui.waitingWidget.isHidden() == (not left)
+
+
 def test_withdrawn_is_the_case_that_was_asked_about(commands, site, monkeypatch):
     """An answer of the engine may come while the question stands, and another case into the first one's place."""
     ui, left = commands.panel.ui, [NAMES[1:], NAMES[::-1]]
