@@ -331,3 +331,16 @@ def test_what_intake_doubts():
     for row, of_row in names.items():
         for way in (ways[name] for name in of_row):
             assert rows[row].removesuffix(" each") == f"{len(way['doubted'])} of {way['cases']}", row
+
+
+def test_what_a_proposal_says_of_the_place_of_a_label_map():
+    rows = results("proposal_place.json")["rows"]
+    found = [
+        sum(r["moved"] for r in rows if r["damage"] == d) for d in ("label moved by 15 mm", "label mirrored", "sound")
+    ]
+    (told,) = re.findall(
+        r"of (\d+) cases of BraTS-Africa,.*?(\d+) of those moved by 15 mm, (\d+) of those mirrored, and no sound one",
+        README.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    assert [*map(int, told), 0] == [len({row["case"] for row in rows}), *found]
