@@ -150,10 +150,10 @@ def beside_doubts(judgement: Judgement, cases: Sequence[str]) -> Judgement:
 
 def is_guard(anchor: Pair, spots: Mapping[str, float]) -> bool:
     """Whether so many anchor cases hold a tumour that more than chance moves their means."""
-    return count_telling(anchor, spots) >= ENOUGH
+    return count_with_tumor(anchor, spots) >= ENOUGH
 
 
-def count_telling(pair: Pair, spots: Mapping[str, float]) -> int:
+def count_with_tumor(pair: Pair, spots: Mapping[str, float]) -> int:
     """How many cases hold a tumour, of which Dice says something."""
     return len(_Dice.of(pair, spots).means)
 

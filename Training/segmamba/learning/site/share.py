@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segmamba.learning.gate import Comparison
-from segmamba.learning.gate.rules import count_telling, local_change
+from segmamba.learning.gate.rules import count_with_tumor, local_change
 from segmamba.models.package import copy_package
 from segmamba.training.interpolation import save_between
 
@@ -54,7 +54,7 @@ def choose_share(tuned: Path, initial: Path, folder: Path, judge: Callable[[Path
 
 
 def _merit(share: float, found: Comparison) -> tuple[int, bool, float]:
-    few = count_telling(found.sets[1].pair, found.spots) < _ENOUGH
+    few = count_with_tumor(found.sets[1].pair, found.spots) < _ENOUGH
     return _RANK[found.judgement.verdict], few and share == _USUAL, _local_change(found)
 
 
