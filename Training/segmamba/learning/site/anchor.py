@@ -21,14 +21,13 @@ from segmamba.learning.provenance import shipped_cases
 from segmamba.learning.registry.in_use import current
 from segmamba.learning.registry.state import read_registry
 from segmamba.learning.site.improvement import free_or_refuse
-from segmamba.learning.site.layout import Site, check_site
+from segmamba.learning.site.layout import MOMENT, Site, check_site
 from segmamba.learning.submissions.verdicts import find_trainable
 from segmamba.models.package import read_manifest
 from segmamba.training.plan import check_apart, may_hold_labels
 
 _FEWEST = 2  # fewer have no spread, from which the gate's margins follow
 _SHOWN = 3  # names in an error
-_MOMENT = 1.0  # seconds for which somebody who only looks may hold the lock
 
 
 def set_anchor(
@@ -66,7 +65,7 @@ def set_anchor(
     making, old = (site.folder / f".anchor.{name}" for name in ("new", "old"))
     _refuse_inside(Path(source), source, site.anchor, making, old)
     make_folder(site.runs)
-    with exclusive(site.lock, _MOMENT):
+    with exclusive(site.lock, MOMENT):
         if old.exists() and not site.anchor.exists():  # killed between two renames
             old.rename(site.anchor)
         for folder in (site.anchor, old):

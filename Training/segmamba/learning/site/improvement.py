@@ -18,15 +18,13 @@ from pathlib import Path
 from segmamba.errors import InputError, Stopped
 from segmamba.files.atomic import make_folder, sweep
 from segmamba.files.shares import exclusive, is_held
-from segmamba.learning.site.layout import LOCK, WAYS, Site
+from segmamba.learning.site.layout import LOCK, MOMENT, WAYS, Site
 from segmamba.learning.site.plan import begin_plan
 from segmamba.learning.site.status import RunStatus, StatusWriter, at_work, read_status
 from segmamba.learning.submissions.record import check_sent
 from segmamba.training.stop_signals import STOP, StopRequests, stop_signals
 
 log = logging.getLogger(__name__)
-
-_MOMENT = 1.0  # seconds for which somebody who only looks may hold a lock
 
 
 def improve(
@@ -109,13 +107,13 @@ def _alone(site: Site, folder: Path) -> Iterator[None]:
     make_folder(site.runs)
     with ExitStack() as held:
         try:
-            held.enter_context(exclusive(site.lock, _MOMENT))
+            held.enter_context(exclusive(site.lock, MOMENT))
         except InputError:  # another run was quicker
             with suppress(OSError):
                 folder.rmdir()  # made for this one; what holds anything stays
             raise
         sweep(make_folder(folder))
-        held.enter_context(exclusive(folder / LOCK, _MOMENT))
+        held.enter_context(exclusive(folder / LOCK, MOMENT))
         yield
 
 

@@ -17,6 +17,7 @@ DATA = "corrections"
 CANDIDATE = "candidate"
 LOG = "log.jsonl"  # of segmamba.training.run_folder, which needs torch
 LOCK = ".lock"
+MOMENT = 1.0  # seconds for which somebody who only looks may hold a lock
 WAYS = ("finetune", "retrain")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _TRIES = 1000

@@ -10,14 +10,13 @@ from pathlib import Path
 from segmamba.datasets.manifest import MANIFEST, CaseEntry, Dataset, read_dataset
 from segmamba.errors import InputError, explain
 from segmamba.files.shares import exclusive
-from segmamba.learning.site.layout import Site
+from segmamba.learning.site.layout import MOMENT, Site
 from segmamba.learning.submissions.record import FOLDER, INCOMING, check_sent, read_record
 from segmamba.learning.submissions.verdicts import VERDICTS
 from segmamba.training.samples import drop_all
 
 log = logging.getLogger(__name__)
 
-_MOMENT = 1.0  # seconds for which somebody who only looks may hold the lock
 
 # as the gate, a validation and an intake name them
 _PICTURE = re.compile(r"(?:gate-)?([0-9a-f]{20})(?:-v\d+)?\.png")
@@ -60,7 +59,7 @@ def drop_traces_beside(corrections: Path) -> None:
     site = Site(corrections.absolute().parent)
     if site.corrections != corrections.absolute() or not site.lock.exists():
         return
-    with suppress(InputError), exclusive(site.lock, _MOMENT):  # held: a run is at work
+    with suppress(InputError), exclusive(site.lock, MOMENT):  # held: a run is at work
         drop_all(site.cache)
     try:
         drop_pictures(site)
