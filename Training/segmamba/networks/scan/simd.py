@@ -145,6 +145,10 @@ class Emitter:
         """One 64-bit integer from an address."""
         return Value(self, self.builder.load(self._pointer(address, WORD), align=8))
 
+    def store_word(self, value: Value, address: Value) -> None:
+        """Writes a 64-bit integer to an address."""
+        self.builder.store(value.ir, self._pointer(address, WORD), align=8)
+
     def load_all(self, address: Value) -> Value:
         """One float from an address, in every lane."""
         return self._everywhere(self.builder.load(self._pointer(address, FLOAT), align=4))

@@ -112,6 +112,7 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
                 "v": torch.empty(channels // k.LANES * k.POINTS * (block * k.LANES + k.PAD // 4)),
                 "m": torch.empty(span * k.POINTS * (block * group * k.LANES + k.PAD // 4)),
                 "lines": torch.empty(k.POINTS * k.LANES),
+                "places": torch.empty(k.TOGETHER * k.POINTS, dtype=torch.int64),
             }
             calls.append(Call("winograd", group, **fields))
     run(calls, y.numel())

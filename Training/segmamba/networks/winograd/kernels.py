@@ -6,8 +6,9 @@
 
 A kernel does some tiles of 4^3 voxels of one sample, a block of them at a time: their transforms (v), for each point a
 matrix product over the channels (m), and back. Rows of channels are read and written where they lie; what is outside
-of the grid is read from a row of zeros, and written to a row that nobody reads. v and m lie by block of channels, then
-by point, then by tile: what is written and read together stays within some pages.
+of the grid is read from a row of zeros, and written to a row that nobody reads. Where each row lies is worked out once
+a tile, for all of its channels. v and m lie by block of channels, then by point, then by tile: what is written and read
+together stays within some pages.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ PATCH = 6  # of what a tile is computed from; as many points
 POINTS = PATCH**3
 PAD = 64  # bytes between two points in v and in m: without them whole pages lie between, and share one cache line
 LANES = WIDTH  # channels in a vector
+TOGETHER = max(1, 64 // CELL)  # tiles whose vectors fill a cache line of v
 OUTSIDE = 1 << 44  # bytes; more than any tensor has
 
 # tiles [first, first + tiles), `block` at a time. Blocks of channels: of x, and of another input that lies beside it.
 # weights: (spans, POINTS, groups, input channels, output channels of a group). A span's m is done before the next.
 FIELDS = (
     "first tiles block depth height width tiles_h tiles_w x_blocks x x_row other_blocks other other_row zeros "
-    "weights spans groups bias out out_row nowhere v m lines"
+    "weights spans groups bias out out_row nowhere v m lines places"
 )
 
 
@@ -58,10 +60,15 @@ def emit_convolution(emitter: Emitter, f: Fields, group: int) -> None:
         first = f.first + number * f.block
         count = emitter.smaller(f.block, f.tiles - number * f.block)
         inputs = (f.x, f.x_row, f.x_blocks, f.v), (f.other, f.other_row, f.other_blocks, f.v + f.x_blocks * v_lanes)
-        for x, x_row, x_blocks, v in inputs:
-            with emitter.loop(x_blocks) as b, emitter.loop(count) as t:
-                place = v + b * v_lanes + t * CELL
-                _to_points(emitter, f, _corner(f, first + t), (x + b * CELL, x_row), place, v_point)
+        with emitter.loop((count + TOGETHER - 1) / TOGETHER) as several:
+            start = several * TOGETHER  # tiles beyond the last are of no use; what they write stays within v's PAD
+            for x, x_row, x_blocks, v in inputs:
+                with emitter.loop(TOGETHER) as i, emitter.loop(emitter.smaller(x_blocks, 1)):
+                    corner = [place - 1 for place in _corner(f, first + start + i)]
+                    _places(emitter, f, corner, PATCH, (x, x_row, f.zeros), f.places + i * (POINTS * 8))
+                with emitter.loop(x_blocks) as b, emitter.loop(TOGETHER) as i:
+                    place = v + b * v_lanes + (start + i) * CELL
+                    _to_points(emitter, f, f.places + i * (POINTS * 8), b * CELL, place, v_point)
         with emitter.loop(f.spans) as span:
             with emitter.loop(POINTS) as point, emitter.loop(f.groups) as g:
                 weights = f.weights + ((span * POINTS + point) * f.groups + g) * channels * wide
@@ -69,9 +76,11 @@ def emit_convolution(emitter: Emitter, f: Fields, group: int) -> None:
                     v = f.v + point * v_point + r * rows * CELL
                     m = f.m + point * m_point + g * m_group + r * rows * wide
                     _product(emitter, f.x_blocks + f.other_blocks, (v, v_lanes), weights, m, (rows, group))
-            with emitter.loop(count) as t, emitter.loop(f.groups) as g:
-                m, wanted = f.m + t * wide + g * m_group, ((span * f.groups + g) * wide, group)
-                _to_voxels(emitter, f, _corner(f, first + t), m, m_point, wanted)
+            with emitter.loop(count) as t:
+                _places(emitter, f, _corner(f, first + t), TILE, (f.out, f.out_row, f.nowhere), f.places)
+                with emitter.loop(f.groups) as g, emitter.loop(group) as b:
+                    m = f.m + t * wide + g * m_group + b * CELL
+                    _to_voxels(emitter, f, ((span * f.groups + g) * group + b) * CELL, m, m_point)
 
 
 def _corner(f: Fields, tile: Value) -> list[Value]:
@@ -87,22 +96,28 @@ def _offset(emitter: Emitter, place: Value, side: Value, step: Value) -> Value:
     return place * step + outside * OUTSIDE
 
 
-def _to_points(
-    emitter: Emitter, f: Fields, corner: Sequence[Value], rows: tuple[Value, Value], v: Value, v_point: Value
+def _places(
+    emitter: Emitter, f: Fields, corner: Sequence[Value], side: int, rows: tuple[Value, Value, Value], places: Value
 ) -> None:
-    """The transform of one tile of one block of channels. rows: address and step of the input's rows."""
-    x, row = rows
-    d, h, w = (place - 1 for place in corner)
-    slabs = [_offset(emitter, d + i, f.depth, f.width * f.height * row) for i in range(PATCH)]
-    with emitter.loop(PATCH) as i:
+    """Writes the addresses of a cube's rows to `places`. rows: the first one's, their step, and that of one outside."""
+    start, row, outside = rows
+    d, h, w = corner
+    slabs = [_offset(emitter, d + i, f.depth, f.width * f.height * row) for i in range(side)]
+    with emitter.loop(side) as i:
         line = _offset(emitter, h + i, f.height, f.width * row)
-        with emitter.loop(PATCH) as j:
+        with emitter.loop(side) as j:
             column = line + _offset(emitter, w + j, f.width, row)
-            values = []
-            for slab in slabs:
+            for number, slab in enumerate(slabs):
                 offset = column + slab
-                values.append(emitter.load(emitter.where(emitter.smaller(offset, 0), f.zeros, x + offset)))
-            _store(emitter, _six(emitter, values), f.lines + (i * PATCH + j) * CELL, PATCH**2 * CELL)
+                place = emitter.where(emitter.smaller(offset, 0), outside, start + offset)
+                emitter.store_word(place, places + ((i * side + j) * side + number) * 8)
+
+
+def _to_points(emitter: Emitter, f: Fields, places: Value, lane: Value, v: Value, v_point: Value) -> None:
+    """The transform of one tile of one block of channels, which begins `lane` bytes after the start of a row."""
+    with emitter.loop(PATCH**2) as i:
+        values = [emitter.load(emitter.load_word(places + (i * PATCH + n) * 8) + lane) for n in range(PATCH)]
+        _store(emitter, _six(emitter, values), f.lines + i * CELL, PATCH**2 * CELL)
     with emitter.loop(PATCH) as k, emitter.loop(PATCH) as j:
         at, step = f.lines + (k * PATCH**2 + j) * CELL, PATCH * CELL
         _store(emitter, _six(emitter, _load(emitter, at, step)), at, step)
@@ -127,30 +142,19 @@ def _product(
         _store(emitter, [total.get() for total in line], m + group * CELL * number, CELL)
 
 
-def _to_voxels(
-    emitter: Emitter, f: Fields, corner: Sequence[Value], m: Value, m_point: Value, span: tuple[Value, int]
-) -> None:
-    """The output of one tile. span: bytes before its first channel, and vectors."""
-    d, h, w = corner
-    slabs = [_offset(emitter, d + i, f.depth, f.width * f.height * f.out_row) for i in range(TILE)]
-    with emitter.loop(span[1]) as block:
-        lane = span[0] + block * CELL
-        bias = emitter.load(f.bias + lane)
-        with emitter.loop(PATCH**2) as i:
-            values = _load(emitter, m + block * CELL + i * PATCH * m_point, m_point)
-            _store(emitter, _four(emitter, values), f.lines + i * (TILE * CELL), CELL)
-        with emitter.loop(PATCH) as k, emitter.loop(TILE) as j:
-            at, step = f.lines + (k * (PATCH * TILE) + j) * CELL, TILE * CELL
-            _store(emitter, _four(emitter, _load(emitter, at, step)), at, step)
-        with emitter.loop(TILE) as i:
-            line = _offset(emitter, h + i, f.height, f.width * f.out_row)
-            with emitter.loop(TILE) as j:
-                column = line + _offset(emitter, w + j, f.width, f.out_row)
-                values = _load(emitter, f.lines + (i * TILE + j) * CELL, PATCH * TILE * CELL)
-                for slab, value in zip(slabs, _four(emitter, values)):
-                    offset = column + slab
-                    place = emitter.where(emitter.smaller(offset, 0), f.nowhere, f.out + offset)
-                    emitter.store(value + bias, place + lane)
+def _to_voxels(emitter: Emitter, f: Fields, lane: Value, m: Value, m_point: Value) -> None:
+    """The output of one tile in one block of channels, which begins `lane` bytes after the start of a row."""
+    bias = emitter.load(f.bias + lane)
+    with emitter.loop(PATCH**2) as i:
+        values = _load(emitter, m + i * PATCH * m_point, m_point)
+        _store(emitter, _four(emitter, values), f.lines + i * (TILE * CELL), CELL)
+    with emitter.loop(PATCH) as k, emitter.loop(TILE) as j:
+        at, step = f.lines + (k * (PATCH * TILE) + j) * CELL, TILE * CELL
+        _store(emitter, _four(emitter, _load(emitter, at, step)), at, step)
+    with emitter.loop(TILE**2) as i:
+        values = _load(emitter, f.lines + i * CELL, PATCH * TILE * CELL)
+        for number, value in enumerate(_four(emitter, values)):
+            emitter.store(value + bias, emitter.load_word(f.places + (i * TILE + number) * 8) + lane)
 
 
 def _six(emitter: Emitter, x: Sequence[Value]) -> list[Value]:
