@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from scan_inputs import NAMES, in_process, inputs
+from scan_inputs import NAMES, assert_close, doubles, in_process, inputs
 from segmamba.errors import InputError
 from segmamba.networks import scan
 from segmamba.networks.scan import available_backends, causal_conv1d_silu, choose_backend, selective_scan
@@ -148,18 +148,45 @@ def test_on_a_gpu_the_best_that_can_be_used_is_taken(monkeypatch, caplog):
     scan._notice.cache_clear()
 
 
+GRIDS = {"forward": (1, 150), "reverse": (1, 150), "slices": (70, 3)}  # slices, and tokens in each; chunks have 64
+
+
+@pytest.mark.parametrize("gradients", [False, True], ids=["", "gradients"])
+@pytest.mark.parametrize("order", GRIDS)
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
-def test_orders_of_back_ends_that_read_one_alone(backend):
-    """They are given the tokens in order; "reference" is too, so the walk is written out here."""
-    values = inputs(1, 12, 8)
-    order = [p + s * 3 for p in range(3) for s in range(4)]
-    expected = torch.empty(1, 12, 8)
-    expected[:, order] = selective_scan(*(x[:, order] if x.ndim == 3 else x for x in values), backend="reference")
-    got = selective_scan(*values, order="slices", slices=4, backend=backend)
-    torch.testing.assert_close(got, expected)
-    conv = values[0], torch.ones(8, 1, 4), torch.ones(8)
-    got = causal_conv1d_silu(*conv, order="reverse", backend=backend)
-    torch.testing.assert_close(got, causal_conv1d_silu(values[0].flip(1), *conv[1:], backend=backend).flip(1))
+def test_orders_of_back_ends_that_read_one_alone(backend, order, gradients):
+    """From the definition with the walk written out: tokens in the grid or walked already, with and without a sum."""
+    slices, plane = GRIDS[order]
+    walk = {
+        "forward": range(slices * plane),
+        "reverse": range(slices * plane)[::-1],
+        "slices": [p + s * plane for p in range(plane) for s in range(slices)],
+    }
+    walk = torch.tensor(list(walk[order]))
+    values = inputs(2, len(walk), 48 if order == "slices" else 20, gate=order != "reverse")
+    u, delta, A, B, C, D, bias, z = (x if x is None else x.requires_grad_(gradients) for x in values)
+    in_order = [None if x is None else x[:, walk] if x.ndim == 3 else x for x in doubles(values)]
+    expected = torch.empty(u.shape, dtype=torch.float64)
+    expected[:, walk] = selective_scan(*in_order, backend="reference").detach()
+    asked = {"order": order, "slices": slices, "backend": backend}
+    onto = torch.randn(u.shape, generator=torch.Generator().manual_seed(3))
+    first = [x[:, walk] for x in (u, delta, B, C)]
+    with torch.set_grad_enabled(gradients):
+        results = {
+            "grid": selective_scan(u, delta, A, B, C, D, bias, z, **asked),
+            "walked": selective_scan(*first[:2], A, *first[2:], D, bias, z, walked=True, **asked),
+        }
+        total = selective_scan(*first[:2], A, *first[2:], D, bias, z, walked=True, onto=onto.clone(), **asked)
+    assert_close(results.values(), [expected] * 2, results)
+    assert torch.equal(total, onto + results["walked"])
+
+    weight, bias = inputs(1, 1, u.shape[2], states=4)[2][:, None], D
+    in_order = u.double()[:, walk], weight.double(), bias.double()
+    walked = causal_conv1d_silu(*in_order, backend="reference").detach()
+    with torch.set_grad_enabled(gradients):
+        assert_close([causal_conv1d_silu(u, weight, bias, walked=True, **asked)], [walked], ["convolution, walked"])
+        got = causal_conv1d_silu(u, weight, bias, **asked)
+    assert_close([got[:, walk]], [walked], ["convolution"])
 
 
 def test_an_order_that_does_not_fit():
@@ -168,6 +195,8 @@ def test_an_order_that_does_not_fit():
         selective_scan(*values, order="back")
     with pytest.raises(InputError, match=r"12 tokens.*5 slices"):
         selective_scan(*values, order="slices", slices=5)
+    with pytest.raises(InputError, match=r"onto .*\(1, 11, 8\); expected \(1, 12, 8\)"):
+        selective_scan(*values, onto=torch.zeros(1, 11, 8))
 
 
 def test_the_notice_names_the_reason(caplog, monkeypatch):

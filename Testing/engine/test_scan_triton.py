@@ -95,14 +95,14 @@ def test_a_network_reads_its_tokens_where_they_lie():
     in_process(
         INTERPRETED,
         """
-        from segmamba.networks import mamba
+        from segmamba.networks import mamba, scan
         torch.manual_seed(1)
         network, tokens = mamba.TriMamba(2), torch.randn(1, 6, 2)
         with torch.no_grad():
             os.environ["SEGMAMBA_SCAN"] = "torch"
             expected = network(tokens, 3)
             os.environ["SEGMAMBA_SCAN"] = "triton"
-            mamba.walk = None  # nothing is put into order
+            scan.walk = scan.unwalk = None  # nothing is put into order
             assert_close([network(tokens, 3)], [expected.double()], ["tokens"])
         """,
     )

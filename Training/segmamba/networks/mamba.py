@@ -24,8 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmamba.networks.scan import causal_conv1d_silu, reads_any_order, selective_scan
-from segmamba.networks.scan.orders import unwalk, walk
+from segmamba.networks.scan import causal_conv1d_silu, keeps_order, selective_scan
 
 # direction -> the letter in the names of its parameters
 DIRECTIONS = {"forward": "", "reverse": "_b", "slices": "_s"}
@@ -72,16 +71,13 @@ class TriMamba(nn.Module):
         xz_BLd = self.in_proj(tokens_BLC)
         total = None
         for direction in self.directions:
-            letter = DIRECTIONS[direction]
-            if reads_any_order(xz_BLd):
-                out = self._scan(xz_BLd, letter, order=direction, slices=slices)
-            else:
-                out = unwalk(self._scan(walk(xz_BLd, direction, slices), letter), direction, slices)
-            total = out if total is None else total + out
+            total = self._scan(xz_BLd, direction, slices, onto=total)
         return self.out_proj(total)
 
-    def _scan(self, xz_BLd: Tensor, letter: str, **order: Any) -> Tensor:
-        """One direction over its tokens: (B, L, 2d) -> (B, L, d), gated. order: where they do not lie in it already."""
+    def _scan(self, xz_BLd: Tensor, direction: str, slices: int, onto: Tensor | None) -> Tensor:
+        """One direction, (B, L, 2d) -> (B, L, d), gated, added to what the others gave (onto)."""
+        letter = DIRECTIONS[direction]
+        order: Any = {"order": direction, "slices": slices, "walked": not keeps_order(xz_BLd)}
         conv, x_proj, dt_proj = (getattr(self, name + letter) for name in ("conv1d", "x_proj", "dt_proj"))
         x, z = xz_BLd.chunk(2, dim=-1)
         u = causal_conv1d_silu(x, conv.weight, conv.bias, **order)
@@ -89,7 +85,7 @@ class TriMamba(nn.Module):
         delta = F.linear(r, dt_proj.weight)  # its bias goes into the scan, where softplus is taken in fp32
         A = -torch.exp(_at_least_float32(getattr(self, f"A{letter}_log")))
         D = _at_least_float32(getattr(self, f"D{letter}"))
-        return selective_scan(u, delta, A, B, C, D, _at_least_float32(dt_proj.bias), z, **order)
+        return selective_scan(u, delta, A, B, C, D, _at_least_float32(dt_proj.bias), z, onto=onto, **order)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

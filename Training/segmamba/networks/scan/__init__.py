@@ -38,7 +38,7 @@ __all__ = [
     "available_backends",
     "causal_conv1d_silu",
     "choose_backend",
-    "reads_any_order",
+    "keeps_order",
     "selective_scan",
 ]
 
@@ -67,6 +67,8 @@ def selective_scan(
     *,
     order: str = "forward",
     slices: int = 1,
+    walked: bool = False,
+    onto: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """The selective scan, differentiable with respect to every tensor.
@@ -85,6 +87,8 @@ def selective_scan(
         z: (B, L, d), the gate before SiLU; None: no gate.
         order: one of ORDERS, in which the tokens are walked through; they lie, and the result does, as in the grid.
         slices: of the grid, a divisor of L.
+        walked: u, delta, B and C lie in the order of the walk already; z and the result, still as in the grid.
+        onto: (B, L, d), what the result is added to; it may be overwritten where no gradient is asked for.
         backend: one of BACKENDS; None: the best that can be used.
 
     Returns:
@@ -95,19 +99,34 @@ def selective_scan(
     """
     _check_scan(u, delta, A, B, C, D, delta_bias, z)
     _check_order(u, order, slices)
-    name = _backend_for(u, backend)
-    if name == "triton":
-        if A.shape[1] <= triton_backend.MOST_STATES:
-            places = index_map(order, u.shape[1], slices)
-            return triton_backend.selective_scan(u, delta, A, B, C, D, delta_bias, z, places)
+    if onto is not None:
+        _expect("onto", onto, tuple(u.shape), u)
+    name, places = _backend_for(u, backend), index_map(order, u.shape[1], slices)
+    if name == "triton" and A.shape[1] > triton_backend.MOST_STATES:
         name = "torch"
-    u, delta, B, C = (walk(x, order, slices) for x in (u, delta, B, C))
+    if name == "triton":
+        if walked:
+            u, delta, B, C = (unwalk(x, order, slices) for x in (u, delta, B, C))
+        y = triton_backend.selective_scan(u, delta, A, B, C, D, delta_bias, z, places)
+        return y if onto is None else onto + y
+    if not walked:
+        u, delta, B, C = (walk(x, order, slices) for x in (u, delta, B, C))
+    if name == "cpu" and cpu.scans_in_place(A, u, delta, B, C, D, delta_bias, z, onto):
+        return cpu.selective_scan(u, delta, A, B, C, D, delta_bias, z, places, onto)
     z = None if z is None else walk(z, order, slices)
-    return unwalk(BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z), order, slices)
+    y = unwalk(BACKENDS[name].selective_scan(u, delta, A, B, C, D, delta_bias, z), order, slices)
+    return y if onto is None else onto + y
 
 
 def causal_conv1d_silu(
-    x: Tensor, weight: Tensor, bias: Tensor, *, order: str = "forward", slices: int = 1, backend: str | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    order: str = "forward",
+    slices: int = 1,
+    walked: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
     """SiLU of the causal depthwise convolution: y_t = SiLU(bias + sum_k weight_k x_{t-K+1+k}), from zeros.
 
@@ -117,6 +136,7 @@ def causal_conv1d_silu(
         bias: (d,).
         order: as of the scan.
         slices: as of the scan.
+        walked: the result is to lie in the order of the walk; x lies as in the grid.
         backend: as of the scan.
 
     Returns:
@@ -130,16 +150,24 @@ def causal_conv1d_silu(
         raise InputError(f"weight of the causal convolution has shape {tuple(weight.shape)}; expected ({d}, 1, K)")
     _expect("bias", bias, (d,), x)
     _check_order(x, order, slices)
-    name = _backend_for(x, backend)
-    if name == "triton":
-        if weight.shape[2] <= triton_backend.MOST_TAPS:
-            return triton_backend.causal_conv1d_silu(x, weight, bias, index_map(order, x.shape[1], slices))
+    name, places = _backend_for(x, backend), index_map(order, x.shape[1], slices)
+    if name == "triton" and weight.shape[2] > triton_backend.MOST_TAPS:
         name = "torch"
-    return unwalk(BACKENDS[name].causal_conv1d_silu(walk(x, order, slices), weight, bias), order, slices)
+    if name == "triton":
+        y = triton_backend.causal_conv1d_silu(x, weight, bias, places)
+        return walk(y, order, slices) if walked else y
+    if name == "cpu" and cpu.convolves_in_place(weight, x, bias):
+        y = cpu.causal_conv1d_silu(x, weight, bias, places)
+    else:
+        y = BACKENDS[name].causal_conv1d_silu(walk(x, order, slices), weight, bias)
+    return y if walked else unwalk(y, order, slices)
 
 
-def reads_any_order(x: Tensor) -> bool:
-    """Whether the back end for such tokens reads them where they lie; else they are better put into order once."""
+def keeps_order(x: Tensor) -> bool:
+    """Whether the back end for such tokens has them, from convolution to scan, best where they lie in the grid.
+
+    The others read them one after the other: between the two they are better left in the order of the walk.
+    """
     return _backend_for(x, None) == "triton"
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import order_kernels
+from .order_kernels import noted_row, row_of, write_rows
 from .simd import CELL, Emitter, Fields, Value, Variable
 
 PIECE = 64  # tokens: they stay in the cache while one block of channels after the other is done
 
-FORWARD_FIELDS = "first count blocks x x_row weight weight_row bias out out_row"
+FORWARD_FIELDS = f"first count blocks x x_row weight weight_row bias out out_row {order_kernels.FIELDS}"
 # after: tokens between the tile's end and the sequence's, at most K - 1. weight, weight_grad: (K, d).
 BACKWARD_FIELDS = (
     "first count after blocks x x_row weight weight_row bias grad grad_row "
@@ -31,17 +33,21 @@ def emit_forward(emitter: Emitter, f: Fields, taps: int) -> None:
         f: the kernel's arguments by the names in FORWARD_FIELDS.
         taps: K of the convolution.
     """
-    with emitter.loop((f.count + (PIECE - 1)) / PIECE) as piece, emitter.loop(f.blocks) as block:
-        lane, start = block * CELL, piece * PIECE
-        first = f.first + start
-        w, bias = _weights(emitter, f, lane, taps)
-        past = [emitter.variable(_row(emitter, f, first - j, lane)) for j in range(1, taps)]  # x_{t-1}, x_{t-2}, ...
-        with emitter.loop(emitter.smaller(f.count - start, PIECE)) as i:
-            t = first + i
-            window = [emitter.load(f.x + t * f.x_row + lane), *(x.get() for x in past)]
-            p = _dot(emitter, w, window, bias)
-            emitter.store(p * emitter.sigmoid(p), f.out + t * f.out_row + lane)
-            _push(past, window)
+    with emitter.loop((f.count + (PIECE - 1)) / PIECE) as piece:
+        start = piece * PIECE
+        first, count = f.first + start, emitter.smaller(f.count - start, PIECE)
+        write_rows(emitter, f, first, count + PIECE)
+        with emitter.loop(f.blocks) as block:
+            lane = block * CELL
+            w, bias = _weights(emitter, f, lane, taps)
+            before = [(first - j, row_of(f, first - j)) for j in range(1, taps)]
+            past = [emitter.variable(_load(emitter, f, t, row, lane)) for t, row in before]  # x_{t-1}, x_{t-2}, ...
+            with emitter.loop(count) as i:
+                window = [emitter.load(f.x + noted_row(emitter, f, i) * f.x_row + lane), *(x.get() for x in past)]
+                emitter.prefetch(f.x + noted_row(emitter, f, i + PIECE) * f.x_row + lane)
+                p = _dot(emitter, w, window, bias)
+                emitter.store(p * emitter.sigmoid(p), f.out + (first + i) * f.out_row + lane)
+                _push(past, window)
 
 
 def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
@@ -57,12 +63,12 @@ def emit_backward(emitter: Emitter, f: Fields, taps: int) -> None:
         w, bias = _weights(emitter, f, lane, taps)
         last = f.first + f.count + f.after - 1
         # Going back in time: window holds x_t, x_{t-1}, ...; later holds q_{t+1}, q_{t+2}, ...
-        ahead = [emitter.variable(_row(emitter, f, last - j, lane)) for j in range(taps - 1)]
+        ahead = [emitter.variable(_load(emitter, f, last - j, last - j, lane)) for j in range(taps - 1)]
         later = [emitter.variable() for _ in range(taps - 1)]
         w_grad, bias_grad = [emitter.variable() for _ in range(taps)], emitter.variable()
 
         def step(t: Value) -> tuple[list[Value], list[Value]]:
-            window = [*(x.get() for x in ahead), _row(emitter, f, t - (taps - 1), lane)]
+            window = [*(x.get() for x in ahead), _load(emitter, f, t - (taps - 1), t - (taps - 1), lane)]
             p = _dot(emitter, w, window, bias)
             s = emitter.sigmoid(p)
             q = emitter.load(f.grad + t * f.grad_row + lane) * s * emitter.fma(p, 1.0 - s, 1.0)
@@ -99,10 +105,11 @@ def _dot(emitter: Emitter, w: Sequence[Value], window: Sequence[Value], start: V
     return start
 
 
-def _row(emitter: Emitter, f: Fields, t: Value, lane: Value) -> Value:
-    """x_t, or 0 before the sequence's start."""
-    inside = emitter.load(f.x + emitter.larger(t, 0) * f.x_row + lane)
-    return emitter.where(emitter.larger(t, -1) + 1, inside, emitter.lanes(0.0))
+def _load(emitter: Emitter, f: Fields, t: Value, row: Value, lane: Value) -> Value:
+    """x_t, which lies in `row`, or 0 before the sequence's start."""
+    inside = emitter.larger(t, -1) + 1  # 0 before it
+    x = emitter.load(f.x + emitter.where(inside, row, emitter.word(0)) * f.x_row + lane)
+    return emitter.where(inside, x, emitter.lanes(0.0))
 
 
 def _push(variables: Sequence[Variable], values: Sequence[Value]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import chunked
+from .orders import IndexMap, index_map
 from .work import Call, parts, rows, run
 
 CONV_TILE = 2048  # tokens of one piece of the convolution
@@ -47,9 +48,22 @@ def _problem() -> str:
 
 
 def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor, z: Tensor | None
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    z: Tensor | None,
+    places: IndexMap | None = None,
+    onto: Tensor | None = None,
 ) -> Tensor:
-    """See `SelectiveScan.selective_scan`."""
+    """See `SelectiveScan.selective_scan`.
+
+    Where it `scans_in_place` it takes also places, where the walk has the tokens of z and of the result (u, delta, B
+    and C lie in its order), and onto, to which the result is added, and which it may overwrite.
+    """
     from . import kernels
 
     if bool((A > 0).any()):  # states that grow: the kernels' exponential is made for decay
@@ -62,15 +76,19 @@ def selective_scan(
     B, C = _padded(B, pad_states), _padded(C, pad_states)
     A = F.pad(A.float(), (0, pad_states, 0, pad_channels)) if pad_channels or pad_states else A.float()
     inputs = (u, delta, A, B, C, D, delta_bias, z)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-        y = _Scan.apply(*inputs)
-    else:
-        y, _ = _scan_forward(*inputs, keep=False)
-    return (y[..., :d] if pad_channels else y).to(dtype)
+    if needs_gradients(*inputs):
+        return _cut(_Scan.apply(*inputs), d, dtype)
+    within = onto is not None and onto.dtype == dtype == torch.float32 and not pad_channels and onto.is_contiguous()
+    y, _ = _scan_forward(*inputs, keep=False, places=places, onto=onto if within else None)
+    y = _cut(y, d, dtype)
+    return y if onto is None or within else onto + y
 
 
-def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `SelectiveScan.causal_conv1d_silu`."""
+def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor, places: IndexMap | None = None) -> Tensor:
+    """See `SelectiveScan.causal_conv1d_silu`; where it `convolves_in_place`, places: where the walk finds x's tokens.
+
+    The result lies in the order of the walk.
+    """
     from . import kernels
 
     taps = weight.shape[2]
@@ -79,11 +97,26 @@ def causal_conv1d_silu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     dtype, d = x.dtype, x.shape[2]
     pad_channels = -d % kernels.WIDTH
     inputs = (_padded(x, pad_channels), _padded(weight[:, 0].T, pad_channels), _padded(bias, pad_channels))
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        y = _Conv.apply(*inputs)
-    else:
-        y = _conv_forward(*inputs)
-    return (y[..., :d] if pad_channels else y).to(dtype)
+    return _cut(_Conv.apply(*inputs) if needs_gradients(*inputs) else _conv_forward(*inputs, places), d, dtype)
+
+
+def scans_in_place(A: Tensor, *inputs: Tensor | None) -> bool:
+    """Whether `selective_scan` of such inputs takes places and onto."""
+    return not (needs_gradients(A, *inputs) or bool((A > 0).any()))
+
+
+def convolves_in_place(weight: Tensor, *inputs: Tensor) -> bool:
+    """Whether `causal_conv1d_silu` of such inputs takes places."""
+    return weight.shape[2] <= MOST_TAPS and not needs_gradients(weight, *inputs)
+
+
+def needs_gradients(*inputs: Tensor | None) -> bool:
+    """Whether a backward pass may follow: its kernels know one order only."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+def _cut(y: Tensor, d: int, dtype: torch.dtype) -> Tensor:
+    return (y if y.shape[2] == d else y[..., :d]).to(dtype)
 
 
 def _padded(x: Tensor, extra: int) -> Tensor:
@@ -96,7 +129,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        y, states = _scan_forward(*inputs, keep=True)
+        y, states = _scan_forward(*inputs, keep=True, places=None, onto=None)
         ctx.save_for_backward(*inputs, states)
         return y
 
@@ -108,7 +141,18 @@ class _Scan(torch.autograd.Function):
 
 
 def _scan_forward(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor, z: Tensor | None, keep: bool
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    bias: Tensor,
+    z: Tensor | None,
+    *,
+    keep: bool,
+    places: IndexMap | None,
+    onto: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """y, and the states (batch, chunks + 1, N, d) at the starts of chunks when `keep`, else only the last."""
     from . import kernels as k
@@ -117,14 +161,15 @@ def _scan_forward(
     (batch, length, d), states = u.shape, A.shape[1]
     u, delta, B, C, D, bias = (rows(x) for x in (u, delta, B, C, D, bias))
     z = None if z is None else rows(z)
-    a, out = (A.detach() * LOG2E).T.contiguous(), torch.empty(batch, length, d)
+    a, out = (A.detach() * LOG2E).T.contiguous(), torch.empty(batch, length, d) if onto is None else onto
     state = torch.empty(batch, -(-length // k.CHUNK) + 1 if keep else 1, states, d)
     state[:, 0] = 0.0
     threads = torch.get_num_threads()
     calls = [
         Call(
             "scan forward",
-            z is not None,
+            (0 if z is None else k.GATED) + (0 if onto is None else k.ADDED),
+            **_walk(places, length, k.CHUNK),
             tokens=length,
             blocks=(lanes.stop - lanes.start) // k.WIDTH,
             groups=states // k.GROUP,
@@ -146,6 +191,13 @@ def _scan_forward(
     ]
     run(calls, out.numel())
     return out, state
+
+
+def _walk(places: IndexMap | None, length: int, run_length: int) -> dict[str, Any]:
+    """The fields that order_kernels reads, with room for the rows of a run of tokens."""
+    period, stride, step, origin = places or index_map("forward", length, 1)
+    room = torch.empty(run_length, dtype=torch.int64)
+    return {"period": period, "stride": stride, "step": step, "origin": origin, "places": room}
 
 
 def _scan_backward(
@@ -229,7 +281,8 @@ class _Conv(torch.autograd.Function):
         return _conv_backward(x, weight, bias, grad)
 
 
-def _conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _conv_forward(x: Tensor, weight: Tensor, bias: Tensor, places: IndexMap | None = None) -> Tensor:
+    from . import conv_kernels
     from . import kernels as k
 
     batch, length, d = x.shape
@@ -238,6 +291,7 @@ def _conv_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Call(
             "conv forward",
             len(weight),
+            **_walk(places, length, 2 * conv_kernels.PIECE),
             first=tile.start,
             count=tile.stop - tile.start,
             blocks=d // k.WIDTH,

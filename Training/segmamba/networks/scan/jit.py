@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-from . import conv_kernels, kernels, simd
+from . import conv_kernels, kernels, order_kernels, simd
 from .simd import Emitter, Fields
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def fields_of(name: str) -> list[str]:
 def build(name: str, variant: int) -> Callable[[np.ndarray], None]:
     """The compiled kernel: a function of one int64 array, its fields in order. Releases the GIL.
 
-    variant: for the scan 1 with a gate, 0 without; for the convolution its number of taps.
+    variant: what the kernel's emitter says; for the causal convolution its number of taps.
     Compiling takes a second or so, once: numba keeps the result beside this file, or in the user's cache
     folder where this one is read-only. Without either, every process compiles anew. Either is said, once.
     """
@@ -90,6 +90,6 @@ def _say(text: str) -> None:
 def _sources(module: str) -> str:
     """A digest of the files that a module's kernels are made of: of those numba watches only this one."""
     digest = hashlib.sha256(str(simd.WIDTH).encode())
-    for name in (simd.__name__, module):
+    for name in (simd.__name__, order_kernels.__name__, module):
         digest.update(Path(str(sys.modules[name].__file__)).read_bytes())
     return digest.hexdigest()[:16]

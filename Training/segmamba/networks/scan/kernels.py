@@ -17,6 +17,8 @@ A kernel's arguments are those named in its ``*_FIELDS``: counts, addresses, and
 
 from __future__ import annotations
 
+from . import order_kernels
+from .order_kernels import noted_row, write_rows
 from .simd import CELL, LN2, WIDTH, Emitter, Fields, Value
 
 CHUNK = 64  # tokens between saved states
@@ -26,8 +28,9 @@ GROUP = max(8, WIDTH)  # states held in registers at a time; the number of state
 # a: (N, d) = A log2(e); state: (chunks + 1, N, d), with state_step = 0 where nothing need be kept.
 FORWARD_FIELDS = (
     "tokens blocks groups u u_row delta delta_row b b_row c c_row z z_row out out_row "
-    "a a_row skip bias state state_step scratch"
+    f"a a_row skip bias state state_step scratch {order_kernels.FIELDS}"
 )
+GATED, ADDED = 1, 2  # bits of the forward kernel's variant
 # b_grad, c_grad: (L, N), this task's own sums over its channels; a_grad, carry: (N, d), rows as in a;
 # carry: a_{t+1} e_{t+1} at the end of the chunk.
 BACKWARD_FIELDS = (
@@ -35,51 +38,94 @@ BACKWARD_FIELDS = (
     "a a_row skip bias state state_step carry u_grad u_grad_row delta_grad delta_grad_row z_grad z_grad_row "
     "b_grad b_grad_row c_grad c_grad_row a_grad skip_grad bias_grad scratch"
 )
-FORWARD_SCRATCH = CHUNK * WIDTH  # floats
+FORWARD_SCRATCH = 2 * CHUNK * WIDTH  # floats
 BACKWARD_SCRATCH = WIDTH * (CHUNK * (8 + 2 * GROUP) + GROUP)
 
 
-def emit_forward(emitter: Emitter, f: Fields, gated: int) -> None:
+def emit_forward(emitter: Emitter, f: Fields, variant: int) -> None:
     """Writes the output of one sequence, and the states at the starts of chunks.
 
     Args:
         emitter: writes the instructions.
         f: the kernel's arguments by the names in FORWARD_FIELDS.
-        gated: 1 with a gate, 0 without.
+        variant: GATED where there is a gate, more by ADDED where the output is added to what is there.
     """
-    with emitter.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk, emitter.loop(f.blocks) as block:
-        start, lane = chunk * CHUNK, block * CELL
+    s_dt, s_y = f.scratch, f.scratch + CHUNK * CELL
+    with emitter.loop((f.tokens + (CHUNK - 1)) / CHUNK) as chunk:
+        start = chunk * CHUNK
         count = emitter.smaller(f.tokens - start, CHUNK)
-        skip, bias = emitter.load(f.skip + lane), emitter.load(f.bias + lane)
+        write_rows(emitter, f, start, count)
+        with emitter.loop(f.blocks) as block:
+            lane, most = block * CELL, emitter.variable()
+            skip, bias = emitter.load(f.skip + lane), emitter.load(f.bias + lane)
+            with emitter.loop(count) as i:
+                delta, u = (p + (start + i) * row + lane for p, row in ((f.delta, f.delta_row), (f.u, f.u_row)))
+                dt, _ = emitter.softplus_and_slope(emitter.load(delta) + bias)
+                most.set(emitter.at_least(most.get(), dt))
+                emitter.store(dt, s_dt + i * CELL)
+                emitter.store(skip * emitter.load(u), s_y + i * CELL)
+                row = noted_row(emitter, f, i)
+                later = [delta + f.delta_row * CHUNK, u + f.u_row * CHUNK, f.out + row * f.out_row + lane]
+                for address in [*later, f.z + row * f.z_row + lane] if variant & GATED else later:
+                    emitter.prefetch(address)
+            with emitter.loop(f.groups) as group:
+                _states(emitter, f, (chunk, group), (start, count), lane, (s_dt, s_y), most.get())
+            with emitter.loop(count) as i:
+                row, y = noted_row(emitter, f, i), emitter.load(s_y + i * CELL)
+                out = f.out + row * f.out_row + lane
+                if variant & GATED:
+                    z = emitter.load(f.z + row * f.z_row + lane)
+                    y = y * (z * emitter.sigmoid(z))
+                emitter.store(emitter.load(out) + y if variant & ADDED else y, out)
+
+
+def _states(
+    emitter: Emitter,
+    f: Fields,
+    place: tuple[Value, Value],
+    tokens: tuple[Value, Value],
+    lane: Value,
+    scratch: tuple[Value, Value],
+    most: Value,
+) -> None:
+    """A chunk of a group of states: adds <C_t, h_t> to y.
+
+    Args:
+        emitter: writes the instructions.
+        f: the kernel's arguments.
+        place: numbers of the chunk and of the group.
+        tokens: the chunk's first one, and how many.
+        lane: bytes before the block of channels.
+        scratch: addresses of the chunk's dt and y.
+        most: the largest dt of the chunk.
+    """
+    (chunk, group), (start, count), (s_dt, s_y) = place, tokens, scratch
+    first = group * GROUP
+    state = f.state + chunk * f.state_step + first * f.a_row + lane
+    a = f.a + first * f.a_row + lane
+    h = [emitter.variable(emitter.load(state + f.a_row * n)) for n in range(GROUP)]
+
+    def steps(clamped: bool) -> None:
         with emitter.loop(count) as i:
             t = start + i
-            dt, _ = emitter.softplus_and_slope(emitter.load(f.delta + t * f.delta_row + lane) + bias)
-            emitter.store(dt, f.scratch + i * CELL)
-            emitter.store(skip * emitter.load(f.u + t * f.u_row + lane), f.out + t * f.out_row + lane)
-        with emitter.loop(f.groups) as group:
-            state = f.state + chunk * f.state_step + group * GROUP * f.a_row + lane
-            a = f.a + group * GROUP * f.a_row + lane
-            h = [emitter.variable(emitter.load(state + f.a_row * n)) for n in range(GROUP)]
-            with emitter.loop(count) as i:
-                t = start + i
-                dt = emitter.load(f.scratch + i * CELL)
-                x = dt * emitter.load(f.u + t * f.u_row + lane)
-                b, c = (p + t * row + group * (4 * GROUP) for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
-                out = f.out + t * f.out_row + lane
-                y = [emitter.load(out), emitter.lanes(0.0)]
-                for n in range(GROUP):
-                    decay = emitter.exp2(dt * emitter.load(a + f.a_row * n))
-                    new = emitter.fma(decay, h[n].get(), x * emitter.load_all(b + 4 * n))
-                    h[n].set(new)
-                    y[n % 2] = emitter.fma(new, emitter.load_all(c + 4 * n), y[n % 2])
-                emitter.store(y[0] + y[1], out)
+            dt = emitter.load(s_dt + i * CELL)
+            x = dt * emitter.load(f.u + t * f.u_row + lane)
+            b, c = (p + t * row + first * 4 for p, row in ((f.b, f.b_row), (f.c, f.c_row)))
+            y = [emitter.load(s_y + i * CELL), emitter.lanes(0.0)]
             for n in range(GROUP):
-                emitter.store(h[n].get(), state + f.state_step + f.a_row * n)
-        if gated:
-            with emitter.loop(count) as i:
-                t = start + i
-                out, z = f.out + t * f.out_row + lane, emitter.load(f.z + t * f.z_row + lane)
-                emitter.store(emitter.load(out) * (z * emitter.sigmoid(z)), out)
+                decay = emitter.exp2(dt * emitter.load(a + f.a_row * n), clamped)
+                new = emitter.fma(decay, h[n].get(), x * emitter.load_all(b + 4 * n))
+                h[n].set(new)
+                y[n % 2] = emitter.fma(new, emitter.load_all(c + 4 * n), y[n % 2])
+            emitter.store(y[0] + y[1], s_y + i * CELL)
+
+    fastest = most * emitter.load(a)
+    for n in range(1, GROUP):
+        fastest = emitter.at_most(most * emitter.load(a + f.a_row * n), fastest)
+    # decay so fast that it must be clamped is rare: the comparison is a tenth of a step
+    emitter.either(emitter.any_below(fastest, -126.0), lambda: steps(clamped=True), lambda: steps(clamped=False))
+    for n in range(GROUP):
+        emitter.store(h[n].get(), state + f.state_step + f.a_row * n)
 
 
 def emit_backward(emitter: Emitter, f: Fields, gated: int) -> None:

@@ -10,7 +10,7 @@ Importing this file imports numba: only ``cpu.py`` does, at first use.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -171,6 +171,13 @@ class Emitter:
         rounded = b.lshr(b.add(bits, b.add(odd, almost)), sixteen)
         b.store(b.trunc(rounded, HALF_BITS), self._pointer(address, HALF_BITS), align=2)
 
+    def prefetch(self, address: Value) -> None:
+        """Asks for the cache line of an address, which need not be there: it is wanted soon."""
+        word, pointer = ir.IntType(32), self._pointer(address, ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        call = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        self.builder.call(call, [pointer, *(ir.Constant(word, n) for n in (0, 3, 1))])  # to read, near, data
+
     @contextmanager
     def loop(self, count: Operand, backwards: bool = False) -> Iterator[Value]:
         """for i in range(count), or from count - 1 down to 0."""
@@ -217,11 +224,11 @@ class Emitter:
         condition = self.builder.fcmp_ordered(test, self.lanes(a).ir, self.lanes(b).ir)
         return Value(self, self.builder.select(condition, self.lanes(yes).ir, self.lanes(no).ir))
 
-    def at_least(self, x: Operand, floor: float) -> Value:
+    def at_least(self, x: Operand, floor: Operand) -> Value:
         """max(x, floor), lane by lane."""
         return self._select("<", x, floor, floor, x)  # a NaN stays NaN
 
-    def at_most(self, x: Operand, ceiling: float) -> Value:
+    def at_most(self, x: Operand, ceiling: Operand) -> Value:
         """min(x, ceiling), lane by lane."""
         return self._select(">", x, ceiling, ceiling, x)
 
@@ -232,10 +239,30 @@ class Emitter:
             total = self.fma(total, x, c)
         return total
 
-    def exp2(self, x: Value) -> Value:
-        """2^x for x <= 127; below 2^-126 it stays there, which is as good as 0."""
+    def any_below(self, x: Value, floor: float) -> Any:
+        """Whether a lane is less than `floor`, or no number; a condition for `either`."""
         b = self.builder
-        x = self.at_least(x, -126.0)
+        lanes = b.fcmp_unordered("<", x.ir, self.lanes(floor).ir)
+        return b.icmp_unsigned("!=", b.bitcast(lanes, ir.IntType(WIDTH)), ir.Constant(ir.IntType(WIDTH), 0))
+
+    def either(self, condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> None:
+        """A branch.
+
+        Args:
+            condition: as `any_below` gives it.
+            yes: writes what runs where it holds.
+            no: writes what runs elsewhere.
+        """
+        with self.builder.if_else(condition) as (then, otherwise):
+            with then:
+                yes()
+            with otherwise:
+                no()
+
+    def exp2(self, x: Value, clamped: bool = True) -> Value:
+        """2^x for x <= 127; below 2^-126 it stays there, which is as good as 0. Not clamped: for x >= -126 alone."""
+        b = self.builder
+        x = self.at_least(x, -126.0) if clamped else x
         shifted = x + ROUNDER
         fraction = x - (shifted - ROUNDER)
         power = b.shl(b.bitcast(shifted.ir, LANE_BITS), ir.Constant(LANE_BITS, [23] * WIDTH))
