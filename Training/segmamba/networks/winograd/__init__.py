@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from segmamba.networks.inference import kernels_can_take
 from segmamba.networks.scan import choose_backend
 from segmamba.networks.scan.work import Call, parts, run
 
@@ -51,11 +52,7 @@ def fits(inputs: Sequence[Tensor], conv: nn.Conv3d) -> bool:
     if shape != ((3,) * 3, (1,) * 3, (1,) * 3, (1,) * 3, 1, "zeros") or len(inputs) > 2:
         return False
     x = inputs[0]
-    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (*inputs, conv.weight)):
-        return False
-    if torch.is_autocast_enabled("cpu") or choose_backend("cpu") != "cpu":
-        return False
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *conv.parameters())):
+    if not kernels_can_take(inputs, conv):
         return False
     if not any(t.is_contiguous(memory_format=torch.channels_last_3d) for t in inputs):
         return False
