@@ -16,7 +16,7 @@ from collections.abc import Callable
 import peers
 import torch
 from segmamba.models.specs import InferenceSpec
-from segmamba.networks import winograd
+from segmamba.networks import transposed, winograd
 from segmamba.prediction import memory
 from segmamba.prediction.windows import predict
 
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.way == ONEDNN:
-        winograd.fits = lambda inputs, conv: False
+        winograd.fits = transposed.fits = lambda inputs, conv: False
     form = "engine"
     if options.way == DIRECT:
         half = max(_LEAST, options.size // 2)

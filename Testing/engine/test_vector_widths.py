@@ -15,7 +15,7 @@ def test_kernels_of_other_widths_compute_the_same(width, monkeypatch):
     in_process(
         PROCESSORS[width],
         f"""
-        import test_norm, test_winograd
+        import test_norm, test_transposed, test_winograd
         from segmamba.networks.scan import simd
         assert simd.WIDTH == {width}
         check_everything("cpu")
@@ -25,5 +25,7 @@ def test_kernels_of_other_widths_compute_the_same(width, monkeypatch):
             test_norm.check(x, 0.01, r, "add normed", weight, tolerance)
         test_winograd.check((16, 32), 48)
         test_winograd.check(({width},), {width})
+        test_transposed.check(24, 16)
+        test_transposed.check(16, 3 * {width})
         """,
     )

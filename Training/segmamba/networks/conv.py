@@ -1,6 +1,7 @@
 """Convolutions of the U-shape as the CPU does them fastest; elsewhere they are torch's own.
 
-Without gradients 3x3x3 kernels go by Winograd where that is faster (segmamba.networks.winograd), otherwise by oneDNN.
+Without gradients 3x3x3 kernels go by Winograd where that is faster (segmamba.networks.winograd), otherwise by oneDNN,
+and transposed ones that double the sides by a matrix product (segmamba.networks.transposed).
 For batch 1 torch takes its slow_conv3d for 1x1x1 kernels and for small grids, 10 to 30 times slower than oneDNN or
 a matrix product; and it copies, where channels lie last.
 """
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmamba.networks import winograd
+from segmamba.networks import transposed, winograd
 
 
 def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
@@ -39,6 +40,11 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
     if not _onednn(inputs[0], conv):
         return conv(side_by_side(inputs))
     return by_onednn(inputs, conv)
+
+
+def transposed_convolution(x: Tensor, conv: nn.ConvTranspose3d) -> Tensor:
+    """A transposed convolution; channels last where a kernel of its own takes it."""
+    return transposed.convolution(x, conv) if transposed.fits(x, conv) else conv(x)
 
 
 def by_onednn(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:

@@ -6,10 +6,12 @@ time of `released` on a CPU. Here norm and what follows are one (norm.norm_act).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from segmamba.networks.conv import convolution, pointwise, side_by_side
+from segmamba.networks.conv import convolution, pointwise, side_by_side, transposed_convolution
 from segmamba.networks.norm import Residual, norm_act
 
 SLOPE = 0.01  # of LeakyReLU
@@ -63,9 +65,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """x (B, in_channels, D, H, W), skip (B, out_channels, 2D, 2H, 2W) -> the shape of skip."""
-        up = self.transp_conv(x)
+        up = transposed_convolution(x, cast(nn.ConvTranspose3d, self.transp_conv.conv))
         if not torch.is_grad_enabled() and skip.is_contiguous(memory_format=torch.channels_last_3d):
-            up = up.contiguous(memory_format=torch.channels_last_3d)  # torch gives channels first, whatever it is given
+            up = up.contiguous(memory_format=torch.channels_last_3d)  # torch's may have them first
         return self.conv_block(up, skip)
 
 
