@@ -114,3 +114,20 @@ def test_the_blocks_start_as_monais_do():
             torch.manual_seed(4)
             states.append(factory().state_dict())
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+@pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
+def test_a_pointwise_convolution_takes_the_room_it_is_given(bias):
+    inputs = inputs_of((3, 4), "channels last")
+    conv = nn.Conv3d(7, 6, 1, bias=bias)
+    room = torch.full((2, 6, 6, 4, 10), float("nan")).contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        expected = pointwise(inputs, conv)
+        y = pointwise(inputs, conv, room)
+        unfit = room.contiguous()
+        other = pointwise(inputs, conv, unfit)
+    assert y.data_ptr() == room.data_ptr() and other.data_ptr() != unfit.data_ptr()
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(other, expected, rtol=1e-6, atol=1e-6)
+    y = pointwise(inputs, conv, room)  # a gradient may be asked for: what is in the room may be needed again
+    assert y.data_ptr() != room.data_ptr() and y.requires_grad

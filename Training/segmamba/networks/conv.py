@@ -18,18 +18,36 @@ from torch import Tensor, nn
 from segmamba.networks import transposed, winograd
 
 
-def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
-    """A 1x1x1 convolution of the inputs put side by side as channels: a matrix product of rows of channels."""
+def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d, room: Tensor | None = None) -> Tensor:
+    """A 1x1x1 convolution of the inputs put side by side as channels: a matrix product of rows of channels.
+
+    Args:
+        inputs: each (B, C_i, D, H, W).
+        conv: of kernel 1.
+        room: of the result's shape, and needed no more: the result may be written there. New memory takes as long to be
+            touched for the first time as such a product.
+
+    Returns:
+        (B, out_channels, D, H, W).
+    """
     if not all(_is_rows(x) for x in inputs):
         return conv(side_by_side(inputs))
     weights = conv.weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
-    first, *others = (x.permute(0, 2, 3, 4, 1) for x in inputs)
-    y = F.linear(first, weights[0], conv.bias)
-    for x, weight in zip(others, weights[1:]):
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+    rows = [x.permute(0, 2, 3, 4, 1) for x in inputs]
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(inputs[0].device.type):
+        y = F.linear(rows[0], weights[0], conv.bias)
+        for x, weight in zip(rows[1:], weights[1:]):
             y = y + F.linear(x, weight)
-        else:
-            y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.T)
+        return y.permute(0, 4, 1, 2, 3)
+    if room is not None and _is_rows(room) and room.dtype == rows[0].dtype:
+        y = room.permute(0, 2, 3, 4, 1)
+        torch.mm(rows[0].flatten(0, -2), weights[0].T, out=y.flatten(0, -2))
+        if conv.bias is not None:
+            y += conv.bias
+    else:
+        y = F.linear(rows[0], weights[0], conv.bias)
+    for x, weight in zip(rows[1:], weights[1:]):
+        y.flatten(0, -2).addmm_(x.flatten(0, -2), weight.T)
     return y.permute(0, 4, 1, 2, 3)
 
 

@@ -223,13 +223,16 @@ class SegMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W)."""
         self._check(x)
-        full, skips = self.encoder1(x), self.get_submodule(self._encoder_name)(x)
+        image, skips = x, self.get_submodule(self._encoder_name)(x)
         if self.config.form == "paper":
-            full, skips = feature_uncertainty(full), [feature_uncertainty(skip) for skip in skips]
+            skips = [feature_uncertainty(skip) for skip in skips]
         x = self.encoder5(skips[3])
         x = self.decoder5(x, self.encoder4(skips[2]))
         x = self.decoder4(x, self.encoder3(skips[1]))
         x = self.decoder3(x, self.encoder2(skips[0]))
+        full = self.encoder1(image)  # the largest skip by far, and no sooner than it is wanted
+        if self.config.form == "paper":
+            full = feature_uncertainty(full)
         x = self.decoder2(x, full)
         return self.out(self.decoder1(x))
 

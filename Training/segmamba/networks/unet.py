@@ -35,11 +35,11 @@ class ResidualBlock(nn.Module):
         """Each (B, C_i, D, H, W) -> (B, out_channels, D, H, W)."""
         if torch.is_grad_enabled():  # once for both convolutions: their gradients then add up as wide rows
             inputs = (side_by_side(inputs),)
-        y = norm_act(convolution(inputs, self.conv1.conv), slope=SLOPE, reuse=True)
-        y = convolution([y], self.conv2.conv)
+        between = norm_act(convolution(inputs, self.conv1.conv), slope=SLOPE, reuse=True)
+        y = convolution([between], self.conv2.conv)
         residual, where = inputs[0], Residual.BEFORE_ACT
         if self.projected:
-            residual, where = pointwise(inputs, self.conv3.conv), Residual.NORMED_BEFORE_ACT
+            residual, where = pointwise(inputs, self.conv3.conv, room=between), Residual.NORMED_BEFORE_ACT
         return norm_act(y, slope=SLOPE, residual=residual, residual_at=where, reuse=True)
 
 
