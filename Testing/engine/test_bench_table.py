@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import before_after
 import bench
 import bench_table
 import bench_windows
@@ -130,6 +131,26 @@ def test_a_window_is_measured_in_a_process_of_its_own(network, way, size):
     assert set(row["formats"]) <= ({*peers.FORMATS} if way == bench_windows.DIRECT else {"engine"})
     assert 0 < row["seconds"][0] < row["took_s"]  # of the pass alone
     assert row["peak_mb"][0] > 4 * PARAMETERS[network] / 1e6  # its weights at least
+
+
+def test_before_and_after_take_turns(tmp_path):
+    """Here both are this tree; a round is one pass of each."""
+    program, isa = (
+        ROOT / "Testing" / "benchmarks" / "before_after.py",
+        [*measure.instruction_sets(measure._machine())][-1],
+    )
+    line = [program, ROOT, "--rounds", 1, "--size", 64, "--isa", isa, "--output", tmp_path / "found.json"]
+    table = measure.run_child(*line).output
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["before"] in found["commit"] and found["isa"] == isa
+    assert [*found["rows"]] == ["before", "now", "nnU-Net plain"]
+    assert all(len(row["seconds"]) == 1 and row["seconds"][0] > 0 for row in found["rows"].values())
+    assert f"{found['rows']['now']['seconds'][0]:.1f}" in table
+
+
+def test_ratios_before_and_after_are_taken_round_by_round():
+    rows = {"now": {"seconds": [2.0, 9.0, 4.0]}, "nnU-Net plain": {"seconds": [1.0, 10.0, 4.0]}}
+    assert before_after.of_rounds(rows, "now") == 1.0
 
 
 def test_steps_of_the_training_are_measured_without_the_first():
