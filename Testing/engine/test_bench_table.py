@@ -148,6 +148,15 @@ def test_before_and_after_take_turns(tmp_path):
     assert f"{found['rows']['now']['seconds'][0]:.1f}" in table
 
 
+def test_the_readme_says_what_was_measured_before_and_after():
+    found = json.loads((ROOT / "Testing" / "benchmarks" / "results" / "before_after.json").read_text(encoding="utf-8"))
+    rows, text = found["rows"], " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    before, now = (f"{before_after.of_rounds(rows, name):.2f}" for name in ("before", "now"))
+    rounds = [a / b for a, b in zip(rows["now"]["seconds"], rows["nnU-Net plain"]["seconds"])]
+    assert f"`released` took {before} of nnU-Net's time, now {now}." in text
+    assert f"Rounds differ by more than that: {min(rounds):.2f} to {max(rounds):.2f} now." in text
+
+
 def test_ratios_before_and_after_are_taken_round_by_round():
     rows = {"now": {"seconds": [2.0, 9.0, 4.0]}, "nnU-Net plain": {"seconds": [1.0, 10.0, 4.0]}}
     assert before_after.of_rounds(rows, "now") == 1.0
