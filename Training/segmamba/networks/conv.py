@@ -24,8 +24,7 @@ def pointwise(inputs: Sequence[Tensor], conv: nn.Conv3d, room: Tensor | None = N
     Args:
         inputs: each (B, C_i, D, H, W).
         conv: of kernel 1.
-        room: of the result's shape, and needed no more: the result may be written there. New memory takes as long to be
-            touched for the first time as such a product.
+        room: of the result's shape, and needed no more: the result may be written there, which spares new memory.
 
     Returns:
         (B, out_channels, D, H, W).

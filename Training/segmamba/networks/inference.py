@@ -1,4 +1,4 @@
-"""When kernels that know float32 and no gradients may take a convolution's place."""
+"""What kernels share that take a convolution's place in float32 without gradients: when they may, and how they read."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def kernels_can_take(inputs: Sequence[Tensor], conv: nn.Module) -> bool:
     if torch.is_autocast_enabled("cpu") or choose_backend("cpu") != "cpu":
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+
+
+def rows_of_channels(x: Tensor) -> Tensor:
+    """(B, C, D, H, W), channels last -> (B, N, C), the same memory."""
+    return x.permute(0, 2, 3, 4, 1).flatten(1, 3)

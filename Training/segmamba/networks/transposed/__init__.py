@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from segmamba.networks.inference import kernels_can_take
+from segmamba.networks.inference import kernels_can_take, rows_of_channels
 from segmamba.networks.scan.work import Call, parts, run
 
 _LEAST_VOXELS = 512  # of one input; with 64 oneDNN is up to a third faster
@@ -57,7 +57,7 @@ def convolution(x: Tensor, conv: nn.ConvTranspose3d) -> Tensor:
     y = torch.empty((batch, conv.out_channels, 2 * depth, 2 * height, 2 * width), memory_format=torch.channels_last_3d)
     places = _places(y)
     calls = []
-    for voxels, out in zip(_rows(x.detach()), _rows(y)):
+    for voxels, out in zip(rows_of_channels(x.detach()), rows_of_channels(y)):
         for share in parts(len(voxels), min(torch.get_num_threads(), len(voxels) // rows)):
             fields = {
                 "voxels": share.stop - share.start,
@@ -86,8 +86,3 @@ def _places(y: Tensor) -> Tensor:
     """For each voxel of the input, bytes from the start of `y` to the first of its eight."""
     d, h, w = (torch.arange(0, y.shape[axis], 2) * (y.stride(axis) * y.element_size()) for axis in (2, 3, 4))
     return (d[:, None, None] + h[:, None] + w).flatten()
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, C, D, H, W), channels last -> (B, N, C), the same memory."""
-    return x.permute(0, 2, 3, 4, 1).flatten(1, 3)

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from segmamba.networks.inference import kernels_can_take
+from segmamba.networks.inference import kernels_can_take, rows_of_channels
 from segmamba.networks.scan import choose_backend
 from segmamba.networks.scan.work import Call, parts, run
 
@@ -81,10 +81,10 @@ def convolution(inputs: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
     bias = torch.zeros(out_channels) if conv.bias is None else conv.bias.detach()
     y = torch.empty((len(x), out_channels, depth, height, width), memory_format=torch.channels_last_3d)
     # torch's transposed convolution gives channels first, whatever it is given
-    first, *others = (_rows(t.detach().contiguous(memory_format=torch.channels_last_3d)) for t in inputs)
+    first, *others = (rows_of_channels(t.detach().contiguous(memory_format=torch.channels_last_3d)) for t in inputs)
     tiles_d, tiles_h, tiles_w = _tiles(x)
     calls = []
-    for i, out in enumerate(_rows(y)):
+    for i, out in enumerate(rows_of_channels(y)):
         for share in parts(tiles_d * tiles_h * tiles_w, torch.get_num_threads()):
             fields = {
                 "first": share.start,
@@ -143,8 +143,3 @@ def _least_tiles() -> int:
 def _tiles(x: Tensor) -> tuple[int, int, int]:
     d, h, w = (-(-side // _kernels().TILE) for side in x.shape[2:])
     return d, h, w
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, C, D, H, W), channels last -> (B, N, C), the same memory."""
-    return x.permute(0, 2, 3, 4, 1).reshape(len(x), -1, x.shape[1])
