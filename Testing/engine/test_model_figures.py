@@ -98,10 +98,13 @@ def test_the_table_of_a_longer_training_and_a_finer_grid():
         assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
 
 
-def test_the_table_of_coarser_voxels():
-    runs = results("coarser.json")["runs"]
+@pytest.mark.parametrize(
+    ("name", "first"), [("coarser.json", "| folds 0 and 1 |"), ("coarser_fitting.json", "| folds 0 and 1, 420 steps |")]
+)
+def test_the_tables_of_coarser_voxels(name, first):
+    runs = results(name)["runs"]
     metrics = [(m, region) for m in ("dice", "lesion_dice", "nsd", "false_positives") for region in REGIONS]
-    rows = iter(table_after(CARD, "| folds 0 and 1 |")[1:])
+    rows = iter(table_after(CARD, first)[1:])
     for cases in runs.values():
         assert len(cases) == 28
         for when in ("before", "after"):
@@ -110,7 +113,7 @@ def test_the_table_of_coarser_voxels():
             assert row[0].endswith("after post-processing") == (when == "after")
             assert all(same(cell, value) for cell, value in zip(row[1:], expected, strict=True)), row
     assert next(rows, None) is None
-    assert read_manifest(CARD.parent).inference.coarser == tuple(results("coarser.json")["coarser"])
+    assert read_manifest(CARD.parent).inference.coarser == tuple(results(name)["coarser"])
 
 
 def test_what_a_second_training_brings():

@@ -82,7 +82,7 @@ class InferenceSpec:
     nested: tuple[int, ...] = ()
     """The output head (networks.heads); empty: a softmax over background and labels."""
     coarser: tuple[float, ...] = ()
-    """Test-time augmentation by scale: for each of these the image is seen once more with voxels so many times as
+    """Test-time augmentation by scale: for each of these the image is seen once more with voxels about so many times as
     large, and the probabilities are averaged; those of the innermost region of `nested`, which is thin, are not."""
 
     def __post_init__(self) -> None:

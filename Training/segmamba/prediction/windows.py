@@ -39,6 +39,7 @@ MIRRORINGS = {
 
 
 SW_BATCH_SIZE = 2  # windows that a GPU takes together: one alone does not fill it where the grid is coarse
+_NEAR = 0.15  # a change of a coarser grid's voxels that a network bears, which learns from 0.7 to 1.4 times the size
 _UNSURE = 0.35  # of the entropy of four classes: what two equally likely ones give is 0.5
 
 
@@ -243,22 +244,36 @@ def _predict(
 
 
 def _keep_innermost(own: Tensor, mean: Tensor, nested: Sequence[int]) -> Tensor:
-    """Probabilities (K, D, H, W) as in `mean`, the innermost region's as in `own`, as far as the one around it goes.
+    """Probabilities (K, D, H, W): of the innermost region as in `own`, of those around it as in `mean`.
 
-    On coarser voxels more of a core is found and fewer specks; thin rims of enhancing tumour are lost.
+    On coarser voxels more of a core is found and fewer specks; thin rims of enhancing tumour are lost. A region is
+    at least as likely as what lies in it.
     """
     if len(nested) < 2:
         return mean
-    around, innermost = nested[-2:]
-    both = mean[around] + mean[innermost]
-    mean[innermost] = torch.minimum(own[innermost], both)
-    mean[around] = both - mean[innermost]
-    return mean
+    result, inside, region = torch.empty_like(mean), own[nested[-1]], mean[nested[-1]]
+    result[nested[-1]] = inside
+    for label in reversed(nested[:-1]):
+        region = region + mean[label]
+        whole = torch.maximum(region, inside)
+        result[label] = whole - inside
+        inside = whole
+    result[0] = (1 - inside).clamp_(min=0)
+    return result
 
 
 def _scales(shape: tuple[int, ...], spec: InferenceSpec) -> list[tuple[int, ...]]:
     """The grids that an image is seen on: its own, and those of coarser voxels."""
-    return [tuple(max(1, round(side / times)) for side in shape) for times in (1.0, *spec.coarser)]
+    return [shape, *(tuple(_coarser(side, times) for side in shape) for times in spec.coarser)]
+
+
+def _coarser(side: int, times: float) -> int:
+    """Voxels along an axis of `side`, each about `times` as large: as many as the network takes as they are, if near.
+
+    Filled up with zeros to what it takes, a coarser grid of a head has twice the voxels.
+    """
+    fitting = STRIDE * max(1, round(side / times / STRIDE))
+    return fitting if abs(fitting * times / side - 1) <= _NEAR else max(1, round(side / times))
 
 
 def _resized(volume: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -23,7 +23,7 @@ from segmamba.models.package import Model
 from segmamba.prediction.segment import Segmentation, segment
 from segmamba.settings import build, plain, read_json
 
-_VERSION = 3  # raise it when a score is made in another way
+_VERSION = 4  # raise it when a score is made in another way
 
 Scores = dict[str, dict[str, float]]  # {"dice": {region: score}, "lesion_dice": .., "false_positives": ..}
 
