@@ -23,7 +23,7 @@ from .results.uncertainty import addUncertainty, makeUncertainty
 from .volumes.checks import PREPARE, PREPARED, checkVolumes, referenceOf
 from .volumes.incomplete import knownIncomplete
 from .volumes.modalities import MODALITIES
-from .volumes.scene import exportCase, putBeside, readLabelMap, readScalarMap
+from .volumes.scene import Moment, exportCase, momentOf, putBeside, readLabelMap, readScalarMap
 from .volumes.temporary import temporaryFolder
 
 
@@ -45,11 +45,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made. volumes: modality -> what of; answer: the worker's result; seconds: from the click."""
+    """What a run made. volumes: modality -> what of; moments: the same -> as they were when the engine was given them;
+    answer: the worker's result; seconds: from the click."""
 
     segmentation: object
     uncertainty: object | None
     volumes: dict
+    moments: dict[str, Moment]
     answer: dict = field(repr=False)
     seconds: float = 0.0
 
@@ -80,6 +82,7 @@ class Run:
         self._options = options or Options()
         self._previous = previous
         self._volumes = {modality: volumes.get(modality) for modality in MODALITIES}
+        self._moments: dict[str, Moment] = {}
         self._onProgress = onProgress
         self._onDone = onDone
         self._onError = onError
@@ -109,6 +112,7 @@ class Run:
         if problems:
             raise InputError("\n".join(problems))
         self._volumes = {modality: node for modality, node in self._volumes.items() if node is not None}
+        self._moments = {modality: momentOf(node) for modality, node in self._volumes.items()}
         self._folder = temporaryFolder()
         try:
             images = exportCase(self._volumes, self._folder, referenceOf(self._volumes), ownGrids=prepare == "auto")
@@ -198,7 +202,7 @@ class Run:
         history.keepOrigin(segmentation, self._volumes, answer, seconds)
         if leftOut is not None:
             keepLeftOut(segmentation, leftOut, found)
-        result = Result(segmentation, overlay, dict(self._volumes), answer, seconds)
+        result = Result(segmentation, overlay, dict(self._volumes), self._moments, answer, seconds)
         done = {str(step.get("kind")) for step in result.steps if not step.get("left_alone")}
         if done:
             segmentation.SetAttribute(PREPARED, " ".join(sorted(done)))
@@ -206,10 +210,19 @@ class Run:
         yield
 
     def _reference(self):
-        """The volume on whose grid the result lies. Raises InputError where it is gone, or was moved since."""
+        """The volume on whose grid the result lies.
+
+        Raises InputError where it is gone, or where the result is of other voxels than there are now. Volumes may have
+        been moved: the result lies where the reference is, and whether its grid is still that is seen when it is read.
+        """
         reference = self._volumes[referenceOf(self._volumes)]
         if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
             raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
+        for modality, node in self._volumes.items():
+            image = node.GetImageData()
+            if image is None or image.GetMTime() != self._moments[modality].time:
+                text = _("The voxels of {volume} have changed since; the result was dropped. Run it again.")
+                raise InputError(text.format(volume=node.GetName()))
         return reference
 
     def _clean(self) -> None:

@@ -18,7 +18,7 @@ from ..volumes.checks import (
     referenceOf,
 )
 from ..volumes.modalities import MODALITIES, guessModalities, undecidedVolumes
-from ..volumes.scene import addRegistered, ijkToWorld
+from ..volumes.scene import addRegistered, momentOf
 from ..volumes.swaps import swapWarnings
 from .colors import paint
 from .results import background, endOverlay, overlay
@@ -105,10 +105,7 @@ class InputsPanel:
         if "steps" in result.answer and not lines:
             lines = [_("Nothing had to be prepared.")]
         self.endComparing()
-        try:
-            self._done = (_identify(result.volumes), lines)  # shown when the volumes are looked at the next time
-        except InputError:  # one was put under a warp meanwhile
-            self._done = (None, [])
+        self._done = (result.moments, lines)  # shown when the volumes are looked at the next time
         self._moves = {
             step["modality"]: np.eye(4) if step.get("left_alone") else np.asarray(step["transform"], float)
             for step in result.steps
@@ -242,7 +239,7 @@ class InputsPanel:
         isDone = False
         if not blocked:
             lines, facts = preparation(volumes, self._parameters.prepare), describeVolumes(volumes)
-            isDone = bool(self._done[1]) and self._done[0] == _identify(volumes)
+            isDone = bool(self._done[1]) and self._done[0] == {name: momentOf(node) for name, node in volumes.items()}
             if isDone:
                 lines = [_("Done: {step}").format(step=line) for line in self._done[1]]
         label.setText("\n".join(lines))
@@ -289,8 +286,3 @@ class InputsPanel:
 
     def _selector(self, modality: str):
         return getattr(self._ui, f"{modality}Selector")
-
-
-def _identify(volumes: dict) -> tuple:
-    """Which volumes they are, and where they stand."""
-    return tuple((node.GetID(), tuple(ijkToWorld(node).round(3).ravel())) for node in volumes.values())

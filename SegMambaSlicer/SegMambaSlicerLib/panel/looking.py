@@ -11,7 +11,7 @@ from ..engine.client import asEngineError
 from ..errors import InputError
 from ..i18n import _
 from ..volumes.checks import referenceOf
-from ..volumes.scene import exportCase, ijkToWorld
+from ..volumes.scene import exportCase, momentOf
 from ..volumes.temporary import temporaryFolder
 from .colors import painted
 from .widgets import allow
@@ -137,14 +137,12 @@ class LookingPanel:
         """What is looked at: volumes, where they stand, their voxels' time; () where one is under a warp or gone."""
         found = [self._prepare]
         for modality, node in self._volumes.items():
-            image = node.GetImageData()
-            if image is None or slicer.mrmlScene.GetNodeByID(node.GetID() or "") is not node:
+            if node.GetImageData() is None or slicer.mrmlScene.GetNodeByID(node.GetID() or "") is not node:
                 return ()
             try:
-                matrix = ijkToWorld(node)
+                found.append((modality, momentOf(node)))
             except InputError:
                 return ()
-            found.append((modality, node.GetID(), image.GetMTime(), tuple(matrix.round(3).ravel())))
         return tuple(found)
 
     def _say(self, text: str) -> None:

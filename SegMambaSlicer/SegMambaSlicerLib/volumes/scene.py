@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import slicer
@@ -41,6 +42,22 @@ def ijkToWorld(node) -> np.ndarray:
     Raises InputError for a transform that no matrix describes.
     """
     return parentMatrix(node) @ ijkToRas(node)
+
+
+class Moment(NamedTuple):
+    """A volume as it is at one moment; equal as long as it is given to the engine alike.
+
+    id: of its node; time: when its voxels were last written; place: of `ijkToWorld`, rounded to 0.001 mm.
+    """
+
+    id: str
+    time: int
+    place: tuple[float, ...]
+
+
+def momentOf(node) -> Moment:
+    """As `node`, a volume with voxels, is now. Raises InputError for a transform that no matrix describes."""
+    return Moment(node.GetID(), node.GetImageData().GetMTime(), tuple(ijkToWorld(node).round(3).ravel().tolist()))
 
 
 def parentMatrix(node) -> np.ndarray:

@@ -97,6 +97,23 @@ def test_each_volume_goes_out_on_its_own_grid_and_the_steps_come_back(panel, raw
     assert ui.prepareLabel.text.startswith("Different grids")
 
 
+def test_what_was_moved_since_it_was_given_away_is_not_shown_as_registered(panel, raw, pump):
+    """The engine's transform leads from where the volume was; and it is of the voxels that there were."""
+    ui, transform = panel.ui, synth.addTransform()
+    ui.applyButton.click()
+    raw["t2f"].SetAndObserveTransformNodeID(transform.GetID())
+    pump(lambda: not panel.session.isBusy())
+    settle(panel, pump)
+    assert panel.parameters.result("Segmentation") is not None
+    assert ui.compareButton.isHidden() and ui.prepareLabel.text.startswith("Different grids")
+    raw["t2f"].SetAndObserveTransformNodeID(None)
+    panel.onPaused()
+    assert not ui.compareButton.isHidden() and ui.prepareLabel.text.startswith("Done: ")
+    slicer.util.updateVolumeFromArray(raw["t2f"], slicer.util.arrayFromVolume(raw["t2f"]) + 1)
+    panel.onPaused()
+    assert ui.compareButton.isHidden() and ui.prepareLabel.text.startswith("Different grids")
+
+
 def test_the_result_of_a_call_has_the_steps(choose, module, raw):
     choose("well")
     result = module.logic.segment(raw)

@@ -1,0 +1,51 @@
+"""A run of the panel between the click and the segments: what may happen to the scene meanwhile, and what may not."""
+
+import pytest
+import slicer
+import synth
+
+
+def nodesOf(scene):
+    return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+
+
+def writeOver(node):
+    slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
+
+
+def writeInto(node):
+    slicer.util.arrayFromVolume(node)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(node)
+
+
+@pytest.mark.parametrize("modality", ["t1c", "t2w"])
+@pytest.mark.parametrize("change", [writeOver, writeInto])
+def test_a_volume_with_other_voxels_than_the_engine_was_given(ready, pump, volumes, modality, change):
+    """As where the next patient's image is written into the same node."""
+    before = nodesOf(slicer.mrmlScene)
+    ready.ui.applyButton.click()
+    change(volumes[modality])
+    pump(lambda: not ready.session.isBusy())
+    name = volumes[modality].GetName()
+    expected = f"The voxels of {name} have changed since; the result was dropped. Run it again."
+    assert ready.ui.progressLabel.text == expected
+    assert nodesOf(slicer.mrmlScene) == before
+
+
+def test_what_does_not_change_the_voxels_is_no_reason_to_drop_the_result(ready, pump, volumes, tmp_path):
+    """Another window and level, a file, another name, another place of what is registered; or that one is gone."""
+    ready.ui.applyButton.click()
+    for node in volumes.values():
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevel(300, 150)
+        node.GetImageData().GetScalarRange()
+        node.SetName(f"{node.GetName()} again")
+        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+        storage.SetFileName(str(tmp_path / f"{node.GetID()}.nrrd"))
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        assert storage.WriteData(node)
+    volumes["t2w"].SetAndObserveTransformNodeID(synth.addTransform().GetID())
+    slicer.mrmlScene.RemoveNode(volumes["t1n"])
+    pump(lambda: not ready.session.isBusy())
+    assert ready.parameters.result("Segmentation") is not None, ready.ui.progressLabel.text
