@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import slicer
 import synth
+import vtk
 from SegMambaSlicerLib.errors import InputError
 from SegMambaSlicerLib.volumes import scene as exchange
 
@@ -94,6 +95,49 @@ def test_case_is_exported_in_one_order(scene, tmp_path):
     images = {modality: nib.load(path) for modality, path in paths.items()}
     np.testing.assert_array_equal(images["t1c"].affine, images["t2w"].affine)
     np.testing.assert_array_equal(np.asarray(images["t2w"].dataobj), np.asarray(images["t1c"].dataobj) + 1)
+
+
+@pytest.mark.parametrize("kind", ["oblique", "oblique-left"])
+@pytest.mark.parametrize(
+    ("name", "values", "written"),
+    [
+        ("CHAR", (-128, 127), "int16"),
+        ("SIGNED_CHAR", (-128, 127), "int16"),
+        ("UNSIGNED_CHAR", (0, 255), "uint8"),
+        ("SHORT", (-(1 << 15), (1 << 15) - 1), "int16"),
+        ("UNSIGNED_SHORT", (0, (1 << 16) - 1), "uint16"),
+        ("INT", (-(1 << 31), (1 << 31) - 1), "int32"),
+        ("UNSIGNED_INT", (0, (1 << 32) - 1), "uint32"),
+        ("LONG_LONG", (-(1 << 31), (1 << 31) - 1), "int32"),
+        ("LONG_LONG", (0, (1 << 32) - 1), "uint32"),
+        ("LONG_LONG", (-1, 1 << 52), "float64"),
+        ("UNSIGNED_LONG_LONG", (0, (1 << 31) - 1), "int32"),
+        ("UNSIGNED_LONG_LONG", (0, (1 << 32) - 1), "uint32"),
+        ("UNSIGNED_LONG_LONG", (0, 1 << 52), "float64"),
+        ("LONG", (-1, 1000), "int32"),
+        ("UNSIGNED_LONG", (0, 1000), "int32"),
+        ("ID_TYPE", (-1, 1000), "int32"),
+    ],
+)
+def test_integers_of_every_type_go_out_with_their_values(scene, tmp_path, kind, name, values, written):
+    """Slicer reads more types than it writes."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(synth.SHAPE[::-1])
+    image.AllocateScalars(getattr(vtk, f"VTK_{name}"), 1)
+    node = synth.addVolume("T1c", kind)
+    node.SetAndObserveImageData(image)
+    array = slicer.util.arrayFromVolume(node)
+    array[:] = np.random.default_rng(4).integers(0, 100, synth.SHAPE)
+    array[2, 3, :2] = values
+    expected = nib.Nifti1Image(array.T.astype(float), synth.matrixFor(kind))
+    files = [exchange.exportCase({"t1c": node}, tmp_path, ownGrids=ownGrids)["t1c"] for ownGrids in (False, True)]
+    files.append(exchange.exportVolume(node, tmp_path / "direct.nii"))
+    files.append(exchange.exportVolume(exchange.rightHanded(node), tmp_path / "right.nii"))
+    for file in files:
+        found = nib.load(file)
+        assert found.get_data_dtype() == written
+        _assertSameImage(expected, found, count=2000)
+        assert (np.asarray(found.dataobj).min(), np.asarray(found.dataobj).max()) == (array.min(), array.max())
 
 
 def test_volumes_on_other_grids_go_out_as_they_stand(scene, tmp_path):

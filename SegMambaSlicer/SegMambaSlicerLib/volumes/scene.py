@@ -113,8 +113,9 @@ def exportVolume(node, path: str | Path, isReference: bool = False) -> Path:
     """Writes a scalar volume as NIfTI (.nii, .nii.gz) as it stands in the scene; returns the path.
 
     Linear parent transforms are applied to the geometry of a copy outside the scene, which stays as it is. The file
-    appears under its name when it is whole. isReference: a result will come back on its grid. Raises InputError for
-    what NIfTI cannot hold (shear, a warp) and where the file cannot be written.
+    appears under its name when it is whole, with voxels in another type where Slicer does not write theirs.
+    isReference: a result will come back on its grid. Raises InputError for what NIfTI cannot hold (shear, a warp) and
+    where the file cannot be written.
     """
     path = Path(path)
     matrix = ijkToWorld(node)
@@ -125,7 +126,12 @@ def exportVolume(node, path: str | Path, isReference: bool = False) -> Path:
             )
         )
     copy = slicer.vtkMRMLScalarVolumeNode()
-    copy.SetAndObserveImageData(node.GetImageData())
+    array = slicer.util.arrayFromVolume(node)
+    writable = _writable(array)
+    if writable is array:
+        copy.SetAndObserveImageData(node.GetImageData())
+    else:
+        slicer.util.updateVolumeFromArray(copy, writable)
     copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
     suffix = ".nii.gz" if path.name.endswith(".nii.gz") else ".nii"
     temporary = path.with_name(f".{os.getpid()}.{path.name.removesuffix(suffix)}.tmp{suffix}")
@@ -185,9 +191,20 @@ def _copyOf(volume, array: np.ndarray, name: str = ""):
     """A volume outside the scene with other voxels, where `volume` stands."""
     copy = slicer.vtkMRMLScalarVolumeNode()
     copy.SetName(name or volume.GetName())
-    slicer.util.updateVolumeFromArray(copy, np.ascontiguousarray(array))
+    slicer.util.updateVolumeFromArray(copy, np.ascontiguousarray(_writable(array)))
     copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToWorld(volume)))
     return copy
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """`array` in a type that Slicer writes: int8 as int16, 64-bit integers in 32 bits or, too large, as float64."""
+    if array.dtype == np.int8:
+        return array.astype(np.int16)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        low, high = int(array.min()), int(array.max())
+        fitting = (kind for kind in (np.int32, np.uint32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+        return array.astype(next(fitting, np.float64))
+    return array
 
 
 def _write(node, path: Path) -> None:
