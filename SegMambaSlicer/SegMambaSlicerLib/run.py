@@ -18,7 +18,7 @@ from .errors import InputError
 from .i18n import _
 from .results import history
 from .results.leftout import keepLeftOut
-from .results.segments import createSegmentation
+from .results.segments import checkMode, createSegmentation
 from .results.uncertainty import addUncertainty, makeUncertainty
 from .volumes.checks import PREPARE, PREPARED, checkVolumes, referenceOf
 from .volumes.incomplete import knownIncomplete
@@ -100,12 +100,18 @@ class Run:
     def start(self) -> Run:
         """Checks and writes out the volumes and sends the request.
 
-        Raises InputError where the volumes cannot be used, EngineError where the engine does not start.
+        Raises InputError where the volumes cannot be used or an option is unknown, EngineError where the engine does
+        not start.
         """
         prepare = self._options.prepare
         if prepare not in PREPARE:
             text = _("prepare is {value}; expected {known}.")
             raise InputError(text.format(value=repr(prepare), known=_(" or ").join(map(repr, PREPARE))))
+        checkMode(self._options.mode)
+        for node in filter(None, self._volumes.values()):
+            if not _isInScene(node):
+                text = _("{volume} is not in the scene. Add it first (slicer.mrmlScene.AddNode).")
+                raise InputError(text.format(volume=node.GetName()))
         known = knownIncomplete(self._options.model)
         found = checkVolumes(self._volumes, prepare=prepare, incomplete=known)
         problems = [problem.text for problem in found if problem.blocking]
@@ -192,7 +198,7 @@ class Run:
         found = answer.get("left_out") or {}
         leftOut = readLabelMap(found["file"], reference) if found.get("file") else None
         previous = self._previous
-        if previous is not None and slicer.mrmlScene.GetNodeByID(previous.GetID() or "") is not previous:
+        if previous is not None and not _isInScene(previous):
             previous = None
         segmentation = createSegmentation(labels, reference, previous, self._options.mode)
         overlay = None if uncertainty is None else addUncertainty(uncertainty, reference, segmentation)
@@ -216,7 +222,7 @@ class Run:
         been moved: the result lies where the reference is, and whether its grid is still that is seen when it is read.
         """
         reference = self._volumes[referenceOf(self._volumes)]
-        if slicer.mrmlScene.GetNodeByID(reference.GetID() or "") is not reference:
+        if not _isInScene(reference):
             raise InputError(_("The volumes are no longer in the scene; the result was dropped."))
         for modality, node in self._volumes.items():
             image = node.GetImageData()
@@ -229,3 +235,7 @@ class Run:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _isInScene(node) -> bool:
+    return slicer.mrmlScene.GetNodeByID(node.GetID() or "") is node

@@ -31,7 +31,7 @@ def createSegmentation(labelMap, referenceVolume, previous=None, mode: str = "la
     kept beside (`history.originalLabels`). Raises InputError, with the scene unchanged, for a label map that does
     not fit the volume, or an unknown mode.
     """
-    _checkMode(mode)
+    checkMode(mode)
     if isinstance(labelMap, (str, Path)):
         labels = readLabelMap(labelMap, referenceVolume)
     else:
@@ -78,7 +78,7 @@ def switchRepresentation(segmentationNode, mode: str, surfaces: bool = True) -> 
     the returned sentences say how much changed hands. surfaces: make those anew where there were any; without, the
     caller does so (`surfaceSteps`). Raises InputError for an unknown mode.
     """
-    _checkMode(mode)
+    checkMode(mode)
     if representation(segmentationNode) == mode:
         return []
     geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)])
@@ -242,7 +242,8 @@ def _fill(node, labels: np.ndarray, mode: str, geometry=None) -> None:
         display.SetSegmentOpacity3D(segmentId, 0.2 if outer else 0.7 if segmentId == "TC" else 1.0)
 
 
-def _checkMode(mode: str) -> None:
+def checkMode(mode: str) -> None:
+    """Raises InputError for what is neither "labels" nor "regions"."""
     if mode not in MODES:
         raise InputError(_("Unknown representation {mode}; expected labels or regions.").format(mode=repr(mode)))
 

@@ -3,6 +3,7 @@
 import pytest
 import slicer
 import synth
+from SegMambaSlicerLib.errors import InputError
 
 
 def nodesOf(scene):
@@ -49,3 +50,22 @@ def test_what_does_not_change_the_voxels_is_no_reason_to_drop_the_result(ready, 
     slicer.mrmlScene.RemoveNode(volumes["t1n"])
     pump(lambda: not ready.session.isBusy())
     assert ready.parameters.result("Segmentation") is not None, ready.ui.progressLabel.text
+
+
+def test_what_can_be_known_to_be_wrong_is_refused_before_anything_starts(module, volumes, choose, temporaryFiles):
+    choose("well")
+    outside = slicer.vtkMRMLScalarVolumeNode()
+    outside.Copy(volumes["t2w"])
+    removed = synth.addVolume("Removed", "oblique-left", seed=9)
+    slicer.mrmlScene.RemoveNode(removed)
+    before = nodesOf(slicer.mrmlScene)
+    for given, options, text in (
+        (volumes, {"mode": "label"}, "Unknown representation 'label'; expected labels or regions."),
+        ({**volumes, "t2w": outside}, {}, "AX T2 is not in the scene. Add it first (slicer.mrmlScene.AddNode)."),
+        ({**volumes, "t2f": removed}, {}, "Removed is not in the scene. Add it first (slicer.mrmlScene.AddNode)."),
+    ):
+        with pytest.raises(InputError) as raised:
+            module.logic.segment(given, **options)
+        assert str(raised.value) == text
+    assert not module.logic.session.engine.isRunning() and not module.logic.session.isBusy()
+    assert nodesOf(slicer.mrmlScene) == before and temporaryFiles() == []
