@@ -46,7 +46,7 @@ class Options:
 @dataclass(frozen=True)
 class Result:
     """What a run made. volumes: modality -> what of; moments: the same -> as they were when the engine was given them;
-    answer: the worker's result; seconds: from the click."""
+    answer: the worker's result, among whose warnings is what was said of the volumes; seconds: from the click."""
 
     segmentation: object
     uncertainty: object | None
@@ -81,7 +81,8 @@ class Run:
         self._engine = engine
         self._options = options or Options()
         self._previous = previous
-        self._volumes = {modality: volumes.get(modality) for modality in MODALITIES}
+        self._volumes = dict(volumes)
+        self._notes: list[str] = []  # what is said of the volumes, and does not stand in the way
         self._moments: dict[str, Moment] = {}
         self._onProgress = onProgress
         self._onDone = onDone
@@ -108,16 +109,23 @@ class Run:
             text = _("prepare is {value}; expected {known}.")
             raise InputError(text.format(value=repr(prepare), known=_(" or ").join(map(repr, PREPARE))))
         checkMode(self._options.mode)
+        *known, last = MODALITIES
+        for name in self._volumes:
+            if name not in MODALITIES:
+                text = _("{name} is no modality; expected {known} or {last}.")
+                raise InputError(text.format(name=name, known=", ".join(known), last=last))
         for node in filter(None, self._volumes.values()):
             if not _isInScene(node):
                 text = _("{volume} is not in the scene. Add it first (slicer.mrmlScene.AddNode).")
                 raise InputError(text.format(volume=node.GetName()))
-        known = knownIncomplete(self._options.model)
-        found = checkVolumes(self._volumes, prepare=prepare, incomplete=known)
+        found = checkVolumes(self._volumes, prepare=prepare, incomplete=knownIncomplete(self._options.model))
         problems = [problem.text for problem in found if problem.blocking]
         if problems:
             raise InputError("\n".join(problems))
-        self._volumes = {modality: node for modality, node in self._volumes.items() if node is not None}
+        # of a volume that is missing the engine speaks itself
+        self._notes = [problem.text for problem in found if not problem.blocking and problem.kind != "incomplete"]
+        given = {modality: self._volumes.get(modality) for modality in MODALITIES}
+        self._volumes = {modality: node for modality, node in given.items() if node is not None}
         self._moments = {modality: momentOf(node) for modality, node in self._volumes.items()}
         self._folder = temporaryFolder()
         try:
@@ -186,6 +194,7 @@ class Run:
 
     def _intoScene(self, answer: dict) -> Iterator[None]:
         """Reads in steps, looks once more whether the scene is still the one, and writes all of it in one step."""
+        answer = {**answer, "warnings": [*self._notes, *(answer.get("warnings") or [])]}
         reference = self._reference()
         labels = readLabelMap(answer["label_map"], reference)
         yield

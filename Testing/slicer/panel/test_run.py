@@ -4,6 +4,9 @@ import pytest
 import slicer
 import synth
 from SegMambaSlicerLib.errors import InputError
+from SegMambaSlicerLib.results.history import warningsOf
+from SegMambaSlicerLib.volumes.checks import checkVolumes
+from SegMambaSlicerLib.volumes.incomplete import knownIncomplete
 
 
 def nodesOf(scene):
@@ -69,3 +72,28 @@ def test_what_can_be_known_to_be_wrong_is_refused_before_anything_starts(module,
         assert str(raised.value) == text
     assert not module.logic.session.engine.isRunning() and not module.logic.session.isBusy()
     assert nodesOf(slicer.mrmlScene) == before and temporaryFiles() == []
+
+
+def test_a_misspelt_modality_is_refused_and_not_left_out(module, volumes, choose):
+    """The model does without one volume, and would have done so without a word."""
+    choose("well")
+    given = {name: node for name, node in volumes.items() if name != "t2f"}
+    with pytest.raises(InputError) as raised:
+        module.logic.segment({**given, "flair": volumes["t2f"]})
+    assert str(raised.value) == "flair is no modality; expected t1n, t1c, t2w or t2f."
+    assert not module.logic.session.engine.isRunning()
+
+
+def test_what_is_said_of_the_volumes_goes_with_the_result(module, volumes, choose):
+    choose("well")
+    for place, node in enumerate(list(volumes.values())):
+        other = synth.addVolume(f"Second {node.GetName()}", "oblique-left", seed=20 + place)
+        volumes = {**volumes, "t2w": other} if node is volumes["t2w"] else volumes
+    (problem,) = checkVolumes(volumes)
+    assert problem.kind == "examination"
+    result = module.logic.segment(volumes)
+    assert result.warnings == [problem.text, "It was only a test."]
+    assert warningsOf(result.segmentation) == result.warnings
+    volumes["t1n"] = volumes["t2w"] = None  # of which the engine speaks itself
+    assert [problem.kind for problem in checkVolumes(volumes, incomplete=knownIncomplete(""))] == ["incomplete"]
+    assert module.logic.segment(volumes).warnings == ["It was only a test."]
