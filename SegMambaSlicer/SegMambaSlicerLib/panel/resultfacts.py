@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import qt
 import slicer
 
@@ -25,6 +23,7 @@ class ResultFacts:
         self._changed = changed
         self._node, self._lesion = None, -1
         self.lesions: list[Lesion] = []
+        self._unknownBecause = ""  # why it is not known whether there are any
         self._canInclude: bool | None = None  # something of what was left out; None where it is not known
         makeStrip(ui.resultWarningsLabel)
         ui.showLeftOutButton.clicked.connect(self.onShowLeftOut)
@@ -42,11 +41,13 @@ class ResultFacts:
 
     def measure(self) -> None:
         """The lesions, from the segments as they are now, and what can be done with them."""
-        self.lesions, self._canInclude = [], None
+        self.lesions, self._canInclude, self._unknownBecause = [], None, ""
         if self._node is not None:
-            with contextlib.suppress(InputError):  # it is said where volumes are measured
+            try:
                 self.lesions = lesionsOf(self._node)
                 self._canInclude = leftout.canInclude(self._node)
+            except InputError as error:
+                self._unknownBecause = str(error)
         self.show()
 
     def show(self) -> None:
@@ -61,7 +62,7 @@ class ResultFacts:
         ui.showLeftOutButton.setChecked(bool(text) and leftout.isShown(node))
         text = _("Adds the spots that were left out to the segments; what you have edited stays as it is.")
         allow(ui.includeButton, self._canInclude is not False, text, _("They are in the segments already."))
-        reason = nothing if node is None else "" if self.lesions else _("No lesion was found.")
+        reason = nothing if node is None else "" if self.lesions else self._unknownBecause or _("No lesion was found.")
         text = _("Moves the views to the next lesion, the largest first.")
         allow(ui.nextLesionButton, not reason, text, reason)
         other = self._otherBackground()
