@@ -126,6 +126,25 @@ def test_warped(volumes, scene):
     assert "T2W is warped by the transform Warp" in problem.text
 
 
+@pytest.mark.parametrize("isOwn", [True, False], ids=["own", "transform"])
+@pytest.mark.parametrize("value", [0.0, float("nan")], ids=["flat", "not a number"])
+def test_flattened(volumes, scene, isOwn, value):
+    """A scale of 0 is typed, or stands in a transform that was read."""
+    matrix = np.eye(4)
+    matrix[0, 0] = value
+    if isOwn:
+        volumes["t2w"].SetIJKToRASDirections(*matrix[:3, :3].ravel())
+    else:
+        transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Flat")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        volumes["t2w"].SetAndObserveTransformNodeID(transform.GetID())
+    for prepare in checks.PREPARE:
+        problem = _only(volumes, prepare=prepare)
+        assert (problem.kind, problem.blocking) == ("transform", True)
+        where = "T2W has" if isOwn else "The transform Flat, in which T2W lies, has"
+        assert problem.text.startswith(f"{where} axes without length or direction.")
+
+
 def test_shifted(volumes):
     matrix = synth.matrixFor("oblique")
     matrix[:3, 3] += (0, 3, 4)

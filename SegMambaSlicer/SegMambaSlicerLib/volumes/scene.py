@@ -39,9 +39,13 @@ def ijkToRas(node) -> np.ndarray:
 def ijkToWorld(node) -> np.ndarray:
     """(4, 4) matrix of the grid as it stands in the scene, under its parent transforms.
 
-    Raises InputError for a transform that no matrix describes.
+    Raises InputError for a transform that no matrix describes, and where the axes do not span a space.
     """
-    return parentMatrix(node) @ ijkToRas(node)
+    matrix = parentMatrix(node) @ ijkToRas(node)
+    if _isFlat(matrix):
+        text = _("{volume} has axes without length or direction. Correct its spacing (Volumes), or load it again.")
+        raise InputError(text.format(volume=node.GetName()))
+    return matrix
 
 
 class Moment(NamedTuple):
@@ -61,7 +65,10 @@ def momentOf(node) -> Moment:
 
 
 def parentMatrix(node) -> np.ndarray:
-    """(4, 4) matrix from the node's own RAS to the world; the identity without a parent transform."""
+    """(4, 4) matrix from the node's own RAS to the world; the identity without a parent transform.
+
+    Raises InputError for a transform that no matrix describes, or that leaves no space.
+    """
     transform = node.GetParentTransformNode()
     if transform is None:
         return np.eye(4)
@@ -72,9 +79,20 @@ def parentMatrix(node) -> np.ndarray:
                 "Harden the transform on the volume (Transforms module), or take the volume out of it."
             ).format(volume=node.GetName(), transform=transform.GetName())
         )
-    matrix = vtk.vtkMatrix4x4()
-    transform.GetMatrixTransformToWorld(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    found = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(found)
+    matrix = slicer.util.arrayFromVTKMatrix(found)
+    if _isFlat(matrix):
+        text = _(
+            "The transform {transform}, in which {volume} lies, has axes without length or direction. Correct it "
+            "(Transforms module), or take {volume} out of it."
+        )
+        raise InputError(text.format(transform=transform.GetName(), volume=node.GetName()))
+    return matrix
+
+
+def _isFlat(matrix: np.ndarray) -> bool:
+    return not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix[:3, :3]) < 3
 
 
 def shearOf(matrix: np.ndarray) -> float:
