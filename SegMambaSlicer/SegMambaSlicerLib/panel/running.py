@@ -80,13 +80,15 @@ class RunPanel:
         if not machine.get("complete") and wanted not in [name for _title, name in devices]:
             devices.append((wanted, wanted))  # the worker has not answered yet, or does not know all of them
         self._fill(self._ui.deviceCombo, devices, wanted)
-        names = dict(zip(QUALITIES, (_("Fast"), _("Standard"), _("Best"))))
+        chosen = self._parameters.mirrorings
+        names = {chosen: _("{count} mirrorings").format(count=chosen)}  # as a scene from Python may have it
+        names |= zip(QUALITIES, (_("Fast"), _("Standard"), _("Best")))
         expected = self._expected()
         qualities = []
-        for mirrorings, name in names.items():
+        for mirrorings, name in sorted(names.items()):
             about = timeText(expected.get(str(mirrorings)))
             qualities.append((_("{name} (about {time})").format(name=name, time=about) if about else name, mirrorings))
-        self._fill(self._ui.qualityCombo, qualities, self._parameters.mirrorings)
+        self._fill(self._ui.qualityCombo, qualities, chosen)
         self._ui.postprocessBox.setChecked(self._parameters.postprocess == "auto")
 
     def onModel(self, index=0):

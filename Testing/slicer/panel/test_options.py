@@ -42,3 +42,15 @@ def test_a_device_that_this_machine_has_not_is_neither_shown_nor_asked_for(chose
     monkeypatch.setattr(panel.logic, "segment", lambda volumes, **keys: asked.append(keys["device"]))
     panel.onApply()
     assert asked == ["auto"]
+
+
+def test_a_quality_that_is_not_offered_is_shown_where_it_is_set(ready, pump):
+    """As in a scene from Python: what is shown is what runs."""
+    ready.parameters.set("Mirrorings", "3")
+    combo = ready.ui.qualityCombo
+    assert combo.currentText == "3 mirrorings (about 48 s)" and ready.parameters.mirrorings == 3
+    pump(lambda: "about 48 s" in ready.ui.stateLabel.text)
+    assert [combo.itemData(i) for i in range(combo.count)] == [0, 1, 3, 7]
+    combo.setCurrentIndex(3)
+    assert ready.parameters.mirrorings == 7
+    assert [combo.itemData(i) for i in range(combo.count)] == [0, 1, 7]
