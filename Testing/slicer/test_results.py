@@ -12,6 +12,7 @@ from scipy import ndimage
 from SegMambaSlicerLib.errors import InputError
 from SegMambaSlicerLib.results import lesions, places, segments, uncertainty
 from SegMambaSlicerLib.results import statistics as results
+from SegMambaSlicerLib.volumes.scene import exportLabels
 
 LABEL_MAP = synth.labelMap()
 VOXEL_ML = float(np.prod(synth.SPACING)) / 1000
@@ -256,6 +257,42 @@ def test_map_is_saved_with_its_colors(scene, tmp_path):
         assert one.text == other.text
     assert results.updateTable(segmentation) is slicer.util.getNodesByClass("vtkMRMLTableNode")[0]
     assert len(slicer.util.getNodesByClass("vtkMRMLTableNode")) == 1
+
+
+@pytest.mark.parametrize("isHardened", [False, True], ids=["under", "hardened"])
+def test_what_is_measured_is_what_the_world_and_an_exported_file_hold(t1c, tmp_path, isHardened):
+    """A transform that scales, as from a phantom or an atlas, makes a tumor larger in the scene, and for the engine."""
+    transform = synth.addTransform(scale=2.0)
+    transform.SetMatrixTransformToParent(
+        slicer.util.vtkMatrixFromArray(slicer.util.arrayFromTransformMatrix(transform) @ np.diag([1, 1.5, 0.9, 1]))
+    )
+    upright = synth.addVolume("Upright", "RAS")
+    upright.SetAndObserveTransformNodeID(transform.GetID())
+    node = segments.createSegmentation(LABEL_MAP, upright)
+    if isHardened:
+        node.HardenTransform()
+        upright.HardenTransform()
+    affine = nib.load(exportLabels(LABEL_MAP, upright, tmp_path / "labels.nii")).affine
+    voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
+    assert voxel == pytest.approx(8 * 1.35 * VOXEL_ML, rel=1e-5)
+    rows = {row.id: row for row in results.measure(node)}
+    for name, mask in {"WT": LABEL_MAP > 0, "NCR": LABEL_MAP == 1, "ED": LABEL_MAP == 2}.items():
+        assert rows[name].volume == pytest.approx(mask.sum() * voxel, rel=1e-5)
+        expected = results.diameters(mask, affine)
+        assert (rows[name].longest, rows[name].perpendicular) == pytest.approx(expected, rel=1e-5)
+    (lesion,) = lesions.lesionsOf(node)
+    part = LABEL_MAP.copy()
+    part[1, 2, 3] = 0  # one voxel is no lesion
+    assert lesion.volume == pytest.approx((part > 0).sum() * voxel, rel=1e-5)
+    assert (lesion.longest, lesion.perpendicular) == pytest.approx(results.diameters(part > 0, affine), rel=1e-5)
+
+
+def test_of_what_is_warped_nothing_is_measured(t1c, scene):
+    node = segments.createSegmentation(LABEL_MAP, t1c)
+    node.SetAndObserveTransformNodeID(scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Warp").GetID())
+    for function in (results.measure, lesions.lesionsOf):
+        with pytest.raises(InputError, match=r"is warped by the transform Warp.*Harden"):
+            function(node)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.3, 0.6, 1.0])

@@ -13,7 +13,7 @@ from ..results.statistics import updateTable
 from .checking import CheckingPanel
 from .resultfacts import ResultFacts
 from .steps import Steps
-from .widgets import EditWatch, ViewWatch, allow
+from .widgets import EditWatch, MoveWatch, ViewWatch, allow
 
 SHOW_3D_SETTING = "SegMamba/Show3D"
 
@@ -32,6 +32,7 @@ class ResultsPanel:
         self._checking = CheckingPanel(ui, ui.placeLabel.setText)
         self._facts = ResultFacts(ui, ui.placeLabel.setText, self.measure)
         self._edits = EditWatch(self._edited, self._showSurfaces)
+        self._moves = MoveWatch(self._edited)  # a transform may scale
         self._views = ViewWatch(self._othersChanged)
         self._timer = qt.QTimer()  # edits come in bursts; the table follows when they pause
         self._timer.setSingleShot(True)
@@ -70,6 +71,7 @@ class ResultsPanel:
         if node is not self._node:
             self._surfaces.stop()
             self._edits.watch(node)
+            self._moves.watch([], [] if node is None else [node])
             self._views.watch(node is not None)
             self._node = node
             self._ui.placeLabel.setText("")  # a place of the result before
@@ -237,6 +239,7 @@ class ResultsPanel:
         self._surfaces.stop()
         self._checking.release()
         self._edits.watch(None)
+        self._moves.watch([], [])
         self._views.watch(False)
         self._node = None
 

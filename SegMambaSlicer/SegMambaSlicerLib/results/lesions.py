@@ -26,12 +26,12 @@ class Lesion:
 
 
 def lesionsOf(segmentationNode) -> list[Lesion]:
-    """The lesions of the segments as they are now, the largest first. Raises InputError for a foreign segmentation."""
+    """The lesions of the segments as they are now, in the world, the largest first. Raises InputError as `measure`."""
+    world = parentMatrix(segmentationNode)
     geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)])
     labels, _notes = labelArray(segmentationNode, geometry=geometry)
-    matrix = matrixOf(geometry)
+    matrix = world @ matrixOf(geometry)
     milliliters = abs(np.linalg.det(matrix[:3, :3])) / 1000
-    world = parentMatrix(segmentationNode) @ matrix
     first = geometry.GetExtent()[::2]
     found = []
     for voxels in components(labels > 0):
@@ -41,7 +41,7 @@ def lesionsOf(segmentationNode) -> list[Lesion]:
         mask = np.zeros(high - low, bool)
         mask[tuple((voxels - low).T)] = True
         middle = voxels[np.abs(voxels - voxels.mean(0)).sum(1).argmin()]  # of a ring the mean lies outside
-        ras = (world @ [*(middle[::-1] + first), 1])[:3]
+        ras = (matrix @ [*(middle[::-1] + first), 1])[:3]
         found.append(
             Lesion(len(voxels) * milliliters, *diameters(mask, matrix), tuple(float(x) for x in ras)),
         )

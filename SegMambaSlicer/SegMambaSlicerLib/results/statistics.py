@@ -9,6 +9,7 @@ import slicer
 import vtk
 
 from ..i18n import _
+from ..volumes.scene import parentMatrix
 from .history import ORIGINAL_ROLE, TABLE_ROLE, keptImage, keptLabels
 from .masks import cutGeometry, matrixOf
 from .segments import labelArray, regionsFromLabels, representation
@@ -35,13 +36,15 @@ class Measurement:
 def measure(segmentationNode) -> list[Measurement]:
     """WT, TC, ET, then NCR and ED, from the segments as they are now (either representation).
 
-    Volumes count voxels of the segmentation's own geometry; a scaling parent transform is not taken into account.
+    As the segmentation stands in the world, under its parent transforms, which is what is exported and followed up.
+    Raises InputError where it was not made here, is under a warp, or has no binary labelmap.
     """
+    world = parentMatrix(segmentationNode)
     kept = keptImage(segmentationNode)
     geometry = cutGeometry(segmentationNode, MODES[representation(segmentationNode)], [kept] if kept else [])
     labels, _notes = labelArray(segmentationNode, geometry=geometry)
     original = keptLabels(segmentationNode, ORIGINAL_ROLE, geometry)
-    matrix = matrixOf(geometry)
+    matrix = world @ matrixOf(geometry)
     milliliters = abs(np.linalg.det(matrix[:3, :3])) / 1000
     now, before = _structures(labels), None if original is None else _structures(original)
     return [
