@@ -14,11 +14,12 @@ from .volumes.dicomtags import dicomTags
 REPORT_LINES = 50
 _SECRET_LENGTH = 3  # shorter words hide too much else
 _KEPT = {"nii", "gz", "nrrd", "home", "data", "tmp", "temp", "users", "desktop", "documents", "mrhead", "segmamba"}
-# in quotes; from the root on to the end of the clause, for names have spaces; or any word with a slash
+# addresses; in quotes; from the root on to the end of the clause, for names have spaces; or any word with a slash
 _PATH = re.compile(
-    r"""(["'])(?:[A-Za-z]:|~)?[\\/].*?\1"""
-    r"""|(?<![\w.])(?:[A-Za-z]:|~)?[\\/](?=\S)(?:[^\n"'<>]*[\\/])?[^\n"'<>;:,]*"""
-    r"""|(?:[A-Za-z]:)?[^\s"'<>]*[\\/][^\s"'<>,;]*"""
+    r"""\bhttps?://[^\s"'<>]*"""
+    r"""|(["'])(?:[A-Za-z]:|~|\.+)?[\\/].*?\1(?!\w)"""
+    r"""|(?<![\w.])(?:[A-Za-z]:|~|\.+)?[\\/](?=\S)(?:(?:[^\n"<>]|<name>)*[\\/])?(?:[^\n"<>;:,]|<name>)*"""
+    r"""|(?<![^\s"'<>\\/,;])(?:[^\s"'<>\\/,;]|(?<=\w)'(?=\w))*[\w.][\\/](?:[^\s"'<>,;]|(?<=\w)'(?=\w))*"""
 )
 
 
