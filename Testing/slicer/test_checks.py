@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import slicer
 import synth
+import vtk
 from SegMambaSlicerLib.engine.shared import loadShared
 from SegMambaSlicerLib.volumes import checks, swaps
 from SegMambaSlicerLib.volumes.checks import referenceOf
 from SegMambaSlicerLib.volumes.incomplete import knownIncomplete
 from SegMambaSlicerLib.volumes.modalities import MODALITIES, checkVolumes, swapWarnings
+from SegMambaSlicerLib.volumes.scene import exportVolume, readImage
 from SegMambaSlicerLib.volumes.swaps import sampleNodes
 
 
@@ -93,6 +95,30 @@ def test_all_values_that_16_bits_hold(volumes):
 def test_without_voxels(volumes, scene):
     volumes["t2w"] = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
     assert _only(volumes).kind == "empty"
+
+
+def test_a_part_whose_voxels_are_not_counted_from_0(volumes, tmp_path):
+    """As vtkExtractVOI leaves it; both ways out that are named lead out, to the same place."""
+    cut = vtk.vtkExtractVOI()
+    cut.SetInputData(volumes["t2w"].GetImageData())
+    cut.SetVOI(5, 20, 3, 12, 2, 9)
+    cut.Update()
+    volumes["t2w"].SetAndObserveImageData(cut.GetOutput())
+    for prepare in checks.PREPARE:
+        problem = _only(volumes, prepare=prepare)
+        assert (problem.kind, problem.blocking) == ("extent", True)
+        assert problem.text == (
+            "T2 (T2W) is a part of an image whose voxels are not counted from 0. Save it as NIfTI and load that or, in "
+            "Python, call its ShiftImageDataExtentToZeroStart()."
+        )
+    array, matrix = readImage(exportVolume(volumes["t2w"], tmp_path / "t2w.nii"))
+    loaded = slicer.util.addVolumeFromArray(array, ijkToRAS=matrix, name="loaded")
+    assert checkVolumes({**volumes, "t2w": loaded}, prepare="auto") == []
+    volumes["t2w"].ShiftImageDataExtentToZeroStart()
+    assert checkVolumes(volumes, prepare="auto") == []
+    expected = synth.matrixFor("oblique") @ [5, 3, 2, 1]
+    for node in (loaded, volumes["t2w"]):
+        np.testing.assert_allclose(node.GetOrigin(), expected[:3], atol=1e-4)
 
 
 def test_sheared(volumes):

@@ -28,8 +28,8 @@ HUGE_VOXELS = 100_000_000  # 512 x 512 x 400; four of them take about 3 GB while
 class Problem:
     """kind: a short key; text: a sentence for the user; blocking: whether it must be mended first.
 
-    Kinds: missing, duplicate, empty, constant, components, sheared, transform, grid; not blocking: incomplete, patient,
-    examination, huge.
+    Kinds: missing, duplicate, empty, constant, components, extent, sheared, transform, grid; not blocking: incomplete,
+    patient, examination, huge.
     """
 
     kind: str
@@ -153,6 +153,12 @@ def _checkOne(title: str, node, isReference: bool) -> list[Problem]:
         return [Problem("components", text.format(volume=title, count=image.GetNumberOfScalarComponents()))]
     if min(image.GetDimensions()) < 2:
         return [Problem("empty", _("{volume} is a single slice. Choose a 3-D volume.").format(volume=title))]
+    if any(image.GetExtent()[::2]):  # such an image's bounds in Slicer and its file are at different places
+        text = _(
+            "{volume} is a part of an image whose voxels are not counted from 0. Save it as NIfTI and load that or, in "
+            "Python, call its ShiftImageDataExtentToZeroStart()."
+        )
+        return [Problem("extent", text.format(volume=title))]
     try:
         matrix = ijkToWorld(node)
     except InputError as error:
