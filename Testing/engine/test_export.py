@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
 from segmamba.export.bundle import export_model
 from segmamba.export.sources import collect
-from segmamba.models.package import load_package, shipped_models
+from segmamba.models.package import load_package, save_package, shipped_models
 from segmamba.networks.baselines import BaselineConfig, build_baseline
 from segmamba.networks.segmamba import SegMamba
 from segmamba.prediction.preprocess import preprocess
@@ -314,6 +315,28 @@ def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
 
 
 # --- what can go wrong
+
+
+@pytest.mark.parametrize(
+    "text", ["$__import__('os').system('touch sprung')", "@device", "%config", "_target_", "tumour#1", "tumour::1"]
+)
+@pytest.mark.parametrize("where", ["id", "licence", "modality", "label", "region", "metric"])
+def test_a_name_that_would_be_code_or_a_reference_in_a_bundle_is_refused(tmp_path, where, text):
+    """MONAI evaluates, looks up or parts such texts wherever they stand in a configuration."""
+    changes = {
+        "id": {"id": text},
+        "licence": {"licence": text},
+        "modality": {"preprocess": replace(GLIOMA_SPEC, modalities=("t2w", "t2f", "t1n", text))},
+        "label": {"label_map": {text: 1, "ED": 2, "ET": 3}, "regions": {"WT": (text, "ED", "ET")}},
+        "region": {"regions": {text: ("NCR", "ED", "ET")}},
+        "metric": {"metrics": {"mean": {"WT": {text: 0.5}}}},
+    }
+    network = SegMamba(SMALL)
+    plain = load_package(package(tmp_path / "plain", network, GLIOMA_SPEC)).manifest
+    save_package(tmp_path / "m", network, replace(plain, **changes[where]), "")
+    with pytest.raises(InputError, match=f"{where} {re.escape(repr(text)[:-1])}.*rename it in model.json"):
+        export_model(tmp_path / "m", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, tiny_model, capsys):

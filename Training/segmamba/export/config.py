@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from segmamba import __version__
+from segmamba.errors import InputError
 from segmamba.images.modalities import MODALITIES
 from segmamba.models.package import Manifest
 from segmamba.networks.baselines.config import TRANSFORMERS
@@ -22,6 +23,8 @@ _MR = ("t1n", "t1c", "t2w", "t2f", "t1", "t2", "flair")
 _PARTS = "scripts.export.bundle_parts"
 
 _IMPORTS = [f"$from {_PARTS} import {name}" for name in ("find_cases", "case_namer")]  # MONAI takes one name each
+_LEADING = ("$", "@", "%", "_")  # of what MONAI evaluates, looks up, fills in, or takes for a word of its own
+_INSIDE = ("#", "::")  # parts the names of a configuration's places
 _AXES = [["L", "R"], ["P", "A"], ["I", "S"]]
 
 # the network of a bundle: class or function, and its configuration's class
@@ -30,7 +33,8 @@ BASELINE = ("scripts.networks.baselines.build_baseline", "scripts.networks.basel
 
 
 def metadata(manifest: Manifest) -> dict:
-    """The bundle's metadata.json, as MONAI's schema wants it."""
+    """The bundle's metadata.json, as MONAI's schema wants it. Raises InputError for names that MONAI takes for code."""
+    _check_texts(manifest)
     spec, network = manifest.preprocess, manifest.network
     labels = {"0": "background"} | {str(value): name for name, value in sorted(manifest.label_map.items(), key=_value)}
     shape = _spatial_shape(manifest)
@@ -89,7 +93,11 @@ def metadata(manifest: Manifest) -> dict:
 
 
 def inference(manifest: Manifest) -> dict:
-    """The configuration that `python -m monai.bundle run --config_file configs/inference.json` runs."""
+    """The configuration that `python -m monai.bundle run --config_file configs/inference.json` runs.
+
+    Raises InputError for names that MONAI takes for code.
+    """
+    _check_texts(manifest)
     return {
         "imports": ["$import numpy", "$import torch", *_IMPORTS],
         "bundle_root": ".",
@@ -135,6 +143,25 @@ def inference(manifest: Manifest) -> dict:
         },
         "run": ["$@evaluator.run()"],
     }
+
+
+def _check_texts(manifest: Manifest) -> None:
+    """Whoever wrote a manifest chose these texts; the code of a bundle is ours alone. Raises InputError."""
+    texts = {
+        "id": [manifest.id],
+        "licence": [manifest.licence],
+        "modality": manifest.preprocess.modalities,
+        "label": manifest.label_map,
+        "region": manifest.regions,
+        "metric": _numbers(manifest.metrics.get("mean")),
+    }
+    for what, names in texts.items():
+        for name in names:
+            if name.startswith(_LEADING) or any(mark in name for mark in _INSIDE):
+                raise InputError(
+                    f"{what} {name!r} would be code or a reference in a MONAI bundle, where no name may begin with "
+                    f"{' '.join(_LEADING)} or contain {' '.join(_INSIDE)}: rename it in model.json"
+                )
 
 
 def is_segmamba(manifest: Manifest) -> bool:
