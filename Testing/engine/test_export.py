@@ -215,19 +215,20 @@ def test_the_preprocessing_is_that_of_the_manifest_there_and_back(spec, tmp_path
     affine = nib.affines.from_matvec(turn @ np.diag([-2.2, 1.4, 3.1]), [10, -20, 30])
     affine = affine.astype(np.float32).astype(np.float64)  # as files have it: N4 of so small an image feels the rest
     images = {}
+    (tmp_path / "cases").mkdir()
     for name in spec.modalities:
         image = np.zeros((19, 26, 14), np.float32)
         image[3:15, 4:20, 2:11] = rng.normal(30, 20, (12, 16, 9))
         if spec.bias_correction == "n4":  # a coil at one end
             image = np.abs(image) * np.linspace(1, 3, 19, dtype=np.float32)[:, None, None]
         images[name] = image
-        nib.save(nib.Nifti1Image(image, affine), tmp_path / f"a-{name}.nii.gz")
+        nib.save(nib.Nifti1Image(image, affine), tmp_path / "cases" / f"a-{name}.nii.gz")
     case = Case("a", images, affine, {}, ())
     config = replace(SMALL, in_channels=len(spec.modalities), directions=("forward",))
     folder = export_model(package(tmp_path / "m", SegMamba(config), spec), tmp_path / "b")
     expected = preprocess(case, spec)
     with opened(folder) as parser:
-        parser["dataset_dir"] = str(tmp_path)
+        parser["dataset_dir"] = str(tmp_path / "cases")
         (data,) = parser.get_parsed_content("data")
         transform = parser.get_parsed_content("preprocessing")
         prepared = transform(data)

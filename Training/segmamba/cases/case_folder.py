@@ -27,6 +27,7 @@ _SPELLINGS = {
     "t2w": r"t2w?",
     "t2f": r"t2[-_ ]?f|(t2[-_ ]?)?flair",
 }
+_T1 = f"{_SPELLINGS['t1n']}|{_SPELLINGS['t1c']}"  # which of the two, the rest of the name says
 # "Segm": case 355 of BraTS 2020; "OT": BraTS 2015
 _LABEL = r"seg|segm|segmentation|label|labels|labelmap|gt|truth|ot"
 _MASK = r"\w*mask|brain([-_ ]parenchyma)?[-_ ]segmentation"  # the second: UCSF-PDGM
@@ -70,7 +71,7 @@ def find_case(
     prefix = _common_prefix(entries)
     found = {m: [e for e in entries if _is_image_of(m, e, prefix)] for m in modalities}
     if not any(found.values()):
-        images = [e for e in entries if image_suffix(e) in NIFTI and e.is_file() and not _ends_in(e, _LABEL)]
+        images = [e for e in unnamed_images(folder) if image_suffix(e) in NIFTI]
         if len(images) == 1:
             return _find_volumes(images[0], modalities)
     for modality, paths in found.items():
@@ -84,7 +85,7 @@ def find_case(
     if incomplete and any(found.values()):
         taken = [path for paths in found.values() for path in paths]
         others = [e for e in entries if e not in taken and not _ends_in(e, rf"{_LABEL}|{_MASK}")]
-        others = [e for e in others if not _is_made(e) and not _is_aside(e)]
+        others = [e for e in others if not _is_made(e) and not is_aside(e)]
         native = [e for e in found.get("t1n", []) if "t1c" in missing and agent_said(_stem(e)) == "with"]
         missing = missing if others or native else []
     if missing:
@@ -95,6 +96,24 @@ def find_case(
             f"expected names that end in the modality ({names}), or name the files one by one"
         )
     return {m: Source(paths[0]) for m, paths in found.items() if paths}
+
+
+def holds_image(folder: Path, modalities: Sequence[str]) -> bool:
+    """Whether a file in `folder` is, by its name, the image of one of these. Raises InputError as `find_case`."""
+    files = [e for e in _list(folder) if e.is_file()]
+    prefix = _common_prefix(files)
+    return any(_is_image_of(modality, file, prefix) for file in files for modality in modalities)
+
+
+def unnamed_images(folder: Path) -> list[Path]:
+    """The image files in `folder` whose names end in no word for a label map, sorted: each may be a case in 4-D."""
+    return [e for e in _list(folder) if e.is_file() and not _ends_in(e, _LABEL)]
+
+
+def name_before(path: Path, modality: str) -> str:
+    """The name of an image without its suffix and the modality at its end: 'x_t1c.nii.gz' -> 'x', 't1c.nii' -> ''."""
+    spelling = _T1 if modality in ("t1n", "t1c") else _SPELLINGS.get(modality, re.escape(modality))
+    return re.sub(rf"(^|[-_. ])({spelling})(\.\d+)?$", "", name_without_suffix(path), flags=re.IGNORECASE)
 
 
 def find_label(folder: Path | str) -> Path | None:
@@ -142,7 +161,7 @@ def holds_results_only(folder: Path) -> bool:
     return bool(images) and images <= _results(folder)
 
 
-def _is_aside(path: Path) -> bool:
+def is_aside(path: Path) -> bool:
     """Whether it is a folder that is none of a case's images: of results, of a file server, or with nothing in it."""
     if not path.is_dir():
         return False
@@ -185,7 +204,7 @@ def _is_image_of(modality: str, path: Path, prefix: str) -> bool:
         return False
     if modality not in ("t1n", "t1c"):
         return _ends_in(path, _SPELLINGS[modality]) and not _ends_in(path, _T1_FLAIR)
-    if not _ends_in(path, f"{_SPELLINGS['t1n']}|{_SPELLINGS['t1c']}"):
+    if not _ends_in(path, _T1):
         return False
     said = agent_said(_stem(path).removeprefix(prefix))
     if said == "both":
@@ -209,7 +228,7 @@ def _check_unread(folder: Path, missing: Sequence[str]) -> None:
 def _find_volumes(path: Path, modalities: Sequence[str]) -> dict[str, Source]:
     if image_suffix(path) not in NIFTI:
         raise InputError(f"{path}: expected the folder of a case, or a NIfTI file of an MSD data set")
-    count, order = count_volumes(path), _volume_order(path)
+    count, order = count_volumes(path), volume_order(path)
     if len(order) != count or not set(modalities) <= set(order):
         known = f"described as {', '.join(order)}" if order else "and nothing says which is which"
         raise InputError(
@@ -219,8 +238,12 @@ def _find_volumes(path: Path, modalities: Sequence[str]) -> dict[str, Source]:
     return {m: Source(path, order.index(m)) for m in modalities}
 
 
-def _volume_order(path: Path) -> tuple[str, ...]:
-    """Channel order from a dataset.json above the file, else that of MSD Task01 for a file so named."""
+def volume_order(path: Path) -> tuple[str, ...]:
+    """Which modality each volume of a 4-D file is, first to last; () where nothing tells.
+
+    From a dataset.json above the file, else as in MSD Task01 for a file so named. Raises InputError for a dataset.json
+    without a table of them.
+    """
     for folder in path.resolve().parents[:2]:
         description = folder / "dataset.json"
         if description.is_file():

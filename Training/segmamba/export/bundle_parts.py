@@ -6,7 +6,6 @@ without segmamba. Here it serves nothing else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,23 +17,17 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import CropForeground, CropForegroundd, InvertibleTransform, MapTransform, Transform
 from torch import Tensor, nn
 
+from segmamba.cases.case_folder import find_case, holds_image, is_aside, name_before, unnamed_images, volume_order
 from segmamba.cases.labels import LabelScheme
+from segmamba.errors import InputError
+from segmamba.files.atomic import subfolders
 from segmamba.images.background import clear_background
+from segmamba.images.image_io import NIFTI, image_suffix
 from segmamba.images.resample import Axis, to_image, to_model
 from segmamba.models.specs import InferenceSpec, PostprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.windows import predict
 from segmamba.preparation.bias import correct_bias
-
-# how the files of a modality end; others end in their own name
-_SPELLINGS = {
-    "t1n": r"t1(w|n)?",
-    "t1c": r"t1w?[-_]?(c|ce|gd)",
-    "t2w": r"t2w?",
-    "t2f": r"t2[-_]?f|flair",
-}
-_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_NOT_OF_CASES = ".#@$"  # first letters of hidden folders and of a file server's: #recycle, @eaDir, $RECYCLE.BIN
 
 
 class ClearBackgroundd(MapTransform):
@@ -228,22 +221,26 @@ def find_cases(folder: str, modalities: Sequence[str]) -> list[dict[str, list[st
     """What LoadImaged takes for every case in `folder`: {"image": one file a modality, in their order}.
 
     `folder` holds a folder a case (`CASE/CASE-t1c.nii.gz`, `CASE/CASE_flair.nii.gz`, ...), or is one itself, or holds
-    files with one channel a modality. Hidden folders and a file server's (recycle bins, previews) are passed by. Raises
-    ValueError for a case with a modality missing or there twice, and for two cases whose label maps would have one
-    name.
+    files with one channel a modality. Which file is which, segmamba's own rule says (find_case). Hidden folders, those
+    with nothing in them, and a file server's (recycle bins, previews) are passed by.
+
+    Raises InputError for a case with a modality missing or there twice, in another format or with its channels in
+    another order, and for two cases whose label maps would have one name.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in _NOT_OF_CASES)]
-    cases: list[dict[str, list[str] | str]] = [
-        {"image": files} for each in folders if (files := _find_modalities(each, modalities))
-    ]
-    cases = cases or [{"image": str(path)} for path in _niftis(root)]
-    if not cases:
-        raise ValueError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")
-    _check_names([case["image"] if isinstance(case["image"], str) else case["image"][0] for case in cases], modalities)
-    return cases
+        raise InputError(f"{folder}: no such folder; set dataset_dir to the folder of the cases")
+    folders = [each for each in subfolders(root) if not is_aside(each)]
+    if holds_image(root, modalities):
+        folders, files = [root, *folders], []
+    else:
+        files = unnamed_images(root)
+    images: list[list[str] | str] = [_in_order(path, modalities) for path in files]
+    images += [_files_of(each, modalities) for each in folders]
+    if not images:
+        raise InputError(f"{folder}: no cases; expected a folder a case with files that end in {', '.join(modalities)}")
+    _check_names([Path(image if isinstance(image, str) else image[0]) for image in images], modalities)
+    return [{"image": image} for image in images]
 
 
 def case_namer(modalities: Sequence[str]) -> Callable[[Mapping, Transform], dict]:
@@ -260,45 +257,46 @@ def case_namer(modalities: Sequence[str]) -> Callable[[Mapping, Transform], dict
 
 
 def _case_name(path: Path, modalities: Sequence[str]) -> str:
-    stem = _NIFTI.sub("", path.name)
-    found = min((_ending(modality).sub("", stem) for modality in modalities), key=len)
+    found = min((name_before(path, modality) for modality in modalities), key=len)
     return found or path.resolve().parent.name
 
 
-def _check_names(images: Sequence[str], modalities: Sequence[str]) -> None:
+def _check_names(images: Sequence[Path], modalities: Sequence[str]) -> None:
     """The label map of one patient would be written over that of another. images: one of each case."""
-    known: dict[str, str] = {}
+    known: dict[str, Path] = {}
     for image in images:
-        name = _case_name(Path(image), modalities)
+        name = _case_name(image, modalities)
         other = known.setdefault(name.casefold(), image)
         if other != image:
-            raise ValueError(
+            raise InputError(
                 f"{other} and {image}: the label maps of both would be {name}_seg; rename one of the cases"
             )
 
 
-def _find_modalities(folder: Path, modalities: Sequence[str]) -> list[str]:
-    """The file of each modality in their order; empty where `folder` has none of them."""
-    names = [(path, _NIFTI.sub("", path.name)) for path in _niftis(folder)]
-    found = {}
-    for modality in modalities:
-        ending = _ending(modality)
-        found[modality] = [str(path) for path, name in names if ending.search(name)]
-    if not any(found.values()):
-        return []
-    if wrong := [modality for modality, paths in found.items() if len(paths) != 1]:
-        count = ", ".join(f"{len(found[modality])} files for {modality}" for modality in wrong)
-        raise ValueError(f"{folder}: {count}; expected one each whose name ends in it")
-    return [paths[0] for paths in found.values()]
+def _files_of(folder: Path, modalities: Sequence[str]) -> list[str] | str:
+    sources = [*find_case(folder, modalities).values()]
+    if sources[0].volume is not None:  # of one 4-D file
+        return _in_order(sources[0].path, modalities)
+    for source in sources:
+        _check_format(source.path)
+    return [str(source.path) for source in sources]
 
 
-def _ending(modality: str) -> re.Pattern:
-    """The end of the names of a modality's files, or the whole of them."""
-    return re.compile(rf"(^|[-_ ])({_SPELLINGS.get(modality, re.escape(modality))})$", re.IGNORECASE)
+def _in_order(path: Path, modalities: Sequence[str]) -> str:
+    """A file with one channel a modality, if nothing says that they stand in another order."""
+    _check_format(path)
+    order = volume_order(path)
+    if order and order != tuple(modalities):
+        raise InputError(
+            f"{path}: its channels are {', '.join(order)}; expected {', '.join(modalities)}: write each to a file of "
+            "its own, or all to one in this order"
+        )
+    return str(path)
 
 
-def _niftis(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and _NIFTI.search(p.name) and p.name[0] != ".")
+def _check_format(path: Path) -> None:
+    if path.is_dir() or image_suffix(path) not in NIFTI:
+        raise InputError(f"{path}: this bundle reads NIfTI files alone; convert it to .nii.gz")
 
 
 def _is_not_zero(image: Tensor) -> Tensor:
