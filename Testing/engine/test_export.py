@@ -240,23 +240,71 @@ def test_the_preprocessing_is_that_of_the_manifest_there_and_back(spec, tmp_path
     np.testing.assert_allclose(back.affine.numpy(), affine, atol=1e-4)
 
 
-def test_an_outside_that_is_not_0_is_brought_to_it_there_too(odd_case, tmp_path):
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory):
+    """A bundle for T1c and FLAIR, and what its model wants to see."""
+    root = tmp_path_factory.mktemp("two")
     spec = replace(GLIOMA_SPEC, modalities=("t1c", "t2f"))
-    changes = {"t1c": lambda array: np.where(array == 0, -500, array), "t2f": lambda array: array + 7}
-    paths = {name: tmp_path / "cases" / f"case-1-{name}.nii.gz" for name in changes}
-    (tmp_path / "cases").mkdir()
-    for name, path in paths.items():
-        image = nib.load(odd_case / path.name)
-        array = changes[name](np.asarray(image.dataobj, np.float32)).astype(np.float32)
-        nib.save(nib.Nifti1Image(array, image.affine), path)
-    case = load_case(paths, "case-1", spec.modalities)
-    assert ["the outside was" in note for note in case.notes] == [True, True]
-    folder = export_model(package(tmp_path / "m", SegMamba(replace(SMALL, in_channels=2)), spec), tmp_path / "b")
+    return export_model(package(root / "m", SegMamba(replace(SMALL, in_channels=2)), spec), root / "b"), spec
+
+
+def some_infinite(array):
+    array = array.copy()
+    array[10:12, 10:15, 10:12] = np.inf
+    return array
+
+
+CHANGES = {  # of FLAIR, in its voxels and its unit of length
+    "an outside of -500": (lambda flair, _: np.where(flair == 0, -500, flair), "mm"),
+    "an outside of 7": (lambda flair, _: flair + 7, "mm"),
+    "infinite voxels": (lambda flair, _: some_infinite(flair), "mm"),
+    "metres": (lambda flair, _: flair, "meter"),
+    "empty": (lambda flair, _: flair * 0, "mm"),
+    "a mask": (lambda flair, _: flair > 0, "mm"),
+    "T1c twice": (lambda _, t1c: t1c, "mm"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_odd_images_are_mended_or_refused_as_segmamba_does_it(odd_case, two_channels, tmp_path, name):
+    (folder, spec), (change, unit) = two_channels, CHANGES[name]
+    paths = {modality: tmp_path / "cases" / f"case-1-{modality}.nii.gz" for modality in spec.modalities}
+    paths["t1c"].parent.mkdir()
+    images = {modality: nib.load(odd_case / path.name) for modality, path in paths.items()}
+    arrays = {modality: np.asarray(image.dataobj, np.float32) for modality, image in images.items()}
+    arrays["t2f"] = change(arrays["t2f"], arrays["t1c"]).astype(np.float32)
+    scale = np.diag([1e-3, 1e-3, 1e-3, 1]) if unit == "meter" else np.eye(4)
+    for modality, path in paths.items():
+        image = nib.Nifti1Image(arrays[modality], scale @ images[modality].affine)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, path)
     with opened(folder) as parser:
         parser["dataset_dir"] = str(tmp_path / "cases")
         (data,) = parser.get_parsed_content("data")
-        prepared = parser.get_parsed_content("preprocessing")(data)["image"]
-    np.testing.assert_allclose(prepared.numpy(), preprocess(case, spec).tensor.numpy(), atol=1e-4)
+        transform = parser.get_parsed_content("preprocessing")
+        try:
+            case = load_case(paths, "case-1", spec.modalities)
+        except InputError as error:
+            reason = str(error).rpartition("t2f) ")[2]
+            with pytest.raises(RuntimeError) as refused:
+                transform(data)
+            assert reason in str(refused.value.__cause__)
+        else:
+            assert case.notes
+            prepared = transform(data)["image"]
+            expected = preprocess(case, spec)
+            np.testing.assert_allclose(prepared.numpy(), expected.tensor.numpy(), atol=1e-4)
+            np.testing.assert_allclose(prepared.affine.numpy(), expected.affine, atol=1e-4)
+
+
+def test_a_file_with_another_number_of_channels_is_refused(two_channels, tmp_path):
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9, 3), np.float32), np.eye(4)), tmp_path / "a.nii")
+    with opened(two_channels[0]) as parser:
+        parser["dataset_dir"] = str(tmp_path)
+        (data,) = parser.get_parsed_content("data")
+        with pytest.raises(RuntimeError) as refused:
+            parser.get_parsed_content("preprocessing")(data)
+    assert "a: 3 channels; expected one each of t1c, t2f" in str(refused.value.__cause__)
 
 
 @pytest.mark.parametrize("name", ["paper", "segresnet", "unetr"])

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from segmamba.cases.case_folder import MODALITIES, find_case, find_label
+from segmamba.cases.clean import check_different, clean
 from segmamba.cases.labels import cohort_of, find_convention, renumber, to_standard
 from segmamba.errors import InputError
-from segmamba.images.background import clear_background
 from segmamba.images.image_io import (
     GRID_TOLERANCE_MM,
     Image,
@@ -39,10 +39,6 @@ __all__ = [
     "read_images",
     "save_image",
 ]
-
-_BRAIN_ML, _HEAD_ML = 500.0, 7000.0  # the smallest brain of a child beyond infancy; a head with neck
-_FILLED = 0.9  # share of the volume above which there is no outside to tell the size by
-_MOST_LABELS = 5  # values, with background, that a mask or a label map has; an image has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,18 +103,13 @@ def read_images(sources: Mapping[str, Path | str | Source], modalities: Sequence
         if a.path.resolve() == b.path.resolve() and a.volume == b.volume:
             raise InputError(f"{a} was given as {one} and as {other}; give each modality its own image")
     images = for_each(sources, _read)
-    for one, other in combinations(modalities, 2):
-        if np.array_equal(images[one].array, images[other].array):
-            raise InputError(
-                f"{sources[one]} ({one}) and {sources[other]} ({other}) hold the same voxels; "
-                "give each modality its own image"
-            )
+    check_different({modality: image.array for modality, image in images.items()}, sources)
     return images
 
 
 def _read(modality: str, source: Source) -> Image:
     image = read_source(source)
-    array, notes = _clean(image, modality, source)
+    array, notes = clean(image, modality, source)
     return Image(array, image.affine, tuple(notes))
 
 
@@ -212,51 +203,6 @@ def _check_grid(image: Image, source: Source, reference: Image, reference_source
             f"{source} and {reference_source} are not on one grid: their corners lie up to {distance:.4g} mm "
             f"apart (allowed: {GRID_TOLERANCE_MM:g} mm); {help_text}"
         )
-
-
-def _clean(image: Image, modality: str, source: Source) -> tuple[np.ndarray, list[str]]:
-    """-> (X, Y, Z) float32 without NaN and infinity, its outside 0, and notes."""
-    notes = [f"{modality}: {note}" for note in image.notes]
-    with np.errstate(over="ignore"):  # too large for float32: infinite, and told below
-        array = np.array(image.array, np.float32)
-    bad = ~np.isfinite(array)
-    count = int(np.count_nonzero(bad))
-    if count == array.size:
-        raise InputError(f"{source} ({modality}): every voxel is NaN or infinite; export the image again")
-    if count:
-        array[bad] = 0
-        notes.append(f"{modality}: {count} NaN or infinite voxels set to 0")
-    low, high = array.min(), array.max()
-    if low == high:
-        what = "is empty: every voxel is 0" if low == 0 else f"is constant: every voxel is {low:g}"
-        raise InputError(f"{source} ({modality}) {what}; expected an image")
-    if modality in MODALITIES:  # of MR; in CT every value means something
-        _check_greys(array, modality, source)
-        array, found = clear_background(array)
-        notes += [f"{modality}: {note}" for note in [*found, *_check_size(array, image.affine)]]
-    return array, notes
-
-
-def _check_greys(array: np.ndarray, modality: str, source: Source) -> None:
-    """Raises InputError for a mask or a label map."""
-    for values in (array[:: max(1, array.shape[0] // 16)], array):
-        greys = np.unique(values)
-        if len(greys) > _MOST_LABELS:
-            return
-    listed = ", ".join(f"{grey:g}" for grey in greys)
-    raise InputError(f"{source} ({modality}) holds {len(greys)} values only ({listed}): a mask or labels, not an image")
-
-
-def _check_size(array: np.ndarray, affine: np.ndarray) -> list[str]:
-    """A note about a head or brain, with an outside of 0, that is smaller or larger than any."""
-    shown = np.count_nonzero(array)
-    if shown > _FILLED * array.size:
-        return []
-    volume = shown * abs(np.linalg.det(affine[:3, :3])) / 1000
-    if _BRAIN_ML <= volume <= _HEAD_ML:
-        return []
-    what = "less than a brain has: a part of one" if volume < _BRAIN_ML else "more than a head has: something else"
-    return [f"{volume:.0f} mL are not background, {what}, or the size of the voxels in the header is wrong"]
 
 
 def _case_id(sources: Mapping[str, Source]) -> str:

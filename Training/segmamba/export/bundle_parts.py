@@ -6,10 +6,12 @@ without segmamba. Here it serves nothing else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -18,35 +20,54 @@ from monai.transforms import CropForeground, CropForegroundd, InvertibleTransfor
 from torch import Tensor, nn
 
 from segmamba.cases.case_folder import find_case, holds_image, is_aside, name_before, unnamed_images, volume_order
+from segmamba.cases.clean import check_different, clean
 from segmamba.cases.labels import LabelScheme
 from segmamba.errors import InputError
 from segmamba.files.atomic import subfolders
-from segmamba.images.background import clear_background
-from segmamba.images.image_io import NIFTI, image_suffix
+from segmamba.images.image_io import NIFTI, Image, Source, check_image, image_suffix, in_mm
 from segmamba.images.resample import Axis, to_image, to_model
 from segmamba.models.specs import InferenceSpec, PostprocessSpec
 from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.windows import predict
 from segmamba.preparation.bias import correct_bias
 
+log = logging.getLogger(__name__)
 
-class ClearBackgroundd(MapTransform):
-    """The outside of a head in MR brought to 0, in those channels of (C, X, Y, Z), as stored, that show one."""
 
-    def __init__(self, keys: Sequence[str] | str, channels: Sequence[int]):
+class CleanImaged(MapTransform):
+    """What segmamba checks and mends as it reads a case, of (C, X, Y, Z) from LoadImaged, one channel a modality.
+
+    Lengths in mm, NaN and infinity to 0, and so the outside of a head in MR; what is odd is logged. Raises InputError
+    for another number of channels, an impossible geometry, an empty or constant channel, a mask, and two that are one.
+    """
+
+    def __init__(self, keys: Sequence[str] | str, modalities: Sequence[str]):
         super().__init__(keys)
-        self.channels = tuple(channels)
+        self.modalities = tuple(modalities)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        """The data with each image changed so."""
-        return {**data, **{key: self._clear(data[key]) for key in self.key_iterator(data)}}
+        """The data with each image checked and mended."""
+        return {**data, **{key: self._clean(data[key]) for key in self.key_iterator(data)}}
 
-    def _clear(self, img: MetaTensor) -> MetaTensor:
-        values = img.as_tensor().detach().to("cpu", torch.float32).numpy().copy()
-        for channel in self.channels:
-            if values[channel].min() < values[channel].max():
-                values[channel], _ = clear_background(values[channel])
-        return MetaTensor(values, meta=img.meta, applied_operations=img.applied_operations)
+    def _clean(self, img: MetaTensor) -> MetaTensor:
+        path = Path(str(img.meta.get("filename_or_obj", "case")))
+        source = Source(path.with_name(_case_name(path, self.modalities)))  # of one case, not of one of its files
+        if len(img) != len(self.modalities):
+            raise InputError(f"{source}: {len(img)} channels; expected one each of {', '.join(self.modalities)}")
+        header = nib.Nifti1Header()
+        header["xyzt_units"] = int(img.meta.get("xyzt_units", 0))
+        affine, notes = in_mm(np.asarray(img.affine), header)
+        arrays = {}
+        for modality, values in zip(self.modalities, img.as_tensor().detach().cpu().numpy()):
+            image = check_image(Image(values, affine), source.path)
+            arrays[modality], more = clean(image, modality, source)
+            notes = (*notes, *more)
+        check_different(arrays, dict.fromkeys(arrays, source))
+        for note in dict.fromkeys(notes):
+            log.warning("%s: %s", source, note)
+        result = MetaTensor(np.stack([*arrays.values()]), meta=img.meta, applied_operations=img.applied_operations)
+        result.affine = torch.as_tensor(affine, dtype=img.affine.dtype)
+        return result
 
 
 class CropHead(CropForeground):

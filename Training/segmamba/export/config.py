@@ -11,7 +11,6 @@ from importlib.metadata import version
 
 from segmamba import __version__
 from segmamba.errors import InputError
-from segmamba.images.modalities import MODALITIES
 from segmamba.models.package import Manifest
 from segmamba.networks.baselines.config import TRANSFORMERS
 from segmamba.networks.segmamba import STRIDE, NetworkConfig
@@ -191,15 +190,11 @@ def _network_name(manifest: Manifest) -> str:
 
 def _preprocessing(manifest: Manifest) -> list[dict]:
     spec = manifest.preprocess
-    steps = [
+    steps: list[dict] = [
         {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True, "image_only": True},
-        {"_target_": "SignalFillEmptyd", "keys": "image", "replacement": 0.0},
+        {"_target_": f"{_PARTS}.CleanImaged", "keys": "image", "modalities": "@modalities"},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": spec.orientation, "labels": _AXES},
     ]
-    if heads := [
-        channel for channel, name in enumerate(spec.modalities) if name in MODALITIES
-    ]:  # as segmamba reads them
-        steps.append({"_target_": f"{_PARTS}.ClearBackgroundd", "keys": "image", "channels": heads})
-    steps.append({"_target_": "Orientationd", "keys": "image", "axcodes": spec.orientation, "labels": _AXES})
     if spec.crop == "foreground":
         steps.append({"_target_": f"{_PARTS}.CropHeadd", "keys": "image", "margin_mm": spec.margin_mm})
     if spec.bias_correction == "n4":

@@ -369,14 +369,23 @@ def _nifti_geometry(image: nib.Nifti1Image) -> tuple[np.ndarray, tuple[str, ...]
         distance = corner_distance(image.shape, sform, qform)
         if distance > GRID_TOLERANCE_MM:
             notes.append(f"sform and qform differ by up to {distance:.3g} mm; the sform is used")
+    affine, changed = in_mm(affine, header)
+    return affine, (*notes, *changed)
+
+
+def in_mm(affine: np.ndarray, header: nib.Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine of a NIfTI file, (4, 4), in mm where its header has another unit of length, and a note of that.
+
+    Raises ValueError for a unit of no meaning.
+    """
     try:
-        unit = header.get_xyzt_units()[0]
+        unit = str(header.get_xyzt_units()[0])
     except KeyError:
         raise ValueError(f"its lengths are in a unit of no meaning, {int(header['xyzt_units'])}") from None
-    if str(unit) in _MM_PER_UNIT:
-        affine[:3] *= _MM_PER_UNIT[str(unit)]
-        notes.append(f"lengths are in {unit}s; turned into mm")
-    return affine, tuple(notes)
+    if unit not in _MM_PER_UNIT:
+        return affine, ()
+    scale = np.array([_MM_PER_UNIT[unit]] * 3 + [1.0])
+    return affine * scale[:, None], (f"lengths are in {unit}s; turned into mm",)
 
 
 def _qform(header: nib.Nifti1Header) -> np.ndarray | None:
