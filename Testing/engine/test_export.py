@@ -363,6 +363,23 @@ def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
     assert "Apache License" in (bundle[0] / "LICENSE").read_text()
 
 
+def test_mirrorings_of_labels_that_name_sides_are_refused_and_not_recommended(bundle, tmp_path):
+    """Of a mirror image, left is right."""
+    sides = {"left_thalamus": 1, "right_thalamus": 2, "ET": 3}
+    regions = {name: (name,) for name in sides}
+    source = package(tmp_path / "m", SegMamba(SMALL), GLIOMA_SPEC, label_map=sides, regions=regions)
+    folder = export_model(source, tmp_path / "b")
+    with opened(folder) as parser:
+        parser["inferer#mirrorings"] = 7
+        with pytest.raises(RuntimeError, match="Failed to instantiate") as refused:
+            parser.get_parsed_content("inferer")
+        assert "left_thalamus and right_thalamus name sides" in str(refused.value.__cause__)
+        parser["inferer#mirrorings"] = 0
+        parser.get_parsed_content("inferer")
+    assert "mirrorings" in (bundle[0] / "docs" / "README.md").read_text()
+    assert "mirrorings" not in (folder / "docs" / "README.md").read_text()
+
+
 # --- what can go wrong
 
 

@@ -164,12 +164,15 @@ class ModelInferer(SlidingWindowInferer):
 
     The image is padded at its end to what the network takes, a window is never larger than that, and the probabilities
     of each window are averaged, not its logits. nested: the output head (networks.heads). coarser: extra passes
-    on voxels so many times as large. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes.
+    on voxels so many times as large. mirrorings: 0, 1, 3 or 7 extra passes with flipped axes; InputError is raised
+    where names of label_map or regions tell sides apart.
     """
 
     def __init__(
         self,
         roi_size: Sequence[int],
+        label_map: Mapping[str, int],
+        regions: Mapping[str, Sequence[str]],
         overlap: float = 0.5,
         bf16: bool = True,
         fixed: bool = False,
@@ -186,6 +189,8 @@ class ModelInferer(SlidingWindowInferer):
             nested=tuple(nested),
             coarser=tuple(coarser),
         )
+        if mirrorings:
+            _scheme(label_map, regions).check_mirroring("run without mirrorings")
         self.mirrorings = mirrorings
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object) -> Tensor:
@@ -218,9 +223,7 @@ class ToLabelMapd(MapTransform):
         allow_missing_keys: bool = False,
     ):
         super().__init__(keys, allow_missing_keys)
-        self.scheme = LabelScheme(
-            labels=dict(label_map), regions={name: tuple(labels) for name, labels in regions.items()}
-        )
+        self.scheme = _scheme(label_map, regions)
         self.nested = tuple(nested)
         self.limits = PostprocessSpec(
             min_component_mm3=dict(min_component_mm3 or {}),
@@ -318,6 +321,10 @@ def _in_order(path: Path, modalities: Sequence[str]) -> str:
 def _check_format(path: Path) -> None:
     if path.is_dir() or image_suffix(path) not in NIFTI:
         raise InputError(f"{path}: this bundle reads NIfTI files alone; convert it to .nii.gz")
+
+
+def _scheme(label_map: Mapping[str, int], regions: Mapping[str, Sequence[str]]) -> LabelScheme:
+    return LabelScheme(labels=dict(label_map), regions={name: tuple(labels) for name, labels in regions.items()})
 
 
 def _is_not_zero(image: Tensor) -> Tensor:

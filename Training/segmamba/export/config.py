@@ -113,6 +113,7 @@ def inference(manifest: Manifest) -> dict:
         "inferer": {
             "_target_": f"{_PARTS}.ModelInferer",
             "roi_size": list(manifest.inference.window),
+            **_scheme(manifest),
             "overlap": manifest.inference.overlap,
             "bf16": manifest.inference.bf16,
             "fixed": manifest.inference.pad_to_window,
@@ -224,8 +225,7 @@ def _postprocessing(manifest: Manifest) -> list[dict]:
         {
             "_target_": f"{_PARTS}.ToLabelMapd",
             "keys": "pred",
-            "label_map": dict(manifest.label_map),
-            "regions": {region: list(names) for region, names in manifest.regions.items()},
+            **_scheme(manifest),
             "nested": list(manifest.inference.nested),
             **asdict(manifest.postprocess),
         },
@@ -241,6 +241,11 @@ def _postprocessing(manifest: Manifest) -> list[dict]:
             "output_name_formatter": "$case_namer(@modalities)",
         },
     ]
+
+
+def _scheme(manifest: Manifest) -> dict:
+    regions = {region: list(names) for region, names in manifest.regions.items()}
+    return {"label_map": dict(manifest.label_map), "regions": regions}
 
 
 def _regions_of_channels(manifest: Manifest) -> dict[str, str]:

@@ -30,8 +30,9 @@ cd BUNDLE
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir CASES --output_dir RESULTS
 ```
 `CASES` holds a folder a case, with files that end in the names of the channels (`CASE/CASE-{first}.nii.gz`), or files
-with one channel a modality; `RESULTS/CASE_seg.nii.gz` is the label map on the case's own grid. Seven mirrorings:
-`--inferer#mirrorings 7`. To check the bundle (`verify_metadata` loads MONAI's schema from the internet):
+with one channel a modality; `RESULTS/CASE_seg.nii.gz` is the label map on the case's own grid.{mirrorings}
+
+To check the bundle (`verify_metadata` loads MONAI's schema from the internet):
 ```
 python -m monai.bundle verify_metadata --meta_file configs/metadata.json --filepath schema.json
 python -m monai.bundle verify_net_in_out network_def --meta_file configs/metadata.json \\
@@ -69,6 +70,7 @@ def readme(manifest: Manifest, card: str) -> str:
         "zscore_box": "each channel to mean 0 and deviation 1",
         "window": f"intensities clipped to {spec.intensity} and scaled",
     }[spec.normalisation]
+    sided = manifest.scheme.sides() is not None
     note = _NOTE.format(
         id=manifest.id,
         digest=manifest.weights_sha256,
@@ -78,6 +80,7 @@ def readme(manifest: Manifest, card: str) -> str:
         monai=values["monai_version"],
         packages=" ".join(values["required_packages_version"]),
         first=spec.modalities[0],
+        mirrorings="" if sided else "\nSeven mirrorings: `--inferer#mirrorings 7`.",
         orientation=spec.orientation,
         crop=crop,
         bias=bias,
