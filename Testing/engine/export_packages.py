@@ -8,13 +8,13 @@ SMALL = NetworkConfig(features=(4, 4, 8, 8), full_features=4, bottleneck=8, dept
 GLIOMA_SPEC = PreprocessSpec(modalities=("t2w", "t2f", "t1n", "t1c"), spacing=(5.0, 4.0, 4.0))
 
 
-def package(folder, network, spec, window=(32, 48, 48), **more):
+def package(folder, network, spec, window=(32, 48, 48), nested=(), **more):
     """Writes a model package with random weights; returns its folder."""
     manifest = Manifest(
         id=folder.name,
         network=network.config,
         preprocess=spec,
-        inference=InferenceSpec(window=window),
+        inference=InferenceSpec(window=window, nested=nested),
         **more,
     )
     save_package(folder, network, manifest, f"# {folder.name}\n\nIts card.\n")

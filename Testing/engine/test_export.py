@@ -133,6 +133,15 @@ def test_channels_and_labels_stand_in_the_metadata_by_name(bundle):
     assert values["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "NCR", "2": "ED", "3": "ET"}
 
 
+def test_a_channel_that_is_no_region_goes_by_its_labels(tmp_path):
+    """Of a head of nested regions, for whose middle one the manifest has no name."""
+    network = SegMamba(replace(SMALL, out_channels=3))
+    whole = {"regions": {"WT": ("NCR", "ED", "ET"), "ET": ("ET",)}, "nested": (2, 1, 3)}
+    folder = export_model(package(tmp_path / "m", network, GLIOMA_SPEC, **whole), tmp_path / "b")
+    values = json.loads((folder / "configs" / "metadata.json").read_text())["network_data_format"]
+    assert values["outputs"]["pred"]["channel_def"] == {"0": "WT", "1": "NCR, ET", "2": "ET"}
+
+
 # --- it does what segmamba does
 
 

@@ -249,10 +249,15 @@ def _scheme(manifest: Manifest) -> dict:
 
 
 def _regions_of_channels(manifest: Manifest) -> dict[str, str]:
-    """Channel -> region of a "regions" head, outermost first; {} for a head of labels."""
+    """Channel -> region of a "regions" head, outermost first, or its labels where it has no name; {} for labels."""
     nested, scheme = manifest.inference.nested, manifest.scheme
-    inside = {frozenset(scheme.values(region)): region for region in scheme.regions}
-    return {str(channel): inside[frozenset(nested[channel:])] for channel in range(len(nested))}
+    regions = {frozenset(scheme.values(region)): region for region in scheme.regions}
+    names = {}
+    for channel in range(len(nested)):
+        inside = frozenset(nested[channel:])
+        labels = ", ".join(label for label, value in sorted(scheme.labels.items(), key=_value) if value in inside)
+        names[str(channel)] = regions.get(inside, labels)
+    return names
 
 
 def _spatial_shape(manifest: Manifest) -> list[int | str]:
