@@ -206,6 +206,7 @@ def test_another_schema(folder, schema):
         (lambda v: (v.pop("network"), v.pop("inference")), "missing 'network', 'inference'"),
         (lambda v: v["preprocess"].pop("modalities"), "preprocess: missing 'modalities'"),
         (lambda v: v.update(network=[]), "network: expected a table"),
+        (lambda v: v.update(network=None), "network: expected a table"),
         (lambda v: v.update(id=3), "id: expected str, got 3"),
         (lambda v: v["inference"].update(overlap="half"), "inference: overlap: expected float, got 'half'"),
         (lambda v: v["inference"].update(window=[32, 32]), "inference: window: expected 3 values"),

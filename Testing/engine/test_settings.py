@@ -127,6 +127,11 @@ class Renamed:
 
 
 @dataclass(frozen=True)
+class Either:
+    part: Inner | Renamed
+
+
+@dataclass(frozen=True)
 class Holder:
     parts: tuple[Renamed, ...] = ()
     table: dict[str, Renamed] = field(default_factory=dict)
@@ -207,6 +212,10 @@ def test_overrides_that_lead_nowhere(text):
     values = {"many": [{"radius": 1}, {"radius": 2}], "steps": 3, "name": "text", "pair": [1, 2]}
     with pytest.raises(InputError, match=f"--set {text}"):
         override(Outer, values, text)
+
+
+def test_null_is_refused_where_one_of_several_kinds_must_be():
+    assert "here: part: expected a table of settings, got None" in refused({"part": None}, Either)
 
 
 def test_a_file_that_holds_null_is_not_one_that_is_missing(tmp_path):

@@ -281,8 +281,10 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        options = [a for a in typing.get_args(hint) if a is not type(None)]
-        return None if value is None else _convert(_fitting(options, value), value, where)
+        args = typing.get_args(hint)
+        if value is None and type(None) in args:
+            return None
+        return _convert(_fitting([a for a in args if a is not type(None)], value), value, where)
     if dataclasses.is_dataclass(hint):
         return build(cast(type, hint), value, where)
     if typing.get_origin(hint) is dict:
