@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,14 @@ from safetensors.torch import load_file
 from segmamba.errors import InputError
 from segmamba.files.atomic import write_aside
 from segmamba.models import package
-from segmamba.models.package import Manifest, find_model, load_package, read_manifest, save_package, shipped_models
+from segmamba.models.package import (
+    Manifest,
+    find_model,
+    load_package,
+    read_manifest,
+    save_package,
+    shipped_models,
+)
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
 from segmamba.networks.segmamba import NetworkConfig, SegMamba
 
@@ -118,6 +126,28 @@ def test_an_unknown_precision_is_refused_before_anything_is_written(tmp_path, ne
     with pytest.raises(InputError, match=r"'bfloat16' must be one of float32, float16"):
         save_package(tmp_path / "x", network, replace(MANIFEST, weights_dtype="bfloat16"), "")
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"steps": 2**70}}, "a whole number of 22 digits"),
+        ({"training": {"name": "\ud800"}}, "not valid Unicode"),
+        ({"training": {"data": Path("images")}}, "cannot be written as JSON: Object of type .*Path"),
+        ({"metrics": {"dice": float("nan")}}, "not JSON compliant"),
+        ({"inference": InferenceSpec(window=(32, 48, 64), overlap=0.95)}, "expected at most"),
+    ],
+)
+def test_what_could_not_be_read_again_is_refused_before_anything_is_written(folder, tmp_path, network, change, message):
+    """An existing package stays as it was."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(InputError, match=message):
+            save_package(place, SegMamba(CONFIG), replace(MANIFEST, **change), "# New\n")
+    with pytest.raises(InputError, match="card of small-1 is not valid Unicode"):
+        save_package(folder, SegMamba(CONFIG), MANIFEST, "\ud800")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "new").exists()
 
 
 # --- weights

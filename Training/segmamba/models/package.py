@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -125,7 +125,11 @@ def read_manifest(folder: Path | str) -> Manifest:
     path = Path(folder) / MANIFEST
     if not path.exists():
         raise InputError(f"{folder} is not a model folder: it has no {MANIFEST}")
-    values = settings.read_json(path)
+    return _build(settings.read_json(path), path)
+
+
+def _build(values: object, path: Path) -> Manifest:
+    """A manifest of what its file, `path`, holds. Raises InputError."""
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise InputError(f"{path} has schema {found}; this version reads {SCHEMA}: update the one that is older")
@@ -186,18 +190,29 @@ def save_package(folder: Path | str, network: nn.Module, manifest: Manifest, car
         raise InputError(f"weights_dtype {manifest.weights_dtype!r} must be one of {', '.join(_DTYPES)}")
     if manifest.network != network.config:
         raise InputError(f"the manifest of {manifest.id} describes another network than the one given")
-    _check(manifest, folder / MANIFEST)
     dtype = _DTYPES[manifest.weights_dtype]
     tensors = {name: t.detach().cpu().to(dtype).contiguous() for name, t in network.state_dict().items()}
     if bad := sorted(name for name, t in tensors.items() if not torch.isfinite(t).all()):
         raise InputError(f"weights of {manifest.id} are not finite as {manifest.weights_dtype}: {', '.join(bad[:5])}")
     data = save(tensors)
-    values = {**settings.plain(manifest), "weights_sha256": hashlib.sha256(data).hexdigest()}
+    text = _to_json(replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest()))
+    written = _build(settings.parse_json(text, str(folder / MANIFEST)), folder / MANIFEST)
+    try:
+        card_data = card.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the card of {manifest.id} is not valid Unicode") from None
     make_folder(folder)
     write_aside(folder / WEIGHTS, data)
-    write_aside(folder / CARD, card.encode())
-    write_aside(folder / MANIFEST, (json.dumps(values, indent=2) + "\n").encode())
-    return read_manifest(folder)
+    write_aside(folder / CARD, card_data)
+    write_aside(folder / MANIFEST, text.encode())
+    return written
+
+
+def _to_json(manifest: Manifest) -> str:
+    try:
+        return json.dumps(settings.plain(manifest), indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:  # of what is in `training` and `metrics`
+        raise InputError(f"the manifest of {manifest.id} cannot be written as JSON: {error}") from None
 
 
 def copy_package(source: Path, target: Path) -> None:
