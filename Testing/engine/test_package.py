@@ -15,6 +15,7 @@ from segmamba.files.atomic import write_aside
 from segmamba.models import package
 from segmamba.models.package import (
     Manifest,
+    copy_package,
     find_model,
     load_package,
     read_manifest,
@@ -360,6 +361,24 @@ def test_the_old_package_stays_whole_until_the_manifest_is_new(folder, network, 
     assert written == ["model.safetensors", "MODEL_CARD.md"]
     assert read_manifest(folder) == before
     assert "belongs to another model" in refused(folder)
+
+
+@pytest.mark.parametrize("card", ["missing", "a folder"])
+def test_a_package_without_a_card_is_not_copied_by_halves(folder, tmp_path, card):
+    """It loads; but a copy that broke off after the weights was no package."""
+    (folder / "MODEL_CARD.md").unlink()
+    if card == "a folder":
+        (folder / "MODEL_CARD.md").mkdir()
+    load_package(folder)
+    with pytest.raises(InputError, match=r"MODEL_CARD.md: (no such file|a folder; expected a file)"):
+        copy_package(folder, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_is_the_same_package(folder, tmp_path):
+    copy_package(folder, tmp_path / "copy")
+    assert load_package(tmp_path / "copy").manifest == load_package(folder).manifest
+    assert names(tmp_path / "copy") == names(folder)
 
 
 # --- finding

@@ -216,11 +216,18 @@ def _to_json(manifest: Manifest) -> str:
 
 
 def copy_package(source: Path, target: Path) -> None:
-    """A package, checked, to another folder; its three files are written aside and renamed, the manifest last."""
+    """A package, checked, to another folder; its three files are written aside and renamed, the manifest last.
+
+    Raises InputError as `load_package`, and where there is no card; nothing is written then.
+    """
     load_package(source)
+    names = (WEIGHTS, CARD, MANIFEST)
+    for name in names:
+        check_regular(source / name)
+    data = [(source / name).read_bytes() for name in names]
     make_folder(target)
-    for name in (WEIGHTS, CARD, MANIFEST):
-        write_aside(target / name, (source / name).read_bytes())
+    for name, content in zip(names, data):
+        write_aside(target / name, content)
 
 
 def find_model(name_or_folder: str) -> Path:
