@@ -399,6 +399,12 @@ def test_a_model_is_found_by_folder_or_by_name(folder, monkeypatch, tmp_path):
         find_model("empty")
 
 
+@pytest.mark.parametrize("find", [find_model, read_manifest, load_package])
+def test_a_name_that_no_file_can_have_is_refused(find):
+    with pytest.raises(InputError, match=r"(name is too long|no model)"):
+        find("m" * 300)
+
+
 def test_where_no_model_is_shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(package, "__file__", str(tmp_path / "Training" / "segmamba" / "models" / "package.py"))
     assert shipped_models() == {}

@@ -20,7 +20,7 @@ from torch import nn
 from segmamba import limits, settings
 from segmamba.cases.incomplete import Incomplete
 from segmamba.cases.labels import GLIOMA, LabelScheme
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
 from segmamba.files.atomic import check_regular, make_folder, write_aside
 from segmamba.models.published import load_strictly
 from segmamba.models.specs import InferenceSpec, PostprocessSpec, PreprocessSpec
@@ -123,9 +123,16 @@ def read_manifest(folder: Path | str) -> Manifest:
     Raises InputError where model.json is missing, is no JSON, or says what this version does not know.
     """
     path = Path(folder) / MANIFEST
-    if not path.exists():
+    if not _is_there(path):
         raise InputError(f"{folder} is not a model folder: it has no {MANIFEST}")
     return _build(settings.read_json(path), path)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise InputError(explain(error)) from None
 
 
 def _build(values: object, path: Path) -> Manifest:
@@ -233,10 +240,10 @@ def copy_package(source: Path, target: Path) -> None:
 def find_model(name_or_folder: str) -> Path:
     """The folder of a model: a path as given, or the name of one in Resources/models beside this package.
 
-    Raises InputError that lists the names there are.
+    Raises InputError that lists the names there are, or says why the path cannot be looked at.
     """
     given = Path(name_or_folder)
-    if (given / MANIFEST).is_file():
+    if _is_there(given / MANIFEST):
         return given
     shipped = shipped_models()
     if name_or_folder in shipped:
