@@ -421,6 +421,25 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, tiny_model, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
 
 
+@pytest.mark.parametrize("output", ["", ".", "..", "new/..", "link", "dangling", "m" * 300])
+def test_an_output_that_can_be_no_new_folder_is_refused_by_name(tmp_path, tiny_model, monkeypatch, capsys, output):
+    work = tmp_path / "work"
+    for folder in (work, tmp_path / "empty"):
+        folder.mkdir()
+    monkeypatch.chdir(work)
+    if output == "link":
+        (work / output).symlink_to(tmp_path / "empty", target_is_directory=True)
+    elif output == "dangling":
+        (work / output).symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    before = sorted(tmp_path.rglob("*"))
+    message = {"l": "is a link", "d": "is a link", "m": "too long"}.get(output[:1], "names no new folder")
+    with pytest.raises(InputError, match=message):
+        export_model(tiny_model, output)
+    assert main(["export", str(tiny_model), "--output", output]) == 1
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_an_empty_folder_is_filled(tmp_path, tiny_model):
     (tmp_path / "new").mkdir()
     assert (export_model(tiny_model, tmp_path / "new") / "configs" / "inference.json").is_file()

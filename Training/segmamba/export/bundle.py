@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from segmamba.errors import InputError
+from segmamba.errors import InputError, explain
 from segmamba.export.config import inference, is_segmamba, metadata
 from segmamba.export.program import write_program
 from segmamba.export.readme import readme
@@ -41,14 +41,13 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
         The path of `output`.
 
     Raises:
-        InputError: for an unknown format, a broken package, an `output` that exists and is not empty, and a network
-            that torch.export cannot record.
+        InputError: for an unknown format, a broken package, an `output` that exists and is not empty, is a link or no
+            name, names that would be code in a bundle, and a network that torch.export cannot record.
     """
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}; expected one of {', '.join(FORMATS)}")
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} already exists; give the name of a new folder, or take the old one away")
+    _check_output(output)
     loaded = load_package(model)
     half = aside(output)
     try:
@@ -59,6 +58,19 @@ def export_model(model: Path | str, output: Path | str, form: str = "monai-bundl
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return output
+
+
+def _check_output(output: Path) -> None:
+    """Raises InputError for what can be no new folder."""
+    if output.name in ("", ".."):  # of "" and ".", and of the root of a disk
+        raise InputError(f"{str(output)!r} names no new folder; give a name for it")
+    try:
+        if output.is_symlink():
+            raise InputError(f"{output} is a link; give the name of a new folder")
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise InputError(f"{output} already exists; give the name of a new folder, or take the old one away")
+    except OSError as error:
+        raise InputError(explain(error)) from None
 
 
 def _write_bundle(model: Model, folder: Path) -> None:
