@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -269,7 +270,7 @@ def test_a_manifest_with_a_mistake(folder, change, message):
     ("change", "message"),
     [
         (lambda v: v["network"].update(form="os.system"), "unknown network form 'os.system'"),
-        (lambda v: v["network"].update(in_channels=-2), "1 or more"),
+        (lambda v: v["network"].update(in_channels=-2), "1 to 1536"),
         (lambda v: v["inference"].update(window=[8, 8, 8]), "multiples of 16"),
         (lambda v: v["preprocess"].update(normalisation="__import__('os')"), "normalisation"),
     ],
@@ -279,6 +280,23 @@ def test_a_manifest_with_a_value_that_is_not_known(folder, change, message):
     with pytest.raises(InputError) as error:
         read_manifest(folder)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"depths": [1, 1, 1, 1_000_000]}, "depths 0 to 16"),
+        ({"features": [4, 4, 8, 1_000_000]}, "1 to 1536"),
+        ({"bottleneck": 10**15}, "1 to 1536"),
+        ({"name": "nnunet", "width": 1_000_000}, "width 1000000 of nnunet must be 0 or a multiple of 1, at most 64"),
+        ({"name": "unetr", "out_channels": 10**9}, "1 to 1536"),
+        ({"name": "unetr", "patch": [16, 16, 16 * 10**9]}, "patch .* does not fit unetr"),
+    ],
+)
+def test_a_network_too_large_for_any_machine_is_not_built(folder, sizes, message):
+    """A manifest of some hundred bytes asked for all of the memory."""
+    edit(folder, lambda v: v.update(network=sizes if "name" in sizes else {**v["network"], **sizes}))
+    assert re.search(message, refused(folder, read_manifest))
 
 
 LIMITS = {

@@ -13,6 +13,8 @@ SPACING_MM = (0.01, 50.0)  # of a voxel, along each axis
 EXTENT_MM = 2000.0  # of an image, along each axis
 FRAMES = 65536  # of one DICOM file
 WINDOW_VOXELS = 320**3  # that go through a network at once
+CHANNELS = 1536  # of a network anywhere: twice what the largest published one has
+LAYERS = 16  # Mamba layers of one stage; published networks have two
 OVERLAP = 0.9  # of neighbouring windows: at 0.9 each voxel is computed a thousand times
 
 TEXT_BYTES = 64 * 1024**2  # of a JSON, TOML or CSV file, or of a log

@@ -22,6 +22,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from segmamba.errors import InputError
+from segmamba.limits import CHANNELS, LAYERS
 from segmamba.networks.blocks import (
     ChannelLayerNorm,
     ChannelMLP,
@@ -69,8 +70,10 @@ class NetworkConfig:
         if len(self.features) != 4 or len(self.depths) != 4:
             raise InputError(f"features and depths need four stages each, got {self.features} and {self.depths}")
         sizes = (self.in_channels, self.out_channels, self.full_features, self.bottleneck, *self.features)
-        if min(sizes) < 1 or min(self.depths) < 0:
-            raise InputError(f"channels and features of a network must be 1 or more, depths 0 or more, got {self}")
+        if not (1 <= min(sizes) <= max(sizes) <= CHANNELS and 0 <= min(self.depths) <= max(self.depths) <= LAYERS):
+            raise InputError(
+                f"channels and features of a network must be 1 to {CHANNELS}, depths 0 to {LAYERS}, got {self}"
+            )
         known = set(self.directions) <= set(DIRECTIONS)
         if not self.directions or not known or len(set(self.directions)) < len(self.directions):
             raise InputError(f"directions {self.directions} must be some of {tuple(DIRECTIONS)}, each once")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from segmamba.errors import InputError
+from segmamba.limits import CHANNELS, WINDOW_VOXELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +62,31 @@ class BaselineConfig:
     name: str
     """One of BASELINES."""
     in_channels: int = 4
-    """Channels of the input, 1 or more."""
+    """Channels of the input, 1 to limits.CHANNELS."""
     out_channels: int = 4
-    """Channels of the logits, 1 or more."""
+    """Channels of the logits, 1 to limits.CHANNELS."""
     patch: tuple[int, int, int] = (128, 128, 128)
     """(D, H, W) of a training patch and of a window, in voxels."""
     width: int = 0
     """Channels of the first stage, which those of the others follow; 0 for the published ones, less for a trial on a
-    small machine."""
+    small machine, at most twice as many."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
         if self.name not in BASELINES:
             raise InputError(f"unknown baseline {self.name!r}; known are {', '.join(BASELINES)}")
-        if min(self.in_channels, self.out_channels) < 1:
-            raise InputError(f"channels of a network must be 1 or more, got {self}")
-        if self.width < 0 or self.width % self.limits.unit:
-            raise InputError(f"width {self.width} of {self.name} must be 0 or a multiple of {self.limits.unit}")
-        if len(self.patch) != 3 or not self._divides(self.patch):
-            raise InputError(f"patch {self.patch} does not fit {self.name}; expected three sides, {self._wanted()}")
+        if not 1 <= min(self.in_channels, self.out_channels) <= max(self.in_channels, self.out_channels) <= CHANNELS:
+            raise InputError(f"channels of a network must be 1 to {CHANNELS}, got {self}")
+        widest = 2 * self.limits.width
+        if not 0 <= self.width <= widest or self.width % self.limits.unit:
+            raise InputError(
+                f"width {self.width} of {self.name} must be 0 or a multiple of {self.limits.unit}, at most {widest}"
+            )
+        if len(self.patch) != 3 or not self._divides(self.patch) or math.prod(self.patch) > WINDOW_VOXELS:
+            raise InputError(
+                f"patch {self.patch} does not fit {self.name}; expected three sides, {self._wanted()}, and at most "
+                f"{WINDOW_VOXELS} voxels"
+            )
 
     @property
     def limits(self) -> Limits:
