@@ -372,6 +372,16 @@ def test_the_readme_has_the_card_the_channels_and_why_there_is_no_graph(bundle):
     assert "Apache License" in (bundle[0] / "LICENSE").read_text()
 
 
+def test_the_readme_says_what_predict_would_do_and_a_bundle_does_not(bundle, tmp_path):
+    """Raw images of a head give a label map all the same, a wrong one."""
+    text = " ".join((bundle[0] / "docs" / "README.md").read_text().split())
+    assert "show the brain alone" in text and "prepare such images before" in text
+    spec = replace(GLIOMA_SPEC, modalities=("t1c", "ct"), crop="none")  # `predict` takes these as they are, too
+    folder = export_model(package(tmp_path / "m", SegMamba(replace(SMALL, in_channels=2)), spec), tmp_path / "b")
+    text = (folder / "docs" / "README.md").read_text()
+    assert "co-registered, on one grid" in text and "brain alone" not in text
+
+
 def test_mirrorings_of_labels_that_name_sides_are_refused_and_not_recommended(bundle, tmp_path):
     """Of a mirror image, left is right."""
     sides = {"left_thalamus": 1, "right_thalamus": 2, "ET": 3}

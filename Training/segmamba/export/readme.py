@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segmamba.export.config import metadata, uses_scan
+from segmamba.images.modalities import MODALITIES
 from segmamba.models.package import Manifest
 
 _NOTE = """
@@ -17,7 +18,7 @@ reads, has no such files.
 
 ## Input
 {channels} channels in this order, which the weights do not tell: {modalities}. One file a channel, or one NIfTI file
-with them as its last axis. Images of a case are co-registered, on one grid.
+with them as its last axis. Images of a case are co-registered, on one grid.{brain}
 
 | label | value |
 |---|---|
@@ -40,8 +41,8 @@ python -m monai.bundle verify_net_in_out network_def --meta_file configs/metadat
 ```
 From another folder, put the bundle on PYTHONPATH and set `--bundle_root`.
 
-The preprocessing is the one the model was trained with: an outside of T1, T1c, T2 or FLAIR that is not 0 brought to 0,
-axes to {orientation}, {crop},{bias}
+The preprocessing is the one the model was trained with: NaN, infinite voxels, and an outside of T1, T1c, T2 or FLAIR
+that is not 0 brought to 0 (images that are empty, equal, or masks are refused), axes to {orientation}, {crop},{bias}
 {normalisation}, then voxels of {spacing} mm (averaged towards coarser voxels, which MONAI's `Spacing` does
 not do). The probabilities, not the labels, are brought back to the case's grid.
 
@@ -52,6 +53,11 @@ There is no `model.ts` and no `model.onnx`.
 Research use only; not a medical device.
 """
 
+# of the models whose images `segmamba predict` prepares by itself: preparation.plan
+_BRAIN = """
+
+They show the brain alone, and 0 around it. `segmamba predict` registers raw images of a head and cuts the brain out by
+itself; this bundle does neither, and what it makes of a head with its skull is wrong: prepare such images before."""
 _SCAN = """The selective scan of its Mamba layers runs in kernels outside of torch's operators (compiled by
 numba on the CPU, those of mamba-ssm on a GPU), which a recorded graph does not contain. Its form in plain torch walks
 through the tokens in pieces, as many as the image asks for: a recorded graph holds good for one size of window alone.
@@ -79,6 +85,7 @@ def readme(manifest: Manifest, card: str) -> str:
         labels="\n".join(f"| {name} | {value} |" for name, value in labels),
         monai=values["monai_version"],
         packages=" ".join(values["required_packages_version"]),
+        brain=_BRAIN if set(spec.modalities) <= set(MODALITIES) else "",
         first=spec.modalities[0],
         mirrorings="" if sided else "\nSeven mirrorings: `--inferer#mirrorings 7`.",
         orientation=spec.orientation,
