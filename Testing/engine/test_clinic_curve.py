@@ -150,7 +150,7 @@ def test_a_prediction_that_was_killed_is_made_anew(place, commands, tmp_path):
     options = SimpleNamespace(work=tmp_path, model=place / "old", device="cpu")
     files = output_files(tmp_path / "proposals" / "sound", case.id, PredictOptions())
     folder = link_case(tmp_path / "proposals/sound/images" / case.id, case, {})
-    begin(files, case.id, digest_images(find_case(folder)))
+    begin(files, case.id, digest_images(find_case(folder)), {})
     for site in ("a", "b"):  # the second time it is there
         (tmp_path / site).mkdir()
         clinic_curve.send(options, tmp_path / site / "site", case, "sound")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,17 @@ def summary_of(label_map: Path) -> Path:
     return label_map.with_name(re.sub(r"(-seg(-\w+)?)?\.nii(\.gz)?$", "", label_map.name) + "-summary.json")
 
 
+def was_changed(label_map: Path, summary: Mapping) -> bool:
+    """Whether a label map that is there is not as the summary beside it has it; False where that says nothing of it.
+
+    The summary of a run that broke off has two hashes for a map: of what was there, and of what was to be there.
+    """
+    written = summary.get("label_maps_sha256", {}).get(label_map.name)  # earlier versions have none
+    if written is None or not label_map.is_file():
+        return False
+    return hash_file(label_map) not in ([written] if isinstance(written, str) else written)
+
+
 def corrected_results(folder: Path) -> list[Path]:
     """The label maps that `segmamba predict` wrote into a folder and somebody has changed since, by its summaries."""
     found = []
@@ -58,10 +69,9 @@ def corrected_results(folder: Path) -> list[Path]:
         try:
             summary = read_json(file)
             label_map = folder / Path(summary["files"]["label_map"]).name
-            written = summary["label_maps_sha256"][label_map.name]
-            if label_map.is_file() and hash_file(label_map) != written:
+            if was_changed(label_map, summary):
                 found.append(label_map)
-        except (InputError, KeyError, TypeError):  # another program's, an early one, or not finished
+        except (InputError, KeyError, TypeError, AttributeError):  # another program's
             continue
     return found
 

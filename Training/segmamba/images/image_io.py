@@ -144,6 +144,15 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     Raises:
         InputError: for another suffix, a missing folder, a bad affine, and values that `dtype` cannot hold.
     """
+    half = save_aside(array, affine, path, dtype)
+    try:
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def save_aside(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: np.dtype | type) -> Path:
+    """As `save_image`, but the whole file still lies beside `path`, under the name that is returned."""
     path = Path(path)
     array = np.asarray(array)
     dtype = np.dtype(dtype)
@@ -171,9 +180,10 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     try:
         nib.save(image, half)
         share(half)
-        half.replace(path)
-    finally:
+    except BaseException:
         half.unlink(missing_ok=True)
+        raise
+    return half
 
 
 def count_volumes(path: Path) -> int:

@@ -26,7 +26,7 @@ from segmamba.prediction.options import PredictOptions, check_options, digest_im
 from segmamba.prediction.postprocess import postprocess, to_label_map
 from segmamba.prediction.preprocess import Prepared as Preprocessed
 from segmamba.prediction.preprocess import preprocess
-from segmamba.prediction.result import Result, Seen, begin, check_place, write_images, write_summary
+from segmamba.prediction.result import Result, Seen, check_place, write, write_summary
 from segmamba.prediction.segment import Segmentation, restore
 from segmamba.prediction.stages import Progress, Stages
 from segmamba.prediction.windows import predict
@@ -97,9 +97,8 @@ def predict_case(
     segmentation = _segment(asked, preprocessed)
     with stages.time("write"):
         result = _decide(asked, seen, segmentation)
-        begin(files, case_id, images_sha256)
-        write_images(result, files)
-    summary = write_summary(result, files, stages.seconds())
+        written = write(result, files)
+    summary = write_summary(result, files, stages.seconds(), written)
     stages.report("write", 1.0)
     return summary
 

@@ -8,19 +8,20 @@ that somebody drew or corrected is written over.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from segmamba import __version__
-from segmamba.cases.case import Case, save_image
+from segmamba.cases.case import Case
+from segmamba.cases.label_files import was_changed
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.files.digest import hash_file
 from segmamba.files.place import check_owner
-from segmamba.images.image_io import describe_grid
+from segmamba.images.image_io import describe_grid, save_aside
 from segmamba.models.package import Model
 from segmamba.networks.scan import choose_backend
 from segmamba.prediction.options import PredictOptions, limits_of, settings_of
@@ -105,16 +106,15 @@ def check_place(files: Mapping[str, Path], images_sha256: Mapping[str, str]) -> 
     try:
         summary = read_json(files["summary"])
         known = set(summary["settings"]["images_sha256"].values())
-        written = dict(summary.get("label_maps_sha256", {}))  # earlier versions have none
+        changed = [path for path in files.values() if was_changed(path, summary)]
     except (InputError, KeyError, TypeError, ValueError, AttributeError):
-        known, written = set(), {}
+        known, changed = set(), []
     check_owner(there[0], known, images_sha256.values(), "a result")
-    for path in files.values():
-        if path.name in written and path.is_file() and hash_file(path) != written[path.name]:
-            raise InputError(
-                f"{path}: was changed since it was written here; move it to another folder to keep it, or remove it to "
-                "have it made anew"
-            )
+    if changed:
+        raise InputError(
+            f"{changed[0]}: was changed since it was written here; move it to another folder to keep it, or remove it "
+            "to have it made anew"
+        )
 
 
 def finished(files: Mapping[str, Path], settings: dict) -> dict | None:
@@ -138,16 +138,20 @@ def finished(files: Mapping[str, Path], settings: dict) -> dict | None:
         return None
 
 
-def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str]) -> None:
-    """Says in the summary whose files are about to be written: what a kill leaves of them may be written over.
+def begin(
+    files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, str], written: Mapping[str, str]
+) -> None:
+    """Says in the summary whose files are about to be put in their places: what a kill leaves may be written over.
 
-    What an earlier run said there is gone, for it is not about what is written from here on; but for the hashes of
-    label maps of its that stay, so that what is corrected in them is seen by a run that would write over them.
+    What an earlier run said there is gone, for it is not about what is there from here on; but for the hashes of label
+    maps that stay, so that what is corrected in them is seen by a run that would write over them. Of those that are
+    replaced both hashes stand there, for a kill leaves the one or the other.
 
     Args:
         files: as `options.output_files` gives them; their folder is made.
         case_id: as in the summary.
         images_sha256: of the case, by modality.
+        written: name -> sha256 of the label maps that are about to be there.
 
     Raises:
         InputError: as `check_place`, which is asked again: another process may have been here since.
@@ -155,39 +159,76 @@ def begin(files: Mapping[str, Path], case_id: str, images_sha256: Mapping[str, s
     make_folder(files["summary"].parent)
     check_place(files, images_sha256)
     names = {kind: path.name for kind, path in files.items()}
-    summary = {"case": case_id, "unfinished": True, "files": names, "label_maps_sha256": _that_stay(files)}
+    there = {path.name: [hash_file(path)] for path in files.values() if path.name in written and path.is_file()}
+    hashes = {**_that_stay(files), **{name: [*there.get(name, []), value] for name, value in written.items()}}
+    summary = {"case": case_id, "unfinished": True, "files": names, "label_maps_sha256": hashes}
     _write_json({**summary, "settings": {"images_sha256": dict(images_sha256)}}, files["summary"])
 
 
-def write_summary(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
+def write(result: Result, files: Mapping[str, Path]) -> dict[str, str]:
+    """Writes every file but the summary, which says from here on that it is unfinished.
+
+    All are written aside before one is put in its place, the label map last: where the disk is full, what was there
+    stays as it was.
+
+    Args:
+        result: the case.
+        files: as `options.output_files` gives them; their folder is made.
+
+    Returns:
+        Name -> sha256 of the label maps, for `write_summary`.
+
+    Raises:
+        InputError: as `check_place`.
+        OSError: where they cannot be written.
+    """
+    make_folder(files["summary"].parent)
+    halves: dict[str, Path] = {}
+    try:
+        for kind, array, affine, dtype in _images(result):
+            halves[kind] = save_aside(array, affine, files[kind], dtype)
+        written = {files[kind].name: hash_file(half) for kind, half in halves.items() if kind.startswith(_EDITED)}
+        begin(files, result.seen.case.id, result.seen.images_sha256, written)
+        for kind, half in halves.items():
+            half.replace(files[kind])
+        return written
+    finally:
+        for half in halves.values():
+            half.unlink(missing_ok=True)
+
+
+def write_summary(
+    result: Result, files: Mapping[str, Path], seconds: Mapping[str, float], written: Mapping[str, str]
+) -> dict:
     """Writes the summary, which comes last: where it does not say "unfinished", the case is finished.
 
     Args:
         result: the case.
         files: as `options.output_files` gives them, in a folder that is there.
         seconds: by stage, for the summary.
+        written: name -> sha256 of the label maps, as `write` gives them.
 
     Returns:
         The summary.
     """
-    summary = _summarize(result, files, seconds)
+    summary = _summarize(result, files, seconds, written)
     _write_json(summary, files["summary"])
     return summary
 
 
-def write_images(result: Result, files: Mapping[str, Path]) -> None:
-    """Writes every file but the summary, the label map last."""
+def _images(result: Result) -> Iterator[tuple[str, np.ndarray, np.ndarray, type]]:
+    """Kind, voxels, affine and type of each image that is wanted, the label map last."""
     seen, segmentation, options = result.seen, result.segmentation, result.options
     manifest = result.model.manifest
     affine = seen.grid.affine
-    if "probabilities" in files and result.probabilities is not None:
-        save_image(np.moveaxis(result.probabilities, 0, -1), affine, files["probabilities"], np.float32)
-    if "left_out" in files:
-        save_image(result.left_out, affine, files["left_out"], np.uint8)
-    if "uncertainty" in files:
+    if options.probabilities and result.probabilities is not None:
+        yield "probabilities", np.moveaxis(result.probabilities, 0, -1), affine, np.float32
+    if options.left_out:
+        yield "left_out", result.left_out, affine, np.uint8
+    if options.uncertainty:
         uncertainty = segmentation.uncertainty()
         uncertainty = seen.prepared.back(uncertainty) if seen.prepared else uncertainty
-        save_image(uncertainty, affine, files["uncertainty"], np.float32)
+        yield "uncertainty", uncertainty, affine, np.float32
     for modality in options.onto:
         other, there = result.label_map, seen.grid
         if seen.prepared:
@@ -195,12 +236,15 @@ def write_images(result: Result, files: Mapping[str, Path]) -> None:
             shares = seen.prepared.back(segmentation.probabilities(), modality)
             other = to_label_map(shares, manifest.inference.nested)
             other, _ = postprocess(other, there.affine, limits_of(manifest, options), manifest.scheme)
-        save_image(other, there.affine, files[f"label_map_{modality}"], np.uint8)
-    save_image(result.label_map, affine, files["label_map"], np.uint8)
+        yield f"label_map_{modality}", other, there.affine, np.uint8
+    yield "label_map", result.label_map, affine, np.uint8
 
 
-def _that_stay(files: Mapping[str, Path]) -> dict[str, str]:
-    """Name -> sha256, as the summary has them, of the label maps of earlier runs that are there and not of `files`."""
+def _that_stay(files: Mapping[str, Path]) -> dict[str, str | list[str]]:
+    """Name -> sha256, as the summary has them, of the label maps of earlier runs that are there and not of `files`.
+
+    Both of them where a run broke off (`begin`).
+    """
     place, own = files["summary"], {path.name for path in files.values()}
     try:
         known = read_json(place, optional=True) or {}
@@ -210,13 +254,14 @@ def _that_stay(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: value for name, value in hashes.items() if name not in own and (place.parent / name).is_file()}
 
 
-def _summarize(result: Result, files: Mapping[str, Path], seconds: Mapping[str, float]) -> dict:
+def _summarize(
+    result: Result, files: Mapping[str, Path], seconds: Mapping[str, float], written: Mapping[str, str]
+) -> dict:
     manifest, seen, segmentation = result.model.manifest, result.seen, result.segmentation
     case = seen.case
     affine = seen.grid.affine
     volumes = volumes_ml(result.label_map, affine, manifest.scheme)
     told = describe_removed(result.removed, affine)
-    written = {path.name: hash_file(path) for kind, path in files.items() if kind.startswith(_EDITED)}
     return {
         "case": case.id,
         "files": {kind: path.name for kind, path in files.items()},

@@ -24,11 +24,10 @@ import numpy as np
 
 from segmamba import __version__
 from segmamba.cases.case import Case, Source, load_label_map
-from segmamba.cases.label_files import summary_of
+from segmamba.cases.label_files import summary_of, was_changed
 from segmamba.cases.labels import GLIOMA
 from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, share
-from segmamba.files.digest import hash_file
 from segmamba.files.shares import publish_folder, write_file
 from segmamba.learning.submissions.changes import label_changes, region_dice
 from segmamba.learning.submissions.ready import make_ready
@@ -262,10 +261,10 @@ def proposal_facts(proposal: Path) -> tuple[ModelRecord | None, dict]:
         made = summary["settings"]
         chosen = {key: made[key] for key in ("mirrorings", "remove_small_mm3")}
         model = ModelRecord(id=str(summary["model"]), weights_sha256=str(made["weights_sha256"]))
-        written = summary.get("label_maps_sha256", {}).get(proposal.name)  # earlier versions have none
+        changed = was_changed(proposal, summary)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None, {}
-    if written is not None and proposal.is_file() and hash_file(proposal) != written:
+    if changed:
         raise InputError(
             f"{proposal}: was changed since {model.id} wrote it, so it is not what the model proposed; give it as the "
             "corrected label map alone, or run the case again into another folder for the proposal"
