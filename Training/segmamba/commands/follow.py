@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segmamba.followup.follow import FollowUp, Settings
 
 RECORD = "follow-up.json"
+_REPORTS = ("follow-up.csv", "report.html", "report.pdf")
 
 
 def add(add_command: AddCommand) -> None:
@@ -96,6 +97,7 @@ def run(options: Namespace) -> int:
     given, settings = _given(options)
     output = ready_for_output(options.output)
     ready_for_output(output / SEGMENTATIONS)
+    _check_reports(output)
     by_hand = read_by_hand(Path(options.by_hand)) if options.by_hand else None
     targets = _sr_targets(options, output, given)
     timepoints, refers = [], {}
@@ -122,6 +124,15 @@ def run(options: Namespace) -> int:
         texts = (f"{name} {found.category}" for name, found in date.suggestions.items())
         print(f"day {date.day}: measurements compatible with {', '.join(texts)}")
     return 0
+
+
+def _check_reports(output: Path) -> None:
+    """Raises InputError where files lie in the places of the reports, and no record says whose they are."""
+    from segmamba.files.place import check_owner
+
+    there = [path for name in _REPORTS if (path := output / name).exists() or path.is_symlink()]
+    if there and not (output / RECORD).exists():
+        check_owner(there[0], (), (), "a follow-up")
 
 
 def _check_one_patient(refers: Mapping[int, Refers]) -> None:
@@ -190,11 +201,12 @@ def _write(result: FollowUp, output: Path) -> list[Path]:
     from segmamba.followup.content import sections
     from segmamba.followup.page import write_page
     from segmamba.followup.paper import write_paper
-    from segmamba.followup.record import write_csv, write_json
+    from segmamba.followup.record import begin, write_csv, write_json
 
     make_folder(output)
-    table, page, paper, record = (output / name for name in ("follow-up.csv", "report.html", "report.pdf", RECORD))
+    table, page, paper, record = (output / name for name in (*_REPORTS, RECORD))
     report = sections(result)  # once for both: its pictures take longer than anything else here
+    begin(record, [date.timepoint for date in result.dates])
     write_csv(result, table)
     write_page(result, report, page)
     write_paper(result, report, paper)

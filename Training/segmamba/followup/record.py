@@ -94,6 +94,20 @@ def check_place(path: Path, timepoints: Sequence[Timepoint]) -> None:
         check_owner(path, known, (fingerprint(timepoint.t1c) for timepoint in timepoints), "a follow-up")
 
 
+def begin(path: Path, timepoints: Sequence[Timepoint]) -> None:
+    """Says whose files are about to be written beside `path`, so that a run goes on where this one breaks off.
+
+    Only in a first run: a record that is there says it (`check_place`), and stays until the new one is whole.
+
+    Args:
+        path: where the record will be.
+        timepoints: the dates that it will hold.
+    """
+    if not path.exists():
+        dates = [{"day": timepoint.day, "t1c": fingerprint(timepoint.t1c)} for timepoint in timepoints]
+        write_aside(path, (json.dumps({"schema": 2, "unfinished": True, "dates": dates}, indent=2) + "\n").encode())
+
+
 def read_registrations(path: Path) -> dict[tuple[str, str], Registered]:
     """Registrations of a record that this software wrote before, by the fingerprints of both T1c.
 
