@@ -210,7 +210,7 @@ def test_a_broken_split_is_told(tmp_path, change, message):
         read_split(dataset)
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.2, 0.2), (0, 0.5, 0.5), (1.2, -0.2, 0)])
+@pytest.mark.parametrize("shares", [(0.5, 0.2, 0.2), (0, 0.5, 0.5), (1.2, -0.2, 0), (float("nan"),) * 3])
 def test_shares_add_up(shares):
     with pytest.raises(InputError, match="expected numbers from 0 that add up to 1"):
         Split(seed=1, shares=dict(zip(("train", "validation", "test"), shares)), subjects={})
@@ -220,5 +220,7 @@ def test_too_few_subjects(tmp_path, capsys):
     with pytest.raises(InputError, match="3 subjects are too few for 5 folds"):
         make_split(make(tmp_path, names(3)))
     assert not (tmp_path / "splits.json").exists()
-    assert main(["dataset", "split", str(tmp_path), "--shares", "70/30"]) == 1
-    assert "expected three numbers, e.g. 70/10/20" in capsys.readouterr().err
+    for shares in ("70/30", "", "nan/1/1", "inf/1/1", "1/0/-inf"):
+        assert main(["dataset", "split", str(tmp_path), "--shares", shares]) == 1
+        assert "expected three numbers, e.g. 70/10/20" in capsys.readouterr().err
+    assert not (tmp_path / "splits.json").exists()

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from followup_lesions import MM, drawn
+from segmamba.errors import InputError
 from segmamba.followup.criteria import NO_DISEASE, suggest
 from segmamba.followup.dates import Timepoint
 from segmamba.followup.follow import Settings, follow
@@ -249,3 +250,10 @@ def test_specks_that_no_rule_calls_measurable_have_no_response_in_volume():
     new = twice(first, [*first, square(12, (40, 40, 3))])
     assert {found.category for found in new.suggestions.values()} == {"PD"}
     assert twice([square(12)], [square(15)]).suggestions["volumetric"].from_baseline == pytest.approx(15**2 / 12**2 - 1)
+
+
+@pytest.mark.parametrize("name", ["confirm_weeks", "volumetric_minor"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_settings_that_are_no_numbers_of_something_are_refused(name, value):
+    with pytest.raises(InputError, match="expected"):
+        Settings(**{name: value})

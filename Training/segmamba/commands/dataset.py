@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from argparse import Namespace
@@ -193,7 +194,7 @@ def _split(options: Namespace) -> int:
     from segmamba.datasets.split import SPLIT, make_split
 
     dataset = read_dataset(options.folder)
-    shares = _shares(options.shares) if options.shares else None
+    shares = _shares(options.shares) if options.shares is not None else None
     split, added = make_split(dataset, folds=options.folds, shares=shares, seed=options.seed)
     print(f"{split.describe()}: {len(split.subjects)} subjects, {added} of them new")
     parts = {part: [c for c in dataset.cases if split.subjects[c.subject] == part] for part in split.parts}
@@ -247,6 +248,8 @@ def _shares(text: str) -> dict[str, float]:
 
     try:
         numbers = [float(part) for part in text.split("/")]
+        if not math.isfinite(sum(numbers)):
+            raise ValueError
         return {part: number / sum(numbers) for part, number in zip(PARTS, numbers, strict=True)}
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--shares {text}: expected three numbers, e.g. 70/10/20") from None

@@ -46,7 +46,9 @@ class Split:
         if self.shares is not None:
             if tuple(self.shares) != PARTS:
                 raise InputError(f"shares of {', '.join(self.shares)}: expected {', '.join(PARTS)}")
-            if min(self.shares.values()) < 0 or not self.shares["train"] or abs(sum(self.shares.values()) - 1) > 1e-6:
+            # so put, for a comparison with nan is false
+            values = self.shares.values()
+            if not (all(share >= 0 for share in values) and self.shares["train"] and abs(sum(values) - 1) <= 1e-6):
                 raise InputError(
                     f"shares {self.shares}: expected numbers from 0 that add up to 1, some of them to train"
                 )

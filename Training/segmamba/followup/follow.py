@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,7 +45,7 @@ class Settings:
         regions_of(self.region)
         if self.most_targets < 1:
             raise InputError(f"targets {self.targets}: expected 1 or more")
-        if not self.confirm_weeks >= 0:
+        if not 0 <= self.confirm_weeks < math.inf:
             raise InputError(f"weeks until progression counts {self.confirm_weeks}: expected 0 or more")
         if not 0 < self.volumetric_minor < 1:
             raise InputError(f"minor response in volume {self.volumetric_minor}: expected a share between 0 and 1")
