@@ -343,3 +343,15 @@ def test_what_is_said_of_a_correction_is_written(phantom_cases, tmp_path, capsys
     assert (record.model.id, record.model.weights_sha256) == ("m", "0" * 64)
     assert record.settings == {"mirrorings": 7} and record.editor_seconds == 61.5
     assert record.preprocessing == ("registered to t1c", "skull-stripped")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--retrain", "c", "--model", "x", "--models", "y"], "--model, --models: only valid with --finetune"),
+        (["--finetune", "c", "--replay", "none", "--replay", "x"], "--replay none: leave out the data sets, or none"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(options, said, capsys):
+    assert main(["train", *options]) == 1
+    assert said in capsys.readouterr().err

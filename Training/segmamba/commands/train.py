@@ -126,6 +126,11 @@ def _config(options: Namespace) -> TrainingConfig:
         return load_config(options.config, options.set)
     from segmamba.training.recipes import finetune, retrain
 
+    given = {"--model": options.model, "--models": options.models} if options.retrain is not None else {}
+    if strange := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"{', '.join(strange)}: only valid with --finetune; --retrain starts from fresh weights")
+    if options.replay is not None and "none" in options.replay and len(options.replay) > 1:
+        raise InputError("--replay none: leave out the data sets, or none; together they contradict each other")
     shared: dict[str, Any] = {
         "config": Path(options.config) if options.config else None,
         "replay": [] if options.replay == ["none"] else options.replay,
