@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -222,3 +223,13 @@ def test_phantoms_that_are_there_are_said_to_stay_as_they_are(tmp_path, capsys):
     assert said == "1 of 2 were there and stay as they are; for other settings, name another folder\n"
     assert main([*common, "--count", "0"]) == 1
     assert capsys.readouterr().err == "error: --count 0: expected 1 or more\n"
+
+
+@pytest.mark.parametrize("output", ["results", "results/run1", "results/today/run1", "p0", "p0/results/run1"])
+def test_results_of_a_batch_inside_its_own_folder_are_no_case(phantom_cases, tiny_model, tmp_path, capsys, output):
+    """However deep they lie. A folder in which the images are is a case, wherever the results go."""
+    shutil.copytree(phantom_cases / "phantom-0", tmp_path / "p0")
+    line = ["predict", "--batch", str(tmp_path), "-o", str(tmp_path / output), "--model", str(tiny_model)]
+    for state in ("1 done, 0 skipped, 0 failed", "0 done, 1 skipped, 0 failed"):
+        assert main(line) == 0
+        assert state in capsys.readouterr().out

@@ -161,6 +161,12 @@ def holds_results_only(folder: Path) -> bool:
     return bool(images) and images <= _results(folder)
 
 
+def may_hold_images(folder: Path, modalities: Sequence[str]) -> bool:
+    """Whether something in `folder` may be an image of a case: no result, label map or mask, nor a folder of others."""
+    words = "|".join((*_SPELLINGS.values(), *map(re.escape, modalities)))
+    return any(_ends_in(e, words) if e.is_dir() else not _is_made(e) for e in _list(folder))
+
+
 def is_aside(path: Path) -> bool:
     """Whether it is a folder that is none of a case's images: of results, of a file server, or with nothing in it."""
     if not path.is_dir():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segmamba.cases.case import find_case
-from segmamba.cases.case_folder import holds_results_only
+from segmamba.cases.case_folder import holds_results_only, may_hold_images
 from segmamba.errors import InputError, explain, last_line
 from segmamba.files.atomic import subfolders
 from segmamba.models.package import Model
@@ -45,9 +45,11 @@ def predict_batch(
         InputError: where `folder` holds no case at all, or as `check_options`.
     """
     check_options(model.manifest, options)
+    modalities = model.manifest.preprocess.modalities
     inside = subfolders(folder) if folder.is_dir() else []
     # results in between, of this run or of one before, are no cases
-    folders = [f for f in inside if f.resolve() != output.resolve() and _may_be_case(f)]
+    of_output = (output.resolve(), *output.resolve().parents)
+    folders = [f for f in inside if _may_be_case(f, modalities if f.resolve() in of_output else ())]
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []
@@ -56,7 +58,7 @@ def predict_batch(
         report = None if progress is None else (lambda stage, fraction, c=case_id: progress(c, stage, fraction))
         try:
             manifest = model.manifest
-            sources = find_case(place, manifest.preprocess.modalities, incomplete=manifest.incomplete is not None)
+            sources = find_case(place, modalities, incomplete=manifest.incomplete is not None)
             files = output_files(output, case_id, options)
             if summary := finished(files, settings_of(model, options, digest_images(sources))):
                 rows.append({"case": case_id, "status": "skipped", "summary": summary})
@@ -104,9 +106,12 @@ def next_to_correct(rows: list[dict]) -> list[str]:
     return sorted(unsure, key=lambda case: -unsure[case])
 
 
-def _may_be_case(folder: Path) -> bool:
-    """Also where it cannot be looked into: that is said of this case, and the others are run."""
+def _may_be_case(folder: Path, images: Sequence[str]) -> bool:
+    """Also where it cannot be looked into: that is said of this case, and the others are run.
+
+    images: of which it holds one or more; none where it need not.
+    """
     try:
-        return not holds_results_only(folder)
+        return not holds_results_only(folder) and (not images or may_hold_images(folder, images))
     except OSError:
         return True
