@@ -7,11 +7,13 @@ Exit codes: 0 all went well, 1 something failed (of `gate`: the candidate is not
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from segmamba import __version__
 from segmamba.commands import (
@@ -43,8 +45,19 @@ _COMMANDS += (dicom, look, measure, follow)
 _COMMANDS += (export, correct, models, site)
 
 
+class _UnreadError(io.FileIO):
+    """Standard error, of which the reader may go away: no reason to end the work, nor to lose what it came to."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    _ready_streams()
     options = _parser().parse_args(arguments)
     training = options.command in ("train", "table1", "improve")
     logging.basicConfig(
@@ -71,6 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)  # which writes what cannot be encoded as \\x..
         return 1
+
+
+def _ready_streams() -> None:
+    """Standard error as every command may use it: progress, notes, and what libraries say."""
+    error = sys.stderr
+    if error is sys.__stderr__ and not error.isatty():  # a terminal that goes away ends the process
+        raw = io.BufferedWriter(_UnreadError(error.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, error.encoding, error.errors, line_buffering=True, write_through=True)
 
 
 def _one_line(error: Exception) -> str:
