@@ -87,7 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _ready_streams() -> None:
-    """Standard error as every command may use it: progress, notes, and what libraries say."""
+    """Standard output and error as every command may use them: results, progress, notes, what libraries say."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us, as `>&-` does
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     error = sys.stderr
     if error is sys.__stderr__ and not error.isatty():  # a terminal that goes away ends the process
         raw = io.BufferedWriter(_UnreadError(error.fileno(), "w", closefd=False))
