@@ -91,6 +91,8 @@ def _ready_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us, as `>&-` does
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+    if sys.stdout.errors == "strict":  # a case's name may have letters that the code page has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     error = sys.stderr
     if error is sys.__stderr__ and not error.isatty():  # a terminal that goes away ends the process
         raw = io.BufferedWriter(_UnreadError(error.fileno(), "w", closefd=False))
