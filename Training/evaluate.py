@@ -2,7 +2,7 @@
 
 import sys
 
-from segmamba.cli import main
+from segmamba.cli import script
 
 if __name__ == "__main__":  # processes that --jobs starts import this file again
-    sys.exit(main(["evaluate", *sys.argv[1:]]))
+    sys.exit(script(["evaluate", *sys.argv[1:]]))

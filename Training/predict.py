@@ -2,6 +2,6 @@
 
 import sys
 
-from segmamba.cli import main
+from segmamba.cli import script
 
-sys.exit(main(["predict", *sys.argv[1:]]))
+sys.exit(script(["predict", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from segmamba.cli import main
+from segmamba.cli import script
 
 if __name__ == "__main__":  # a training starts processes, which import this file
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(script(["train", *sys.argv[1:]]))

@@ -2,6 +2,6 @@
 
 import sys
 
-from segmamba.cli import main
+from segmamba.cli import script
 
-sys.exit(main())
+sys.exit(script())

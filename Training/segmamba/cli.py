@@ -1,7 +1,8 @@
 """The command line: `segmamba COMMAND`, or `python -m segmamba COMMAND`. Says what happens, does nothing itself.
 
 Exit codes: 0 all went well, 1 something failed (of `gate`: the candidate is not recommended), 2 the command was wrong
-(argparse), 130 interrupted, 128 and the signal's number a training that was stopped, its state saved.
+(argparse), 128 and the signal's number a training that was stopped, its state saved. Interrupted: dead of SIGINT, which
+a shell calls 130; on Windows 130 itself.
 """
 
 from __future__ import annotations
@@ -55,8 +56,31 @@ class _UnreadError(io.FileIO):
             return len(data)
 
 
+def script(arguments: list[str] | None = None) -> int:
+    """As `main`, for a process of its own: on POSIX it dies of Ctrl-C, else a loop in a shell would go on.
+
+    Raises KeyboardInterrupt, of which Python makes that end once it has tidied up.
+    """
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        if os.name != "posix":
+            return 130
+        sys.excepthook = lambda *_: None  # it would print where that was
+        raise
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str] | None) -> int:
     _ready_streams()
     options = _parser().parse_args(arguments)
     training = options.command in ("train", "table1", "improve")
@@ -73,9 +97,6 @@ def main(arguments: list[str] | None = None) -> int:
         status = options.run(options)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # who reads has had enough, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -90,8 +111,10 @@ def _ready_streams() -> None:
     """Standard output and error as every command may use them: results, progress, notes, what libraries say."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us, as `>&-` does
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-    if sys.stdout.errors == "strict":  # a case's name may have letters that the code page has not
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if (
+        isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict"
+    ):  # a case's name may have letters that the code page has not
         sys.stdout.reconfigure(errors="backslashreplace")
     error = sys.stderr
     if error is sys.__stderr__ and not error.isatty():  # a terminal that goes away ends the process
