@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from segmamba.cases.case import Source, find_case, load_case, load_label_map
+from segmamba.cases.case import MODALITIES, Source, find_case, load_case, load_label_map
 from segmamba.datasets.phantom import make_phantom, save_phantom
 from segmamba.errors import InputError
 from segmamba.evaluation.evaluate import evaluate_folders
 from segmamba.evaluation.picture import save_picture
-from segmamba.files.atomic import make_folder
+from segmamba.files.atomic import is_left_by_system, make_folder
 from segmamba.models.package import Model
 from segmamba.prediction.options import PredictOptions, digest_images, output_files
 from segmamba.prediction.predict import predict_case
@@ -35,10 +35,11 @@ def run_demo(model: Model, output: Path, device: str, progress: Callable[[str, f
         {"summary": of the prediction, "scores": dice and hd95 per region, "picture": its path}.
 
     Raises:
-        InputError: where `output` holds a result that no demonstration made.
+        InputError: where `output` holds a case, a picture or a result that no demonstration made. Nothing was written.
     """
     case_id = "demo"
-    folder = output / "case"
+    folder, picture = output / "case", output / "demo.png"
+    _check_place(folder, picture, case_id)
     options = PredictOptions(device=device, uncertainty=True)
     remove_earlier(output_files(output / "result", case_id, options), _images(folder))
     make_folder(folder)
@@ -56,7 +57,6 @@ def run_demo(model: Model, output: Path, device: str, progress: Callable[[str, f
         "SegMamba": load_label_map(prediction_file, "brats2023", case),
     }
     dice = ", ".join(f"{region} {value:.2f}" for region, value in scores["dice"].items())
-    picture = output / "demo.png"
     save_picture(case, maps, picture, f"synthetic case, model {summary['model']}: Dice {dice}")
     return {"summary": summary, "scores": scores, "picture": str(picture)}
 
@@ -69,6 +69,20 @@ def remove_earlier(files: Mapping[str, Path], images: Mapping[str, Source]) -> N
     check_place(files, digest_images(images))
     for path in files.values():
         path.unlink(missing_ok=True)
+
+
+def _check_place(folder: Path, picture: Path, case_id: str) -> None:
+    """Raises InputError where the case or the picture would come among, or over, what no demonstration made."""
+    own = {f"{case_id}-{name}.nii.gz" for name in (*MODALITIES, "seg")}
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    inside = [path for path in inside if path.name[0] != "." and not is_left_by_system(path)]
+    foreign = sorted(path for path in inside if path.name not in own)
+    if not inside and (picture.exists() or picture.is_symlink()):  # the case is made before the picture
+        foreign = [picture]
+    if foreign:
+        raise InputError(
+            f"{foreign[0]}: already exists, and no demonstration made it; choose another folder, or move what is there"
+        )
 
 
 def _images(folder: Path) -> dict[str, Source]:
