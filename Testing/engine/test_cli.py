@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from segmamba.cli import main
+from segmamba.cli import _parser, main
 from segmamba.training import recipes
 
 
@@ -233,3 +233,35 @@ def test_results_of_a_batch_inside_its_own_folder_are_no_case(phantom_cases, tin
     for state in ("1 done, 0 skipped, 0 failed", "0 done, 1 skipped, 0 failed"):
         assert main(line) == 0
         assert state in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", "{case}", "-o", ""], "--output/-o"),
+        (["predict", "{case}", "-o", "out", "--brain-mask", ""], "--brain-mask"),
+        (["predict", "--t1n", "", "--t1c", "x.nii.gz", "-o", "out"], "--t1n"),
+        (["predict", "--batch", "{case}", "-o", "out", "--shard="], "--shard"),
+        (["look", ""], "case"),
+        (["follow", "a", "b", "--t1c", "c", "", "-o", "out"], "--t1c"),
+        (["dataset", "init", ""], "FOLDER_OR_LIST"),
+        (["dataset", "split", "x", "--shares", ""], "--shares"),
+        (["train", "--finetune", ""], "--finetune"),
+    ],
+)
+def test_an_empty_text_is_no_path(arguments, named, phantom_cases, tmp_path, monkeypatch, capsys):
+    """It was the current folder, or as if it had not been given: what a script's unset variable leaves."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([part.format(case=phantom_cases / "phantom-0") for part in arguments])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: argument {named}: an empty text; give a value, or leave it out\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reason_may_be_empty():
+    options = _parser().parse_args(["models", "folder", "--reason", ""])
+    assert (
+        options.reason == ""
+        and _parser().parse_args(["correct", "c", "--labels", "l", "-o", "x", "--role", ""]).role == ""
+    )

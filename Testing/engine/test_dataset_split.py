@@ -220,7 +220,7 @@ def test_too_few_subjects(tmp_path, capsys):
     with pytest.raises(InputError, match="3 subjects are too few for 5 folds"):
         make_split(make(tmp_path, names(3)))
     assert not (tmp_path / "splits.json").exists()
-    for shares in ("70/30", "", "nan/1/1", "inf/1/1", "1/0/-inf"):
+    for shares in ("70/30", "nan/1/1", "inf/1/1", "1/0/-inf"):
         assert main(["dataset", "split", str(tmp_path), "--shares", shares]) == 1
         assert "expected three numbers, e.g. 70/10/20" in capsys.readouterr().err
     assert not (tmp_path / "splits.json").exists()

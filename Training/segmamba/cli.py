@@ -139,10 +139,30 @@ def _one_line(error: Exception) -> str:
     return f"unforeseen: {type(error).__name__}: {last_line(error)}; --verbose says where: please report it"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses an empty text, as an unset variable of a script leaves it, unless an argument is said to be `type=str`.
+
+    As a path it would be the current folder, or not be given at all.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self.register("type", None, _not_empty)
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        action = super().add_subparsers(**settings)
+        action.type = str  # of all that follows, which is for the parser of the command to judge
+        return action
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text; give a value, or leave it out")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="segmamba", description="Brain-tumour segmentation with SegMamba. Research use only."
-    )
+    parser = _Parser(prog="segmamba", description="Brain-tumour segmentation with SegMamba. Research use only.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

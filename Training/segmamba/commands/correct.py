@@ -45,7 +45,10 @@ def add(add_command: AddCommand) -> None:
         f"the environment variable {_SUBJECT} says the same unseen",
     )
     correct.add_argument(
-        "--role", default="", help="profession of the person who corrected the case, e.g. radiologist; not a name"
+        "--role",
+        type=str,
+        default="",
+        help="profession of the person who corrected the case, e.g. radiologist; not a name",
     )
     correct.add_argument(
         "--empty",
@@ -76,7 +79,9 @@ def add(add_command: AddCommand) -> None:
         metavar="ID",
         help="id of the model that made the proposal (default: read from the summary beside --proposal)",
     )
-    correct.add_argument("--weights-sha256", default="", metavar="HEX", help="sha256 of the weights of --model-id")
+    correct.add_argument(
+        "--weights-sha256", type=str, default="", metavar="HEX", help="sha256 of the weights of --model-id"
+    )
     correct.add_argument("--mirrorings", type=int, metavar="N", help="number of mirrorings the proposal was made with")
     correct.add_argument("--json", action="store_true", help="print the result as JSON")
     do = correct.add_mutually_exclusive_group()
@@ -94,7 +99,7 @@ def add(add_command: AddCommand) -> None:
     intake.add_argument(
         "--accept", action="append", default=[], metavar="CASE-vN", help="accept a doubtful submission; can be repeated"
     )
-    intake.add_argument("--reason", default="", help="why the accepted submissions are right")
+    intake.add_argument("--reason", type=str, default="", help="why the accepted submissions are right")
     intake.add_argument(
         "--withdraw", action="append", default=[], metavar="CASE-vN", help="delete a submission; can be repeated"
     )

@@ -47,7 +47,7 @@ def add(add_command: AddCommand) -> None:
         help="for label maps with --dicom-sr: folder of the DICOM files of each T1c",
     )
     command.add_argument(
-        "--made-by", nargs="+", metavar="MODEL", help="for label maps: name of the model that made each"
+        "--made-by", type=str, nargs="+", metavar="MODEL", help="for label maps: name of the model that made each"
     )
     command.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the report and the numbers")
     add_region(command)

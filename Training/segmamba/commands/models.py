@@ -38,7 +38,7 @@ def add(add_command: AddCommand) -> None:
     models.add_argument(
         "model", nargs="?", help="name or folder of the model, for start, add, promote, refuse and adopt"
     )
-    models.add_argument("--reason", default="", help="why, for adopt and refuse")
+    models.add_argument("--reason", type=str, default="", help="why, for adopt and refuse")
     models.add_argument(
         "--against-the-gate", action="store_true", help="with adopt: take a model that the gate found worse"
     )

@@ -45,6 +45,7 @@ def add(add_command: AddCommand) -> None:
     )
     command.add_argument(
         "--seeds",
+        type=str,
         metavar="A,B,...",
         help="one training per seed, and a table of all scores; may be combined with --folds",
     )
