@@ -101,6 +101,13 @@ def test_predict_prints_volumes_and_where_the_label_map_is(phantom_cases, tiny_m
         (["network", "huge"], "unknown network preset 'huge'"),
         (["import", "nowhere.pt", "-o", "out"], "nowhere.pt: no such file; check the path"),
         (["train", "nowhere.toml"], "nowhere.toml does not exist"),
+        (["predict", "--batch", "nowhere", "-o", "out"], "nowhere: no such folder; check the path"),
+        (
+            ["predict", "--batch", "{case}/phantom-0-t1c.nii.gz", "-o", "out"],
+            "phantom-0-t1c.nii.gz: a file; expected a",
+        ),
+        (["predict", "--batch", "{case}", "-o", "out"], "phantom-0: a case itself; give it without --batch"),
+        (["measure", "{case}/phantom-0-seg.nii.gz", "--csv", "nodir/x.csv"], "there is no folder nodir; create it"),
     ],
 )
 def test_a_wrong_command_gets_one_clear_line(arguments, text, phantom_cases, tiny_model, tmp_path, monkeypatch, capsys):
@@ -265,3 +272,13 @@ def test_a_reason_may_be_empty():
         options.reason == ""
         and _parser().parse_args(["correct", "c", "--labels", "l", "-o", "x", "--role", ""]).role == ""
     )
+
+
+@pytest.mark.parametrize("batch", [[], ["--batch"]])
+def test_a_folder_that_is_named_as_a_file_is_refused_before_the_work(batch, phantom_cases, tmp_path, capsys):
+    output = tmp_path / "d.nii.gz"
+    output.mkdir()
+    assert main(["predict", *batch, str(phantom_cases / "phantom-0"), "-o", str(output)]) == 1
+    said = capsys.readouterr().err
+    assert ("a batch writes many files" if batch else "a folder; expected the name of a file") in said
+    assert "read" not in said.split() and not list(output.iterdir())

@@ -350,10 +350,10 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_aside(Path(sys.argv[1]), bytes(5000))
 except OSError as error:
-    print(error.strerror)
+    print(error.filename, error.strerror)
 """
     result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "File too large"
+    assert result.stdout.strip() == f"{path} File too large"
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 

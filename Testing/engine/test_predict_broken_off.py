@@ -95,5 +95,6 @@ def test_a_full_disk_leaves_the_result_that_was_there(phantom_cases, tiny_model,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)),
     )
-    assert full.returncode == 1 and "the disk is full, or a quota is reached" in full.stderr
+    assert full.returncode == 1
+    assert f"{tmp_path / 'phantom-0-probabilities.nii.gz'}: the disk is full, or a quota is reached" in full.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -48,19 +48,22 @@ def add_labels(command: ArgumentParser, each: bool = False) -> None:
 
 def run(options: Namespace) -> int:
     """Runs `segmamba measure`; returns the exit code."""
-    from segmamba.files.atomic import write_aside
+    from segmamba.files.atomic import check_output_file, write_aside
     from segmamba.followup.by_hand import read_by_hand, with_lines
     from segmamba.followup.dates import read_label_map
     from segmamba.followup.lesions import measure
     from segmamba.followup.record import measured_as_csv, measured_as_json
 
+    table = Path(options.csv) if options.csv else None
+    if table:
+        check_output_file(table)
     label_map, affine, notes = read_label_map(Path(options.label_map), options.labels)
     measured = measure(label_map, affine, options.region)
     measured = replace(measured, notes=(*notes, *measured.notes))
     if options.by_hand:
         measured = with_lines(measured, read_by_hand(Path(options.by_hand)).lines.get(0, ()))
-    if options.csv:
-        write_aside(Path(options.csv), measured_as_csv(measured).encode())
+    if table:
+        write_aside(table, measured_as_csv(measured).encode())
     if options.json:
         print(json.dumps(measured_as_json(measured), indent=2))
         return 0

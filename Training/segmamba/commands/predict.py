@@ -202,9 +202,9 @@ def _check_output(output: Path, batch: bool) -> None:
     """Before the work, and takes away what a run that was killed left half-written there."""
     from segmamba.files.atomic import check_output_file
 
-    if output.name.endswith((".nii", ".nii.gz")) and not output.is_dir():
+    if output.name.endswith((".nii", ".nii.gz")):
         if batch:
-            raise InputError(f"--output {output}: a batch writes many files; give the name of a folder")
+            raise InputError(f"--output {output}: a batch writes many files; give a folder that is not called as one")
         ready_for_output(output.parent)
         if output.parent.is_dir():
             check_output_file(output)

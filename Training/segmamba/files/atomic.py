@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from segmamba import limits
@@ -91,16 +92,29 @@ def write_aside(path: Path, data: bytes, mode: int | None = None) -> None:
     """
     temporary = aside(path)
     try:
-        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode or 0o666)
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is None:
-            share(temporary)
-        temporary.replace(path)
+        with naming(path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            number = os.open(temporary, flags, mode or 0o666)
+            with os.fdopen(number, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if mode is None:
+                share(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of what becomes `path` names it: a full disk says no name, others that of what lies aside."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # the system's; what a library says itself is its text alone
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def make_folder(path: Path) -> Path:

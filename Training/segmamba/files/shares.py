@@ -20,7 +20,7 @@ from typing import IO
 
 from segmamba import limits
 from segmamba.errors import InputError, explain
-from segmamba.files.atomic import is_mine, share, sweep
+from segmamba.files.atomic import is_mine, naming, share, sweep
 
 if sys.platform == "win32":
     import msvcrt
@@ -41,7 +41,7 @@ def write_file(path: Path, data: bytes, mode: int | None = None) -> None:
         mode: permissions of the file, from its first moment on; None: as usual.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, mode or 0o666), "wb") as file:
+    with naming(path), os.fdopen(os.open(path, flags, mode or 0o666), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from segmamba import limits
 from segmamba.errors import InputError, blame
-from segmamba.files.atomic import aside, check_regular, share
+from segmamba.files.atomic import aside, check_regular, naming, share
 from segmamba.images.itk_header import NO_ORIENTATION, NO_SIZE
 from segmamba.images.itk_io import read_itk
 
@@ -146,7 +146,8 @@ def save_image(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     """
     half = save_aside(array, affine, path, dtype)
     try:
-        half.replace(path)
+        with naming(Path(path)):
+            half.replace(path)
     finally:
         half.unlink(missing_ok=True)
 
@@ -178,8 +179,9 @@ def save_aside(array: np.ndarray, affine: np.ndarray, path: Path | str, dtype: n
     image.set_qform(affine, code="scanner")  # a sheared affine gets the nearest qform; the sform is exact
     half = aside(path, f"{suffix}")
     try:
-        nib.save(image, half)
-        share(half)
+        with naming(path):
+            nib.save(image, half)
+            share(half)
     except BaseException:
         half.unlink(missing_ok=True)
         raise

@@ -42,14 +42,14 @@ def predict_batch(
         A row a case: {"case", "status": "done" | "skipped" | "failed", and "summary" or "error"}.
 
     Raises:
-        InputError: where `folder` holds no case at all, or as `check_options`.
+        InputError: where `folder` is missing, a case itself, or holds no case at all, or as `check_options`.
     """
     check_options(model.manifest, options)
     modalities = model.manifest.preprocess.modalities
-    inside = subfolders(folder) if folder.is_dir() else []
+    _check_folder(folder, model)
     # results in between, of this run or of one before, are no cases
     of_output = (output.resolve(), *output.resolve().parents)
-    folders = [f for f in inside if _may_be_case(f, modalities if f.resolve() in of_output else ())]
+    folders = [f for f in subfolders(folder) if _may_be_case(f, modalities if f.resolve() in of_output else ())]
     if not folders:
         raise InputError(f"{folder} has no case folders; expected one folder a case, with four images each")
     rows = []
@@ -104,6 +104,18 @@ def next_to_correct(rows: list[dict]) -> list[str]:
     """Cases of `predict_batch`, those first of which the model is least sure: they teach it most."""
     unsure = {row["case"]: row["summary"]["unsure"] for row in rows if "unsure" in row.get("summary", {})}
     return sorted(unsure, key=lambda case: -unsure[case])
+
+
+def _check_folder(folder: Path, model: Model) -> None:
+    """Raises InputError for what is no folder, and for a case in the place of a folder of cases."""
+    if not folder.is_dir():
+        what = "a file; expected a folder of cases" if folder.exists() else "no such folder; check the path"
+        raise InputError(f"{folder}: {what}")
+    try:
+        find_case(folder, model.manifest.preprocess.modalities, incomplete=model.manifest.incomplete is not None)
+    except InputError:
+        return
+    raise InputError(f"{folder}: a case itself; give it without --batch, or the folder above it")
 
 
 def _may_be_case(folder: Path, images: Sequence[str]) -> bool:

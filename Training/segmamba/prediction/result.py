@@ -18,7 +18,7 @@ from segmamba import __version__
 from segmamba.cases.case import Case
 from segmamba.cases.label_files import was_changed
 from segmamba.errors import InputError
-from segmamba.files.atomic import make_folder, write_aside
+from segmamba.files.atomic import make_folder, naming, write_aside
 from segmamba.files.digest import hash_file
 from segmamba.files.place import check_owner
 from segmamba.images.image_io import describe_grid, save_aside
@@ -190,7 +190,8 @@ def write(result: Result, files: Mapping[str, Path]) -> dict[str, str]:
         written = {files[kind].name: hash_file(half) for kind, half in halves.items() if kind.startswith(_EDITED)}
         begin(files, result.seen.case.id, result.seen.images_sha256, written)
         for kind, half in halves.items():
-            half.replace(files[kind])
+            with naming(files[kind]):
+                half.replace(files[kind])
         return written
     finally:
         for half in halves.values():

@@ -18,7 +18,7 @@ from segmamba.datasets.phantom.scanner import draw_scanner, scan
 from segmamba.datasets.phantom.shapes import Shape, place
 from segmamba.datasets.phantom.tumour import Tumour, grow, label
 from segmamba.errors import InputError
-from segmamba.files.atomic import make_folder
+from segmamba.files.atomic import make_folder, naming
 from segmamba.images.modalities import MODALITIES
 
 _FIELD_OF_VIEW = np.array([240.0, 240.0, 155.0])  # mm, as in BraTS
@@ -167,8 +167,9 @@ def write_images(images: dict[str, tuple[np.ndarray, np.ndarray]], folder: Path,
         image.set_qform(affine, code=1)
         image.set_sform(affine, code=1)
         try:
-            nibabel.save(image, aside)
-            aside.replace(path)
+            with naming(path):
+                nibabel.save(image, aside)
+                aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
         paths[name] = path
