@@ -7,7 +7,7 @@ import pytest
 from image_files import AFFINE, SHAPE, noise, write
 from segmamba.cases.case import MODALITIES, Source, find_case, find_label, load_case, load_label_map
 from segmamba.errors import InputError
-from segmamba.images.image_io import describe_grid
+from segmamba.images.grid import describe_grid
 from segmamba.images.parallel import for_each
 
 

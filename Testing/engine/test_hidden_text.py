@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 from segmamba.errors import InputError
-from segmamba.images.image_io import corner_distance, read_image
+from segmamba.images.grid import corner_distance
+from segmamba.images.image_io import read_image
 from segmamba.learning.submissions.headers import find_hidden
 from segmamba.learning.submissions.write import _nifti
 

@@ -15,15 +15,8 @@ from segmamba.cases.case_folder import MODALITIES, find_case, find_label
 from segmamba.cases.clean import check_different, clean
 from segmamba.cases.labels import cohort_of, find_convention, renumber, to_standard
 from segmamba.errors import InputError
-from segmamba.images.image_io import (
-    GRID_TOLERANCE_MM,
-    Image,
-    Source,
-    corner_distance,
-    describe_grid,
-    name_without_suffix,
-    save_image,
-)
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance, describe_grid
+from segmamba.images.image_io import Image, Source, name_without_suffix, save_image
 from segmamba.images.parallel import for_each
 from segmamba.images.sources import read_source
 

@@ -23,7 +23,8 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, write_aside
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.headers import quiet
-from segmamba.images.image_io import GRID_TOLERANCE_MM, corner_distance, describe_grid, read_image
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance, describe_grid
+from segmamba.images.image_io import read_image
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -19,7 +19,8 @@ from nibabel import orientations
 from segmamba.errors import InputError
 from segmamba.files.atomic import subfolders
 from segmamba.files.digest import hash_file
-from segmamba.images.image_io import NIFTI, corner_distance, image_suffix, name_without_suffix, read_image
+from segmamba.images.grid import corner_distance
+from segmamba.images.image_io import NIFTI, image_suffix, name_without_suffix, read_image
 from segmamba.settings import read_json
 
 SAME_PLACE = 0.05  # mm, of every corner: other programs round more than we do

@@ -13,7 +13,8 @@ from nibabel.orientations import aff2axcodes
 
 from segmamba.cases.case import Case, load_case
 from segmamba.errors import InputError
-from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance, describe_grid, read_image
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance, describe_grid
+from segmamba.images.image_io import Source, read_image
 
 PERCENTILES = (0.5, 5, 50, 95, 99.5)
 _ZEROS = 0.02  # share of voxels that are 0 from which on 0 is taken for background

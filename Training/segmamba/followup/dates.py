@@ -18,7 +18,8 @@ from segmamba.errors import InputError
 from segmamba.followup.lesions import REGIONS
 from segmamba.images.dicom import Series
 from segmamba.images.dicom.headers import quiet
-from segmamba.images.image_io import GRID_TOLERANCE_MM, Image, Source, corner_distance, describe_grid
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance, describe_grid
+from segmamba.images.image_io import Image, Source
 from segmamba.images.sources import read_source
 from segmamba.settings import read_json, shown
 

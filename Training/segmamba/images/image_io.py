@@ -10,25 +10,23 @@ import gzip
 import io
 import math
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import obliquity, voxel_sizes
-from nibabel.orientations import aff2axcodes
+from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import HeaderDataError
 
 from segmamba import limits
 from segmamba.errors import InputError, blame
 from segmamba.files.atomic import aside, check_regular, naming, share
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance, describe_shape, describe_spacing
 from segmamba.images.itk_header import NO_ORIENTATION, NO_SIZE
 from segmamba.images.itk_io import read_itk
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 SUFFIXES = NIFTI + ITK
-GRID_TOLERANCE_MM = 1e-2  # at the corners: headers are rounded to some micrometres, and no scanner places to 10
 _PLAUSIBLE_SPACING_MM = (0.1, 10.0)
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _BROKEN = "cut off, damaged or no NIfTI file"
@@ -195,22 +193,6 @@ def count_volumes(path: Path) -> int:
         return _volumes(_peek(path)[1])
 
 
-def corner_distance(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
-    """How far two affines put the corners of one grid apart.
-
-    Args:
-        shape: (X, Y, Z) in voxels; further axes do not matter.
-        affine: (4, 4), voxel indices to RAS mm.
-        other: (4, 4), likewise.
-
-    Returns:
-        The largest of the eight distances, in mm.
-    """
-    corners = np.array(list(product(*((0, n - 1) for n in shape[:3]))), float)
-    difference = np.asarray(affine) - np.asarray(other)
-    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
-
-
 def check_affine(affine: np.ndarray, path: Path) -> None:
     """Refuses an affine that is not finite, or whose axes do not span three dimensions. Raises InputError."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
@@ -222,28 +204,6 @@ def check_affine(affine: np.ndarray, path: Path) -> None:
             f"{path}: the geometry is singular, with a spacing of {describe_spacing(affine)} mm; expected "
             "three independent axes: export the image again"
         )
-
-
-def describe_shape(shape: tuple[int, ...]) -> str:
-    """A shape in words: (240, 240, 155) gives "240 x 240 x 155"."""
-    return " x ".join(str(n) for n in shape)
-
-
-def describe_spacing(affine: np.ndarray) -> str:
-    """The sizes of a voxel in mm as a text."""
-    return " x ".join(f"{s:.4g}" for s in voxel_sizes(affine))
-
-
-def describe_grid(shape: tuple[int, ...], affine: np.ndarray) -> str:
-    """'240 x 240 x 155 voxels of 1 x 1 x 1 mm, orientation LPS', and what is unusual about it."""
-    text = f"{describe_shape(shape)} voxels of {describe_spacing(affine)} mm, orientation "
-    text += "".join(aff2axcodes(affine))
-    angle = float(np.degrees(obliquity(affine)).max())
-    if angle > 0.5:
-        text += f", oblique by {angle:.0f} degrees"
-    if np.linalg.det(affine[:3, :3]) < 0:
-        text += ", left-handed"
-    return text
 
 
 def _geometry_notes(affine: np.ndarray) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from segmamba.cases.case import Case
 from segmamba.errors import InputError
-from segmamba.images.image_io import describe_shape
+from segmamba.images.grid import describe_shape
 from segmamba.images.parallel import for_each
 from segmamba.images.resample import Axis, to_image, to_model
 from segmamba.limits import VOXELS

@@ -21,7 +21,8 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import make_folder, naming, write_aside
 from segmamba.files.digest import hash_file
 from segmamba.files.place import check_owner
-from segmamba.images.image_io import describe_grid, save_aside
+from segmamba.images.grid import describe_grid
+from segmamba.images.image_io import save_aside
 from segmamba.models.package import Model
 from segmamba.networks.scan import choose_backend
 from segmamba.prediction.options import PredictOptions, limits_of, settings_of

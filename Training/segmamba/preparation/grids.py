@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from nibabel.affines import apply_affine, voxel_sizes
 
-from segmamba.images.image_io import GRID_TOLERANCE_MM
+from segmamba.images.grid import GRID_TOLERANCE_MM
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's orientation of upright axes

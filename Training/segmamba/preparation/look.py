@@ -11,7 +11,8 @@ from nibabel.affines import obliquity, voxel_sizes
 from nibabel.orientations import aff2axcodes
 
 from segmamba.cases.swaps import swap_warnings
-from segmamba.images.image_io import Image, describe_shape
+from segmamba.images.grid import describe_shape
+from segmamba.images.image_io import Image
 from segmamba.preparation.grids import Grid
 from segmamba.preparation.plan import Plan, make_plan, title
 from segmamba.preparation.stripped import find_skull

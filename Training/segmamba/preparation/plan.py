@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from segmamba.errors import InputError
-from segmamba.images.image_io import Image, describe_shape, describe_spacing
+from segmamba.images.grid import describe_shape, describe_spacing
+from segmamba.images.image_io import Image
 from segmamba.images.modalities import MODALITIES, TITLES
 from segmamba.images.parallel import for_each
 from segmamba.preparation.grids import Grid

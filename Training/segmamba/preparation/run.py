@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from segmamba.cases.case import Case, Source
 from segmamba.errors import Cancelled, InputError
-from segmamba.images.image_io import Image, describe_grid
+from segmamba.images.grid import describe_grid
+from segmamba.images.image_io import Image
 from segmamba.preparation.grids import Grid, resample
 from segmamba.preparation.plan import Plan, make_plan, title
 from segmamba.preparation.register import register

@@ -17,7 +17,8 @@ from segmamba import limits
 from segmamba.errors import InputError
 from segmamba.images.dicom.find import Series
 from segmamba.images.dicom.headers import Frame, quiet
-from segmamba.images.image_io import Image, describe_shape
+from segmamba.images.grid import describe_shape
+from segmamba.images.image_io import Image
 from segmamba.images.itk_io import last_line, quiet_itk
 
 _UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a mark

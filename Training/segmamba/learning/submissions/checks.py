@@ -23,7 +23,8 @@ from segmamba.errors import InputError
 from segmamba.files.atomic import is_left_by_system
 from segmamba.files.digest import hash_file
 from segmamba.images.digest import size_and_time
-from segmamba.images.image_io import GRID_TOLERANCE_MM, Source, corner_distance
+from segmamba.images.grid import GRID_TOLERANCE_MM, corner_distance
+from segmamba.images.image_io import Source
 from segmamba.learning.submissions.changes import best_place, label_changes, region_dice
 from segmamba.learning.submissions.findings import WRONG, Finding
 from segmamba.learning.submissions.headers import find_hidden

@@ -17,7 +17,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from segmamba import limits
-from segmamba.images.image_io import corner_distance
+from segmamba.images.grid import corner_distance
 
 _GEOMETRY = {"sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "scl_inter", "xyzt_units"}
 _GEOMETRY |= {"qform_code", "sform_code", "magic", "eol_check", *(f"quatern_{axis}" for axis in "bcd")}
