@@ -235,6 +235,12 @@ def test_a_file_fits_in_one_reading_and_says_what_it_is(path):
     assert ast.get_docstring(parsed(path)), "no docstring"
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """pytest, which imports each by its name alone, leaves out the second where both are collected."""
+    names = [path.name for path in (ROOT / "Testing").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def names_in(path):
     """Every name that a file gives, takes or asks for."""
     nodes = ast.walk(parsed(path))

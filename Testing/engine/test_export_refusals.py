@@ -56,8 +56,9 @@ def test_an_output_that_can_be_no_new_folder_is_refused_by_name(tmp_path, tiny_m
     message = {"l": "is a link", "d": "is a link", "m": "too long"}.get(output[:1], "names no new folder")
     with pytest.raises(InputError, match=message):
         export_model(tiny_model, output)
-    assert main(["export", str(tiny_model), "--output", output]) == 1
-    assert message in capsys.readouterr().err
+    if output:  # an empty text no command takes
+        assert main(["export", str(tiny_model), "--output", output]) == 1
+        assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
