@@ -46,7 +46,9 @@ class Settings:
         if self.most_targets < 1:
             raise InputError(f"targets {self.targets}: expected 1 or more")
         if not 0 <= self.confirm_weeks < math.inf:
-            raise InputError(f"weeks until progression counts {self.confirm_weeks}: expected 0 or more")
+            raise InputError(
+                f"weeks until progression counts {self.confirm_weeks}: expected a finite number, 0 or more"
+            )
         if not 0 < self.volumetric_minor < 1:
             raise InputError(f"minor response in volume {self.volumetric_minor}: expected a share between 0 and 1")
 
